@@ -1,0 +1,68 @@
+"""Every exception this package raises on purpose, as one tree.
+
+    BuildpoolError
+    ├── InvalidSpecError          the user's BuildKitPool cannot be carried out
+    ├── CertificateError          a certificate, key or bundle cannot be read
+    └── KubernetesError           the Kubernetes API did not do what we asked
+        ├── NotFoundError         404
+        ├── ConflictError         409: somebody else wrote first, or the object is not ours
+        ├── RefusedError          400, 403, 422: the same request will be refused again
+        └── UnavailableError      429, 5xx, time-outs and broken connections: trying again helps
+
+Foreign exceptions are mapped into this tree in one place (``kube.errors``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class BuildpoolError(Exception):
+    """The root of the tree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a spec: where it is, what it is, how to mend it."""
+
+    path: str
+    """Dotted path of the field below the object, such as ``spec.builders.image``."""
+    message: str
+    """What is wrong, in one sentence without a full stop."""
+    remedy: str
+    """What the user can do about it, in one sentence without a full stop."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}; {self.remedy}."
+
+
+class InvalidSpecError(BuildpoolError):
+    """A BuildKitPool that cannot be carried out. Carries all problems found, not only the first."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__(" ".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+class CertificateError(BuildpoolError):
+    """A certificate, key or bundle cannot be read. Never quotes the material itself."""
+
+
+class KubernetesError(BuildpoolError):
+    """The Kubernetes API did not do what we asked."""
+
+
+class NotFoundError(KubernetesError):
+    """The object does not exist (404)."""
+
+
+class ConflictError(KubernetesError):
+    """Somebody else wrote first, or the object belongs to somebody else (409)."""
+
+
+class RefusedError(KubernetesError):
+    """The request itself is refused and will be again (400, 403, 422)."""
+
+
+class UnavailableError(KubernetesError):
+    """The API cannot answer just now (429, 5xx, time-out, broken connection). Try again."""

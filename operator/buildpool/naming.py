@@ -1,0 +1,132 @@
+"""Every name, label, annotation and address this project uses, in one place.
+
+Pure: functions of a pool's namespace and name. Change nothing here lightly: these strings are how a
+restarted operator finds again what it made. ``docs/reference/labels.md`` lists them for users; a
+test compares.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+GROUP: Final = "buildpool.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "BuildKitPool"
+PLURAL: Final = "buildkitpools"
+SINGULAR: Final = "buildkitpool"
+SHORT_NAME: Final = "bkp"
+
+FIELD_MANAGER: Final = "buildpool"
+"""Our name in ``metadata.managedFields``: server-side apply owns exactly what we applied."""
+FINALIZER: Final = f"{GROUP}/drain"
+"""Holds a deleted pool until its builders are drained and what lies elsewhere is removed."""
+
+LABEL_POOL: Final = f"{GROUP}/pool"
+LABEL_POOL_NAMESPACE: Final = f"{GROUP}/pool-namespace"
+LABEL_BUILDER: Final = f"{GROUP}/builder"
+ANNOTATION_REVISION: Final = f"{GROUP}/revision"
+ANNOTATION_APPLIED: Final = f"{GROUP}/applied"
+ANNOTATION_CLIENTS: Final = f"{GROUP}/clients"
+ANNOTATION_POOL_UID: Final = f"{GROUP}/pool-uid"
+
+COMPONENT_AUTHORITY: Final = "authority"
+COMPONENT_BUILDER: Final = "builder"
+COMPONENT_CLIENT: Final = "client"
+COMPONENT_ENDPOINT: Final = "endpoint"
+PORT: Final = 1234
+"""The TCP port of buildkitd by convention of BuildKit's own examples."""
+
+MAX_POOL_NAME: Final = 40
+"""Leaves room for ``-builder-NNN`` and the suffix of a pod within a label's 63 characters."""
+
+
+class PoolKey(NamedTuple):
+    """What identifies a pool: its namespace and its name."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def pool_labels(pool: PoolKey) -> dict[str, str]:
+    """Labels of every object of a pool, wherever it lies."""
+    return {
+        "app.kubernetes.io/name": "buildpool",
+        "app.kubernetes.io/instance": pool.name,
+        "app.kubernetes.io/managed-by": "buildpool",
+        LABEL_POOL: pool.name,
+        LABEL_POOL_NAMESPACE: pool.namespace,
+    }
+
+
+def builder_selector(pool: PoolKey) -> dict[str, str]:
+    """Labels that select all builder pods of a pool within its namespace."""
+    return {"app.kubernetes.io/component": COMPONENT_BUILDER, LABEL_POOL: pool.name}
+
+
+def format_selector(labels: dict[str, str]) -> str:
+    """A label selector as the API and ``kubectl -l`` write it."""
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def service(pool: PoolKey) -> str:
+    """The Service clients connect to."""
+    return pool.name
+
+
+def builder(pool: PoolKey, index: int) -> str:
+    """One builder: the name of its Deployment."""
+    return f"{pool.name}-builder-{index}"
+
+
+def builder_certificate(pool: PoolKey) -> str:
+    """The Secret with the builders' server certificate."""
+    return f"{pool.name}-builder"
+
+
+def builder_config(pool: PoolKey) -> str:
+    """The ConfigMap with ``buildkitd.toml``."""
+    return f"{pool.name}-builder"
+
+
+def builder_volume(pool: PoolKey, index: int) -> str:
+    """The PersistentVolumeClaim of one builder."""
+    return builder(pool, index)
+
+
+def client_certificate(pool: PoolKey, client: str) -> str:
+    """The Secret with one client's certificate."""
+    return f"{pool.name}-client-{client}"
+
+
+def authority(pool: PoolKey) -> str:
+    """The Secret, in the operator's own namespace, with the pool's authority.
+
+    Neither part can hold a dot (both are DNS labels), so two pools never share a name.
+    """
+    return f"authority.{pool.namespace}.{pool.name}"
+
+
+def client_identity(pool: PoolKey, client: str) -> str:
+    """The URI SAN that says who a client is."""
+    return f"buildpool://{pool.namespace}/{pool.name}/client/{client}"
+
+
+def server_names(pool: PoolKey) -> tuple[str, ...]:
+    """DNS names under which clients reach a pool: its Service, and localhost for port-forward."""
+    name = service(pool)
+    return (
+        name,
+        f"{name}.{pool.namespace}",
+        f"{name}.{pool.namespace}.svc",
+        f"{name}.{pool.namespace}.svc.cluster.local",
+        "localhost",
+    )
+
+
+def endpoint(pool: PoolKey) -> str:
+    """The address of a pool from inside the cluster, as buildctl and buildx take it."""
+    return f"tcp://{service(pool)}.{pool.namespace}.svc:{PORT}"
