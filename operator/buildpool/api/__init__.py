@@ -1,0 +1,49 @@
+"""What a user can say about a pool, and what the operator answers: spec, status, reasons, CRD.
+
+Pure. The models here are the one source of parser, CRD and reference, so these cannot disagree.
+"""
+
+from __future__ import annotations
+
+from buildpool.api.builders import Architecture, Builders, Security, Storage
+from buildpool.api.podfields import Resources
+from buildpool.api.pool import Pool, identify_pool, parse_pool
+from buildpool.api.reasons import ConditionType, EventReason, Reason
+from buildpool.api.spec import Access, CaBundle, Client, PoolSpec, Registry, Routing, Scaling
+from buildpool.api.status import (
+    AuthorityStatus,
+    BuilderStatus,
+    ClientStatus,
+    Condition,
+    ConditionStatus,
+    PoolStatus,
+    set_condition,
+)
+
+__all__ = [
+    "Access",
+    "Architecture",
+    "AuthorityStatus",
+    "BuilderStatus",
+    "Builders",
+    "CaBundle",
+    "Client",
+    "ClientStatus",
+    "Condition",
+    "ConditionStatus",
+    "ConditionType",
+    "EventReason",
+    "Pool",
+    "PoolSpec",
+    "PoolStatus",
+    "Reason",
+    "Registry",
+    "Resources",
+    "Routing",
+    "Scaling",
+    "Security",
+    "Storage",
+    "identify_pool",
+    "parse_pool",
+    "set_condition",
+]

@@ -1,0 +1,110 @@
+"""The words of conditions and Events: each a CamelCase constant with its meaning in one sentence.
+
+Pure vocabulary. ``docs/reference/reasons.md`` is generated from it, so the meanings speak to users.
+Scripts and alerts match on these words: rename one only with a note in the changelog.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+
+class _Word(StrEnum):
+    """A string that knows what it means."""
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str = "") -> Self:
+        """The word itself; its meaning is an attribute beside it."""
+        word = str.__new__(cls, value)
+        word._value_ = value
+        word.meaning = meaning
+        return word
+
+
+class ConditionType(_Word):
+    """What a condition of a pool speaks about."""
+
+    ACCEPTED = "Accepted", "The spec is valid and is being carried out."
+    READY = "Ready", "Every builder that the pool shall have takes builds."
+    PROGRESSING = "Progressing", "Builders are being added, removed or replaced."
+    CERTIFICATES_READY = (
+        "CertificatesReady",
+        "Every client and every builder has a valid certificate.",
+    )
+
+
+class Reason(_Word):
+    """Why a condition has its status."""
+
+    ACCEPTED = "Accepted", "The spec is valid."
+    INVALID_SPEC = (
+        "InvalidSpec",
+        "The spec cannot be carried out; the message names fields and remedies; the pool stays.",
+    )
+
+    READY = "Ready", "Every builder takes builds."
+    BUILDERS_STARTING = "BuildersStarting", "Builders have been created and are not ready yet."
+    IMAGE_PULL_FAILED = "ImagePullFailed", "A node cannot pull the image of a builder."
+    UNSCHEDULABLE = "Unschedulable", "No node has room for a builder or fits its constraints."
+    BUILDER_CRASHING = "BuilderCrashing", "The daemon of a builder ends again and again."
+    SECRET_NOT_FOUND = (
+        "SecretNotFound",
+        "A Secret that the spec names does not exist or lacks the key.",
+    )
+    CONFIG_MAP_NOT_FOUND = (
+        "ConfigMapNotFound",
+        "A ConfigMap that the spec names does not exist or lacks the key.",
+    )
+    POD_REFUSED = (
+        "PodRefused",
+        "Pod Security, a quota or an admission policy refuses the pods of a builder.",
+    )
+    OBJECT_REFUSED = "ObjectRefused", "The cluster refuses an object of the pool."
+    NAME_CONFLICT = (
+        "NameConflict",
+        "An object with a name that the pool needs exists and belongs to somebody else.",
+    )
+    SCALED_TO_ZERO = "ScaledToZero", "The pool shall have no builders, so no build can run."
+    TERMINATING = "Terminating", "The pool is being deleted; running builds finish first."
+
+    ROLLING_OUT = "RollingOut", "Builders are being replaced, because what they run has changed."
+    SCALING = "Scaling", "Builders are being added or removed."
+    SETTLED = "Settled", "The pool is as its spec wants it."
+
+    ISSUED = "Issued", "Every certificate has been issued and is not due yet."
+    CERTIFICATE_FAILED = "CertificateFailed", "A certificate could not be issued or stored."
+
+
+class EventReason(_Word):
+    """What an Event on a pool tells."""
+
+    CREATED_BUILDER = "CreatedBuilder", "A builder was created."
+    REPLACED_BUILDER = "ReplacedBuilder", "A builder was replaced: what it runs has changed."
+    RETIRED_BUILDER = (
+        "RetiredBuilder",
+        "A builder was chosen for removal; it takes no new builds and finishes its running ones.",
+    )
+    REMOVED_BUILDER = "RemovedBuilder", "A builder was removed."
+    ISSUED_CERTIFICATE = "IssuedCertificate", "A certificate was issued for the first time."
+    RENEWED_CERTIFICATE = "RenewedCertificate", "A certificate was renewed before its end."
+    REMOVED_CLIENT = (
+        "RemovedClient",
+        "A client was removed from the spec and its Secret deleted. With Direct routing, a copy of its "
+        "certificate is good until its end.",
+    )
+    REPAIRED_DRIFT = (
+        "RepairedDrift",
+        "An object of the pool had been changed or deleted by somebody else and was put right.",
+    )
+    INVALID_SPEC = "InvalidSpec", "The spec cannot be carried out; the last state stays."
+    OBJECT_REFUSED = "ObjectRefused", "The cluster refuses an object of the pool."
+    NAME_CONFLICT = (
+        "NameConflict",
+        "An object with a name that the pool needs exists and belongs to somebody else.",
+    )
+    CERTIFICATE_FAILED = "CertificateFailed", "A certificate could not be issued or stored."
+    BECAME_READY = "BecameReady", "Every builder takes builds."
+    LOST_READINESS = "LostReadiness", "The pool is not ready any more; the message says why."
+    DELETED = "Deleted", "Everything that belonged to the pool has been removed."

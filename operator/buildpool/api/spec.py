@@ -1,0 +1,137 @@
+"""``spec``: what a user can say about a pool.
+
+Pure data with defaults and limits; the one source of the CRD and of the reference. What CEL cannot
+judge is in ``validation``.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, ClassVar, Final
+
+from pydantic import Field
+
+from buildpool.api.builders import Builders
+from buildpool.api.fields import DataKey, DurationText, ObjectName, UniqueBy
+from buildpool.api.model import Model, Rule, exactly_one
+
+_HOST: Final = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?"
+MAX_CLIENT_NAME: Final = 40
+
+
+class Routing(StrEnum):
+    """How a client's connection finds a builder."""
+
+    DIRECT = "Direct"
+
+
+class Scaling(Model):
+    """How many builders the pool has."""
+
+    min: Annotated[int, Field(ge=0, le=100)] = 1
+    """Number of builders that the pool always has."""
+
+
+class BundleKey(Model):
+    """A PEM bundle of certificates in one key of a Secret or ConfigMap in the pool's namespace."""
+
+    name: ObjectName
+    """Name of the Secret or ConfigMap."""
+    key: DataKey = "ca.crt"
+    """Key within it."""
+
+
+class CaBundle(Model):
+    """Private authorities that may vouch for the registry, besides those that the image knows."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        exactly_one("secret", "configMap", remedy="keep one source of the bundle"),
+    )
+
+    secret: BundleKey | None = None
+    """A key of a Secret."""
+    config_map: BundleKey | None = None
+    """A key of a ConfigMap."""
+
+
+class Registry(Model):
+    """How builders reach one registry."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!(self.http && has(self.caBundle))",
+            holds=lambda registry: not registry.http or registry.ca_bundle is None,
+            message="http and caBundle exclude each other",
+            remedy="plain HTTP has no certificate to check; remove one of them",
+        ),
+    )
+
+    host: Annotated[str, Field(pattern=f"^{_HOST}$", min_length=1, max_length=253)]
+    """The registry as image names spell it: `host` or `host:port`, without a scheme."""
+    mirrors: Annotated[
+        tuple[
+            Annotated[
+                str, Field(pattern=f"^{_HOST}(/[A-Za-z0-9._/-]*)?$", min_length=1, max_length=253)
+            ],
+            ...,
+        ],
+        Field(max_length=8),
+    ] = ()
+    """Mirrors asked before the registry, in this order: `host[:port][/path]`. How to reach a
+    mirror is said by an entry of its own."""
+    http: bool = False
+    """Whether the registry speaks plain HTTP."""
+    ca_bundle: CaBundle | None = None
+
+
+class Client(Model):
+    """Somebody who may build, with a certificate and a Secret of their own."""
+
+    name: Annotated[
+        str,
+        Field(pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", min_length=1, max_length=MAX_CLIENT_NAME),
+    ]
+    """Name of the client; its Secret is `<pool>-client-<name>`."""
+
+
+class Access(Model):
+    """Who may build on the pool."""
+
+    clients: Annotated[tuple[Client, ...], Field(min_length=1, max_length=64), UniqueBy("name")] = (
+        Client(name="default"),
+    )
+    """The clients of the pool. A client that is removed cannot connect any more."""
+    certificate_duration: Annotated[
+        timedelta, DurationText(minimum=timedelta(hours=1), maximum=timedelta(days=825))
+    ] = timedelta(days=90)
+    """How long a certificate is valid. It is renewed in good time."""
+
+
+class PoolSpec(Model):
+    """What the pool shall be."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.routing != 'Direct' || self.scaling.min >= 1",
+            holds=lambda spec: spec.routing is not Routing.DIRECT or spec.scaling.min >= 1,
+            message="with Direct routing nothing can wake a pool without builders",
+            remedy="set scaling.min to 1 or more",
+            field="scaling.min",
+        ),
+    )
+
+    replicas: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Number of builders, set by `kubectl scale` or an autoscaler; then `scaling` rests."""
+    builders: Builders = Builders()
+    scaling: Scaling = Scaling()
+    routing: Routing = Routing.DIRECT
+    """How a client's connection finds a builder. `Direct`: a Service in front of the builders."""
+    registries: Annotated[tuple[Registry, ...], Field(max_length=64), UniqueBy("host")] = ()
+    """How builders reach registries that are not plain public ones."""
+    access: Access = Access()
+
+    @property
+    def builder_count(self) -> int:
+        """How many builders the pool shall have."""
+        return self.scaling.min if self.replicas is None else self.replicas

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from buildpool.api.reasons import ConditionType, EventReason, Reason
+
+WORDS = [*ConditionType, *Reason, *EventReason]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_word_is_camel_case_and_named_alike(word: Reason) -> None:
+    assert re.fullmatch(r"([A-Z][a-z]+)+", word)
+    assert word.name.replace("_", "").lower() == word.lower()
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_word_tells_its_meaning_in_one_sentence(word: Reason) -> None:
+    assert re.fullmatch(r"[A-Z][^.]+\.", word.meaning)
+
+
+def test_a_word_is_the_string_kubernetes_stores() -> None:
+    assert f"{Reason.INVALID_SPEC}" == "InvalidSpec"
+    assert Reason("InvalidSpec") is Reason.INVALID_SPEC
