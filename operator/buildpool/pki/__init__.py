@@ -1,0 +1,39 @@
+"""Authorities and certificates of pools: issue them, read them, decide when new ones are needed.
+
+Pure: key generation and serial numbers inside ``cryptography`` are the only randomness, and the
+time is always an argument. It never stores, sends or logs anything: Secrets are kept elsewhere.
+
+    values    what is passed around; no repr shows a key
+    issuing   authority -> certificate
+    reading   PEM -> facts; the one place where foreign exceptions become CertificateError
+    renewal   facts + what is wanted + now -> why a new one is needed, or None
+"""
+
+from __future__ import annotations
+
+from buildpool.pki.issuing import issue, issue_authority
+from buildpool.pki.reading import read
+from buildpool.pki.renewal import (
+    CertificateReason,
+    Finding,
+    renew_at,
+    why_new_authority,
+    why_reissue,
+)
+from buildpool.pki.values import Bundle, CertificateRequest, Facts, KeyPair, Use
+
+__all__ = [
+    "Bundle",
+    "CertificateReason",
+    "CertificateRequest",
+    "Facts",
+    "Finding",
+    "KeyPair",
+    "Use",
+    "issue",
+    "issue_authority",
+    "read",
+    "renew_at",
+    "why_new_authority",
+    "why_reissue",
+]
