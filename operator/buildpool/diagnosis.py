@@ -1,0 +1,183 @@
+"""Why a builder is not ready, in words that lead to the remedy.
+
+Decisions as data: a list of named checks, each looking at one builder's Deployment and pods as the
+API shows them; the first that finds something wins. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from buildpool.api import Reason
+from buildpool.resources import Object, is_terminating
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is the matter, for machines and for people."""
+
+    reason: Reason
+    message: str
+
+
+IMAGE_REASONS: Final = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+    }
+)
+
+REFUSAL_REMEDIES: Final = {
+    "PodSecurity": (
+        "label the namespace pod-security.kubernetes.io/enforce=privileged, which BuildKit needs "
+        "for its seccomp and AppArmor settings"
+    ),
+    "exceeded quota": "raise the quota or lower builders.resources",
+    "failed quota": "set what the quota asks for in builders.resources",
+    "serviceaccount": "create it or correct builders.serviceAccountName",
+    "PriorityClass": "create it or correct builders.priorityClassName",
+    "RuntimeClass": "create it or correct builders.runtimeClassName",
+}
+"""What the API server says as it refuses a pod, and what helps."""
+
+CRASH_REMEDIES: Final = {
+    "max_user_namespaces": (
+        "the node forbids user namespaces: raise sysctl user.max_user_namespaces"
+    ),
+    "apparmor_restrict_unprivileged_userns": (
+        "AppArmor on the node forbids user namespaces: set sysctl "
+        "kernel.apparmor_restrict_unprivileged_userns=0, or use builders.security: UserNamespace"
+    ),
+    "newuidmap": (
+        "the node or a policy keeps the rootless image from mapping users: allow privilege "
+        "escalation, or use builders.security: UserNamespace"
+    ),
+    "buildkitd.lock": "another daemon uses the same volume: give each builder its own",
+    "no space left on device": "the volume is full: raise builders.storage",
+}
+"""What a daemon says as it dies, and what helps (BuildKit's docs/rootless.md)."""
+
+
+def is_ready(pod: Object) -> bool:
+    """Whether a pod takes connections and is to stay."""
+    conditions = pod.get("status", {}).get("conditions", ())
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return ready and not is_terminating(pod)
+
+
+def diagnose(deployment: Object | None, pods: Sequence[Object]) -> Finding | None:
+    """What keeps a builder from being ready; None where it is just starting."""
+    staying = [pod for pod in pods if not _is_over(pod) and not is_ready(pod)]
+    return next(
+        (finding for check in CHECKS for finding in check(deployment, staying)),
+        None,
+    )
+
+
+Check = Callable[[Object | None, Sequence[Object]], Iterator[Finding]]
+
+
+def _refused(deployment: Object | None, _: Sequence[Object]) -> Iterator[Finding]:
+    for condition in (deployment or {}).get("status", {}).get("conditions", ()):
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            message = condition.get("message", "")
+            remedy = next(
+                (remedy for symptom, remedy in REFUSAL_REMEDIES.items() if symptom in message),
+                "ask whoever runs the admission policies of the cluster",
+            )
+            yield Finding(Reason.POD_REFUSED, f"the cluster refuses the pod: {message}; {remedy}")
+
+
+def _unschedulable(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding]:
+    for pod in pods:
+        for condition in pod.get("status", {}).get("conditions", ()):
+            if condition["type"] == "PodScheduled" and condition["status"] == "False":
+                message = condition.get("message", "no details").rstrip(". ")
+                remedy = (
+                    "correct builders.storage.volumeClaim or the StorageClass"
+                    if "PersistentVolumeClaim" in message or "persistentvolumeclaim" in message
+                    else "lower builders.resources, correct builders.architecture, nodeSelector, "
+                    "affinity or tolerations, or add a node"
+                )
+                yield Finding(Reason.UNSCHEDULABLE, f"no node takes the pod: {message}; {remedy}")
+
+
+def _image(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding]:
+    for status in _containers(pods):
+        waiting = status.get("state", {}).get("waiting", {})
+        if waiting.get("reason") in IMAGE_REASONS:
+            yield Finding(
+                Reason.IMAGE_PULL_FAILED,
+                f"image {status['image']} cannot be pulled ({waiting['reason']}): "
+                f"{waiting.get('message', 'no details')}; correct builders.image, or give "
+                "builders.imagePullSecrets if the registry asks for credentials",
+            )
+
+
+def _misconfigured(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding]:
+    for status in _containers(pods):
+        waiting = status.get("state", {}).get("waiting", {})
+        if waiting.get("reason") in ("CreateContainerConfigError", "CreateContainerError"):
+            message = waiting.get("message", "no details")
+            reason = (
+                Reason.SECRET_NOT_FOUND
+                if message.startswith("secret ") or " in Secret " in message
+                else Reason.CONFIG_MAP_NOT_FOUND
+                if message.startswith("configmap ") or " in ConfigMap " in message
+                else Reason.BUILDER_CRASHING
+            )
+            yield Finding(
+                reason,
+                f"the container cannot be created: {message}; correct builders.env or create it",
+            )
+
+
+def _crashing(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding]:
+    for status in _containers(pods):
+        state, last = status.get("state", {}), status.get("lastState", {})
+        ended = state.get("terminated") or last.get("terminated")
+        if ended is None or ended.get("exitCode") == 0:
+            continue
+        said = (ended.get("message") or "").strip()
+        remedy = next(
+            (remedy for symptom, remedy in CRASH_REMEDIES.items() if symptom in said),
+            "raise the memory in builders.resources"
+            if ended.get("reason") == "OOMKilled"
+            else "read its log with kubectl logs --previous",
+        )
+        yield Finding(
+            Reason.BUILDER_CRASHING,
+            f"container {status['name']} ended with {ended.get('reason', 'Error')}, exit code "
+            f"{ended.get('exitCode')}, {status.get('restartCount', 0)} restarts: "
+            f"{_last_line(said) or 'it said nothing'}; {remedy}",
+        )
+
+
+CHECKS: Final[tuple[Check, ...]] = (
+    _refused,  # there is no pod at all
+    _unschedulable,  # there is a pod and no node
+    _image,  # there is a node and no image
+    _misconfigured,  # there is an image and no container
+    _crashing,  # there is a container, again and again
+)
+
+
+def _is_over(pod: Object) -> bool:
+    """Whether a pod has a successor: evicted ones stay as Failed for a long time."""
+    return is_terminating(pod) or pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
+
+
+def _containers(pods: Sequence[Object]) -> Iterator[Object]:
+    for pod in pods:
+        status = pod.get("status", {})
+        yield from status.get("initContainerStatuses", ())
+        yield from status.get("containerStatuses", ())
+
+
+def _last_line(text: str) -> str:
+    return text.splitlines()[-1][:300] if text else ""

@@ -1,0 +1,31 @@
+"""What one pass has seen of a pool's world: the input of ``plan``.
+
+Pure data. How it is gathered is the controller's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from buildpool.pki import Bundle, KeyPair
+from buildpool.resources import Object, Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The live objects that bear on one pool."""
+
+    live: Mapping[Ref, Object] = field(default_factory=dict)
+    """By reference: everything labelled as the pool's, and whatever else has a name the pool
+    wants."""
+    pods: tuple[Object, ...] = ()
+    """The pods of the pool's builders."""
+    absent: frozenset[Ref] = frozenset()
+    """Secrets and ConfigMaps that the spec refers to and that do not exist."""
+    issued: Mapping[Ref, KeyPair | Bundle] = field(default_factory=dict)
+    """Issued in this pass and not written yet; goes before what is live."""
+
+    def with_issued(self, issued: Mapping[Ref, KeyPair | Bundle]) -> Observation:
+        """The same world, with what an earlier plan asked to be issued."""
+        return replace(self, issued={**self.issued, **issued})

@@ -1,0 +1,124 @@
+"""The ConfigMap with ``buildkitd.toml``: what the spec says, in the daemon's own words.
+
+``buildkitd`` ignores a key it does not know and reads the file once, at start. So this file is
+generated whole, the user's own additions were checked against the known keys
+(``api.daemon_config``), and a change of it makes a new revision of the builders.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from typing import Any, Final
+
+import tomli_w
+
+from buildpool import naming
+from buildpool.api import Pool, Registry, Security, daemon_config
+from buildpool.api.quantity import parse_bytes
+from buildpool.resources.objects import Object, pool_metadata, sealed
+
+FILE: Final = "buildkitd.toml"
+CERTIFICATES: Final = "/etc/buildpool/certificates"
+CONFIG: Final = "/etc/buildpool/config"
+REGISTRIES: Final = "/etc/buildpool/registries"
+
+SOCKET: Final[Mapping[Security, str]] = {
+    Security.ROOTLESS: "unix:///run/user/1000/buildkit/buildkitd.sock",
+    Security.USER_NAMESPACE: "unix:///run/buildkit/buildkitd.sock",
+}
+"""Where the images' own ``buildctl`` looks for the daemon."""
+
+MAX_USED_SHARE: Final = 0.75
+"""Share of the storage at which garbage collection starts. It runs at most once a minute after a
+build, so the last quarter is what builds may write in between: an ephemeral volume over its size
+limit gets the pod evicted, with its builds."""
+RESERVED_SHARE: Final = 0.1
+"""Share of the storage that garbage collection never goes below."""
+
+
+def builder_config(pool: Pool) -> Object:
+    """The ConfigMap every builder of the pool reads its configuration from."""
+    return sealed(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": pool_metadata(
+                pool, naming.builder_config(pool.key), component=naming.COMPONENT_BUILDER
+            ),
+            "data": {FILE: daemon_toml(pool)},
+        }
+    )
+
+
+def daemon_toml(pool: Pool) -> str:
+    """``buildkitd.toml`` of the pool's builders: ours, above the user's own ``config``."""
+    extra = daemon_config.parse(pool.spec.builders.config)
+    return tomli_w.dumps(_merged(extra, _managed(pool)))
+
+
+def registry_directory(host: str) -> str:
+    """Where the CA of one registry is mounted; a colon cannot stand in a path BuildKit accepts."""
+    return posixpath.join(REGISTRIES, host.replace(":", "_"))
+
+
+def _managed(pool: Pool) -> dict[str, Any]:
+    builders = pool.spec.builders
+    # Bytes, never percentages: BuildKit takes those of the whole disk of the node.
+    capacity = parse_bytes(builders.storage.size)
+    oci: dict[str, Any] = {
+        "enabled": True,
+        "gc": True,
+        "maxUsedSpace": int(capacity * MAX_USED_SHARE),
+        "reservedSpace": int(capacity * RESERVED_SHARE),
+    }
+    if builders.security is Security.ROOTLESS:
+        # A rootless pod may not mount /proc for a nested PID namespace (docs/rootless.md of
+        # BuildKit).
+        oci["noProcessSandbox"] = True
+    if builders.max_parallelism is not None:
+        oci["max-parallelism"] = builders.max_parallelism
+    config: dict[str, Any] = {
+        "grpc": {
+            "address": [SOCKET[builders.security], f"tcp://0.0.0.0:{naming.PORT}"],
+            # All three or none: a CA without a certificate turns TLS off without an error.
+            "tls": {
+                "ca": f"{CERTIFICATES}/ca.pem",
+                "cert": f"{CERTIFICATES}/cert.pem",
+                "key": f"{CERTIFICATES}/key.pem",
+            },
+        },
+        "worker": {"oci": oci, "containerd": {"enabled": False}},
+        "history": {
+            "maxAge": int(builders.history.max_age.total_seconds()),
+            "maxEntries": builders.history.max_entries,
+        },
+    }
+    registries = {registry.host: _registry(registry) for registry in pool.spec.registries}
+    if registries:
+        config["registry"] = registries
+    return config
+
+
+def _registry(registry: Registry) -> dict[str, Any]:
+    block: dict[str, Any] = {}
+    if registry.mirrors:
+        block["mirrors"] = list(registry.mirrors)
+    if registry.http:
+        block["http"] = True
+    if registry.ca_bundle is not None:
+        source = registry.ca_bundle.secret or registry.ca_bundle.config_map
+        assert source is not None  # noqa: S101 - the model demands one of the two
+        block["ca"] = [f"{registry_directory(registry.host)}/{source.key}"]
+    return block
+
+
+def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, table by table; where they disagree, ``high`` wins."""
+    merged = dict(low)
+    for key, value in high.items():
+        below = merged.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            value = _merged(below, value)
+        merged[key] = value
+    return merged

@@ -1,0 +1,259 @@
+"""One builder: a Deployment of one pod with a rootless ``buildkitd`` in it.
+
+One Deployment per builder rather than one for all (docs/adr/0004): the idle one can be chosen, it
+can keep its volume, and replacing a lost pod is left to Kubernetes.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from buildpool import naming
+from buildpool.api import CaBundle, Pool, Registry, Security
+from buildpool.resources import config
+from buildpool.resources.objects import Object, fingerprint, pool_metadata, sealed
+
+CONTAINER: Final = "buildkitd"
+GRACE_MARGIN: Final = timedelta(minutes=1)
+"""On top of the longest build: for the pause before draining and for the daemon's own exit."""
+ROOTLESS_USER: Final = 1000
+"""The user of the rootless image; another one would need another image (BuildKit, rootless.md)."""
+
+STATE_DIRECTORY: Final = {
+    Security.ROOTLESS: "/home/user/.local/share/buildkit",
+    Security.USER_NAMESPACE: "/var/lib/buildkit",
+}
+
+DRAIN: Final = (
+    # First the endpoints of the Service must forget this pod; what connects meanwhile is still
+    # served. Then until no build is active: a daemon that got SIGTERM finishes its builds, but
+    # refuses new connections, and a build of linked targets needs one to go on.
+    "sleep 3; while buildctl --addr {socket} debug histories 2>/dev/null | grep -q ^STARTED; "
+    "do sleep 1; done"
+)
+
+
+def builder_deployment(pool: Pool, index: int, *, certificate_fingerprint: str) -> Object:
+    """The Deployment of one builder.
+
+    ``certificate_fingerprint`` stands for the builders' certificate: the daemon reads it once, so
+    that a new one has to make a new pod.
+    """
+    name = naming.builder(pool.key, index)
+    labels = {naming.LABEL_BUILDER: name}
+    pod = _pod(pool, index)
+    builders = pool.spec.builders
+    # The same for all builders of the pool, though each has a volume of its own. All that makes a
+    # new pod is in it: by its change, a plan knows that a builder is about to be replaced.
+    revision = fingerprint(
+        [
+            _pod(pool, 0),
+            dict(builders.pod_labels),
+            dict(builders.pod_annotations),
+            config.daemon_toml(pool),
+            certificate_fingerprint,
+        ]
+    )
+    return sealed(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": pool_metadata(
+                pool, name, component=naming.COMPONENT_BUILDER, labels=labels
+            ),
+            "spec": {
+                "replicas": 1,
+                "revisionHistoryLimit": 1,
+                "selector": {"matchLabels": {**naming.builder_selector(pool.key), **labels}},
+                # The new pod first, then the old one drains; but two pods cannot share one cache.
+                "strategy": {"type": "Recreate"}
+                if builders.storage.volume_claim is not None
+                else {
+                    "type": "RollingUpdate",
+                    "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+                },
+                "template": {
+                    "metadata": {
+                        "labels": {
+                            **builders.pod_labels,
+                            **naming.pool_labels(pool.key),
+                            **naming.builder_selector(pool.key),
+                            **labels,
+                        },
+                        "annotations": {
+                            **builders.pod_annotations,
+                            naming.ANNOTATION_REVISION: revision,
+                        },
+                    },
+                    "spec": pod,
+                },
+            },
+        }
+    )
+
+
+def revision_of(deployment: Object) -> str:
+    """The revision a builder is meant to run; empty where it is not one of ours."""
+    annotations = deployment["spec"]["template"]["metadata"].get("annotations") or {}
+    revision = annotations.get(naming.ANNOTATION_REVISION, "")
+    return str(revision)
+
+
+def _pod(pool: Pool, index: int) -> Object:
+    builders = pool.spec.builders
+    grace = builders.max_build_duration + GRACE_MARGIN
+    pod: Object = {
+        # Never absent: the API server keeps the last name in a second field and restores it.
+        "serviceAccountName": builders.service_account_name or "default",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": int(grace.total_seconds()),
+        "nodeSelector": {
+            "kubernetes.io/arch": builders.architecture.value,
+            **builders.node_selector,
+        },
+        "containers": [_container(pool)],
+        "volumes": _volumes(pool, index),
+    }
+    if builders.security is Security.USER_NAMESPACE:
+        pod["hostUsers"] = False
+    elif builders.storage.volume_claim is not None:
+        pod["initContainers"] = [_volume_owner(pool)]
+    optional: Object = {
+        "priorityClassName": builders.priority_class_name,
+        "runtimeClassName": builders.runtime_class_name,
+        "affinity": builders.affinity,
+        "imagePullSecrets": [secret.to_dict() for secret in builders.image_pull_secrets],
+        "tolerations": [toleration.to_dict() for toleration in builders.tolerations],
+        "topologySpreadConstraints": [
+            {
+                **constraint.to_dict(),
+                "labelSelector": {"matchLabels": naming.builder_selector(pool.key)},
+            }
+            for constraint in builders.topology_spread_constraints
+        ],
+    }
+    return pod | {field: value for field, value in optional.items() if value}
+
+
+def _container(pool: Pool) -> Object:
+    builders = pool.spec.builders
+    socket = config.SOCKET[builders.security]
+    container: Object = {
+        "name": CONTAINER,
+        "image": builders.resolved_image,
+        "args": ["--config", f"{config.CONFIG}/{config.FILE}"],
+        "ports": [{"name": "buildkit", "containerPort": naming.PORT, "protocol": "TCP"}],
+        "securityContext": _security_context(builders.security),
+        # Fast to Ready, then rarely. And no liveness probe: a daemon slow under load is a busy one,
+        # and killing it would kill its builds; one that dies is restarted anyway.
+        "startupProbe": _probe(socket, period=1, timeout=5, failures=120),
+        "readinessProbe": _probe(socket, period=15, timeout=10, failures=3),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", DRAIN.format(socket=socket)]}}},
+        "volumeMounts": _mounts(pool),
+    }
+    optional: Object = {
+        "imagePullPolicy": builders.image_pull_policy and builders.image_pull_policy.value,
+        "env": [variable.to_dict() for variable in builders.env],
+        "resources": {
+            kind: amount for kind, amount in builders.resources.to_dict().items() if amount
+        },
+    }
+    return container | {field: value for field, value in optional.items() if value}
+
+
+def _probe(socket: str, *, period: int, timeout: int, failures: int) -> Object:
+    return {
+        "exec": {"command": ["buildctl", "--addr", socket, "debug", "info"]},
+        "periodSeconds": period,
+        "timeoutSeconds": timeout,
+        "failureThreshold": failures,
+    }
+
+
+def _security_context(security: Security) -> Object:
+    if security is Security.USER_NAMESPACE:
+        # Privileged inside its own user namespace only: root there is nobody on the node.
+        return {"privileged": True}
+    return {
+        # RUN steps unshare and mount: the default profiles forbid both, even without any privilege.
+        "seccompProfile": {"type": "Unconfined"},
+        "appArmorProfile": {"type": "Unconfined"},
+        "runAsUser": ROOTLESS_USER,
+        "runAsGroup": ROOTLESS_USER,
+        "runAsNonRoot": True,
+    }
+
+
+def _mounts(pool: Pool) -> list[Object]:
+    mounts: list[Object] = [
+        {"name": "state", "mountPath": STATE_DIRECTORY[pool.spec.builders.security]},
+        {"name": "certificates", "mountPath": config.CERTIFICATES, "readOnly": True},
+        {"name": "config", "mountPath": config.CONFIG, "readOnly": True},
+    ]
+    for number, (registry, _) in enumerate(_trusting(pool)):
+        path = config.registry_directory(registry.host)
+        mounts.append({"name": f"registry-{number}", "mountPath": path, "readOnly": True})
+    return mounts
+
+
+def _volumes(pool: Pool, index: int) -> list[Object]:
+    storage = pool.spec.builders.storage
+    state: Object
+    if storage.volume_claim is not None:
+        state = {"persistentVolumeClaim": {"claimName": naming.builder_volume(pool.key, index)}}
+    else:
+        state = {"emptyDir": {"sizeLimit": storage.size}}
+    volumes: list[Object] = [
+        {"name": "state", **state},
+        # Readable by user 1000 without fsGroup: that would set the group bit on the state volume,
+        # BuildKit's snapshots would inherit it, and so would the images built from them.
+        {
+            "name": "certificates",
+            "secret": {
+                "secretName": naming.builder_certificate(pool.key),
+                "defaultMode": 0o444,
+                "items": [{"key": key, "path": key} for key in ("ca.pem", "cert.pem", "key.pem")],
+            },
+        },
+        {"name": "config", "configMap": {"name": naming.builder_config(pool.key)}},
+    ]
+    for number, (_, bundle) in enumerate(_trusting(pool)):
+        # Whole volumes, not subPath: only these follow a change of the source, and BuildKit reads a
+        # CA again at every use.
+        volumes.append({"name": f"registry-{number}", **_ca_source(bundle)})
+    return volumes
+
+
+def _trusting(pool: Pool) -> list[tuple[Registry, CaBundle]]:
+    """The registries with a CA of their own, numbered by the caller: a host names no volume."""
+    return [(r, r.ca_bundle) for r in pool.spec.registries if r.ca_bundle is not None]
+
+
+def _ca_source(bundle: CaBundle) -> Object:
+    if bundle.secret is not None:
+        return {"secret": {"secretName": bundle.secret.name}}
+    assert bundle.config_map is not None  # noqa: S101 - the model demands one of the two
+    return {"configMap": {"name": bundle.config_map.name}}
+
+
+def _volume_owner(pool: Pool) -> Object:
+    """Gives a new volume to the rootless user: storage drivers hand it out as root's."""
+    directory = STATE_DIRECTORY[Security.ROOTLESS]
+    builders = pool.spec.builders
+    container: Object = {
+        "name": "volume-owner",
+        "image": builders.resolved_image,
+        "command": ["chown", f"{ROOTLESS_USER}:{ROOTLESS_USER}", directory],
+        "securityContext": {
+            "runAsUser": 0,
+            "runAsGroup": 0,
+            "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
+        },
+        "volumeMounts": [{"name": "state", "mountPath": directory}],
+    }
+    if builders.image_pull_policy:
+        container["imagePullPolicy"] = builders.image_pull_policy.value
+    return container

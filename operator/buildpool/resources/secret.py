@@ -1,0 +1,100 @@
+"""Secrets: how certificates and authorities are laid out in them, and read back.
+
+Private keys pass through here as bytes and are never formatted into a message.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+
+from buildpool import naming
+from buildpool.api import Pool
+from buildpool.pki import Bundle, KeyPair
+from buildpool.resources.objects import Object, pool_metadata, sealed
+
+
+def certificate_secret(pool: Pool, name: str, bundle: Bundle, *, component: str) -> Object:
+    """A certificate with its key and the authority it is to be checked against.
+
+    Under two sets of names: the ones of BuildKit's own examples and clients (``ca.pem``,
+    ``cert.pem``, ``key.pem``) and those of ``kubernetes.io/tls``.
+    """
+    trust, certificate, key = bundle.trust, bundle.pair.certificate, bundle.pair.key
+    return sealed(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": pool_metadata(pool, name, component=component),
+            "type": "kubernetes.io/tls",
+            "data": _encoded(
+                {
+                    "ca.pem": trust,
+                    "cert.pem": certificate,
+                    "key.pem": key,
+                    "ca.crt": trust,
+                    "tls.crt": certificate,
+                    "tls.key": key,
+                }
+            ),
+        }
+    )
+
+
+def authority_secret(
+    pool: Pool, pair: KeyPair, *, namespace: str, clients: Sequence[str]
+) -> Object:
+    """A pool's authority, in the operator's own namespace, where no user of the pool can read it.
+
+    An owner reference cannot cross namespaces, so the pool's uid stands in an annotation. Beside it
+    stand the clients that have a Secret: we may not list Secrets in the pool's namespace, and this
+    note, written before any of them, is how one that is no longer wanted is found again.
+    """
+    return sealed(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": naming.authority(pool.key),
+                "namespace": namespace,
+                "labels": {
+                    **naming.pool_labels(pool.key),
+                    "app.kubernetes.io/component": naming.COMPONENT_AUTHORITY,
+                },
+                "annotations": {
+                    naming.ANNOTATION_POOL_UID: pool.uid,
+                    naming.ANNOTATION_CLIENTS: ",".join(sorted(clients)),
+                },
+            },
+            "type": "kubernetes.io/tls",
+            "data": _encoded({"tls.crt": pair.certificate, "tls.key": pair.key}),
+        }
+    )
+
+
+def bundle_of(secret: Object | None) -> Bundle | None:
+    """What a certificate Secret holds; None where it is absent or a part is missing."""
+    trust = _decoded(secret, "ca.pem")
+    pair = pair_of(secret)
+    return None if pair is None or trust is None else Bundle(pair=pair, trust=trust)
+
+
+def pair_of(secret: Object | None) -> KeyPair | None:
+    """The certificate and key in a Secret; None where it is absent or a part is missing."""
+    certificate, key = _decoded(secret, "tls.crt"), _decoded(secret, "tls.key")
+    return None if certificate is None or key is None else KeyPair(certificate=certificate, key=key)
+
+
+def _encoded(data: dict[str, bytes]) -> dict[str, str]:
+    return {name: base64.b64encode(value).decode() for name, value in sorted(data.items())}
+
+
+def _decoded(secret: Object | None, key: str) -> bytes | None:
+    value = ((secret or {}).get("data") or {}).get(key)
+    if not value:
+        return None
+    try:
+        return base64.b64decode(value, validate=True)
+    except binascii.Error:
+        return None

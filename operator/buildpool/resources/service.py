@@ -1,0 +1,36 @@
+"""The Service in front of a pool's builders."""
+
+from __future__ import annotations
+
+from buildpool import naming
+from buildpool.api import Pool
+from buildpool.resources.objects import Object, pool_metadata, sealed
+
+
+def pool_service(pool: Pool) -> Object:
+    """A plain ClusterIP Service: a connection goes to one of the Ready builders and stays there.
+
+    All RPCs of a build travel on one TCP connection, so nothing smarter is needed to keep a build
+    together (buildx and buildctl open one connection per process and node).
+    """
+    return sealed(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": pool_metadata(
+                pool, naming.service(pool.key), component=naming.COMPONENT_ENDPOINT
+            ),
+            "spec": {
+                "type": "ClusterIP",
+                "selector": naming.builder_selector(pool.key),
+                "ports": [
+                    {
+                        "name": "buildkit",
+                        "protocol": "TCP",
+                        "port": naming.PORT,
+                        "targetPort": "buildkit",
+                    }
+                ],
+            },
+        }
+    )

@@ -1,0 +1,33 @@
+"""The persistent volume of one builder."""
+
+from __future__ import annotations
+
+from buildpool import naming
+from buildpool.api import Pool
+from buildpool.resources.objects import Object, pool_metadata, sealed
+
+
+def builder_volume(pool: Pool, index: int) -> Object | None:
+    """The claim a builder keeps its local cache on; None where its storage is ephemeral."""
+    claim = pool.spec.builders.storage.volume_claim
+    if claim is None:
+        return None
+    spec: Object = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": claim.size}},
+    }
+    if claim.storage_class_name is not None:
+        spec["storageClassName"] = claim.storage_class_name
+    return sealed(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": pool_metadata(
+                pool,
+                naming.builder_volume(pool.key, index),
+                component=naming.COMPONENT_BUILDER,
+                labels={naming.LABEL_BUILDER: naming.builder(pool.key, index)},
+            ),
+            "spec": spec,
+        }
+    )
