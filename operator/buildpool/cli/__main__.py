@@ -1,0 +1,5 @@
+"""``python -m buildpool.cli`` is ``buildpool``."""
+
+from buildpool.cli.app import main
+
+main()

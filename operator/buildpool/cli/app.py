@@ -1,0 +1,141 @@
+"""The commands and their flags. Every flag of ``run`` can be an environment variable, too."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import kopf
+import typer
+import yaml
+
+from buildpool import __version__, naming
+from buildpool.api import crd as crd_module
+from buildpool.api import parse_pool
+from buildpool.cli import docs as docs_module
+from buildpool.cli import render as render_module
+from buildpool.cli import run as run_module
+from buildpool.errors import BuildpoolError
+from buildpool.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    JSON = "json"
+    TEXT = "text"
+
+
+class LogLevel(StrEnum):
+    """How much is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+
+
+@app.callback()
+def root() -> None:
+    """A Kubernetes operator for fleets of BuildKit daemons."""
+
+
+@app.command()
+def run(
+    namespace: Annotated[
+        str,
+        typer.Option(
+            help="The operator's own namespace: authorities and the Lease lie there.",
+            envvar="POD_NAMESPACE",
+        ),
+    ],
+    watch_namespace: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Namespace whose pools are tended; repeat it for more. Absent: all.",
+            envvar="BUILDPOOL_WATCH_NAMESPACE",
+        ),
+    ] = None,
+    identity: Annotated[
+        str, typer.Option(help="Name in the Lease; the pod's name.", envvar="POD_NAME")
+    ] = socket.gethostname(),
+    metrics_port: Annotated[
+        int, typer.Option(help="Port of /metrics; 0 turns it off.", envvar="BUILDPOOL_METRICS_PORT")
+    ] = 8080,
+    health_port: Annotated[
+        int, typer.Option(help="Port of /healthz; 0 turns it off.", envvar="BUILDPOOL_HEALTH_PORT")
+    ] = 8081,
+    log_format: Annotated[LogFormat, typer.Option(envvar="BUILDPOOL_LOG_FORMAT")] = LogFormat.JSON,
+    log_level: Annotated[LogLevel, typer.Option(envvar="BUILDPOOL_LOG_LEVEL")] = LogLevel.INFO,
+) -> None:
+    """Run the operator."""
+    kopf.configure(
+        debug=log_level is LogLevel.DEBUG,
+        quiet=log_level is LogLevel.WARNING,
+        log_format=kopf.LogFormat.JSON if log_format is LogFormat.JSON else kopf.LogFormat.PLAIN,
+    )
+    if log_level is not LogLevel.DEBUG:
+        # Kopf tells of every handler it calls; what matters is told by the controller.
+        logging.getLogger("kopf").setLevel(logging.WARNING)
+    settings = Settings(
+        namespace=namespace,
+        identity=identity,
+        watch_namespaces=tuple(watch_namespace or ()),
+        metrics_port=metrics_port,
+        health_port=health_port,
+    )
+    if not asyncio.run(run_module.main(settings)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def render(
+    file: Annotated[
+        Path, typer.Argument(help="A file with one BuildKitPool; - is standard input.")
+    ],
+    operator_namespace: Annotated[
+        str, typer.Option(help="Where the operator would run.")
+    ] = "buildpool-system",
+) -> None:
+    """Print the objects a pool would consist of, with new certificates. Needs no cluster."""
+    text = sys.stdin.read() if str(file) == "-" else file.read_text()
+    documents = [d for d in yaml.safe_load_all(text) if d and d.get("kind") == naming.KIND]
+    for document in documents:
+        typer.echo(render_module.render(parse_pool(document), home=operator_namespace), nl=False)
+    if not documents:
+        raise BuildpoolError(f"{file} holds no {naming.KIND}")
+
+
+@app.command()
+def crd() -> None:
+    """Print the CustomResourceDefinition."""
+    typer.echo(crd_module.render(), nl=False)
+
+
+@app.command()
+def docs(
+    page: Annotated[docs_module.Page, typer.Argument(help="Which page.")],
+) -> None:
+    """Print a generated page of the reference."""
+    typer.echo(docs_module.render(page), nl=False)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """The entry point; a mistake of the user's is one line, not a traceback."""
+    try:
+        app()
+    except BuildpoolError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,27 @@
+"""``buildpool render``: what a pool would consist of, as YAML, without a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+
+import yaml
+
+from buildpool.api import Pool
+from buildpool.controller.act import issue_all
+from buildpool.controller.reconcile import utc_now
+from buildpool.observation import Observation
+from buildpool.plan import authority_at, plan
+
+
+def render(pool: Pool, *, home: str) -> str:
+    """The objects of a pool that is applied to an empty cluster now."""
+    now, observation = utc_now(), Observation()
+    todo = plan(pool, observation, home=home, now=now)
+    while todo.issue:
+        authority = authority_at(pool, observation, home=home)
+        issued = asyncio.run(issue_all(todo.issue, authority, now=now))
+        observation = observation.with_issued(issued)
+        todo = plan(pool, observation, home=home, now=now)
+    return "".join(
+        "---\n" + yaml.safe_dump(change.object, sort_keys=False) for change in todo.apply
+    )

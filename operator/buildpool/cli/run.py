@@ -1,0 +1,70 @@
+"""``buildpool run``: one operator process, from the first connection to the last."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from contextlib import AsyncExitStack
+
+import kopf
+from prometheus_client import start_http_server
+
+from buildpool.handlers import Operator, kopf_settings, registry
+from buildpool.health import health_server
+from buildpool.kube.cluster import connect
+from buildpool.kube.leadership import Election
+from buildpool.metrics import Metrics
+from buildpool.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+async def operate(settings: Settings, *, stop: asyncio.Event, metrics: Metrics) -> bool:
+    """Runs the operator until ``stop`` is set; False if it lost the leadership."""
+    async with connect(metrics) as cluster:
+        operator = Operator(settings, cluster, metrics)
+
+        async def work() -> None:
+            metrics.leader.set(1)
+            background = [
+                asyncio.create_task(operator.sentinel.run()),
+                asyncio.create_task(operator.sweeper.run()),
+            ]
+            try:
+                await _kopf(settings, operator, stop)
+            finally:
+                metrics.leader.set(0)
+                for task in background:
+                    task.cancel()
+
+        election = Election(cluster, namespace=settings.namespace, identity=settings.identity)
+        async with AsyncExitStack() as stack:
+            if settings.health_port:
+                # Before it leads: who waits for the leadership is healthy, too.
+                server = health_server(settings.health_port, operator.tender.oldest_pass)
+                await stack.enter_async_context(server)
+            return await election.lead(work, stop)
+
+
+async def main(settings: Settings) -> bool:
+    """Runs the operator until a signal; False if it lost the leadership."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    metrics = Metrics()
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, registry=metrics.registry)
+    return await operate(settings, stop=stop, metrics=metrics)
+
+
+async def _kopf(settings: Settings, operator: Operator, stop: asyncio.Event) -> None:
+    await kopf.operator(
+        registry=registry,
+        settings=kopf_settings(),
+        memo=operator,
+        clusterwide=not settings.watch_namespaces,
+        namespaces=settings.watch_namespaces,
+        standalone=True,
+        stop_flag=stop,
+    )

@@ -1,0 +1,12 @@
+"""One pass over one pool, and what wakes it: the only place where plans meet the cluster.
+
+Knows no Kopf. Decides nothing: it observes, asks the core, and does as told.
+
+    observe     read what bears on a pool
+    act         carry out a plan, object by object
+    reconcile   one pass: observe → plan → act → report
+    tending     passes over one pool, one after the other, for as long as it lives
+    wakeups     who is to be looked at now
+    sentinel    notices changed Secrets, which we may not watch
+    sweep       removes authorities whose pool is gone
+"""

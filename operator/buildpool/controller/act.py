@@ -1,0 +1,96 @@
+"""Carries out a plan, object by object, and reports what became of each.
+
+Refusals are part of the outcome: they are the user's to mend. That the API server cannot answer
+just now is an exception: the pass is repeated, and since every write is an apply of a whole object
+with a name of its own, a pass that broke off anywhere is simply done again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from buildpool.errors import ConflictError, RefusedError
+from buildpool.kube.cluster import Cluster
+from buildpool.pki import Bundle, KeyPair, issue, issue_authority
+from buildpool.plan import AUTHORITY_LIFETIME, Apply, Delete, Issuance, Plan
+from buildpool.resources import Ref
+from buildpool.verdict import Event, EventType, Failure, Outcome
+
+
+async def issue_all(
+    issuances: Iterable[Issuance], authority: KeyPair | None, *, now: datetime
+) -> Mapping[Ref, KeyPair | Bundle]:
+    """Issues what a plan asks for, off the event loop: signatures take a processor's time."""
+    return await asyncio.to_thread(_issue_all, tuple(issuances), authority, now)
+
+
+async def act(cluster: Cluster, plan: Plan) -> Outcome:
+    """Writes and removes what the plan says.
+
+    In an order that a crash at any point does not hurt: first the authority, beside which stands
+    whose Secrets there will be; then what builders need; then builders; removals last.
+    """
+    outcome = Outcome()
+    for stage in _stages(plan.apply):
+        outcome = _joined(outcome, await asyncio.gather(*(_apply(cluster, c) for c in stage)))
+        if outcome.failures:
+            return outcome  # what comes later needs what was refused
+    return _joined(outcome, await asyncio.gather(*(remove(cluster, d) for d in plan.delete)))
+
+
+async def remove(cluster: Cluster, deletion: Delete) -> Event | Failure | None:
+    """Removes one object; no failure where it is gone already."""
+    try:
+        await cluster.delete(deletion.ref, uid=deletion.uid)
+    except ConflictError:
+        return None  # a successor of the same name; the next pass will see it
+    except RefusedError as error:
+        return Failure(deletion.ref, str(error))
+    return _told(deletion)
+
+
+async def _apply(cluster: Cluster, change: Apply) -> Event | Failure | None:
+    try:
+        await cluster.apply(change.object)
+    except (RefusedError, ConflictError) as error:
+        return Failure(change.ref, str(error))
+    return _told(change)
+
+
+def _told(change: Apply | Delete) -> Event | None:
+    if change.reason is None:
+        return None
+    message = change.message[:1].upper() + change.message[1:] + "."
+    return Event(EventType.NORMAL, change.reason, message)
+
+
+def _joined(outcome: Outcome, results: Iterable[Event | Failure | None]) -> Outcome:
+    results = tuple(results)
+    return Outcome(
+        (*outcome.done, *(result for result in results if isinstance(result, Event))),
+        (*outcome.failures, *(result for result in results if isinstance(result, Failure))),
+    )
+
+
+def _stages(changes: Iterable[Apply]) -> tuple[tuple[Apply, ...], ...]:
+    changes = tuple(changes)
+    first = changes[:1]
+    builders = tuple(change for change in changes[1:] if change.ref.kind == "Deployment")
+    others = tuple(change for change in changes[1:] if change.ref.kind != "Deployment")
+    return first, others, builders
+
+
+def _issue_all(
+    issuances: tuple[Issuance, ...], authority: KeyPair | None, now: datetime
+) -> dict[Ref, KeyPair | Bundle]:
+    issued: dict[Ref, KeyPair | Bundle] = {}
+    for issuance in issuances:
+        if issuance.request is None:
+            name = f"buildpool {issuance.secret.name}"
+            issued[issuance.secret] = issue_authority(name, now=now, lifetime=AUTHORITY_LIFETIME)
+        else:
+            assert authority is not None  # noqa: S101 - an authority is planned for first
+            issued[issuance.secret] = issue(authority, issuance.request, now=now)
+    return issued

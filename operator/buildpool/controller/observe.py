@@ -1,0 +1,70 @@
+"""Reads everything that bears on one pool.
+
+By name where the names are known, for these may be taken by others, and since Secrets may not be
+listed; by label otherwise. Every read asks the API server itself, never a cache: a pass acts on the
+truth or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from buildpool import naming
+from buildpool.api import Pool
+from buildpool.kube.cluster import Cluster
+from buildpool.observation import Observation
+from buildpool.plan import client_ref, noted_clients, wanted_refs
+from buildpool.resources import Object, Ref, ref_of
+
+LISTED: Final = ("Deployment", "PersistentVolumeClaim")
+
+
+async def observe(cluster: Cluster, pool: Pool, *, home: str) -> Observation:
+    """What is there of a pool, and what is not."""
+    wanted = wanted_refs(pool, home=home)
+    labels = {naming.LABEL_POOL: pool.key.name}
+    pods, deployments, claims, live = await asyncio.gather(
+        cluster.select("Pod", pool.key.namespace, naming.builder_selector(pool.key)),
+        cluster.select("Deployment", pool.key.namespace, labels),
+        cluster.select("PersistentVolumeClaim", pool.key.namespace, labels),
+        _read(cluster, (ref for ref in wanted if ref.kind not in LISTED)),
+    )
+    live |= {ref_of(obj): obj for obj in (*deployments, *claims)}
+    leaving = {client_ref(pool, name) for name in noted_clients(pool, live, home=home)}
+    # A wanted builder that is not listed is new, or its name belongs to somebody else.
+    unlisted = {ref for ref in wanted if ref.kind in LISTED}
+    references = frozenset(references_of(pool))
+    live |= await _read(cluster, (leaving | unlisted | references) - live.keys())
+    return Observation(
+        live={ref: obj for ref, obj in live.items() if ref not in references},
+        pods=tuple(pods),
+        absent=references - live.keys(),
+    )
+
+
+def references_of(pool: Pool) -> Iterator[Ref]:
+    """The Secrets and ConfigMaps of the user that the builders cannot start without."""
+    namespace, builders = pool.key.namespace, pool.spec.builders
+    for secret in builders.image_pull_secrets:
+        yield Ref("Secret", namespace, secret.name)
+    for registry in pool.spec.registries:
+        if registry.ca_bundle is not None and registry.ca_bundle.secret is not None:
+            yield Ref("Secret", namespace, registry.ca_bundle.secret.name)
+        if registry.ca_bundle is not None and registry.ca_bundle.config_map is not None:
+            yield Ref("ConfigMap", namespace, registry.ca_bundle.config_map.name)
+    for variable in builders.env:
+        source = variable.value_from
+        if source is None:
+            continue
+        if source.secret_key_ref is not None and not source.secret_key_ref.optional:
+            yield Ref("Secret", namespace, source.secret_key_ref.name)
+        if source.config_map_key_ref is not None and not source.config_map_key_ref.optional:
+            yield Ref("ConfigMap", namespace, source.config_map_key_ref.name)
+
+
+async def _read(cluster: Cluster, refs: Iterable[Ref]) -> dict[Ref, Object]:
+    refs = tuple(refs)
+    found = await asyncio.gather(*(cluster.get(ref) for ref in refs))
+    return {ref: obj for ref, obj in zip(refs, found, strict=True) if obj is not None}

@@ -1,0 +1,135 @@
+"""One pass over one pool: observe → plan → act → report.
+
+A pass is harmless to repeat and needs nothing from the one before. A pool that is as it should be
+costs reads and no write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from buildpool import naming
+from buildpool.api import Pool, PoolStatus, identify_pool, parse_pool
+from buildpool.controller.act import act, issue_all, remove
+from buildpool.controller.observe import observe
+from buildpool.controller.sentinel import Sentinel
+from buildpool.errors import InvalidSpecError, NotFoundError
+from buildpool.kube.cluster import Cluster
+from buildpool.kube.events import Reporter
+from buildpool.metrics import Metrics
+from buildpool.naming import PoolKey
+from buildpool.observation import Observation
+from buildpool.plan import RESYNC, TROUBLED, Plan, authority_at, plan, wanted_refs
+from buildpool.removal import PATIENCE, plan_removal
+from buildpool.resources import Object, Ref
+from buildpool.verdict import Verdict, conclude, farewell, refuse
+
+
+def utc_now() -> datetime:
+    """The present moment."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciler:
+    """What every pass needs."""
+
+    cluster: Cluster
+    reporter: Reporter
+    metrics: Metrics
+    sentinel: Sentinel
+    home: str
+    """The operator's own namespace."""
+    clock: Callable[[], datetime] = utc_now
+
+    async def reconcile(self, key: PoolKey) -> timedelta | None:
+        """Looks at a pool and puts it right. When to look again, or None where it is gone."""
+        raw = await self.cluster.get(Ref(naming.KIND, key.namespace, key.name))
+        if raw is None:
+            return None
+        if "deletionTimestamp" in raw["metadata"]:
+            return await self._remove(identify_pool(raw), raw)
+        try:
+            pool = parse_pool(raw)
+        except InvalidSpecError as error:
+            pool = identify_pool(raw)
+            verdict = refuse(pool.status, error, generation=pool.generation, now=self.clock())
+            await self._report(pool, verdict)
+            return RESYNC
+        return await self._tend(pool)
+
+    async def _tend(self, pool: Pool) -> timedelta:
+        observation = await observe(self.cluster, pool, home=self.home)
+        now = self.clock()
+        observation, todo = await self._planned(pool, observation, now)
+        outcome = await act(self.cluster, todo)
+        self._watch_secrets(pool, observation)
+        verdict = conclude(pool, observation, todo, outcome, home=self.home, now=now)
+        await self._report(pool, verdict)
+        self.metrics.report(pool.key, verdict.status, wanted=pool.spec.builder_count)
+        return min(todo.recheck, TROUBLED) if outcome.failures else todo.recheck
+
+    async def _planned(
+        self, pool: Pool, observation: Observation, now: datetime
+    ) -> tuple[Observation, Plan]:
+        """The plan, once everything it asks to be issued is: an authority first, then the rest."""
+        todo = plan(pool, observation, home=self.home, now=now)
+        while todo.issue:
+            authority = authority_at(pool, observation, home=self.home)
+            issued = await issue_all(todo.issue, authority, now=now)
+            observation = observation.with_issued(issued)
+            todo = plan(pool, observation, home=self.home, now=now)
+        return observation, todo
+
+    async def _remove(self, pool: Pool, raw: Object) -> timedelta | None:
+        observation = await observe(self.cluster, pool, home=self.home)
+        removal = plan_removal(pool, observation, home=self.home)
+        for deletion in removal.delete:
+            await remove(self.cluster, deletion)
+        if not removal.is_done:
+            verdict = farewell(pool, draining=removal.draining, now=self.clock())
+            await self._report(pool, verdict)
+            return timedelta(0) if removal.delete else PATIENCE
+        await self._let_go(pool, raw)
+        return None
+
+    async def _let_go(self, pool: Pool, raw: Object) -> None:
+        """Takes our finalizer off: with the last one, the API server drops the object."""
+        metadata = raw["metadata"]
+        kept = [name for name in metadata.get("finalizers", ()) if name != naming.FINALIZER]
+        change = {"metadata": {"finalizers": kept, "resourceVersion": metadata["resourceVersion"]}}
+        ref = Ref(naming.KIND, pool.key.namespace, pool.key.name)
+        try:
+            await self.cluster.patch(ref, change)
+        except NotFoundError:
+            return
+
+    def _watch_secrets(self, pool: Pool, observation: Observation) -> None:
+        """Has the sentinel look at what no watch tells of: our Secrets, and absent references."""
+        versions: dict[Ref, str | None] = dict.fromkeys(observation.absent)
+        for ref in wanted_refs(pool, home=self.home):
+            if ref.kind == "Secret":
+                live = observation.live.get(ref)
+                versions[ref] = live["metadata"]["resourceVersion"] if live else None
+        self.sentinel.watch(pool.key, versions)
+
+    async def _report(self, pool: Pool, verdict: Verdict) -> None:
+        now = self.clock()
+        if verdict.status != pool.status:
+            await self._write_status(pool, verdict.status)
+        for event in verdict.events:
+            await self.reporter.tell(pool.key, pool.uid, event, now=now)
+
+    async def _write_status(self, pool: Pool, status: PoolStatus) -> None:
+        body = {
+            "apiVersion": naming.API_VERSION,
+            "kind": naming.KIND,
+            "metadata": {"name": pool.key.name, "namespace": pool.key.namespace},
+            "status": status.to_dict(),
+        }
+        try:
+            await self.cluster.apply(body, subresource="status")
+        except NotFoundError:
+            return  # deleted meanwhile

@@ -1,0 +1,93 @@
+"""The handlers themselves, and how Kopf is set up for them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import kopf
+
+from buildpool import naming
+from buildpool.handlers.wiring import Operator
+from buildpool.naming import PoolKey
+
+registry: Final = kopf.OperatorRegistry()
+POOLS: Final = (naming.GROUP, naming.VERSION, naming.PLURAL)
+CHILDREN: Final = (
+    ("apps", "v1", "deployments"),
+    ("v1", "configmaps"),
+    ("v1", "persistentvolumeclaims"),
+    ("v1", "pods"),
+    ("v1", "services"),
+)
+"""What is watched, by label, beside pools. Not Secrets: see ``controller.sentinel``."""
+
+NONE: Final = kopf.DaemonStoppingReason(0)
+OPERATOR_STOPS: Final = (
+    kopf.DaemonStoppingReason.OPERATOR_EXITING | kopf.DaemonStoppingReason.OPERATOR_PAUSING
+)
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """Kopf's own settings."""
+    own = kopf.OperatorSettings()
+    own.peering.standalone = True  # leadership is a Lease, taken before Kopf runs
+    own.persistence.finalizer = naming.FINALIZER
+    own.posting.enabled = False  # Events are told by kube.events, with our reasons
+    own.scanning.disabled = True  # no CRD of others interests us; needs no right to list them
+    own.networking.request_timeout = 30.0
+    for resource in CHILDREN:
+        own.watching.label_selectors[resource] = naming.LABEL_POOL
+    return own
+
+
+@kopf.on.login(registry=registry)
+def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """Credentials for Kopf's own watches; the same as the rest of the process uses."""
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+
+@kopf.on.event(*POOLS, registry=registry)
+async def pool_changed(
+    *,
+    event: kopf.RawEvent,
+    namespace: str | None,
+    name: str,
+    uid: str,
+    meta: kopf.Meta,
+    memo: Any,
+    **_: Any,
+) -> None:
+    """Wakes a pool whose spec has changed; our own status writes do not change the generation."""
+    operator: Operator = memo
+    if event["type"] == "DELETED":
+        operator.generations.pop(uid, None)
+        operator.sweeper.ask()
+    elif operator.generations.get(uid) != meta["generation"]:
+        operator.generations[uid] = meta["generation"]
+        operator.wakeups.wake(PoolKey(namespace or "", name))
+
+
+async def child_changed(
+    *, event: kopf.RawEvent, namespace: str | None, labels: kopf.Labels, memo: Any, **_: Any
+) -> None:
+    """Wakes the pool of an object that was changed or deleted."""
+    operator: Operator = memo
+    if event["type"] is not None:  # the first listing: each pool gets a first pass anyway
+        operator.wakeups.wake(PoolKey(namespace or "", labels[naming.LABEL_POOL]))
+
+
+for _resource in CHILDREN:
+    kopf.on.event(*_resource, registry=registry)(child_changed)
+
+
+@kopf.daemon(*POOLS, registry=registry, cancellation_backoff=10.0, cancellation_polling=60.0)
+async def tend(
+    *, namespace: str | None, name: str, stopped: kopf.DaemonStopped, memo: Any, **_: Any
+) -> None:
+    """Tends a pool until it is gone. A deletion is no end: the last passes are its removal."""
+    operator: Operator = memo
+
+    def is_over() -> bool:
+        return bool((stopped.reason or NONE) & OPERATOR_STOPS)
+
+    await operator.tender.tend(PoolKey(namespace or "", name), is_over, stopped.wait)

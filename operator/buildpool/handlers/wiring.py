@@ -1,0 +1,38 @@
+"""What handlers are given: the parts of one operator process, wired together."""
+
+from __future__ import annotations
+
+from buildpool.controller.reconcile import Reconciler
+from buildpool.controller.sentinel import Sentinel
+from buildpool.controller.sweep import Sweeper
+from buildpool.controller.tending import Tender
+from buildpool.controller.wakeups import Wakeups
+from buildpool.kube.cluster import Cluster
+from buildpool.kube.events import Reporter
+from buildpool.metrics import Metrics
+from buildpool.settings import Settings
+
+
+class Operator:
+    """The parts of one operator process."""
+
+    def __init__(self, settings: Settings, cluster: Cluster, metrics: Metrics) -> None:
+        self.settings = settings
+        self.wakeups = Wakeups()
+        self.generations: dict[str, int] = {}
+        """The generation of each pool, by uid, whose event was the last to wake it."""
+        self.sentinel = Sentinel(
+            cluster, self.wakeups, reads_per_second=settings.secret_reads_per_second
+        )
+        self.sweeper = Sweeper(
+            cluster, home=settings.namespace, namespaces=settings.watch_namespaces
+        )
+        reporter = Reporter(cluster, settings.identity)
+        reconciler = Reconciler(cluster, reporter, metrics, self.sentinel, settings.namespace)
+        self.tender = Tender(
+            reconciler, self.wakeups, self.sentinel, metrics, max_passes=settings.max_passes
+        )
+
+    def __copy__(self) -> Operator:
+        """Kopf copies its memo for each object; this one is for all of them."""
+        return self

@@ -1,0 +1,155 @@
+"""Objects in a cluster, as plain dicts: get, list, apply, delete.
+
+Over the official client's connection and credentials, below its typed models: a pass reads and
+writes raw JSON, and the models would cost more than the network. Applies are server-side and
+forced: a field we name is ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final, NamedTuple
+from urllib.parse import urlencode
+
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+
+from buildpool import naming
+from buildpool.errors import NotFoundError
+from buildpool.kube.errors import error_of, network_errors
+from buildpool.metrics import Metrics
+from buildpool.resources import JSON, Object, Ref, ref_of
+
+TIMEOUT: Final = 15.0
+"""Seconds for one request. The API server itself gives up after 60."""
+ATTEMPTS: Final = 4
+"""Tries of a request that the API server puts off with 429 or 503."""
+MAX_RETRY_AFTER: Final = 5.0
+
+
+class _Resource(NamedTuple):
+    api: str
+    plural: str
+
+
+RESOURCES: Final = {
+    "BuildKitPool": _Resource(f"apis/{naming.API_VERSION}", naming.PLURAL),
+    "ConfigMap": _Resource("api/v1", "configmaps"),
+    "Deployment": _Resource("apis/apps/v1", "deployments"),
+    "Event": _Resource("api/v1", "events"),
+    "Lease": _Resource("apis/coordination.k8s.io/v1", "leases"),
+    "PersistentVolumeClaim": _Resource("api/v1", "persistentvolumeclaims"),
+    "Pod": _Resource("api/v1", "pods"),
+    "Secret": _Resource("api/v1", "secrets"),
+    "Service": _Resource("api/v1", "services"),
+}
+"""Every kind this operator touches. All are namespaced."""
+
+
+class Cluster:
+    """One API server, seen with one identity."""
+
+    def __init__(self, api: ApiClient, metrics: Metrics) -> None:
+        self._api = api
+        self._metrics = metrics
+
+    async def get(self, ref: Ref) -> Object | None:
+        """The object, or None where there is none."""
+        try:
+            found: Object = await self._request("GET", ref)
+        except NotFoundError:
+            return None
+        return found
+
+    async def select(self, kind: str, namespace: str, labels: dict[str, str]) -> list[Object]:
+        """The objects of a kind with these labels; the newest state, not a cache's."""
+        query = {"labelSelector": naming.format_selector(labels)}
+        answer = await self._request("GET", Ref(kind, namespace, ""), query)
+        resource = RESOURCES[kind]
+        # Items of a list come without the kind that every single object has.
+        head = {"apiVersion": resource.api.partition("/")[2], "kind": kind}
+        return [{**head, **item} for item in answer["items"]]
+
+    async def apply(self, obj: Object, *, subresource: str = "") -> Object:
+        """Makes the fields of ``obj`` so, and only these; creates the object if need be."""
+        query = {"fieldManager": naming.FIELD_MANAGER, "force": "true"}
+        content = "application/apply-patch+yaml"
+        applied: Object = await self._request(
+            "PATCH", ref_of(obj), query, subresource=subresource, body=obj, content=content
+        )
+        return applied
+
+    async def create(self, obj: Object) -> None:
+        """A new object; ``ConflictError`` where the name is taken."""
+        await self._request("POST", ref_of(obj)._replace(name=""), body=obj)
+
+    async def patch(self, ref: Ref, change: JSON) -> None:
+        """A JSON merge patch: for the few fields that cannot be applied, such as finalizers."""
+        await self._request("PATCH", ref, body=change, content="application/merge-patch+json")
+
+    async def delete(self, ref: Ref, *, uid: str) -> None:
+        """Removes this very object, not a successor of the same name. Gone already is fine."""
+        options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        try:
+            await self._request("DELETE", ref, body=options)
+        except NotFoundError:
+            return
+
+    async def _request(
+        self,
+        method: str,
+        ref: Ref,
+        query: dict[str, str] | None = None,
+        *,
+        subresource: str = "",
+        body: JSON = None,
+        content: str = "application/json",
+    ) -> JSON:
+        url = f"{self._api.configuration.host}/{_path(ref, subresource)}"
+        if query:
+            url += f"?{urlencode(query)}"
+        for attempt in range(1, ATTEMPTS + 1):
+            with self._metrics.request(method, ref.kind) as answer:
+                status, data, retry_after = await self._send(method, url, body, content)
+                answer.code = str(status)
+            if status not in (429, 503) or attempt == ATTEMPTS:
+                break
+            await asyncio.sleep(min(retry_after or 2.0 ** (attempt - 2), MAX_RETRY_AFTER))
+        if status >= 300:
+            raise error_of(status, data)
+        return json.loads(data)
+
+    async def _send(
+        self, method: str, url: str, body: JSON, content: str
+    ) -> tuple[int, bytes, float | None]:
+        headers = {"Accept": "application/json", "Content-Type": content}
+        await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, method, body)
+        with network_errors():
+            async with asyncio.timeout(TIMEOUT):
+                response = await self._api.call_api(
+                    method, url, headers, body, _request_timeout=TIMEOUT
+                )
+                data: bytes = await response.read()  # type: ignore[no-untyped-call]
+        after = response.headers.get("Retry-After", "")
+        return response.status, data, float(after) if after.isdigit() else None
+
+
+@asynccontextmanager
+async def connect(metrics: Metrics) -> AsyncIterator[Cluster]:
+    """The cluster this process runs in, or the one of the user's kubeconfig."""
+    configuration = Configuration()
+    try:
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except config.ConfigException:
+        await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    async with ApiClient(configuration) as api:
+        yield Cluster(api, metrics)
+
+
+def _path(ref: Ref, subresource: str) -> str:
+    resource = RESOURCES[ref.kind]
+    parts = (resource.api, "namespaces", ref.namespace, resource.plural, ref.name, subresource)
+    return "/".join(part for part in parts if part)

@@ -1,0 +1,126 @@
+"""What the operator tells Prometheus about itself and its pools.
+
+Every metric is defined here, with its labels bounded by the number of pools. An own registry, so
+that two operators can live in one test process. ``docs/reference/metrics.md`` is generated from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from time import perf_counter
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+from buildpool.api import ConditionStatus, PoolStatus
+from buildpool.naming import PoolKey
+
+POOL = ("namespace", "pool")
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+@dataclass(slots=True)
+class Answer:
+    """How a request ended: an HTTP status, or what kept it from having one."""
+
+    code: str = "error"
+
+
+class Metrics:
+    """The metrics of one operator process."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        own = self.registry
+        self.leader = Gauge(
+            "buildpool_leader", "1 while this process leads and acts, else 0.", registry=own
+        )
+        self._passes = Counter(
+            "buildpool_passes_total",
+            "Passes over a pool, by result.",
+            (*POOL, "result"),
+            registry=own,
+        )
+        self._pass_seconds = Histogram(
+            "buildpool_pass_seconds", "Duration of a pass.", buckets=SECONDS, registry=own
+        )
+        self._requests = Counter(
+            "buildpool_kubernetes_requests_total",
+            "Requests to the Kubernetes API, by method, kind and HTTP status.",
+            ("method", "kind", "code"),
+            registry=own,
+        )
+        self._request_seconds = Histogram(
+            "buildpool_kubernetes_request_seconds",
+            "Duration of a request to the Kubernetes API.",
+            ("method",),
+            buckets=SECONDS,
+            registry=own,
+        )
+        self._wanted = Gauge(
+            "buildpool_builders_wanted", "Builders a pool shall have.", POOL, registry=own
+        )
+        self._ready = Gauge(
+            "buildpool_builders_ready", "Builders that take builds.", POOL, registry=own
+        )
+        self._condition = Gauge(
+            "buildpool_condition",
+            "1 where a pool's condition is True, else 0.",
+            (*POOL, "condition"),
+            registry=own,
+        )
+        self._expiry = Gauge(
+            "buildpool_certificate_expiry_timestamp_seconds",
+            "End of the first of a pool's client certificates, in seconds since the epoch.",
+            POOL,
+            registry=own,
+        )
+
+    @contextmanager
+    def request(self, method: str, kind: str) -> Iterator[Answer]:
+        """Measures one request; the block sets the answer's code."""
+        answer, started = Answer(), perf_counter()
+        try:
+            yield answer
+        finally:
+            self._requests.labels(method, kind, answer.code).inc()
+            self._request_seconds.labels(method).observe(perf_counter() - started)
+
+    @contextmanager
+    def measured_pass(self, pool: PoolKey) -> Iterator[None]:
+        """Measures one pass over a pool."""
+        result, started = "failed", perf_counter()
+        try:
+            yield
+            result = "done"
+        finally:
+            self._passes.labels(*pool, result).inc()
+            self._pass_seconds.observe(perf_counter() - started)
+
+    def report(self, pool: PoolKey, status: PoolStatus, *, wanted: int) -> None:
+        """Shows the state of one pool."""
+        self._wanted.labels(*pool).set(wanted)
+        self._ready.labels(*pool).set(status.ready_replicas)
+        for condition in status.conditions:
+            holds = condition.status is ConditionStatus.TRUE
+            self._condition.labels(*pool, condition.type).set(holds)
+        ends: list[datetime] = [client.not_after for client in status.clients]
+        if ends:
+            self._expiry.labels(*pool).set(min(ends).timestamp())
+
+    def described(self) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
+        """Name, type, labels and meaning of each metric, for the documentation."""
+        for value in vars(self).values():
+            if isinstance(value, MetricWrapperBase):
+                family = next(iter(value.describe()))
+                suffix = "_total" if family.type == "counter" else ""
+                labels = value._labelnames  # noqa: SLF001
+                yield family.name + suffix, family.type, labels, family.documentation
+
+    def forget(self, pool: PoolKey) -> None:
+        """Shows nothing more of a pool that is gone."""
+        for metric in (self._passes, self._wanted, self._ready, self._condition, self._expiry):
+            metric.remove_by_labels({"namespace": pool.namespace, "pool": pool.name})
