@@ -1,0 +1,51 @@
+{{/*
+Everything the operator may do, by API group and resource, each with its reason. Nowhere else.
+*/}}
+
+{{/* In the namespaces of pools: of all, by the ClusterRole, or of the watched ones, by a Role in each. */}}
+{{- define "buildpool.poolRules" -}}
+# What a pool consists of: found by label or name, applied and removed.
+- apiGroups: [""]
+  resources: [configmaps, persistentvolumeclaims, services]
+  verbs: [get, list, watch, create, patch, delete]
+# Tell users what was decided and why.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, patch]
+# See whether builders run and why not. They are made and removed by their Deployments.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+# Certificates, by name. Never list or watch: other Secrets are none of the operator's business.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, create, patch, delete]
+# One for each builder.
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+# What users want. Patch: the finalizer that keeps a deleted pool until it is drained.
+- apiGroups: [buildpool.dev]
+  resources: [buildkitpools]
+  verbs: [get, list, watch, patch]
+# Needed to own objects whose deletion the pool's own waits for.
+- apiGroups: [buildpool.dev]
+  resources: [buildkitpools/finalizers]
+  verbs: [update]
+# What users see.
+- apiGroups: [buildpool.dev]
+  resources: [buildkitpools/status]
+  verbs: [patch]
+{{- end }}
+
+{{/* In the operator's own namespace, always by a Role. */}}
+{{- define "buildpool.ownRules" -}}
+# The authorities of all pools. List: find those whose pool is gone.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, list, create, patch, delete]
+# Only one operator is active.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [get, create, patch]
+{{- end }}

@@ -1,0 +1,21 @@
+#!/bin/sh
+# Renders the plain manifests from the chart, so that the two never drift apart.
+#
+#   HELM=helm manifests/render.sh [folder]     default: manifests/kustomize
+set -eu
+here=$(dirname "$0")
+out=${1:-$here/kustomize}
+
+render() {
+    echo "# Generated from the chart by \`make manifests\`; do not edit."
+    for template; do
+        rendered=$("${HELM:-helm}" template buildpool "$here/helm/buildpool" \
+            --namespace buildpool-system --show-only "templates/$template.yaml")
+        printf '%s\n' "$rendered" |
+            sed -e '/^$/d' -e '/^# Source: /d' -e '/app.kubernetes.io\/managed-by: Helm/d'
+    done
+}
+
+cp "$here/helm/buildpool/files/buildkitpools.buildpool.dev.yaml" "$out/crd.yaml"
+render serviceaccount rbac user-roles > "$out/rbac.yaml"
+render deployment metrics > "$out/deployment.yaml"
