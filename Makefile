@@ -1,0 +1,87 @@
+# Everything there is to do here. `make` lists it; `make demo` and `make test` are the two to know.
+
+SHELL := /bin/bash -o pipefail
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+BUILDPOOL := $(PYTHON) -m buildpool.cli
+DEVCLUSTER := $(PYTHON) -m devcluster
+PYTEST := $(PYTHON) -m pytest
+TIMED := $(PYTHON) -m tests.timed
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
+
+##@ The two to know
+
+.PHONY: demo
+demo: install ## A cluster, the operator, a pool, a real image built through it (KUBECONFIG=…: yours)
+	$(PYTHON) -m demo
+
+.PHONY: test
+test: install ## Everything CI runs: check, unit, integration, devcluster, e2e
+	$(TIMED) check unit integration devcluster e2e
+
+##@ Develop
+
+.PHONY: install
+install: $(VENV)/.installed ## The development environment, in .venv
+
+$(VENV)/.installed: requirements/dev.txt pyproject.toml
+	@echo "installing the development environment (log: $(VENV)/install.log)"
+	@test -x $(PYTHON) || python3 -m venv $(VENV)
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt > $(VENV)/install.log 2>&1 || { tail -n 20 $(VENV)/install.log; exit 1; }
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --editable . >> $(VENV)/install.log 2>&1 || { tail -n 20 $(VENV)/install.log; exit 1; }
+	@touch $@
+
+.PHONY: fmt
+fmt: install ## Format the code
+	$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format .
+
+.PHONY: generate
+generate: install ## Write what is generated: CRD, reference pages, plain manifests
+	$(BUILDPOOL) crd > crds/buildkitpools.buildpool.dev.yaml
+	cp crds/buildkitpools.buildpool.dev.yaml manifests/helm/buildpool/files/
+	for page in pool reasons metrics; do $(BUILDPOOL) docs $$page > docs/reference/$$page.md; done
+	HELM=$$($(DEVCLUSTER) program helm) manifests/render.sh
+
+.PHONY: golden
+golden: install ## Write the golden files anew; review them as the product
+	GOLDEN=write $(PYTEST) tests/unit -q -k golden
+
+.PHONY: requirements
+requirements: install ## Resolve and pin the dependencies anew
+	$(PYTHON) -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make requirements" pyproject.toml -o requirements/operator.txt
+	$(PYTHON) -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make requirements" pyproject.toml --group dev -c requirements/operator.txt -o requirements/dev.txt
+
+##@ Test
+
+.PHONY: check
+check: install ## Format, lint, types, import contracts
+	$(VENV)/bin/ruff format --check --quiet .
+	$(VENV)/bin/ruff check --quiet .
+	$(VENV)/bin/mypy
+	PYTHONPATH=operator $(VENV)/bin/lint-imports --no-logo
+
+.PHONY: unit
+unit: install ## The pure core; seconds
+	$(PYTEST) tests/unit -q
+
+.PHONY: integration
+integration: install ## Real API server, operators as processes, no kubelet
+	$(PYTHON) -m tests.in_cluster --control-plane tests/integration
+
+.PHONY: devcluster
+devcluster: install ## The devcluster itself: repair, two side by side, nothing left
+	$(PYTEST) tests/devcluster -q
+
+.PHONY: e2e
+e2e: install ## The whole node: kubelet, rootless builders, unmodified buildctl and buildx
+	$(PYTHON) -m tests.in_cluster tests/e2e
+
+.PHONY: bench
+bench: install ## Measurements; never part of the tests
+	$(PYTHON) -m tests.in_cluster --control-plane tests/bench -s

@@ -1,0 +1,156 @@
+"""What the tests against a real API server share: kubectl, waiting, and operators as processes.
+
+The cluster is whatever KUBECONFIG says: `make integration` and `make e2e` start one of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PROJECT = Path(__file__).parent.parent
+OPERATOR_NAMESPACE = "buildpool-system"
+OPERATOR_ACCOUNT = "buildpool"
+
+
+class Api:
+    """A cluster as its administrator sees it, through kubectl."""
+
+    def kubectl(self, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Runs kubectl; the exit code is the caller's to judge."""
+        return subprocess.run(
+            ["kubectl", *args], input=stdin, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    def must(self, *args: str, stdin: str | None = None) -> str:
+        """Runs kubectl, which has to succeed; what it printed."""
+        done = self.kubectl(*args, stdin=stdin)
+        assert done.returncode == 0, f"kubectl {' '.join(args)}: {done.stderr or done.stdout}"
+        return done.stdout
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        """Applies objects as a user would."""
+        self.must("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
+
+    def get(self, kind: str, name: str, namespace: str) -> dict[str, Any] | None:
+        """One object, or None."""
+        done = self.kubectl("get", kind, name, "-n", namespace, "-o", "json", "--ignore-not-found")
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] | None = json.loads(done.stdout) if done.stdout.strip() else None
+        return found
+
+    def list(self, kind: str, namespace: str, selector: str = "") -> list[dict[str, Any]]:
+        """The objects of a kind (or several, with commas)."""
+        args = ["get", kind, "-n", namespace, "-o", "json"]
+        items: list[dict[str, Any]]
+        items = json.loads(self.must(*args, *(["-l", selector] if selector else [])))["items"]
+        return items
+
+    def condition(self, pool: str, namespace: str, kind: str) -> dict[str, Any]:
+        """A condition of a pool; empty where there is none."""
+        found = self.get("bkp", pool, namespace) or {}
+        conditions = found.get("status", {}).get("conditions", [])
+        return next((c for c in conditions if c["type"] == kind), {})
+
+    def reasons(self, pool: str, namespace: str) -> list[str]:
+        """The reasons of all Events on a pool."""
+        events = self.list("events", namespace)
+        return [e["reason"] for e in events if e["involvedObject"]["name"] == pool]
+
+
+def eventually(
+    condition: Callable[[], Any], *, within: float, what: str, every: float = 0.1
+) -> Any:
+    """The first true answer; fails with the last one."""
+    deadline = time.monotonic() + within
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"not within {within:g} s: {what}; last: {answer!r}"
+        time.sleep(every)
+
+
+def a_pool(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
+    """A BuildKitPool as a user writes it."""
+    return {
+        "apiVersion": "buildpool.dev/v1alpha1",
+        "kind": "BuildKitPool",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    }
+
+
+@dataclass
+class OperatorProcess:
+    """An operator as a process of its own, with the rights of its ServiceAccount only."""
+
+    kubeconfig: Path
+    log: Path
+    identity: str = "one"
+    flags: tuple[str, ...] = ()
+    metrics_port: int = 0
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        """Starts it; it may have to wait for the Lease."""
+        command = [sys.executable, "-m", "buildpool.cli", "run"]
+        command += ["--namespace", OPERATOR_NAMESPACE, "--identity", self.identity]
+        command += ["--health-port", "0", "--metrics-port", str(self.metrics_port)]
+        command += ["--log-level", "debug", "--log-format", "json", *self.flags]
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                command,
+                stdout=out,
+                stderr=out,
+                env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
+                cwd=PROJECT,
+            )
+
+    def kill(self) -> None:
+        """Ends it as a node failure would."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """Asks it to end, as the kubelet does; its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        code = self.process.wait(timeout=30)
+        self.process = None
+        return code
+
+
+@contextmanager
+def operator_process(process: OperatorProcess) -> Iterator[OperatorProcess]:
+    """An operator for the length of a block."""
+    process.start()
+    try:
+        yield process
+    finally:
+        if process.process is not None:
+            process.stop()
+
+
+def account_kubeconfig(api: Api, path: Path) -> Path:
+    """A kubeconfig with a token of the operator's ServiceAccount."""
+    raw = yaml.safe_load(api.must("config", "view", "--raw", "--minify", "--flatten"))
+    token = api.must("create", "token", OPERATOR_ACCOUNT, "-n", OPERATOR_NAMESPACE, "--duration=3h")
+    raw["users"] = [{"name": "operator", "user": {"token": token.strip()}}]
+    raw["contexts"][0]["context"]["user"] = "operator"
+    path.write_text(yaml.safe_dump(raw))
+    path.chmod(0o600)
+    return path

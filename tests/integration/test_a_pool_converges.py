@@ -1,0 +1,219 @@
+"""A pool becomes what its spec says, whatever is done to its objects, and costs nothing when idle."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from cluster import Api, OperatorProcess, a_pool, eventually
+
+KINDS = "deployments,services,configmaps,secrets"
+
+
+def children(api: Api, pool: str, namespace: str) -> dict[str, dict[str, Any]]:
+    """The objects of a pool in its namespace, by kind and name."""
+    found = api.list(KINDS, namespace, f"buildpool.dev/pool={pool}")
+    return {f"{obj['kind']}/{obj['metadata']['name']}": obj for obj in found}
+
+
+def created(api: Api, namespace: str, **spec: Any) -> dict[str, dict[str, Any]]:
+    """Applies a pool named ci and waits until all its objects are there."""
+    api.apply(a_pool("ci", namespace, **spec))
+    eventually(
+        lambda: api.condition("ci", namespace, "CertificatesReady").get("status") == "True",
+        within=10,
+        what="the pool is carried out",
+    )
+    return children(api, "ci", namespace)
+
+
+def test_a_pool_gets_its_objects(
+    installed: Api, operator: OperatorProcess, namespace: str, authority_of: Any
+) -> None:
+    objects = created(installed, namespace, scaling={"min": 2}, access={"clients": [{"name": "a"}]})
+    assert sorted(objects) == [
+        "ConfigMap/ci-builder",
+        "Deployment/ci-builder-0",
+        "Deployment/ci-builder-1",
+        "Secret/ci-builder",
+        "Secret/ci-client-a",
+        "Service/ci",
+    ]
+    assert authority_of("ci", namespace) is not None
+    pool = installed.get("bkp", "ci", namespace)
+    assert pool is not None
+    assert pool["status"]["ready"] == "0/2"
+    assert pool["status"]["endpoint"] == f"tcp://ci.{namespace}.svc:1234"
+    assert pool["metadata"]["finalizers"] == ["buildpool.dev/drain"]
+    assert "annotations" not in pool["metadata"] or not [
+        key for key in pool["metadata"]["annotations"] if key.startswith("kopf")
+    ]
+
+
+def test_a_deleted_child_comes_back_within_two_seconds(
+    installed: Api, operator: OperatorProcess, namespace: str
+) -> None:
+    before = created(installed, namespace)
+    for name, obj in before.items():
+        kind, _, plain = name.partition("/")
+        installed.must("delete", kind, plain, "-n", namespace, "--wait=true")
+        gone = obj["metadata"]["uid"]
+        eventually(
+            lambda k=kind, p=plain, u=gone: (
+                (found := installed.get(k, p, namespace)) and found["metadata"]["uid"] != u
+            ),
+            within=2 + 0.5,  # kubectl itself takes a part of a second
+            what=f"{name} is there again",
+        )
+    assert set(children(installed, "ci", namespace)) == set(before)
+
+
+def test_an_edited_child_is_put_right_within_two_seconds(
+    installed: Api, operator: OperatorProcess, namespace: str
+) -> None:
+    created(installed, namespace)
+    args = "{.spec.template.spec.containers[0].args}"
+    path = ["get", "deployment", "ci-builder-0", "-n", namespace, "-o", f"jsonpath={args}"]
+    right = installed.must(*path)
+    edit = '[{"op":"replace","path":"/spec/template/spec/containers/0/args","value":["--debug"]}]'
+    installed.must("patch", "deployment", "ci-builder-0", "-n", namespace, "--type=json", "-p", edit)
+    eventually(lambda: installed.must(*path) == right, within=2.5, what="the args are ours again")
+    eventually(
+        lambda: "RepairedDrift" in installed.reasons("ci", namespace), within=2, what="an Event"
+    )
+
+
+def test_somebody_elses_annotation_on_a_child_is_left_alone(
+    installed: Api, operator: OperatorProcess, namespace: str
+) -> None:
+    created(installed, namespace)
+    installed.must("annotate", "service", "ci", "-n", namespace, "example.com/note=mine")
+    installed.must("annotate", "bkp", "ci", "-n", namespace, "example.com/note=mine")
+    time.sleep(1.5)
+    service = installed.get("service", "ci", namespace)
+    assert service is not None
+    assert service["metadata"]["annotations"]["example.com/note"] == "mine"
+
+
+def test_an_idle_pool_is_never_written_to(
+    installed: Api, operator: OperatorProcess, namespace: str
+) -> None:
+    created(installed, namespace, scaling={"min": 2})
+    time.sleep(3)  # the Deployments' own controllers have their say
+
+    def versions() -> dict[str, str]:
+        objects = children(installed, "ci", namespace)
+        pool = installed.get("bkp", "ci", namespace)
+        assert pool is not None
+        return {n: o["metadata"]["resourceVersion"] for n, o in objects.items()} | {
+            "pool": pool["metadata"]["resourceVersion"]
+        }
+
+    before = versions()
+    installed.must("annotate", "pods", "-n", namespace, "--all", "example.com/wake=up")
+    time.sleep(10)
+    assert versions() == before
+
+
+def test_scale_adds_and_removes_builders(
+    installed: Api, operator: OperatorProcess, namespace: str
+) -> None:
+    created(installed, namespace)
+    installed.must("scale", "bkp", "ci", "-n", namespace, "--replicas=3")
+    names = lambda: {d["metadata"]["name"] for d in installed.list("deployments", namespace)}  # noqa: E731
+    three = {"ci-builder-0", "ci-builder-1", "ci-builder-2"}
+    eventually(lambda: names() == three, within=5, what="three builders")
+    installed.must("scale", "bkp", "ci", "-n", namespace, "--replicas=1")
+    eventually(lambda: names() == {"ci-builder-0"}, within=5, what="one builder")
+    eventually(
+        lambda: "RemovedBuilder" in installed.reasons("ci", namespace), within=2, what="an Event"
+    )
+
+
+def test_a_client_that_is_removed_loses_its_secret(
+    installed: Api, operator: OperatorProcess, namespace: str
+) -> None:
+    created(installed, namespace, access={"clients": [{"name": "a"}, {"name": "b"}]})
+    installed.apply(a_pool("ci", namespace, access={"clients": [{"name": "b"}]}))
+    eventually(
+        lambda: installed.get("secret", "ci-client-a", namespace) is None,
+        within=5,
+        what="the Secret of client a is gone",
+    )
+    assert installed.get("secret", "ci-client-b", namespace) is not None
+
+
+def test_a_name_that_is_taken_is_a_condition_and_nothing_is_touched(
+    installed: Api, operator: OperatorProcess, namespace: str
+) -> None:
+    data = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"mine": "1"}}
+    installed.apply({**data, "metadata": {"name": "ci-builder", "namespace": namespace}})
+    installed.apply(a_pool("ci", namespace))
+    condition = eventually(
+        lambda: (c := installed.condition("ci", namespace, "Ready"))
+        and c["reason"] == "NameConflict"
+        and c,
+        within=5,
+        what="NameConflict",
+    )
+    assert f"ConfigMap {namespace}/ci-builder" in condition["message"]
+    assert installed.list("deployments", namespace) == []
+    theirs = installed.get("configmap", "ci-builder", namespace)
+    assert theirs is not None
+    assert theirs["data"] == {"mine": "1"}
+    installed.must("delete", "configmap", "ci-builder", "-n", namespace)
+    eventually(
+        lambda: installed.get("deployment", "ci-builder-0", namespace),
+        within=15,
+        what="the pool is carried out once the name is free",
+    )
+
+
+def test_an_object_the_cluster_refuses_is_explained(
+    installed: Api, operator: OperatorProcess, namespace: str
+) -> None:
+    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}}
+    installed.apply(a_pool("ci", namespace, builders={"affinity": affinity}))
+    condition = eventually(
+        lambda: (c := installed.condition("ci", namespace, "Ready"))
+        and c["reason"] == "ObjectRefused"
+        and c,
+        within=5,
+        what="ObjectRefused",
+    )
+    assert "nodeSelectorTerms" in condition["message"]
+
+
+def test_an_invalid_spec_is_a_condition_and_the_last_good_state_stays(
+    installed: Api, operator: OperatorProcess, namespace: str
+) -> None:
+    created(installed, namespace)
+    installed.apply(a_pool("ci", namespace, builders={"config": "[wroker.oci]\nx = 1"}))
+    condition = eventually(
+        lambda: (c := installed.condition("ci", namespace, "Accepted"))
+        and c["status"] == "False"
+        and c,
+        within=5,
+        what="Accepted=False",
+    )
+    assert "spec.builders.config" in condition["message"]
+    assert "wroker" in condition["message"]
+    assert installed.get("deployment", "ci-builder-0", namespace) is not None
+    installed.apply(a_pool("ci", namespace))
+    eventually(
+        lambda: installed.condition("ci", namespace, "Accepted")["status"] == "True",
+        within=5,
+        what="the spec is accepted again",
+    )
+
+
+def test_a_missing_secret_is_named_and_its_arrival_noticed(
+    installed: Api, operator: OperatorProcess, namespace: str
+) -> None:
+    registries = [{"host": "registry.example:5000", "caBundle": {"secret": {"name": "their-ca"}}}]
+    installed.apply(a_pool("ci", namespace, registries=registries))
+    ready = lambda: installed.condition("ci", namespace, "Ready")  # noqa: E731
+    eventually(lambda: ready().get("reason") == "SecretNotFound", within=5, what="SecretNotFound")
+    assert f"Secret {namespace}/their-ca" in ready()["message"]
+    installed.must("create", "secret", "generic", "their-ca", "-n", namespace, "--from-literal=ca.crt=x")
+    eventually(lambda: ready()["reason"] != "SecretNotFound", within=5, what="the Secret is seen")
