@@ -1,0 +1,3 @@
+module buildpool.dev/devcluster/cgroupless-runc
+
+go 1.26.0

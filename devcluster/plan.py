@@ -1,0 +1,42 @@
+"""What one cluster is asked to run, handed from `up` to the supervisor through a file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from devcluster.components import Component, control_plane, node
+from devcluster.config import Programs
+from devcluster.layout import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which programs, and whether there is a node; a cluster without one can run no pod."""
+
+    programs: Programs
+    images: tuple[Path, ...]
+    """OCI layouts to import at the start; none means control plane only."""
+
+    @property
+    def has_node(self) -> bool:
+        """Whether pods can run."""
+        return bool(self.images)
+
+    def components(self, layout: Layout) -> tuple[Component, ...]:
+        """All processes of the box, in the order they are shown."""
+        parts = control_plane(layout, self.programs)
+        return (*parts, *node(layout, self.programs, self.images)) if self.has_node else parts
+
+    def write(self, file: Path) -> None:
+        """Leave it for the supervisor and for later commands."""
+        programs = {name: str(getattr(self.programs, name)) for name in Programs.__slots__}
+        file.write_text(json.dumps({"programs": programs, "images": [*map(str, self.images)]}))
+
+    @classmethod
+    def read(cls, file: Path) -> Plan:
+        """What was written."""
+        raw = json.loads(file.read_text())
+        programs = Programs(**{name: Path(path) for name, path in raw["programs"].items()})
+        return cls(programs=programs, images=tuple(map(Path, raw["images"])))

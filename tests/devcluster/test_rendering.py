@@ -1,0 +1,137 @@
+"""Layout, configuration, components: what the cluster is told, without running any of it."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509.verification import PolicyBuilder, Store
+from devcluster.components import Component, Kind
+from devcluster.config import Programs
+from devcluster.errors import DevclusterError
+from devcluster.layout import SERVICE_ADDRESS, Layout, layout
+from devcluster.pki import create_pki, identities
+from devcluster.plan import Plan
+
+from devcluster import config, golang
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def a_layout(state: Path = Path("/state")) -> Layout:
+    return Layout(name="dev", state=state, cache=Path("/cache"))
+
+
+def some_programs() -> Programs:
+    return Programs(**{name: Path("/programs") / name for name in Programs.__slots__})
+
+
+def a_plan(images: tuple[Path, ...] = (Path("/images/pause"),)) -> Plan:
+    return Plan(programs=some_programs(), images=images)
+
+
+def components(plan: Plan) -> dict[str, Component]:
+    return {component.name: component for component in plan.components(a_layout())}
+
+
+def test_folders_follow_the_xdg_rules() -> None:
+    home = Path("/home/someone")
+    assert layout("a", {}, home).state == home / ".local/state/buildpool-devcluster/a"
+    assert layout("a", {"XDG_STATE_HOME": "/s"}, home).state == Path("/s/buildpool-devcluster/a")
+    assert layout("a", {"XDG_CACHE_HOME": "/c"}, home).cache == Path("/c/buildpool-devcluster")
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a/b", "..", "a" * 31])
+def test_a_name_that_is_no_node_name_is_refused(name: str) -> None:
+    with pytest.raises(DevclusterError):
+        layout(name, {}, Path("/home/someone"))
+
+
+def test_a_state_folder_that_the_box_would_cover_is_refused() -> None:
+    with pytest.raises(DevclusterError, match="replaces with its own"):
+        layout("dev", {"XDG_STATE_HOME": "/var/lib/somewhere"}, Path("/root"))
+
+
+def test_every_component_waits_only_for_components_that_exist() -> None:
+    for plan in (a_plan(), a_plan(images=())):
+        names = components(plan)
+        assert {after for one in names.values() for after in one.after} <= set(names)
+
+
+def test_nothing_waits_for_what_rests_until_it_is_asked_for() -> None:
+    names = components(a_plan())
+    resting = {name for name, one in names.items() if one.kind is Kind.ON_DEMAND}
+    assert resting == {"buildkitd"}
+    assert not resting & {after for one in names.values() for after in one.after}
+
+
+def test_a_control_plane_runs_nothing_of_a_node() -> None:
+    names = components(a_plan(images=()))
+    assert not {"containerd", "kubelet", "kube-proxy", "coredns"} & set(names)
+    assert {"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"} <= set(names)
+
+
+def test_a_plan_survives_its_file(tmp_path: Path) -> None:
+    a_plan().write(tmp_path / "plan.json")
+    assert Plan.read(tmp_path / "plan.json") == a_plan()
+
+
+def test_every_rendered_file_can_be_read_by_its_reader(tmp_path: Path) -> None:
+    where = a_layout(tmp_path)
+    create_pki(where.pki, "dev", NOW)
+    files = config.render(where, some_programs())
+    for name, content in files.items():
+        match Path(name).suffix:
+            case ".toml":
+                assert tomllib.loads(content)
+            case ".json" | ".conflist":
+                assert json.loads(content)
+            case ".kubeconfig":
+                assert yaml.safe_load(content)["current-context"] == "devcluster"
+    assert {f"{user}.kubeconfig" for user in config.USERS} <= set(files)
+
+
+def test_requests_are_audited_without_their_bodies() -> None:
+    assert [rule["level"] for rule in json.loads(config.audit_policy())["rules"]] == ["Metadata"]
+    flags = components(a_plan())["kube-apiserver"].argv
+    assert f"--audit-log-path={a_layout().audit_log}" in flags
+
+
+def test_certificates_verify_against_the_authority_and_keys_stay_private(tmp_path: Path) -> None:
+    folder = tmp_path / "pki"
+    create_pki(folder, "dev", NOW)
+    authority = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+    certificate = x509.load_pem_x509_certificate((folder / "apiserver.crt").read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert SERVICE_ADDRESS in map(str, names.get_values_for_type(x509.IPAddress))
+    certificate.verify_directly_issued_by(authority)
+    assert PolicyBuilder().store(Store([authority])).time(NOW) is not None
+    assert folder.stat().st_mode & 0o077 == 0
+    for identity in identities("dev"):
+        assert load_pem_private_key((folder / f"{identity.file}.key").read_bytes(), None)
+
+
+def test_versions_come_from_go_mod() -> None:
+    text = "require (\n\tk8s.io/api v0.37.2\n\tk8s.io/kubernetes v1.37.2 // indirect\n)\n"
+    assert golang.required_version(text, "k8s.io/kubernetes") == "v1.37.2"
+    assert (
+        golang.required_version("require k8s.io/kubernetes v1.0.0", "k8s.io/kubernetes") == "v1.0.0"
+    )
+    with pytest.raises(DevclusterError):
+        golang.required_version(text, "k8s.io/kube")
+
+
+@pytest.mark.parametrize("module", golang.MODULES, ids=lambda module: module.name)
+def test_every_version_stamp_names_a_module_that_is_required(module: golang.GoModule) -> None:
+    flags = golang.link_flags(module, (module.folder / "go.mod").read_text())
+    assert flags.count("-X ") >= len(module.stamps)
+
+
+def test_the_programs_are_those_of_the_modules() -> None:
+    assert {module.name.replace("-", "_") for module in golang.MODULES} == set(Programs.__slots__)
