@@ -23,6 +23,7 @@ from buildpool.pki import (
     Bundle,
     CertificateReason,
     CertificateRequest,
+    Finding,
     KeyPair,
     Use,
     read,
@@ -53,7 +54,7 @@ RESYNC: Final = timedelta(minutes=10)
 """The longest a pool is left alone: what every watch has missed is found then."""
 
 TROUBLED: Final = timedelta(seconds=10)
-"""How soon to look again where a name is taken or an object refused: no watch tells when that ends."""
+"""How soon to look again where a name is taken or an object refused: no watch tells of its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,7 @@ def _issuances(
     pool: Pool, observation: Observation, *, home: str, now: datetime
 ) -> Iterator[Issuance]:
     authority = authority_at(pool, observation, home=home)
-    finding = why_new_authority(authority, now=now)
+    finding = why_new_authority(authority, now=now) or _ends_too_soon(pool, authority, now=now)
     if finding is not None:
         yield Issuance(authority_ref(pool, home=home), None, finding.reason, finding.message)
     if finding is not None or authority is None:
@@ -198,6 +199,16 @@ def _issuances(
         found = why_reissue(bundle_at(observation, ref), request, authority, now=now)
         if found is not None:
             yield Issuance(ref, request, found.reason, found.message)
+
+
+def _ends_too_soon(pool: Pool, authority: KeyPair | None, *, now: datetime) -> Finding | None:
+    """Whether new certificates would be cut short: each would be renewed sooner than the last."""
+    if (
+        authority is None
+        or now + pool.spec.access.certificate_duration <= read(authority).not_after
+    ):
+        return None
+    return Finding(CertificateReason.RENEWAL_DUE, "it ends before a new certificate would")
 
 
 def _desired(pool: Pool, observation: Observation, *, home: str) -> Iterator[Object]:
@@ -288,11 +299,8 @@ def _one_builder_at_a_time(
 
 
 def _makes_new_pod(change: Apply, live: Mapping[Ref, Object]) -> bool:
-    there = live.get(change.ref)
-    if there is None:
-        return False
     template = {"spec": {"template": change.object["spec"]["template"]}}
-    return first_difference(there, template) is not None
+    return change.ref in live and first_difference(live[change.ref], template) is not None
 
 
 def _may_be_rolling(unsettled: Object) -> bool:

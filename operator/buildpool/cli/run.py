@@ -21,20 +21,19 @@ log = logging.getLogger(__name__)
 
 
 async def operate(settings: Settings, *, stop: asyncio.Event, metrics: Metrics) -> bool:
-    """Runs the operator until ``stop`` is set; False if it lost the leadership."""
+    """Runs the operator; ``stop`` ends it while it waits to lead. False if it lost leadership."""
     async with connect(metrics) as cluster:
         operator = Operator(settings, cluster, metrics)
 
         async def work() -> None:
             metrics.leader.set(1)
-            background = [
-                asyncio.create_task(operator.sentinel.run()),
-                asyncio.create_task(operator.sweeper.run()),
-            ]
-            try:
-                await _kopf(settings, operator, stop)
-            finally:
-                metrics.leader.set(0)
+            # A group: one part that fails ends the whole process, which then starts afresh.
+            async with asyncio.TaskGroup() as group:
+                background = [
+                    group.create_task(operator.sentinel.run()),
+                    group.create_task(operator.sweeper.run()),
+                ]
+                await _kopf(settings, operator)
                 for task in background:
                     task.cancel()
 
@@ -58,13 +57,15 @@ async def main(settings: Settings) -> bool:
     return await operate(settings, stop=stop, metrics=metrics)
 
 
-async def _kopf(settings: Settings, operator: Operator, stop: asyncio.Event) -> None:
+async def _kopf(settings: Settings, operator: Operator) -> None:
+    """Runs until a signal: from here on, Kopf has the signals."""
     await kopf.operator(
         registry=registry,
         settings=kopf_settings(),
         memo=operator,
+        # By itself, Kopf would ask for the name of the user, and the image's has none.
+        identity=settings.identity,  # type: ignore[arg-type]
         clusterwide=not settings.watch_namespaces,
         namespaces=settings.watch_namespaces,
         standalone=True,
-        stop_flag=stop,
     )

@@ -1,0 +1,7 @@
+"""``make demo``."""
+
+import sys
+
+from demo.tour import main
+
+sys.exit(main())
