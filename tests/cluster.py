@@ -30,7 +30,12 @@ class Api:
     def kubectl(self, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Runs kubectl; the exit code is the caller's to judge."""
         return subprocess.run(
-            ["kubectl", *args], input=stdin, capture_output=True, text=True, timeout=120, check=False
+            ["kubectl", *args],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
 
     def must(self, *args: str, stdin: str | None = None) -> str:

@@ -2,8 +2,9 @@
 
     python -m tests.in_cluster [--control-plane] [--keep] tests/integration [pytest's options]
 
-With KUBECONFIG set, the tests run against that cluster instead. The name of the devcluster is derived
-from this checkout: two checkouts do not meet, and what a killed run left is repaired by the next one.
+With KUBECONFIG set, the tests run against that cluster instead. The name of the devcluster is
+derived from this checkout: two checkouts do not meet, and what a killed run left is repaired by the
+next one.
 """
 
 from __future__ import annotations

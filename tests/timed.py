@@ -1,4 +1,4 @@
-"""Runs make targets one after the other and says how long each took. Stops at the first that fails."""
+"""Runs make targets one after the other, to the first that fails, and says how long each took."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """``/healthz``: whether this process does what it should, leading or waiting to lead.
 
-For the kubelet. It must never ask the API server anything: a cluster in trouble is no reason to restart
-the operator, which could only lose time by it.
+For the kubelet. It must never ask the API server anything: a cluster in trouble is no reason to
+restart the operator, which could only lose time by it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_PASS_SECONDS: Final = 600.0
 
 @asynccontextmanager
 async def health_server(port: int, oldest_pass: Callable[[], float]) -> AsyncIterator[None]:
-    """Serves for the length of a block. ``oldest_pass``: seconds since the oldest running pass began."""
+    """Serves for the length of a block; ``oldest_pass`` is the age of the oldest running pass."""
 
     async def healthz(_: web.Request) -> web.Response:
         age = oldest_pass()

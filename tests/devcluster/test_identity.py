@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from devcluster.identity import Identity, identify, is_alive, kill, read_identity, start_time
 
 

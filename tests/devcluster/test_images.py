@@ -9,12 +9,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
+
+from devcluster import building, oci
 from devcluster.errors import DevclusterError
 from devcluster.images import CAP_SETGID, CAP_SETUID, recipes
 from devcluster.oci import Entry, ImageConfig
 from devcluster.rootfs import is_left_out
-
-from devcluster import building, oci
 
 
 def an_image(folder: Path, reference: str, layers: tuple[Path, ...]) -> Path:

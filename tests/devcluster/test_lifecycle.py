@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from devcluster.identity import is_alive
 from tests.devcluster.clusters import Cluster, eventually, namespaces_of, processes, traces
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.devcluster.clusters import Cluster, eventually
 
 pytestmark = [pytest.mark.devcluster, pytest.mark.timeout(600)]

@@ -12,14 +12,14 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.verification import PolicyBuilder, Store
+
+from devcluster import config, golang
 from devcluster.components import Component, Kind
 from devcluster.config import Programs
 from devcluster.errors import DevclusterError
 from devcluster.layout import SERVICE_ADDRESS, Layout, layout
 from devcluster.pki import create_pki, identities
 from devcluster.plan import Plan
-
-from devcluster import config, golang
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 

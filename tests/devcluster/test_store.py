@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from devcluster.store import content_key, ensure, locked
 
 

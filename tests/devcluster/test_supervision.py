@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from devcluster.box import cgroup_mounts
 from devcluster.control import Report
 from devcluster.lifecycle import GIVES_UP_AFTER, find_hopeless

@@ -1,6 +1,7 @@
 """A real API server, the operator's rights as installed, and operators as processes.
 
-No kubelet: nothing runs a pod, so builders are created and never ready. What needs that is in tests/e2e.
+No kubelet: nothing runs a pod, so builders are created and never ready. What needs that is in
+tests/e2e.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from cluster import (
     OPERATOR_NAMESPACE,
     PROJECT,
@@ -38,7 +40,8 @@ def installed(api: Api) -> Api:
     folder = PROJECT / "manifests" / "kustomize"
     for file in ("namespace.yaml", "crd.yaml", "rbac.yaml"):
         api.must("apply", "--server-side", "-f", str(folder / file))
-    api.must("wait", "--for=condition=Established", "crd/buildkitpools.buildpool.dev", "--timeout=20s")
+    crd = "crd/buildkitpools.buildpool.dev"
+    api.must("wait", "--for=condition=Established", crd, "--timeout=20s")
     return api
 
 

@@ -1,4 +1,4 @@
-"""A pool becomes what its spec says, whatever is done to its objects, and costs nothing when idle."""
+"""A pool becomes what its spec says, whatever is done to its objects; idle, it costs nothing."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def test_an_edited_child_is_put_right_within_two_seconds(
     path = ["get", "deployment", "ci-builder-0", "-n", namespace, "-o", f"jsonpath={args}"]
     right = installed.must(*path)
     edit = '[{"op":"replace","path":"/spec/template/spec/containers/0/args","value":["--debug"]}]'
-    installed.must("patch", "deployment", "ci-builder-0", "-n", namespace, "--type=json", "-p", edit)
+    name = "ci-builder-0"
+    installed.must("patch", "deployment", name, "-n", namespace, "--type=json", "-p", edit)
     eventually(lambda: installed.must(*path) == right, within=2.5, what="the args are ours again")
     eventually(
         lambda: "RepairedDrift" in installed.reasons("ci", namespace), within=2, what="an Event"
@@ -150,9 +151,11 @@ def test_a_name_that_is_taken_is_a_condition_and_nothing_is_touched(
     installed.apply({**data, "metadata": {"name": "ci-builder", "namespace": namespace}})
     installed.apply(a_pool("ci", namespace))
     condition = eventually(
-        lambda: (c := installed.condition("ci", namespace, "Ready"))
-        and c["reason"] == "NameConflict"
-        and c,
+        lambda: (
+            (c := installed.condition("ci", namespace, "Ready"))
+            and c["reason"] == "NameConflict"
+            and c
+        ),
         within=5,
         what="NameConflict",
     )
@@ -175,9 +178,11 @@ def test_an_object_the_cluster_refuses_is_explained(
     affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}}
     installed.apply(a_pool("ci", namespace, builders={"affinity": affinity}))
     condition = eventually(
-        lambda: (c := installed.condition("ci", namespace, "Ready"))
-        and c["reason"] == "ObjectRefused"
-        and c,
+        lambda: (
+            (c := installed.condition("ci", namespace, "Ready"))
+            and c["reason"] == "ObjectRefused"
+            and c
+        ),
         within=5,
         what="ObjectRefused",
     )
@@ -190,9 +195,9 @@ def test_an_invalid_spec_is_a_condition_and_the_last_good_state_stays(
     created(installed, namespace)
     installed.apply(a_pool("ci", namespace, builders={"config": "[wroker.oci]\nx = 1"}))
     condition = eventually(
-        lambda: (c := installed.condition("ci", namespace, "Accepted"))
-        and c["status"] == "False"
-        and c,
+        lambda: (
+            (c := installed.condition("ci", namespace, "Accepted")) and c["status"] == "False" and c
+        ),
         within=5,
         what="Accepted=False",
     )
@@ -215,5 +220,6 @@ def test_a_missing_secret_is_named_and_its_arrival_noticed(
     ready = lambda: installed.condition("ci", namespace, "Ready")  # noqa: E731
     eventually(lambda: ready().get("reason") == "SecretNotFound", within=5, what="SecretNotFound")
     assert f"Secret {namespace}/their-ca" in ready()["message"]
-    installed.must("create", "secret", "generic", "their-ca", "-n", namespace, "--from-literal=ca.crt=x")
+    secret = ["create", "secret", "generic", "their-ca", "-n", namespace]
+    installed.must(*secret, "--from-literal=ca.crt=x")
     eventually(lambda: ready()["reason"] != "SecretNotFound", within=5, what="the Secret is seen")

@@ -1,4 +1,4 @@
-"""Operators are killed, lose the API server, and hand over: what is there stays, and is tended again."""
+"""Operators are killed, lose the API server, and hand over: what is there stays and is tended."""
 
 from __future__ import annotations
 
@@ -110,4 +110,3 @@ def test_the_api_server_restarts_under_the_operator(
     assert operator.process.poll() is None
     assert operator.process.pid == operator_pid
     assert len(children(installed, "ci", namespace)) == 5
-

@@ -78,33 +78,21 @@ class Reason(_Word):
 
 
 class EventReason(_Word):
-    """What an Event on a pool tells."""
+    """What an Event tells that was done. The change of a condition is told with its ``Reason``."""
 
     CREATED_BUILDER = "CreatedBuilder", "A builder was created."
-    REPLACED_BUILDER = "ReplacedBuilder", "A builder was replaced: what it runs has changed."
-    RETIRED_BUILDER = (
-        "RetiredBuilder",
-        "A builder was chosen for removal; it takes no new builds and finishes its running ones.",
+    REPLACED_BUILDER = "ReplacedBuilder", "A builder is replaced, since what it runs has changed."
+    REMOVED_BUILDER = (
+        "RemovedBuilder",
+        "A builder was removed; its pod finishes its running builds first.",
     )
-    REMOVED_BUILDER = "RemovedBuilder", "A builder was removed."
-    ISSUED_CERTIFICATE = "IssuedCertificate", "A certificate was issued for the first time."
-    RENEWED_CERTIFICATE = "RenewedCertificate", "A certificate was renewed before its end."
+    ISSUED_CERTIFICATE = "IssuedCertificate", "A certificate was issued where there was none."
+    RENEWED_CERTIFICATE = "RenewedCertificate", "A certificate was issued anew."
     REMOVED_CLIENT = (
         "RemovedClient",
-        "A client was removed from the spec and its Secret deleted. With Direct routing, a copy of its "
-        "certificate is good until its end.",
+        "A client's Secret was deleted; a copy of its certificate is good until its end.",
     )
     REPAIRED_DRIFT = (
         "RepairedDrift",
-        "An object of the pool had been changed or deleted by somebody else and was put right.",
+        "An object of the pool had been changed by somebody else and was put right.",
     )
-    INVALID_SPEC = "InvalidSpec", "The spec cannot be carried out; the last state stays."
-    OBJECT_REFUSED = "ObjectRefused", "The cluster refuses an object of the pool."
-    NAME_CONFLICT = (
-        "NameConflict",
-        "An object with a name that the pool needs exists and belongs to somebody else.",
-    )
-    CERTIFICATE_FAILED = "CertificateFailed", "A certificate could not be issued or stored."
-    BECAME_READY = "BecameReady", "Every builder takes builds."
-    LOST_READINESS = "LostReadiness", "The pool is not ready any more; the message says why."
-    DELETED = "Deleted", "Everything that belonged to the pool has been removed."

@@ -10,9 +10,11 @@ from contextlib import AsyncExitStack
 import kopf
 from prometheus_client import start_http_server
 
+from buildpool import naming
+from buildpool.errors import BuildpoolError, NotFoundError
 from buildpool.handlers import Operator, kopf_settings, registry
 from buildpool.health import health_server
-from buildpool.kube.cluster import connect
+from buildpool.kube.cluster import Cluster, connect
 from buildpool.kube.leadership import Election
 from buildpool.metrics import Metrics
 from buildpool.settings import Settings
@@ -26,6 +28,7 @@ async def operate(settings: Settings, *, stop: asyncio.Event, metrics: Metrics) 
         operator = Operator(settings, cluster, metrics)
 
         async def work() -> None:
+            await _require_crd(cluster, settings)
             metrics.leader.set(1)
             # A group: one part that fails ends the whole process, which then starts afresh.
             async with asyncio.TaskGroup() as group:
@@ -55,6 +58,18 @@ async def main(settings: Settings) -> bool:
     if settings.metrics_port:
         start_http_server(settings.metrics_port, registry=metrics.registry)
     return await operate(settings, stop=stop, metrics=metrics)
+
+
+async def _require_crd(cluster: Cluster, settings: Settings) -> None:
+    """Without its CRD there is nothing to watch, and Kopf would wait for it in silence."""
+    namespace = next(iter(settings.watch_namespaces), settings.namespace)
+    try:
+        await cluster.select(naming.KIND, namespace, {})
+    except NotFoundError as error:
+        raise BuildpoolError(
+            f"the cluster does not know {naming.KIND}; install the CRD: "
+            f"kubectl apply --server-side -f crds/{naming.PLURAL}.{naming.GROUP}.yaml"
+        ) from error
 
 
 async def _kopf(settings: Settings, operator: Operator) -> None:
