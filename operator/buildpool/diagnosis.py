@@ -141,7 +141,9 @@ def _crashing(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding]:
     for status in _containers(pods):
         state, last = status.get("state", {}), status.get("lastState", {})
         ended = state.get("terminated") or last.get("terminated")
-        if ended is None or ended.get("exitCode") == 0:
+        loops = state.get("waiting", {}).get("reason") == "CrashLoopBackOff"
+        # An exit code of 0 is no failure where it happens once; a daemon that keeps ending is.
+        if ended is None or (ended.get("exitCode") == 0 and not loops):
             continue
         said = (ended.get("message") or "").strip()
         remedy = next(
@@ -154,7 +156,7 @@ def _crashing(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding]:
             Reason.BUILDER_CRASHING,
             f"container {status['name']} ended with {ended.get('reason', 'Error')}, exit code "
             f"{ended.get('exitCode')}, {status.get('restartCount', 0)} restarts: "
-            f"{_last_line(said) or 'it said nothing'}; {remedy}",
+            f"{_last_words(said) or 'it said nothing'}; {remedy}",
         )
 
 
@@ -179,5 +181,8 @@ def _containers(pods: Sequence[Object]) -> Iterator[Object]:
         yield from status.get("containerStatuses", ())
 
 
-def _last_line(text: str) -> str:
-    return text.splitlines()[-1][:300] if text else ""
+def _last_words(text: str) -> str:
+    """What the daemon says it died of; a stack and rootlesskit's own report come after it."""
+    lines = text.splitlines()
+    of_the_daemon = [line for line in lines if line.startswith("buildkitd: ")]
+    return (of_the_daemon or lines or [""])[-1][:300]

@@ -145,6 +145,9 @@ async def connect(metrics: Metrics) -> AsyncIterator[Cluster]:
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except config.ConfigException:
         await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    # A proxy comes from the kubeconfig only, as it does for Kopf's watches: aiohttp would look into
+    # the environment and ~/.netrc for each request anew, in a thread.
+    configuration.client_session_kwargs = {"trust_env": False}
     async with ApiClient(configuration) as api:
         yield Cluster(api, metrics)
 

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from buildpool import naming
+from buildpool.resources import Object, builder_config, builder_deployment, daemon_toml
+from buildpool.resources.deployment import revision_of
+from samples import FINGERPRINT, a_pool
+
+PERSISTENT = {"storage": {"volumeClaim": {"size": "10Gi"}}}
+
+
+def deployment(index: int = 0, fingerprint: str = FINGERPRINT, **overrides: Any) -> Object:
+    return builder_deployment(a_pool(**overrides), index, certificate_fingerprint=fingerprint)
+
+
+def pod(**builders: Any) -> Object:
+    found: Object = deployment(builders=builders)["spec"]["template"]["spec"]
+    return found
+
+
+# --- the revision --------------------------------------------------------------------------------
+
+NEW_POD: dict[str, dict[str, Any]] = {
+    "another image": {"builders": {"image": "r.example/buildkit:v1"}},
+    "another file": {"builders": {"maxParallelism": 3}},
+    "another registry": {"registries": [{"host": "r.example", "http": True}]},
+    "another certificate": {"fingerprint": "0" * 64},
+    "another label of the pod": {"builders": {"podLabels": {"team": "a"}}},
+    "another annotation of the pod": {"builders": {"podAnnotations": {"note": "x"}}},
+    "another service account": {"builders": {"serviceAccountName": "builder"}},
+    "another kind of storage": {"builders": PERSISTENT},
+}
+
+
+@pytest.mark.parametrize("change", NEW_POD.values(), ids=NEW_POD)
+def test_it_is_another_revision_with(change: dict[str, Any]) -> None:
+    assert revision_of(deployment(**change)) != revision_of(deployment())
+
+
+SAME_POD: dict[str, dict[str, Any]] = {
+    "more builders": {"replicas": 9},
+    "another client": {"access": {"clients": [{"name": "ana"}]}},
+    "another generation": {"generation": 7},
+}
+
+
+@pytest.mark.parametrize("change", SAME_POD.values(), ids=SAME_POD)
+def test_it_is_the_same_deployment_with(change: dict[str, Any]) -> None:
+    assert deployment(**change) == deployment()
+
+
+@pytest.mark.parametrize("builders", [{}, PERSISTENT], ids=["ephemeral", "persistent"])
+def test_all_builders_of_a_pool_have_one_revision(builders: dict[str, Any]) -> None:
+    assert revision_of(deployment(0, builders=builders)) == revision_of(
+        deployment(7, builders=builders)
+    )
+
+
+def test_a_deployment_of_others_has_no_revision() -> None:
+    assert revision_of({"spec": {"template": {"metadata": {}}}}) == ""
+
+
+# --- the pod -------------------------------------------------------------------------------------
+
+
+def test_a_builder_has_its_longest_build_and_a_margin_to_go() -> None:
+    assert pod(maxBuildDuration="45m")["terminationGracePeriodSeconds"] == 46 * 60
+
+
+def test_no_builder_can_talk_to_the_api_server() -> None:
+    for builders in ({}, {"serviceAccountName": "builder"}, {"security": "UserNamespace"}):
+        assert pod(**builders)["automountServiceAccountToken"] is False
+
+
+def test_a_rootless_builder_is_never_privileged() -> None:
+    context = pod()["containers"][0]["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] == 1000
+    assert "privileged" not in context
+
+
+def test_a_privileged_builder_is_always_in_a_user_namespace() -> None:
+    nested = pod(security="UserNamespace")
+    assert nested["containers"][0]["securityContext"] == {"privileged": True}
+    assert nested["hostUsers"] is False
+
+
+def test_no_builder_is_killed_for_being_slow() -> None:
+    for builders in ({}, PERSISTENT, {"security": "UserNamespace"}):
+        assert "livenessProbe" not in pod(**builders)["containers"][0]
+
+
+def test_two_pods_never_share_a_volume() -> None:
+    spec = deployment(3, builders=PERSISTENT)["spec"]
+    assert spec["strategy"] == {"type": "Recreate"}
+    assert spec["template"]["spec"]["volumes"][0] == {
+        "name": "state",
+        "persistentVolumeClaim": {"claimName": "ci-builder-3"},
+    }
+
+
+def test_a_new_pod_comes_before_the_old_one_goes() -> None:
+    assert deployment()["spec"]["strategy"]["rollingUpdate"] == {
+        "maxSurge": 1,
+        "maxUnavailable": 0,
+    }
+
+
+def test_only_a_rootless_builder_has_to_be_given_its_volume() -> None:
+    (owner,) = pod(**PERSISTENT)["initContainers"]
+    assert owner["command"] == ["chown", "1000:1000", "/home/user/.local/share/buildkit"]
+    assert owner["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
+    assert "initContainers" not in pod(security="UserNamespace", **PERSISTENT)
+    assert "initContainers" not in pod()
+
+
+def test_the_users_own_labels_never_replace_ours() -> None:
+    metadata = deployment(builders={"podLabels": {"team": "a"}})["spec"]["template"]["metadata"]
+    assert metadata["labels"]["team"] == "a"
+    selector = deployment()["spec"]["selector"]["matchLabels"]
+    assert selector.items() <= metadata["labels"].items()
+    assert selector == {
+        **naming.builder_selector(a_pool().key),
+        naming.LABEL_BUILDER: "ci-builder-0",
+    }
+
+
+def test_every_mount_has_its_volume_and_every_volume_its_mount() -> None:
+    registries = [
+        {"host": f"r{number}.example", "caBundle": {"secret": {"name": "ca"}}}
+        for number in range(3)
+    ]
+    spec = deployment(builders=PERSISTENT, registries=registries)["spec"]["template"]["spec"]
+    mounts = spec["containers"][0]["volumeMounts"]
+    assert [m["name"] for m in mounts] == [v["name"] for v in spec["volumes"]]
+    assert len({m["mountPath"] for m in mounts}) == len(mounts) == 6
+
+
+def test_the_daemon_reads_the_file_that_is_mounted() -> None:
+    pool = a_pool()
+    container = pod()["containers"][0]
+    path = next(m["mountPath"] for m in container["volumeMounts"] if m["name"] == "config")
+    (file,) = builder_config(pool)["data"]
+    assert container["args"] == ["--config", f"{path}/{file}"]
+    for key in ("ca", "cert", "key"):
+        assert f"/etc/buildpool/certificates/{key}.pem" in daemon_toml(pool)
+
+
+def test_a_pool_spreads_over_its_own_builders() -> None:
+    constraint = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+    (found,) = pod(topologySpreadConstraints=[constraint])["topologySpreadConstraints"]
+    assert found == {
+        **constraint,
+        "labelSelector": {"matchLabels": naming.builder_selector(a_pool().key)},
+    }

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from hypothesis import given
+
+from buildpool import naming
+from buildpool.api import EventReason, Pool, identify_pool
+from buildpool.observation import Observation
+from buildpool.removal import Removal, plan_removal
+from buildpool.resources import Ref
+from memory_cluster import MemoryCluster, settled
+from samples import HOME, OTHER_UID, a_pool, a_raw_pool, clients, foreign, specs
+
+BROKEN = {"builders": {"image": "r.example/buildkit:latest", "oops": 1}, "replicas": "many"}
+
+
+def leaving(**overrides: object) -> Pool:
+    """The pool as the controller sees it once it is deleted: its spec is of no account."""
+    return identify_pool(a_raw_pool(**overrides))
+
+
+def next_step(cluster: MemoryCluster, pool: Pool) -> Removal:
+    removal = plan_removal(pool, cluster.observe(pool), home=HOME)
+    cluster.act(removal)
+    return removal
+
+
+def kinds(removal: Removal) -> list[str]:
+    return [deletion.ref.kind for deletion in removal.delete]
+
+
+def test_first_go_service_and_builders_then_all_but_the_authority_then_the_authority() -> None:
+    cluster = settled(
+        a_pool(
+            replicas=2,
+            builders={"storage": {"volumeClaim": {"size": "10Gi"}}},
+            access=clients("ana", "bob"),
+        )
+    )
+    pool = leaving()
+
+    first = next_step(cluster, pool)
+    assert kinds(first) == ["Deployment", "Deployment", "Service"]
+    assert [deletion.reason for deletion in first.delete] == [
+        EventReason.REMOVED_BUILDER,
+        EventReason.REMOVED_BUILDER,
+        None,
+    ]
+
+    waiting = next_step(cluster, pool)
+    assert waiting.delete == (), "a build may need its certificate and its volume"
+    assert len(waiting.draining) == 2
+    assert not waiting.is_done
+
+    cluster.drain()
+    rest = next_step(cluster, pool)
+    assert [(d.ref.kind, d.ref.name) for d in rest.delete] == [
+        ("ConfigMap", "ci-builder"),
+        ("PersistentVolumeClaim", "ci-builder-0"),
+        ("PersistentVolumeClaim", "ci-builder-1"),
+        ("Secret", "ci-builder"),
+        ("Secret", "ci-client-ana"),
+        ("Secret", "ci-client-bob"),
+    ]
+
+    last = next_step(cluster, pool)
+    assert [deletion.ref for deletion in last.delete] == [
+        Ref("Secret", HOME, naming.authority(pool.key))
+    ]
+    assert not last.is_done
+    assert next_step(cluster, pool).is_done
+    assert cluster.objects == {}
+
+
+@given(specs)
+def test_nothing_of_a_pool_is_left(spec: dict[str, object]) -> None:
+    cluster, pool = settled(a_pool(**spec)), leaving()
+    for _ in range(4):
+        next_step(cluster, pool)
+        cluster.drain()
+    assert next_step(cluster, pool) == Removal(delete=(), draining=())
+    assert cluster.objects == {}
+
+
+def test_a_pool_with_a_broken_spec_can_be_deleted_too() -> None:
+    cluster = settled(a_pool(replicas=3, access=clients("ana")))
+    pool = leaving(**BROKEN)
+    for _ in range(4):
+        next_step(cluster, pool)
+        cluster.drain()
+    assert cluster.objects == {}
+
+
+def test_what_belongs_to_others_stays() -> None:
+    cluster, pool = settled(a_pool()), leaving()
+    theirs = [
+        Ref("Secret", "builds", "ci-client-ana"),
+        Ref("Service", "builds", "other"),
+        Ref("Deployment", "builds", "their-builder"),
+    ]
+    live = dict(cluster.observe(pool).live)
+    live |= {theirs[0]: foreign(theirs[0]), theirs[1]: foreign(theirs[1])}
+    live |= {theirs[2]: foreign(theirs[2], uid=OTHER_UID)}
+    touched: set[Ref] = set()
+    for _ in range(4):
+        removal = plan_removal(pool, Observation(live=live), home=HOME)
+        touched |= {deletion.ref for deletion in removal.delete}
+        live = {ref: obj for ref, obj in live.items() if ref not in touched}
+    assert set(live) == set(theirs)
+
+
+def test_what_is_on_its_way_out_is_not_deleted_again() -> None:
+    cluster, pool = settled(a_pool()), leaving()
+    cluster["Service/ci"]["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
+    assert kinds(plan_removal(pool, cluster.observe(pool), home=HOME)) == ["Deployment"]
+
+
+def test_a_deletion_names_the_very_object_it_means() -> None:
+    cluster, pool = settled(a_pool()), leaving()
+    removal = plan_removal(pool, cluster.observe(pool), home=HOME)
+    assert {d.ref: d.uid for d in removal.delete} == {
+        d.ref: cluster.objects[d.ref]["metadata"]["uid"] for d in removal.delete
+    }
+
+
+def test_a_pool_that_never_had_anything_is_done_at_once() -> None:
+    assert plan_removal(leaving(), Observation(), home=HOME).is_done
