@@ -23,6 +23,8 @@ class Observation:
     """The pods of the pool's builders."""
     absent: frozenset[Ref] = frozenset()
     """Secrets and ConfigMaps that the spec refers to and that do not exist."""
+    overruled: Mapping[Ref, str] = field(default_factory=dict)
+    """Where the cluster itself changes what we apply, by an admission webhook perhaps: the path."""
     issued: Mapping[Ref, KeyPair | Bundle] = field(default_factory=dict)
     """Issued in this pass and not written yet; goes before what is live."""
 

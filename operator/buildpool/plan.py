@@ -267,7 +267,7 @@ def _changes(desired: Sequence[Object], observation: Observation) -> Iterator[Ap
         elif not was_applied_as(there, obj):
             reason = EventReason.REPLACED_BUILDER if ref.kind == "Deployment" else None
             yield Apply(obj, reason, f"updated {ref}")
-        elif (path := first_difference(there, obj)) is not None:
+        elif (path := first_difference(there, obj)) not in (None, observation.overruled.get(ref)):
             message = f"{ref} had been changed at {path} by somebody else and was put right"
             yield Apply(obj, EventReason.REPAIRED_DRIFT, message)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import StrEnum
 from typing import Final
 
 from buildpool import naming
@@ -20,7 +19,6 @@ from buildpool.api import (
     Condition,
     ConditionStatus,
     ConditionType,
-    EventReason,
     Pool,
     PoolStatus,
     Reason,
@@ -29,6 +27,7 @@ from buildpool.api import (
 from buildpool.diagnosis import Finding, diagnose, is_ready
 from buildpool.errors import CertificateError, InvalidSpecError
 from buildpool.observation import Observation
+from buildpool.outcome import Event, EventType, Failure, Outcome
 from buildpool.pki import Bundle, KeyPair, read
 from buildpool.plan import (
     Plan,
@@ -44,39 +43,6 @@ from buildpool.resources.deployment import revision_of
 PATIENT: Final = frozenset({Reason.BUILDERS_STARTING, Reason.SCALED_TO_ZERO, Reason.TERMINATING})
 """Reasons for not being ready that nobody needs to do anything about."""
 MAX_MESSAGE: Final = 1024
-
-
-class EventType(StrEnum):
-    """Kubernetes' two kinds of Event."""
-
-    NORMAL = "Normal"
-    WARNING = "Warning"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One Event on the pool."""
-
-    type: EventType
-    reason: Reason | EventReason
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An object that could not be written or removed, in the words of the API server."""
-
-    ref: Ref
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a plan."""
-
-    done: tuple[Event, ...] = ()
-    """What was done and is worth telling."""
-    failures: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def operator(kubeconfig: Path, tmp_path: Path) -> Iterator[OperatorProcess]:
 @pytest.fixture
 def namespace(installed: Api) -> Iterator[str]:
     """A namespace of the test's own, gone afterwards with all that was in it."""
-    name = f"builds-{next(_numbers)}"
+    name = f"builds-{os.getpid()}-{next(_numbers)}"
     installed.must("create", "namespace", name)
     yield name
     for pool in installed.list("bkp", name):

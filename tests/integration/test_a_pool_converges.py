@@ -223,3 +223,58 @@ def test_a_missing_secret_is_named_and_its_arrival_noticed(
     secret = ["create", "secret", "generic", "their-ca", "-n", namespace]
     installed.must(*secret, "--from-literal=ca.crt=x")
     eventually(lambda: ready()["reason"] != "SecretNotFound", within=5, what="the Secret is seen")
+
+
+def test_what_the_cluster_itself_changes_is_told_once_and_left_alone(
+    installed: Api, operator: OperatorProcess, namespace: str
+) -> None:
+    """An admission policy that adds a toleration: writing it away again would never end."""
+    item = "Object.spec.template.spec.tolerations{key: 'example.com/added', operator: 'Exists'}"
+    path = "/spec/template/spec/tolerations/-"
+    expression = f"[JSONPatch{{op: 'add', path: '{path}', value: {item}}}]"
+    mutation = {"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}
+    rules = {"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"]}
+    here = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+    policy = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": namespace}}
+    installed.apply(
+        {
+            **policy,
+            "kind": "MutatingAdmissionPolicy",
+            "spec": {
+                "matchConstraints": {
+                    "resourceRules": [{**rules, "operations": ["CREATE", "UPDATE"]}]
+                },
+                "reinvocationPolicy": "Never",
+                "failurePolicy": "Fail",
+                "mutations": [mutation],
+            },
+        },
+        {
+            **policy,
+            "kind": "MutatingAdmissionPolicyBinding",
+            "spec": {"policyName": namespace, "matchResources": {"namespaceSelector": here}},
+        },
+    )
+    try:
+        time.sleep(2)  # the API server learns of the policy
+        tolerations = [{"key": "example.com/ours", "operator": "Exists"}]
+        created(installed, namespace, builders={"tolerations": tolerations})
+        eventually(
+            lambda: "Overruled" in installed.reasons("ci", namespace), within=5, what="an Event"
+        )
+
+        def version() -> str:
+            deployment = installed.get("deployment", "ci-builder-0", namespace)
+            assert deployment is not None
+            found: str = deployment["metadata"]["resourceVersion"]
+            return found
+
+        time.sleep(2)
+        before = version()
+        installed.must("annotate", "pods", "-n", namespace, "--all", "example.com/wake=up")
+        time.sleep(3)
+        assert version() == before
+        assert "RepairedDrift" not in installed.reasons("ci", namespace)
+    finally:
+        for kind in ("mutatingadmissionpolicybinding", "mutatingadmissionpolicy"):
+            installed.must("delete", kind, namespace)

@@ -264,6 +264,22 @@ def test_what_somebody_changed_is_put_right(
     assert cluster.settle(pool) == []
 
 
+@pytest.mark.parametrize(("edit", "ref", "path"), DRIFT.values(), ids=DRIFT)
+def test_what_the_cluster_itself_changes_is_not_written_over(
+    edit: Callable[[MemoryCluster], None], ref: str, path: str
+) -> None:
+    pool = a_pool(builders={"security": "UserNamespace"})
+    cluster = settled(pool)
+    edit(cluster)
+    observation = cluster.observe(pool)
+    (changed,) = (found for found in observation.live if str(found) == ref)
+    assert asked(pool, replace(observation, overruled={changed: path})).apply == ()
+    elsewhere = {changed: "spec.somewhere.else"}
+    assert [c.ref for c in asked(pool, replace(observation, overruled=elsewhere)).apply] == [
+        changed
+    ]
+
+
 def extra_variable(cluster: MemoryCluster) -> None:
     container(cluster["Deployment/ci-builder-0"])["env"] = [{"name": "THEIRS", "value": "1"}]
 

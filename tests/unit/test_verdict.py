@@ -24,19 +24,10 @@ from buildpool.api import (
 )
 from buildpool.errors import InvalidSpecError
 from buildpool.observation import Observation
+from buildpool.outcome import Event, EventType, Failure, Outcome
 from buildpool.pki import Bundle
 from buildpool.resources import Ref, bundle_of
-from buildpool.verdict import (
-    MAX_MESSAGE,
-    Event,
-    EventType,
-    Failure,
-    Outcome,
-    Verdict,
-    conclude,
-    farewell,
-    refuse,
-)
+from buildpool.verdict import MAX_MESSAGE, Verdict, conclude, farewell, refuse
 from memory_cluster import MemoryCluster, settled
 from samples import (
     DAY,

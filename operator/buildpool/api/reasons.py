@@ -92,6 +92,10 @@ class EventReason(_Word):
         "RemovedClient",
         "A client's Secret was deleted; a copy of its certificate is good until its end.",
     )
+    OVERRULED = (
+        "Overruled",
+        "The cluster itself changes an object of the pool as it is stored, and it is left so.",
+    )
     REPAIRED_DRIFT = (
         "RepairedDrift",
         "An object of the pool had been changed by somebody else and was put right.",

@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import TypeAlias
 
 from buildpool.errors import ConflictError, RefusedError
 from buildpool.kube.cluster import Cluster
+from buildpool.outcome import Event, EventType, Failure, Outcome, Overruled
 from buildpool.pki import Bundle, KeyPair, issue, issue_authority
 from buildpool.plan import AUTHORITY_LIFETIME, Apply, Delete, Issuance, Plan
-from buildpool.resources import Ref
-from buildpool.verdict import Event, EventType, Failure, Outcome
+from buildpool.resources import Ref, first_difference
+
+_Result: TypeAlias = Event | Failure | Overruled | None
 
 
 async def issue_all(
@@ -40,7 +43,7 @@ async def act(cluster: Cluster, plan: Plan) -> Outcome:
     return _joined(outcome, await asyncio.gather(*(remove(cluster, d) for d in plan.delete)))
 
 
-async def remove(cluster: Cluster, deletion: Delete) -> Event | Failure | None:
+async def remove(cluster: Cluster, deletion: Delete) -> _Result:
     """Removes one object; no failure where it is gone already."""
     try:
         await cluster.delete(deletion.ref, uid=deletion.uid)
@@ -51,12 +54,13 @@ async def remove(cluster: Cluster, deletion: Delete) -> Event | Failure | None:
     return _told(deletion)
 
 
-async def _apply(cluster: Cluster, change: Apply) -> Event | Failure | None:
+async def _apply(cluster: Cluster, change: Apply) -> _Result:
     try:
-        await cluster.apply(change.object)
+        stored = await cluster.apply(change.object)
     except (RefusedError, ConflictError) as error:
         return Failure(change.ref, str(error))
-    return _told(change)
+    path = first_difference(stored, change.object)
+    return _told(change) if path is None else Overruled(change.ref, path)
 
 
 def _told(change: Apply | Delete) -> Event | None:
@@ -66,11 +70,15 @@ def _told(change: Apply | Delete) -> Event | None:
     return Event(EventType.NORMAL, change.reason, message)
 
 
-def _joined(outcome: Outcome, results: Iterable[Event | Failure | None]) -> Outcome:
+def _joined(outcome: Outcome, results: Iterable[_Result]) -> Outcome:
     results = tuple(results)
+    overruled = tuple(result for result in results if isinstance(result, Overruled))
+    events = tuple(result for result in results if isinstance(result, Event))
+    failures = tuple(result for result in results if isinstance(result, Failure))
     return Outcome(
-        (*outcome.done, *(result for result in results if isinstance(result, Event))),
-        (*outcome.failures, *(result for result in results if isinstance(result, Failure))),
+        (*outcome.done, *events, *(result.event for result in overruled)),
+        (*outcome.failures, *failures),
+        (*outcome.overruled, *overruled),
     )
 
 

@@ -7,7 +7,7 @@ costs reads and no write.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from buildpool import naming
@@ -43,11 +43,15 @@ class Reconciler:
     home: str
     """The operator's own namespace."""
     clock: Callable[[], datetime] = utc_now
+    overruled: dict[PoolKey, dict[Ref, str]] = field(default_factory=dict)
+    """What the cluster changes as it stores it, by pool. Forgotten at a restart: then it is tried
+    again, once."""
 
     async def reconcile(self, key: PoolKey) -> timedelta | None:
         """Looks at a pool and puts it right. When to look again, or None where it is gone."""
         raw = await self.cluster.get(Ref(naming.KIND, key.namespace, key.name))
         if raw is None:
+            self.overruled.pop(key, None)
             return None
         if "deletionTimestamp" in raw["metadata"]:
             return await self._remove(identify_pool(raw), raw)
@@ -61,10 +65,13 @@ class Reconciler:
         return await self._tend(pool)
 
     async def _tend(self, pool: Pool) -> timedelta:
+        overruled = self.overruled.setdefault(pool.key, {})
         observation = await observe(self.cluster, pool, home=self.home)
+        observation = replace(observation, overruled=overruled)
         now = self.clock()
         observation, todo = await self._planned(pool, observation, now)
         outcome = await act(self.cluster, todo)
+        overruled.update((found.ref, found.path) for found in outcome.overruled)
         self._watch_secrets(pool, observation)
         verdict = conclude(pool, observation, todo, outcome, home=self.home, now=now)
         await self._report(pool, verdict)

@@ -17,8 +17,8 @@ from buildpool import naming
 from buildpool.errors import KubernetesError
 from buildpool.kube.cluster import Cluster
 from buildpool.naming import PoolKey
+from buildpool.outcome import Event
 from buildpool.resources import Ref
-from buildpool.verdict import Event
 
 REMEMBERED: Final = 2048
 """Events whose repetition is recognised; the oldest are forgotten first."""
