@@ -7,7 +7,7 @@ here=$(dirname "$0")
 out=${1:-$here/kustomize}
 
 render() {
-    echo "# Generated from the chart by \`make manifests\`; do not edit."
+    echo "# Generated from the chart by \`make generate\`; do not edit."
     for template; do
         rendered=$("${HELM:-helm}" template buildpool "$here/helm/buildpool" \
             --namespace buildpool-system --show-only "templates/$template.yaml")

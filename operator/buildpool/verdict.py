@@ -67,7 +67,7 @@ def conclude(
     conditions = (
         _condition(pool, ConditionType.ACCEPTED, True, Reason.ACCEPTED, "The spec is valid."),
         _certificates(pool, plan, outcome, valid=valid),
-        _progressing(pool, observation, plan, builders),
+        _progressing(pool, observation, plan, outcome, builders),
         _ready(pool, observation, plan, outcome, builders),
     )
     authority_ends = _end_of(authority_at(pool, observation, home=home))
@@ -186,11 +186,17 @@ def _certificates(pool: Pool, plan: Plan, outcome: Outcome, *, valid: bool) -> C
 
 
 def _progressing(
-    pool: Pool, observation: Observation, plan: Plan, builders: Sequence[BuilderStatus]
+    pool: Pool,
+    observation: Observation,
+    plan: Plan,
+    outcome: Outcome,
+    builders: Sequence[BuilderStatus],
 ) -> Condition:
     kind = ConditionType.PROGRESSING
     if plan.conflicts:
         return _condition(pool, kind, False, Reason.NAME_CONFLICT, _conflict(plan.conflicts))
+    if outcome.failures:
+        return _condition(pool, kind, False, Reason.OBJECT_REFUSED, _refusals(outcome.failures))
     live = {ref.name: obj for ref, obj in observation.live.items() if ref.kind == "Deployment"}
     surplus = sorted(set(live) - {builder.name for builder in builders})
     stuck = [b for b in builders if b.reason not in (None, *PATIENT)]
@@ -220,8 +226,6 @@ def _ready(
     kind = ConditionType.READY
     if plan.conflicts:
         return _condition(pool, kind, False, Reason.NAME_CONFLICT, _conflict(plan.conflicts))
-    if outcome.failures:
-        return _condition(pool, kind, False, Reason.OBJECT_REFUSED, _refusals(outcome.failures))
     if not builders:
         message = "The pool shall have no builders: set spec.replicas to 1 or more, or remove it."
         return _condition(pool, kind, False, Reason.SCALED_TO_ZERO, message)
@@ -233,6 +237,8 @@ def _ready(
             else "The builder takes builds."
         )
         return _condition(pool, kind, True, Reason.READY, message)
+    if outcome.failures:
+        return _condition(pool, kind, False, Reason.OBJECT_REFUSED, _refusals(outcome.failures))
     absent = sorted(observation.absent)
     if absent:
         reason = (

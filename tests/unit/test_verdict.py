@@ -207,6 +207,15 @@ def test_what_the_cluster_refuses_is_quoted() -> None:
     assert says(verdict, CERTIFICATES) == ("True", "Issued")
 
 
+def test_builders_that_serve_are_ready_though_a_change_was_refused() -> None:
+    pool = a_pool()
+    failure = Failure(Ref("PersistentVolumeClaim", "builds", "ci-builder-0"), "cannot be shrunk")
+    verdict = judged(pool, settled(pool).observe(pool), Outcome(failures=(failure,)))
+    assert says(verdict, READY) == ("True", "Ready")
+    assert says(verdict, PROGRESSING) == ("False", "ObjectRefused")
+    assert "cannot be shrunk" in condition(verdict, PROGRESSING).message
+
+
 def test_a_refused_secret_is_a_matter_of_certificates() -> None:
     failure = Failure(Ref("Secret", "builds", "ci-client-ana"), "exceeded quota: secrets")
     verdict = judged(a_pool(access=clients("ana")), Observation(), Outcome(failures=(failure,)))
