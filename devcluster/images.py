@@ -33,6 +33,7 @@ RUNTIME_PACKAGES: Final = (
     "openssh-client",
     "pigz",
     "uidmap",
+    "util-linux",  # for flock, which is part of upstream's base image
     "xz-utils",
 )
 PYTHON_PACKAGES: Final = (*_COMMON, "dash", "coreutils", "python3", "python3-pip", "python3-venv")

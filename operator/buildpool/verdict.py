@@ -289,29 +289,23 @@ def _merged(old: PoolStatus, new: Sequence[Condition], now: datetime) -> tuple[C
 
 def _transitions(old: PoolStatus, new: PoolStatus) -> Iterator[Event]:
     """An Event where a condition has come to say something else, and it is worth hearing."""
-    told: set[str] = set()
-    for kind in (
-        ConditionType.ACCEPTED,
-        ConditionType.CERTIFICATES_READY,
-        ConditionType.READY,
-        ConditionType.PROGRESSING,
-    ):
+    ready = new.condition(ConditionType.READY)
+    for kind in ConditionType:
         before, after = old.condition(kind), new.condition(kind)
-        if after is None or after.reason in told:
-            continue
-        if before is not None and (before.status, before.reason) == (after.status, after.reason):
+        if after is None:
             continue
         reason = Reason(after.reason)
+        if before is not None and (before.status, before.reason) == (after.status, after.reason):
+            continue
         if reason in _SILENT or (before is None and reason in _EXPECTED):
             continue
-        told.add(reason)
+        if ready is not None and after is not ready and reason == ready.reason:
+            continue  # told with the condition that matters more
         calm = after.status is ConditionStatus.TRUE or reason in PATIENT
         yield Event(EventType.NORMAL if calm else EventType.WARNING, reason, after.message)
 
 
-_SILENT: Final = frozenset({Reason.SETTLED, Reason.SCALING})
+_SILENT: Final = frozenset({Reason.SETTLED, Reason.SCALING, Reason.ROLLING_OUT})
 """The Events of what was done say it already."""
-_EXPECTED: Final = frozenset(
-    {Reason.ACCEPTED, Reason.ISSUED, Reason.BUILDERS_STARTING, Reason.ROLLING_OUT}
-)
+_EXPECTED: Final = frozenset({Reason.ACCEPTED, Reason.ISSUED, Reason.BUILDERS_STARTING})
 """Not worth an Event on a new pool."""

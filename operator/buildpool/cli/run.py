@@ -8,7 +8,7 @@ import signal
 from contextlib import AsyncExitStack
 
 import kopf
-from prometheus_client import start_http_server
+from prometheus_client import disable_created_metrics, start_http_server
 
 from buildpool import naming
 from buildpool.errors import BuildpoolError, NotFoundError
@@ -54,6 +54,7 @@ async def main(settings: Settings) -> bool:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     metrics = Metrics()
     if settings.metrics_port:
         start_http_server(settings.metrics_port, registry=metrics.registry)

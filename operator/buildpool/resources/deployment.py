@@ -118,8 +118,9 @@ def _pod(pool: Pool, index: int) -> Object:
     }
     if builders.security is Security.USER_NAMESPACE:
         pod["hostUsers"] = False
-    elif builders.storage.volume_claim is not None:
-        pod["initContainers"] = [_volume_owner(pool)]
+    if builders.storage.volume_claim is not None:
+        owner = [_volume_owner(pool)] if builders.security is Security.ROOTLESS else []
+        pod["initContainers"] = [*owner, _volume_free(pool)]
     optional: Object = {
         "priorityClassName": builders.priority_class_name,
         "runtimeClassName": builders.runtime_class_name,
@@ -241,18 +242,34 @@ def _ca_source(bundle: CaBundle) -> Object:
 
 def _volume_owner(pool: Pool) -> Object:
     """Gives a new volume to the rootless user: storage drivers hand it out as root's."""
-    directory = STATE_DIRECTORY[Security.ROOTLESS]
+    command = ["chown", f"{ROOTLESS_USER}:{ROOTLESS_USER}", STATE_DIRECTORY[Security.ROOTLESS]]
+    rights = {
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
+    }
+    return _init_container(pool, "volume-owner", command, rights)
+
+
+def _volume_free(pool: Pool) -> Object:
+    """Waits until the predecessor has left the volume: it may drain for hours, on this very node.
+
+    A daemon that finds the lock taken would end, again and again, and then be restarted late.
+    """
+    lock = f"{STATE_DIRECTORY[pool.spec.builders.security]}/buildkitd.lock"
+    wait = f"[ ! -e {lock} ] || ! command -v flock || flock {lock} true"
+    rights = _security_context(pool.spec.builders.security)
+    return _init_container(pool, "volume-free", ["sh", "-c", wait], rights)
+
+
+def _init_container(pool: Pool, name: str, command: list[str], rights: Object) -> Object:
     builders = pool.spec.builders
     container: Object = {
-        "name": "volume-owner",
+        "name": name,
         "image": builders.resolved_image,
-        "command": ["chown", f"{ROOTLESS_USER}:{ROOTLESS_USER}", directory],
-        "securityContext": {
-            "runAsUser": 0,
-            "runAsGroup": 0,
-            "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
-        },
-        "volumeMounts": [{"name": "state", "mountPath": directory}],
+        "command": command,
+        "securityContext": rights,
+        "volumeMounts": [{"name": "state", "mountPath": STATE_DIRECTORY[builders.security]}],
     }
     if builders.image_pull_policy:
         container["imagePullPolicy"] = builders.image_pull_policy.value

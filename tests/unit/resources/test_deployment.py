@@ -110,11 +110,23 @@ def test_a_new_pod_comes_before_the_old_one_goes() -> None:
 
 
 def test_only_a_rootless_builder_has_to_be_given_its_volume() -> None:
-    (owner,) = pod(**PERSISTENT)["initContainers"]
+    owner, _ = pod(**PERSISTENT)["initContainers"]
     assert owner["command"] == ["chown", "1000:1000", "/home/user/.local/share/buildkit"]
     assert owner["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
-    assert "initContainers" not in pod(security="UserNamespace", **PERSISTENT)
+    (only,) = pod(security="UserNamespace", **PERSISTENT)["initContainers"]
+    assert only["name"] == "volume-free"
     assert "initContainers" not in pod()
+
+
+@pytest.mark.parametrize("security", ["Rootless", "UserNamespace"])
+def test_a_builder_waits_for_the_lock_of_its_volume_with_its_own_rights(security: str) -> None:
+    builder = pod(security=security, **PERSISTENT)
+    *_, free = builder["initContainers"]
+    (daemon,) = builder["containers"]
+    assert free["securityContext"] == daemon["securityContext"]
+    (state, *_) = daemon["volumeMounts"]
+    assert free["volumeMounts"] == [state]
+    assert f"flock {state['mountPath']}/buildkitd.lock" in free["command"][-1]
 
 
 def test_the_users_own_labels_never_replace_ours() -> None:

@@ -1,0 +1,194 @@
+"""The clients of a pool as their users run them: buildctl and buildx, with certificates in files.
+
+Nothing here knows the operator. What a client needs is an address, a certificate out of a Secret,
+and, where no registry can be reached, the base image as a folder.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cluster import PROJECT, Api, eventually
+
+BASE = "busybox:1.37"
+RELEASE = 7777
+LONG = f"FROM {BASE}\nRUN echo running; sleep 20; nc -l -p {RELEASE} < /dev/null; echo released\n"
+"""A build of twenty seconds, and then until it is released, however slow the machine is."""
+SHORT = f"FROM {BASE}\nRUN echo built > /built\n"
+
+
+@functools.cache
+def base_image() -> Path | None:
+    """The base image as an OCI layout; None where the builders can pull it."""
+    if "DEVCLUSTER_NAME" not in os.environ:
+        return None
+    command = [sys.executable, "-m", "devcluster", "image", "busybox"]
+    done = subprocess.run(
+        command, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=True
+    )
+    return Path(done.stdout.strip())
+
+
+def run(*command: str, within: float = 60) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end; the exit code is the caller's to judge."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=within, check=False)
+
+
+def is_open(host: str, port: int) -> bool:
+    """Whether somebody takes TCP connections there."""
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One client of one pool."""
+
+    address: str
+    certificates: Path
+    server_name: str = ""
+    """What the builder's certificate has to be for, where the address does not say it."""
+
+    def at(self, address: str) -> Client:
+        """The same client, by another way: a port-forward, or the address of one pod."""
+        return replace(self, address=address, server_name="localhost")
+
+    def buildctl(self, *args: str) -> list[str]:
+        """A command line of buildctl."""
+        folder = self.certificates
+        command = ["buildctl", "--addr", self.address, "--tlscacert", f"{folder}/ca.pem"]
+        command += ["--tlscert", f"{folder}/cert.pem", "--tlskey", f"{folder}/key.pem"]
+        return [*command, *(["--tlsservername", self.server_name] * bool(self.server_name)), *args]
+
+    def build_command(self, context: Path, *options: str) -> list[str]:
+        """A command line that builds the Dockerfile in a folder."""
+        command = self.buildctl("build", "--frontend", "dockerfile.v0", "--progress", "plain")
+        command += ["--local", f"context={context}", "--local", f"dockerfile={context}"]
+        if base := base_image():
+            digest = json.loads((base / "index.json").read_text())["manifests"][0]["digest"]
+            command += ["--oci-layout", f"base={base}"]
+            command += ["--opt", f"context:{BASE}=oci-layout://base@{digest}"]
+        return [*command, *options]
+
+    def build(self, context: Path, *options: str) -> str:
+        """Builds, which has to succeed; the progress it printed."""
+        done = run(*self.build_command(context, *options))
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def build_with_buildx(self, context: Path, *options: str) -> str:
+        """The same by buildx, whose builder is made for it and removed; the progress it printed."""
+        name, folder = f"builder-{os.getpid()}", self.certificates
+        server = self.server_name or self.address.removeprefix("tcp://").partition(":")[0]
+        tls = f"cacert={folder}/ca.pem,cert={folder}/cert.pem,key={folder}/key.pem"
+        create = ["--driver", "remote", "--driver-opt", f"{tls},servername={server}"]
+        base = [f"--build-context={BASE}=oci-layout://{path}" for path in [base_image()] if path]
+        try:
+            made = run("buildx", "create", "--name", name, *create, self.address)
+            assert made.returncode == 0, made.stderr
+            build = ["buildx", "build", "--builder", name, "--progress", "plain", *base]
+            done = run(*build, *options, str(context))
+            assert done.returncode == 0, done.stderr
+            return done.stderr
+        finally:
+            run("buildx", "rm", name)
+
+    def ask(self, *args: str) -> str:
+        """Runs buildctl, which has to succeed; its answer."""
+        done = run(*self.buildctl(*args))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def can_connect(self) -> bool:
+        """Whether a builder takes this client."""
+        return run(*self.buildctl("debug", "info")).returncode == 0
+
+
+def client_of(api: Api, pool: str, namespace: str, folder: Path, name: str = "default") -> Client:
+    """A client with the certificate that is in its Secret now."""
+    certificates = files_of(api, f"{pool}-client-{name}", namespace, folder)
+    return Client(f"tcp://{pool}.{namespace}.svc:1234", certificates)
+
+
+def files_of(api: Api, secret: str, namespace: str, folder: Path) -> Path:
+    """The certificate in a Secret, as files in a folder of its own."""
+    found = api.get("secret", secret, namespace)
+    assert found is not None, f"there is no Secret {namespace}/{secret}"
+    folder /= secret
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (folder / name).write_bytes(base64.b64decode(found["data"][name]))
+    return folder
+
+
+def context(folder: Path, dockerfile: str) -> Path:
+    """A folder with nothing but this Dockerfile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "Dockerfile").write_text(dockerfile)
+    return folder
+
+
+class RunningBuild:
+    """A build that goes on beside the test."""
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        self._log = log
+        with log.open("w") as out:
+            self.process = subprocess.Popen(command, stderr=out, stdout=out)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the client still waits for its build."""
+        return self.process.poll() is None
+
+    @property
+    def progress(self) -> str:
+        """What the client has printed so far."""
+        return self._log.read_text()
+
+    def reach_its_long_step(self) -> None:
+        """Waits until the builder executes the step."""
+
+        def runs() -> bool:
+            assert self.is_running, self.progress
+            return bool(re.search(r"^#\d+ [\d.]+ running$", self.progress, re.MULTILINE))
+
+        eventually(runs, within=30, what="the build runs")
+
+    def end(self, host: str) -> None:
+        """Lets the build on this builder end, which has to be a good end."""
+        assert self.is_running, self.progress
+        eventually(
+            lambda: is_open(host, RELEASE), within=60, what="the build can be released", every=0.5
+        )
+        code = self.process.wait(timeout=30)
+        assert code == 0, f"the build ended with {code}: {self.progress[-2000:]}"
+        assert "released" in self.progress
+
+
+@contextmanager
+def running_build(client: Client, folder: Path) -> Iterator[RunningBuild]:
+    """A build that is in its long step; killed where the test fails before its end."""
+    command = client.build_command(context(folder, LONG), "--no-cache")
+    build = RunningBuild(command, folder / "progress.log")
+    try:
+        build.reach_its_long_step()
+        yield build
+    finally:
+        if build.is_running:
+            build.process.kill()
+        build.process.wait(timeout=10)

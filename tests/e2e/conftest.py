@@ -1,0 +1,66 @@
+"""A whole cluster with the operator installed as users install it; see tests/in_cluster.py.
+
+Every namespace of a test is its own, and has to be gone at the end: a pool that cannot be removed
+fails the run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from cluster import OPERATOR_NAMESPACE, Api, eventually
+
+_numbers = itertools.count(1)
+LABEL = "buildpool.dev/end-to-end-test"
+
+
+@pytest.fixture(scope="session")
+def api() -> Iterator[Api]:
+    """The cluster that KUBECONFIG names, with the operator in it."""
+    assert "KUBECONFIG" in os.environ, "there is no cluster: run `make e2e`"
+    api = Api()
+    api.must("wait", "-n", OPERATOR_NAMESPACE, "deploy/buildpool", "--for=condition=Available")
+    yield api
+    eventually(
+        lambda: not api.must("get", "namespaces", "-l", LABEL, "-o", "name"),
+        within=90,
+        what="all namespaces of the tests are gone",
+        every=1,
+    )
+
+
+@contextmanager
+def _a_namespace(api: Api, security: str) -> Iterator[str]:
+    name = f"builds-{next(_numbers)}"
+    labels = {LABEL: "true", "pod-security.kubernetes.io/enforce": security}
+    metadata = {"name": name, "labels": labels}
+    api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    yield name
+    api.must("delete", "bkp", "-n", name, "--all", "--wait=false")
+    api.must("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def namespace(api: Api) -> Iterator[str]:
+    """A namespace of the test's own that allows what builders need."""
+    with _a_namespace(api, "privileged") as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def shared_namespace(api: Api) -> Iterator[str]:
+    """A namespace for all tests of a story."""
+    with _a_namespace(api, "privileged") as name:
+        yield name
+
+
+@pytest.fixture
+def restricted_namespace(api: Api) -> Iterator[str]:
+    """A namespace that refuses what builders need."""
+    with _a_namespace(api, "restricted") as name:
+        yield name

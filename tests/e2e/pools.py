@@ -1,0 +1,85 @@
+"""Pools as tests need them: applied, Ready, with the pods that serve."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cluster import Api, a_pool, eventually
+from e2e.clients import is_open
+
+
+def deploy(api: Api, name: str, namespace: str, **spec: Any) -> None:
+    """Applies a pool and waits until all its builders take builds."""
+    api.apply(a_pool(name, namespace, **spec))
+    settle(api, name, namespace)
+
+
+def settle(api: Api, name: str, namespace: str, *, within: float = 60) -> None:
+    """Waits until a pool is what its present spec says."""
+
+    def is_settled() -> bool:
+        pool = api.get("bkp", name, namespace) or {}
+        conditions = pool.get("status", {}).get("conditions", [])
+        reasons = {
+            condition["type"]: condition["reason"]
+            for condition in conditions
+            if condition["observedGeneration"] == pool["metadata"]["generation"]
+        }
+        return (reasons.get("Ready"), reasons.get("Progressing")) == ("Ready", "Settled")
+
+    eventually(is_settled, within=within, what=f"{namespace}/{name} is settled", every=0.5)
+    # A builder is Ready up to a second or two before every kube-proxy knows of it.
+    service = f"{name}.{namespace}.svc"
+    eventually(lambda: is_open(service, 1234), within=5, what=f"{service} is open")
+
+
+def change(api: Api, name: str, namespace: str, **spec: Any) -> None:
+    """Changes fields of a pool's spec."""
+    patch = json.dumps({"spec": spec})
+    api.must("patch", "bkp", name, "-n", namespace, "--type=merge", "-p", patch)
+
+
+def pods_of(api: Api, pool: str, namespace: str) -> list[dict[str, Any]]:
+    """The builder pods of a pool, leaving ones included."""
+    return api.list("pods", namespace, f"buildpool.dev/pool={pool}")
+
+
+def serving(api: Api, builder: str, namespace: str) -> dict[str, Any] | None:
+    """The pod of a builder that is Ready and stays."""
+    pods = api.list("pods", namespace, f"buildpool.dev/builder={builder}")
+    return next((pod for pod in pods if _is_ready(pod) and not is_leaving(pod)), None)
+
+
+def is_leaving(pod: dict[str, Any]) -> bool:
+    """Whether a pod has been told to go."""
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def address_of(pod: dict[str, Any]) -> str:
+    """The address of one builder, past the Service."""
+    return f"tcp://{pod['status']['podIP']}:1234"
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+@contextmanager
+def port_forward(target: str, namespace: str) -> Iterator[str]:
+    """``kubectl port-forward`` to a Service for the length of a block; the address out here."""
+    command = ["kubectl", "port-forward", "-n", namespace, target, ":1234"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = re.search(r"127\.0\.0\.1:(\d+)", line)
+            assert found, f"kubectl port-forward did not start: {line}"
+            yield f"tcp://127.0.0.1:{found[1]}"
+        finally:
+            process.terminate()

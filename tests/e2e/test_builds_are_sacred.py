@@ -1,0 +1,265 @@
+"""Whatever happens to its pool, a running build ends well.
+
+Each story is a function with a pool of its own; they all go on at the same time, because most of a
+story is waiting for a build of twenty seconds. The build runs until the story lets it end: by then
+the disturbance is over and the builder is on its way out.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import OPERATOR_NAMESPACE, Api, eventually
+from e2e.clients import RunningBuild, client_of, running_build
+from e2e.pools import address_of, change, deploy, is_leaving, pods_of, serving, settle
+
+Story = Callable[[Api, str, Path], None]
+
+
+def the_pod_is_deleted(api: Api, namespace: str, folder: Path) -> None:
+    deploy(api, "evicted", namespace)
+    client = client_of(api, "evicted", namespace, folder)
+    with running_build(client, folder) as build:
+        (before,) = pods_of(api, "evicted", namespace)
+        delete(api, before)
+        after = successor(api, "evicted-builder-0", before)
+        assert client.at(address_of(after)).can_connect()
+        assert client.can_connect(), "the Service leads to the new pod"
+        goes_after(api, before, build)
+
+
+def the_pod_with_a_volume_is_deleted(api: Api, namespace: str, folder: Path) -> None:
+    """Its successor comes at once, to the same volume, and waits for the end of the build."""
+    deploy(api, "kept", namespace, builders={"storage": {"volumeClaim": {"size": "2Gi"}}})
+    client = client_of(api, "kept", namespace, folder)
+    with running_build(client, folder) as build:
+        (before,) = pods_of(api, "kept", namespace)
+        delete(api, before)
+        eventually(
+            lambda: len(pods_of(api, "kept", namespace)) == 2,
+            within=20,
+            what="a successor is there",
+        )
+        goes_after(api, before, build)
+    after = successor(api, "kept-builder-0", before)
+    assert after["status"]["containerStatuses"][0]["restartCount"] == 0
+    settle(api, "kept", namespace)
+    assert "BuilderCrashing" not in api.reasons("kept", namespace)
+
+
+def env_changes_of_one_builder(api: Api, namespace: str, folder: Path) -> None:
+    deploy(api, "env", namespace)
+    client = client_of(api, "env", namespace, folder)
+    with running_build(client, folder) as build:
+        (before,) = pods_of(api, "env", namespace)
+        change(api, "env", namespace, builders={"env": [{"name": "NEW", "value": "yes"}]})
+        after = successor(api, "env-builder-0", before)
+        assert after["spec"]["containers"][0]["env"] == [{"name": "NEW", "value": "yes"}]
+        settle(api, "env", namespace)
+        assert client.can_connect()
+        goes_after(api, before, build)
+
+
+def the_configuration_changes_of_two_builders(api: Api, namespace: str, folder: Path) -> None:
+    deploy(api, "config", namespace, scaling={"min": 2})
+    client = client_of(api, "config", namespace, folder)
+    before = pods_of(api, "config", namespace)
+    with ExitStack() as stack:
+        builds = [
+            stack.enter_context(running_build(client.at(address_of(pod)), folder / str(number)))
+            for number, pod in enumerate(before)
+        ]
+        change(api, "config", namespace, builders={"config": "[dns]\noptions = ['ndots:2']\n"})
+        for pod in before:
+            successor(api, pod["metadata"]["labels"]["buildpool.dev/builder"], pod)
+        settle(api, "config", namespace)
+        for pod, build in zip(before, builds, strict=True):
+            goes_after(api, pod, build)
+
+
+def the_pull_policy_changes_of_a_builder_with_a_volume(
+    api: Api, namespace: str, folder: Path
+) -> None:
+    """Two pods cannot share a cache: the new one comes when the old one's build is over."""
+    storage = {"volumeClaim": {"size": "2Gi"}}
+    deploy(api, "volume", namespace, builders={"storage": storage})
+    client = client_of(api, "volume", namespace, folder)
+    with running_build(client, folder) as build:
+        (before,) = pods_of(api, "volume", namespace)
+        change(api, "volume", namespace, builders={"imagePullPolicy": "Never"})
+        eventually(lambda: is_going(api, before), within=10, what="the builder is to go")
+        goes_after(api, before, build)
+    after = successor(api, "volume-builder-0", before)
+    assert after["spec"]["containers"][0]["imagePullPolicy"] == "Never"
+    assert after["status"]["containerStatuses"][0]["restartCount"] == 0
+    settle(api, "volume", namespace)
+
+
+def the_pool_is_deleted(api: Api, namespace: str, folder: Path) -> None:
+    deploy(api, "gone", namespace)
+    client = client_of(api, "gone", namespace, folder)
+    with running_build(client, folder) as build:
+        (pod,) = pods_of(api, "gone", namespace)
+        api.must("delete", "bkp", "gone", "-n", namespace, "--wait=false")
+        name = pod["metadata"]["name"]
+        eventually(
+            lambda: (
+                (ready := api.condition("gone", namespace, "Ready"))["reason"] == "Terminating"
+                and name in ready["message"]
+            ),
+            within=10,
+            what="the pool says which pod it waits for",
+        )
+        assert not client.can_connect(), "no new builds"
+        assert api.get("bkp", "gone", namespace) is not None
+        goes_after(api, pod, build)
+    api.must("wait", "bkp", "gone", "-n", namespace, "--for=delete", "--timeout=20s")
+    kinds = "pods,deployments,services,configmaps,secrets"
+    eventually(
+        lambda: not api.list(kinds, namespace, "buildpool.dev/pool=gone"),
+        within=10,
+        what="everything is gone",
+    )
+    assert api.get("secret", f"authority.{namespace}.gone", OPERATOR_NAMESPACE) is None
+
+
+def the_pool_is_scaled_down(api: Api, namespace: str, folder: Path) -> None:
+    deploy(api, "smaller", namespace, scaling={"min": 2})
+    client = client_of(api, "smaller", namespace, folder)
+    pod = serving(api, "smaller-builder-1", namespace)
+    assert pod is not None
+    with running_build(client.at(address_of(pod)), folder) as build:
+        api.must("scale", "bkp", "smaller", "-n", namespace, "--replicas=1")
+        settle(api, "smaller", namespace)
+        assert api.get("deployment", "smaller-builder-1", namespace) is None
+        assert client.can_connect()
+        goes_after(api, pod, build)
+
+
+def the_certificate_of_the_builder_is_renewed(api: Api, namespace: str, folder: Path) -> None:
+    deploy(api, "renewed", namespace)
+    client = client_of(api, "renewed", namespace, folder)
+    with running_build(client, folder) as build:
+        (before,) = pods_of(api, "renewed", namespace)
+        old = certificate_shown_by(before)
+        api.must("delete", "secret", "renewed-builder", "-n", namespace)
+        after = successor(api, "renewed-builder-0", before)
+        assert certificate_shown_by(after) != old
+        assert client.at(address_of(after)).can_connect(), "the same authority issued both"
+        settle(api, "renewed", namespace)
+        goes_after(api, before, build)
+
+
+def the_authority_is_replaced(api: Api, namespace: str, folder: Path) -> None:
+    """The worst that can befall certificates: all are new, and the old ones open nothing."""
+    deploy(api, "anew", namespace)
+    client = client_of(api, "anew", namespace, folder / "old")
+    with running_build(client, folder) as build:
+        (before,) = pods_of(api, "anew", namespace)
+        api.must("delete", "secret", f"authority.{namespace}.anew", "-n", OPERATOR_NAMESPACE)
+        after = successor(api, "anew-builder-0", before)
+        settle(api, "anew", namespace)
+        assert not client.at(address_of(after)).can_connect()
+        assert client_of(api, "anew", namespace, folder / "new").can_connect()
+        goes_after(api, before, build)
+
+
+STORIES: tuple[Story, ...] = (
+    the_pod_is_deleted,
+    the_pod_with_a_volume_is_deleted,
+    env_changes_of_one_builder,
+    the_configuration_changes_of_two_builders,
+    the_pull_policy_changes_of_a_builder_with_a_volume,
+    the_pool_is_deleted,
+    the_pool_is_scaled_down,
+    the_certificate_of_the_builder_is_renewed,
+    the_authority_is_replaced,
+)
+
+
+@pytest.fixture(scope="module")
+def told(
+    api: Api, shared_namespace: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Story, Future[None]]]:
+    """All stories, going on."""
+    folder = tmp_path_factory.mktemp("stories")
+    with ThreadPoolExecutor(len(STORIES)) as threads:
+        yield {
+            story: threads.submit(story, api, shared_namespace, folder / story.__name__)
+            for story in STORIES
+        }
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
+def test_a_running_build_ends_well_though(story: Story, told: dict[Story, Future[None]]) -> None:
+    told[story].result(timeout=240)
+
+
+def test_a_restarted_operator_touches_no_builder(api: Api, namespace: str, tmp_path: Path) -> None:
+    deploy(api, "ci", namespace)
+    client = client_of(api, "ci", namespace, tmp_path)
+    operator = ("-n", OPERATOR_NAMESPACE, "deployment/buildpool")
+    with running_build(client, tmp_path) as build:
+        (pod,) = pods_of(api, "ci", namespace)
+        before = builders(api, namespace)
+        api.must("delete", "pod", "-n", OPERATOR_NAMESPACE, "--all", "--force")
+        api.must("rollout", "restart", *operator)
+        api.must("rollout", "status", *operator, "--timeout=60s")
+        # It leads and acts again: what is deleted comes back.
+        api.must("delete", "service", "ci", "-n", namespace)
+        eventually(lambda: api.get("service", "ci", namespace), within=30, what="it acts again")
+        build.end(pod["status"]["podIP"])
+    assert builders(api, namespace) == before
+
+
+def builders(api: Api, namespace: str) -> dict[str, Any]:
+    """What a builder is: its Deployment's generation and its pod."""
+    found = api.list("deployments,pods", namespace, "buildpool.dev/pool=ci")
+    return {obj["metadata"]["uid"]: obj["metadata"]["generation"] for obj in found}
+
+
+def delete(api: Api, pod: dict[str, Any]) -> None:
+    metadata = pod["metadata"]
+    api.must("delete", "pod", metadata["name"], "-n", metadata["namespace"], "--wait=false")
+
+
+def successor(api: Api, builder: str, pod: dict[str, Any]) -> dict[str, Any]:
+    """The pod that serves in place of this one."""
+
+    def other() -> dict[str, Any] | None:
+        found = serving(api, builder, pod["metadata"]["namespace"])
+        return found if found and found["metadata"]["uid"] != pod["metadata"]["uid"] else None
+
+    found: dict[str, Any] = eventually(other, within=60, what=f"{builder} has a new pod", every=0.5)
+    return found
+
+
+def is_going(api: Api, pod: dict[str, Any]) -> bool:
+    metadata = pod["metadata"]
+    found = api.get("pod", metadata["name"], metadata["namespace"])
+    return found is not None and is_leaving(found)
+
+
+def goes_after(api: Api, pod: dict[str, Any], build: RunningBuild) -> None:
+    """The pod stays until its build has ended well, and no longer than it needs to notice."""
+    assert is_going(api, pod)
+    build.end(pod["status"]["podIP"])
+    metadata = pod["metadata"]
+    eventually(
+        lambda: api.get("pod", metadata["name"], metadata["namespace"]) is None,
+        within=20,
+        what=f"{metadata['name']} is gone",
+        every=0.5,
+    )
+
+
+def certificate_shown_by(pod: dict[str, Any]) -> str:
+    """The certificate that a builder serves with."""
+    return ssl.get_server_certificate((pod["status"]["podIP"], 1234), timeout=10)
