@@ -126,8 +126,7 @@ class Reconciler:
         now = self.clock()
         if verdict.status != pool.status:
             await self._write_status(pool, verdict.status)
-        for event in verdict.events:
-            await self.reporter.tell(pool.key, pool.uid, event, now=now)
+        await self.reporter.tell(pool.key, pool.uid, verdict.events, now=now)
 
     async def _write_status(self, pool: Pool, status: PoolStatus) -> None:
         body = {

@@ -27,11 +27,27 @@ OPERATOR_STOPS: Final = (
 )
 
 
+class NoDiffs(kopf.DiffBaseStorage):
+    """Spares Kopf the copy of each object it sees, for differences that no handler asks for."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Nothing of an object matters."""
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence:
+        """Nothing ever did."""
+        return kopf.BodyEssence()
+
+    def store(self, **_: Any) -> None:
+        """There is nothing to keep."""
+
+
 def kopf_settings() -> kopf.OperatorSettings:
     """Kopf's own settings."""
     own = kopf.OperatorSettings()
     own.peering.standalone = True  # leadership is a Lease, taken before Kopf runs
     own.persistence.finalizer = naming.FINALIZER
+    own.persistence.diffbase_storage = NoDiffs()
     own.posting.enabled = False  # Events are told by kube.events, with our reasons
     own.scanning.disabled = True  # no CRD of others interests us; needs no right to list them
     own.networking.request_timeout = 30.0

@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from buildpool import naming
+from buildpool.api import EventReason, Reason
 from buildpool.errors import KubernetesError
 from buildpool.kube.cluster import Cluster
 from buildpool.naming import PoolKey
-from buildpool.outcome import Event
+from buildpool.outcome import Event, EventType
 from buildpool.resources import Ref
 
 REMEMBERED: Final = 2048
@@ -39,8 +41,14 @@ class Reporter:
         self._identity = identity
         self._told: OrderedDict[str, _Told] = OrderedDict()
 
-    async def tell(self, pool: PoolKey, uid: str, event: Event, *, now: datetime) -> None:
-        """Posts an Event, or counts it where it was told before."""
+    async def tell(
+        self, pool: PoolKey, uid: str, events: Iterable[Event], *, now: datetime
+    ) -> None:
+        """Posts one Event for each reason, or counts it where it was told before."""
+        for event in together(events):
+            await self._tell(pool, uid, event, now)
+
+    async def _tell(self, pool: PoolKey, uid: str, event: Event, now: datetime) -> None:
         level = logging.INFO if event.type == "Normal" else logging.WARNING
         extra = {"pool": str(pool), "reason": str(event.reason)}
         log.log(level, "%s: %s: %s", pool, event.reason, event.message, extra=extra)
@@ -93,6 +101,14 @@ class Reporter:
         self._told[key] = _Told(ref, 1)
         while len(self._told) > REMEMBERED:
             self._told.popitem(last=False)
+
+
+def together(events: Iterable[Event]) -> tuple[Event, ...]:
+    """One Event for each reason: the builders of a large pool are no hundred Events."""
+    messages: dict[tuple[EventType, Reason | EventReason], list[str]] = {}
+    for event in events:
+        messages.setdefault((event.type, event.reason), []).append(event.message)
+    return tuple(Event(*what, " ".join(said)) for what, said in messages.items())
 
 
 def _seconds(moment: datetime) -> str:
