@@ -6,24 +6,10 @@ Scripts and alerts match on these words: rename one only with a note in the chan
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Self
+from buildpool.words import Word
 
 
-class _Word(StrEnum):
-    """A string that knows what it means."""
-
-    meaning: str
-
-    def __new__(cls, value: str, meaning: str = "") -> Self:
-        """The word itself; its meaning is an attribute beside it."""
-        word = str.__new__(cls, value)
-        word._value_ = value
-        word.meaning = meaning
-        return word
-
-
-class ConditionType(_Word):
+class ConditionType(Word):
     """What a condition of a pool speaks about."""
 
     ACCEPTED = "Accepted", "The spec is valid and is being carried out."
@@ -35,7 +21,7 @@ class ConditionType(_Word):
     )
 
 
-class Reason(_Word):
+class Reason(Word):
     """Why a condition has its status."""
 
     ACCEPTED = "Accepted", "The spec is valid."
@@ -77,7 +63,7 @@ class Reason(_Word):
     CERTIFICATE_FAILED = "CertificateFailed", "A certificate could not be issued or stored."
 
 
-class EventReason(_Word):
+class EventReason(Word):
     """What an Event tells that was done. The change of a condition is told with its ``Reason``."""
 
     CREATED_BUILDER = "CreatedBuilder", "A builder was created."

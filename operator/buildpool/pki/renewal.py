@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from ipaddress import ip_address
 from typing import Final
 
@@ -26,12 +25,11 @@ from buildpool.pki.values import (
     KeyPair,
     short_name,
 )
+from buildpool.words import Word
 
 
-class CertificateReason(StrEnum):
+class CertificateReason(Word):
     """Why a certificate or an authority has to be issued anew."""
-
-    description: str
 
     MISSING = "Missing", "There is none yet, or its Secret was deleted."
     UNREADABLE = "Unreadable", "The certificate, its key or the trusted authorities are garbled."
@@ -43,13 +41,6 @@ class CertificateReason(StrEnum):
     LIFETIME_CHANGED = "LifetimeChanged", "It does not last as long as is wanted."
     EXPIRED = "Expired", "Its life is over."
     RENEWAL_DUE = "RenewalDue", "Two thirds of its life are over."
-
-    def __new__(cls, value: str, description: str) -> CertificateReason:
-        """A member from its value and its description."""
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.description = description
-        return member
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ def test_the_tables_show_every_reason():
 
 def test_every_reason_is_described():
     for each in CertificateReason:
-        assert each.description.endswith(".")
+        assert each.meaning.endswith(".")
         assert f"{each}" == each.value
 
 
