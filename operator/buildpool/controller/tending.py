@@ -57,7 +57,7 @@ class Tender:
         ``stopped`` waits for a signal that comes once: that the operator stops, or that the pool
         was deleted. The latter is no end but one more reason to look.
         """
-        wakeup, clock = self._wakeups[pool], asyncio.get_running_loop().time
+        wakeup, clock = self._wakeups.open(pool), asyncio.get_running_loop().time
         signal = asyncio.ensure_future(stopped())
         failures = 0
         try:
@@ -77,9 +77,9 @@ class Tender:
                 await asyncio.sleep(max(0.0, started + MIN_INTERVAL - clock()))
         finally:
             signal.cancel()
-            self._wakeups.forget(pool)
-            self._sentinel.forget(pool)
-            self._metrics.forget(pool)
+            if self._wakeups.close(pool, wakeup):
+                self._sentinel.forget(pool)
+                self._metrics.forget(pool)
 
     async def _pass(self, pool: PoolKey) -> timedelta | None:
         async with self._slots:

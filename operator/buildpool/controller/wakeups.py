@@ -6,25 +6,29 @@ A wake-up carries no message: a hundred events between two passes are one.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 
 from buildpool.naming import PoolKey
 
 
 class Wakeups:
-    """A flag for each pool. For one event loop."""
+    """A flag for each pool that is tended. For one event loop."""
 
     def __init__(self) -> None:
-        self._flags: defaultdict[PoolKey, asyncio.Event] = defaultdict(asyncio.Event)
+        self._flags: dict[PoolKey, asyncio.Event] = {}
 
-    def __getitem__(self, pool: PoolKey) -> asyncio.Event:
-        return self._flags[pool]
+    def open(self, pool: PoolKey) -> asyncio.Event:
+        """A new flag for a pool; a namesake's that is just going counts no more."""
+        flag = self._flags[pool] = asyncio.Event()
+        return flag
+
+    def close(self, pool: PoolKey, flag: asyncio.Event) -> bool:
+        """Drops the flag of a pool that is gone; False where a namesake has taken over."""
+        is_current = self._flags.get(pool) is flag
+        if is_current:
+            del self._flags[pool]
+        return is_current
 
     def wake(self, pool: PoolKey) -> None:
         """Has the pool looked at soon; unknown pools are nobody's business."""
         if pool in self._flags:
             self._flags[pool].set()
-
-    def forget(self, pool: PoolKey) -> None:
-        """Drops the flag of a pool that is gone."""
-        self._flags.pop(pool, None)

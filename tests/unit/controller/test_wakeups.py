@@ -8,7 +8,7 @@ CI, OTHER = PoolKey("builds", "ci"), PoolKey("builds", "other")
 
 async def test_a_pool_is_woken_and_no_other() -> None:
     wakeups = Wakeups()
-    ci, other = wakeups[CI], wakeups[OTHER]
+    ci, other = wakeups.open(CI), wakeups.open(OTHER)
     wakeups.wake(CI)
     assert ci.is_set()
     assert not other.is_set()
@@ -17,12 +17,22 @@ async def test_a_pool_is_woken_and_no_other() -> None:
 async def test_waking_a_pool_that_nobody_tends_leaves_no_trace() -> None:
     wakeups = Wakeups()
     wakeups.wake(CI)
-    assert not wakeups[CI].is_set()
+    assert not wakeups.open(CI).is_set()
 
 
-async def test_a_pool_that_is_forgotten_starts_anew() -> None:
+async def test_a_pool_that_is_gone_is_not_woken() -> None:
     wakeups = Wakeups()
-    wakeups[CI].set()
-    wakeups.forget(CI)
-    assert not wakeups[CI].is_set()
-    wakeups.forget(OTHER)
+    flag = wakeups.open(CI)
+    assert wakeups.close(CI, flag)
+    wakeups.wake(CI)
+    assert not flag.is_set()
+
+
+async def test_a_namesake_is_woken_though_its_predecessor_goes_after_it_came() -> None:
+    wakeups = Wakeups()
+    old = wakeups.open(CI)
+    new = wakeups.open(CI)
+    assert not wakeups.close(CI, old)
+    wakeups.wake(CI)
+    assert new.is_set()
+    assert not old.is_set()
