@@ -116,6 +116,19 @@ def test_an_idle_pool_is_never_written_to(
     assert versions() == before
 
 
+def test_a_pool_that_refers_to_a_secret_of_its_own_is_left_alone_too(
+    installed: Api, operator: OperatorProcess, namespace: str
+) -> None:
+    bundle = {"secret": {"name": "ci-client-default", "key": "ca.crt"}}
+    registries = [{"host": "registry.example:5000", "caBundle": bundle}]
+    created(installed, namespace, registries=registries)
+    time.sleep(3)
+    secret = installed.get("secret", "ci-client-default", namespace)
+    installed.must("annotate", "pods", "-n", namespace, "--all", "example.com/wake=up")
+    time.sleep(3)
+    assert installed.get("secret", "ci-client-default", namespace) == secret
+
+
 def test_scale_adds_and_removes_builders(
     installed: Api, operator: OperatorProcess, namespace: str
 ) -> None:

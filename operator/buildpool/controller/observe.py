@@ -37,8 +37,10 @@ async def observe(cluster: Cluster, pool: Pool, *, home: str) -> Observation:
     unlisted = {ref for ref in wanted if ref.kind in LISTED}
     references = frozenset(references_of(pool))
     live |= await _read(cluster, (leaving | unlisted | references) - live.keys())
+    # What the spec refers to is only asked for, unless it is the pool's own.
+    theirs = references - leaving - set(wanted)
     return Observation(
-        live={ref: obj for ref, obj in live.items() if ref not in references},
+        live={ref: obj for ref, obj in live.items() if ref not in theirs},
         pods=tuple(pods),
         absent=references - live.keys(),
     )
