@@ -1,6 +1,7 @@
 """Compiles the Go modules below ``devcluster/go`` into the artifact cache.
 
 A module is compiled once per content: its go.mod, go.sum and sources, the Go version and the flags.
+A cluster needs those of ``MODULES``; the frontends are compiled when their images are asked for.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ SOURCES: Final = Path(__file__).parent / "go"
 
 @dataclass(frozen=True, slots=True)
 class GoModule:
-    """One module: how it is compiled and what comes out."""
+    """One module, or programs of one: how they are compiled and what comes out."""
 
     name: str
     target: str = "."
-    """What to install: the module's own program, or ``tool`` for all tools its go.mod names."""
+    """What to install: the module's own program, a package, or ``tool`` for all that its go.mod
+    names as tools."""
+    within: str = ""
+    """The folder whose go.mod it shares with others; its own where empty."""
     aliases: tuple[str, ...] = ()
     """Further names of the program, which decides by its name what to be."""
     tags: tuple[str, ...] = ()
@@ -42,8 +46,15 @@ class GoModule:
 
     @property
     def folder(self) -> Path:
-        """The sources."""
-        return SOURCES / self.name
+        """Where its go.mod is."""
+        return SOURCES / (self.within or self.name)
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The files that make it what it is, besides those of other modules."""
+        folders = {self.folder, self.folder / self.target}
+        found = (path for folder in folders if folder.is_dir() for path in folder.iterdir())
+        return tuple(sorted(path for path in found if path.is_file()))
 
 
 _STATIC: Final = ("osusergo", "netgo", "static_build", "seccomp", "no_btrfs", "no_zfs")
@@ -89,6 +100,15 @@ PAUSE: Final = GoModule("pause")
 CGROUPLESS_RUNC: Final = GoModule("cgroupless-runc")
 
 MODULES: Final = (KUBERNETES, TOOLS, COREDNS, RUNC, PAUSE, CGROUPLESS_RUNC)
+
+# Of the tools' module and with their tags: the daemon's version, and mostly compiled already.
+DOCKERFILE_FRONTEND: Final = GoModule(
+    "dockerfile-frontend",
+    target="github.com/moby/buildkit/frontend/dockerfile/cmd/dockerfile-frontend",
+    within="tools",
+    tags=_STATIC,
+)
+MOCKERFILE: Final = GoModule("mockerfile", target="./mockerfile", within="tools", tags=_STATIC)
 
 
 def required_version(go_mod: str, module: str) -> str:
@@ -146,8 +166,8 @@ def compile_module(module: GoModule, cache: Path, progress: Progress) -> Path:
         f"-tags={','.join(module.tags)}",
         f"-ldflags={link_flags(module, (module.folder / 'go.mod').read_text())}",
     )
-    sources = sorted(path for path in module.folder.iterdir() if path.is_file())
-    key = content_key(version, " ".join((*flags, module.target, *module.aliases)), *sources)
+    options = " ".join((*flags, module.target, *module.aliases))
+    key = content_key(version, options, *module.sources)
 
     def make(folder: Path) -> None:
         log = cache / "logs" / f"compile-{module.name}.log"

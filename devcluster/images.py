@@ -14,7 +14,7 @@ from typing import Final
 
 from devcluster import oci, rootfs
 from devcluster.config import PAUSE_IMAGE, Programs
-from devcluster.golang import TOOLS, version_of
+from devcluster.golang import DOCKERFILE_FRONTEND, MOCKERFILE, TOOLS, compile_module, version_of
 from devcluster.oci import Entry, ImageConfig
 from devcluster.store import Progress, content_key, ensure
 
@@ -49,6 +49,16 @@ def file_capability(number: int) -> bytes:
 
 CAP_SETGID: Final = file_capability(6)
 CAP_SETUID: Final = file_capability(7)
+
+_FRONTEND_LABELS: Final = {
+    "moby.buildkit.frontend.network.none": "true",
+    "moby.buildkit.frontend.caps": ",".join(
+        f"moby.buildkit.frontend.{capability}"
+        for capability in ("inputs", "subrequests", "contexts", "gitquerystring", "contexts.zstd")
+    ),
+}
+"""What upstream's image of the Dockerfile frontend says of itself. All is the work of BuildKit's
+``dockerui``, hence true of every frontend that is written with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +135,18 @@ def recipes() -> tuple[Image, ...]:
             ImageConfig(command=("python3",)),
             ("python", "python-names"),
         ),
+        *(
+            Image(
+                frontend,
+                reference,
+                ImageConfig(entrypoint=(f"/bin/{frontend}",), labels=_FRONTEND_LABELS),
+                (frontend,),
+            )
+            for frontend, reference in (
+                ("dockerfile-frontend", "docker.io/docker/dockerfile:1"),
+                ("mockerfile", "docker.io/library/mockerfile:1"),
+            )
+        ),
     )
 
 
@@ -170,10 +192,16 @@ class Assembler:
             key = content_key(platform.machine(), " ".join(packages), Path(rootfs.__file__))
             return ensure(self.cache, f"layers/{name}", key, unpack, self.progress) / "layer.tar"
 
-        def write(folder: Path) -> None:
-            oci.write_layer(_ENTRIES[name](self), folder / "layer.tar")
+        if module := _FRONTENDS.get(name):
+            program = compile_module(module, self.cache, self.progress) / name
+            return self._write(name, str(program), lambda: (Entry(f"bin/{name}", source=program),))
+        return self._write(name, str(self.programs), lambda: _ENTRIES[name](self))
 
-        key = content_key(name, str(self.programs), *_SOURCES)
+    def _write(self, name: str, programs: str, entries: Callable[[], tuple[Entry, ...]]) -> Path:
+        def write(folder: Path) -> None:
+            oci.write_layer(entries(), folder / "layer.tar")
+
+        key = content_key(name, programs, *_SOURCES)
         return ensure(self.cache, f"layers/{name}", key, write, self.progress) / "layer.tar"
 
 
@@ -266,6 +294,8 @@ _ENTRIES: Final[dict[str, Callable[[Assembler], tuple[Entry, ...]]]] = {
     "registry": _registry,
     "python-names": _python_names,
 }
+_FRONTENDS: Final = {module.name: module for module in (DOCKERFILE_FRONTEND, MOCKERFILE)}
+"""Programs that no cluster needs; compiled when their layer is asked for."""
 _PACKAGES: Final = {"busybox": _COMMON, "runtime": RUNTIME_PACKAGES, "python": PYTHON_PACKAGES}
 _SOURCES: Final = tuple(
     Path(__file__).with_name(f"{name}.py") for name in ("images", "oci", "rootfs")

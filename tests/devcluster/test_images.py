@@ -86,6 +86,7 @@ def test_the_images_have_the_names_of_the_ones_they_stand_in_for() -> None:
     references = {recipe.name: recipe.reference for recipe in recipes()}
     assert references["buildkit-rootless"] == "docker.io/moby/buildkit:v0.34.2-rootless"
     assert references["registry"] == "docker.io/library/registry:3.1.2"
+    assert references["dockerfile-frontend"] == "docker.io/docker/dockerfile:1"
 
 
 @pytest.mark.parametrize(

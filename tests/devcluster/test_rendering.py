@@ -135,3 +135,10 @@ def test_every_version_stamp_names_a_module_that_is_required(module: golang.GoMo
 
 def test_the_programs_are_those_of_the_modules() -> None:
     assert {module.name.replace("-", "_") for module in golang.MODULES} == set(Programs.__slots__)
+
+
+def test_a_frontend_has_sources_of_its_own_beside_the_tools_versions() -> None:
+    shared = {golang.SOURCES / "tools" / name for name in ("go.mod", "go.sum")}
+    assert set(golang.TOOLS.sources) == set(golang.DOCKERFILE_FRONTEND.sources) == shared
+    own = golang.SOURCES / "tools" / "mockerfile" / "main.go"
+    assert set(golang.MOCKERFILE.sources) == {*shared, own}
