@@ -30,6 +30,10 @@ def a_registry(**fields: object) -> str:
     return a_pool({"registries": [{"host": "registry.example:5000", **fields}]})
 
 
+def a_cache(**registry: object) -> str:
+    return a_pool({"cache": {"registry": registry}})
+
+
 @pytest.fixture(scope="module")
 def pools(api: Any) -> Any:
     """The API server with the CRD established."""
@@ -157,9 +161,47 @@ BAD = {
     "a name that starts with a digit": (a_pool({}, name="1ci"), "a DNS label that starts with"),
     "a name with a dot": (a_pool({}, name="c.i"), "a DNS label that starts with"),
     "a name that is too long": (a_pool({}, name="a" * 41), "metadata.name"),
+    "a cache in two places": (
+        a_cache(managed={}, ref="registry.example/caches"),
+        "exactly one of managed and ref must be set",
+    ),
+    "a cache in no place": (a_cache(), "exactly one of managed and ref must be set"),
+    "credentials for a managed cache": (
+        a_cache(managed={}, credentials={"name": "login"}),
+        "credentials belong to ref",
+    ),
+    "a cache with a tag": (a_cache(ref="registry.example/caches:main"), "spec.cache.registry.ref"),
+    "a cache that is a host": (a_cache(ref="registry.example"), "spec.cache.registry.ref"),
+    "a cache with a scheme": (a_cache(ref="https://r.example/c"), "spec.cache.registry.ref"),
+    "a cache without room": (
+        a_cache(managed={"storage": {"size": "1Mi"}}),
+        "too small; choose 64Mi or more",
+    ),
+    "a cache that forgets at once": (
+        a_cache(managed={"retention": "1m"}),
+        "out of range; choose between 1h and",
+    ),
+    "a frontend with a tag": (
+        a_pool({"frontends": {"allowed": ["docker/dockerfile:1"]}}),
+        "spec.frontends.allowed[0]",
+    ),
 }
 
 GOOD = {
+    "a managed cache": a_cache(managed={}),
+    "a managed cache with all there is": a_cache(
+        managed={
+            "image": "registry.example:5000/registry:3.1.2",
+            "storage": {"size": "64Mi", "storageClassName": "fast"},
+            "retention": "30d",
+            "resources": {"limits": {"memory": "1Gi"}},
+        }
+    ),
+    "a cache in a registry that is there": a_cache(
+        ref="registry.example:5000/team/caches", credentials={"name": "login"}
+    ),
+    "frontends": a_pool({"frontends": {"allowed": ["docker/dockerfile", "r.example:5000/a/b"]}}),
+    "no frontends": a_pool({"frontends": {"allowed": []}}),
     "nothing but a name": a_pool({}),
     "the longest name": a_pool({}, name="a" * 40),
     "a fixed tag": builders(image="moby/buildkit:v0.34.2-rootless"),

@@ -6,6 +6,7 @@ Pure. The models here are the one source of parser, CRD and reference, so these 
 from __future__ import annotations
 
 from buildpool.api.builders import Architecture, Builders, Security, Storage
+from buildpool.api.cache import CacheRegistry, ManagedRegistry
 from buildpool.api.podfields import Resources
 from buildpool.api.pool import Pool, identify_pool, parse_pool
 from buildpool.api.reasons import ConditionType, EventReason, Reason
@@ -13,6 +14,7 @@ from buildpool.api.spec import Access, CaBundle, Client, PoolSpec, Registry, Rou
 from buildpool.api.status import (
     AuthorityStatus,
     BuilderStatus,
+    CacheStatus,
     ClientStatus,
     Condition,
     ConditionStatus,
@@ -27,12 +29,15 @@ __all__ = [
     "BuilderStatus",
     "Builders",
     "CaBundle",
+    "CacheRegistry",
+    "CacheStatus",
     "Client",
     "ClientStatus",
     "Condition",
     "ConditionStatus",
     "ConditionType",
     "EventReason",
+    "ManagedRegistry",
     "Pool",
     "PoolSpec",
     "PoolStatus",

@@ -57,7 +57,7 @@ DEFAULT_IMAGES: Final[Mapping[Security, str]] = {
     Security.USER_NAMESPACE: f"moby/buildkit:{BUILDKIT_VERSION}",
 }
 
-_IMAGE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._/:-]*(@sha256:[0-9a-f]{64})?$"
+IMAGE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._/:-]*(@sha256:[0-9a-f]{64})?$"
 _HAS_TAG: Final = TextRule(
     matches="(^|/)[^/:]+:[^/:]+$",
     exempt="@",
@@ -122,7 +122,7 @@ class Builders(Model):
     """What each builder of the pool is: one pod with one build daemon."""
 
     image: Annotated[
-        Annotated[str, Field(pattern=_IMAGE_PATTERN, min_length=1, max_length=512)] | None,
+        Annotated[str, Field(pattern=IMAGE_PATTERN, min_length=1, max_length=512)] | None,
         _HAS_TAG,
         _NOT_FLOATING,
     ] = None

@@ -63,8 +63,6 @@ KNOWN: Final[Mapping[Path, Kind]] = {
     ("dns", "options"): Kind.STRINGS,
     ("dns", "searchDomains"): Kind.STRINGS,
     ("frontend", "dockerfile.v0", "enabled"): Kind.BOOLEAN,
-    ("frontend", "gateway.v0", "enabled"): Kind.BOOLEAN,
-    ("frontend", "gateway.v0", "allowedRepositories"): Kind.STRINGS,
     ("system", "platformsCacheMaxAge"): Kind.DURATION,
     ("system", "maxRegistryConcurrency"): Kind.INTEGER,
     ("system", "sessionAuthTimeout"): Kind.DURATION,
@@ -104,6 +102,7 @@ MANAGED: Final[Mapping[Path, str]] = {
     ("worker", "oci", "max-parallelism"): "use spec.builders.maxParallelism",
     ("worker", "containerd"): "builders have no containerd; remove it",
     ("registry",): "use spec.registries",
+    ("frontend", "gateway.v0"): "use spec.frontends.allowed",
     ("history",): "use spec.builders.history",
 }
 """The keys the operator sets, or that make no sense in a builder, with what to do instead."""

@@ -19,6 +19,10 @@ class ConditionType(Word):
         "CertificatesReady",
         "Every client and every builder has a valid certificate.",
     )
+    CACHE_READY = (
+        "CacheReady",
+        "The shared cache can be read and written; absent where the pool has none.",
+    )
 
 
 class Reason(Word):
@@ -62,6 +66,44 @@ class Reason(Word):
     ISSUED = "Issued", "Every certificate has been issued and is not due yet."
     CERTIFICATE_FAILED = "CertificateFailed", "A certificate could not be issued or stored."
 
+    CACHE_ANSWERS = "CacheAnswers", "The cache registry can be read and written."
+    CACHE_UNKNOWN = "CacheUnknown", "The cache registry has not been asked yet."
+    CACHE_STARTING = "CacheStarting", "The managed cache registry is starting."
+    CACHE_CRASHING = (
+        "CacheCrashing",
+        "The managed cache registry or its keeper ends again and again.",
+    )
+    CACHE_RESTING = (
+        "CacheResting",
+        "The managed cache registry is off while the pool has no builders; its content stays.",
+    )
+    CACHE_FULL = (
+        "CacheFull",
+        "The managed cache has no room and nothing that may be removed; builds go on without it.",
+    )
+    CACHE_DAMAGED = (
+        "CacheDamaged",
+        "Damaged content was found and removed; the next export writes it anew.",
+    )
+    REGISTRY_NOT_FOUND = "RegistryNotFound", "The host name of the cache registry is not known."
+    REGISTRY_UNREACHABLE = (
+        "RegistryUnreachable",
+        "Nobody answers at the address of the cache registry, or not in time.",
+    )
+    REGISTRY_NOT_TRUSTED = (
+        "RegistryNotTrusted",
+        "The certificate of the cache registry cannot be checked, or is not for its name.",
+    )
+    CREDENTIALS_REFUSED = (
+        "CredentialsRefused",
+        "The cache registry asks for credentials and refuses those that there are.",
+    )
+    WRITE_REFUSED = (
+        "WriteRefused",
+        "The cache registry can be read, but the repository cannot be written.",
+    )
+    NO_REGISTRY = "NoRegistry", "What answers at that address is not an OCI registry."
+
 
 class EventReason(Word):
     """What an Event tells that was done. The change of a condition is told with its ``Reason``."""
@@ -72,6 +114,8 @@ class EventReason(Word):
         "RemovedBuilder",
         "A builder was removed; its pod finishes its running builds first.",
     )
+    CREATED_CACHE = "CreatedCache", "The managed cache registry was created."
+    REMOVED_CACHE = "RemovedCache", "The managed cache registry was removed, with its content."
     ISSUED_CERTIFICATE = "IssuedCertificate", "A certificate was issued where there was none."
     RENEWED_CERTIFICATE = "RenewedCertificate", "A certificate was issued anew."
     REMOVED_CLIENT = (

@@ -13,10 +13,10 @@ from typing import Annotated, ClassVar, Final
 from pydantic import Field
 
 from buildpool.api.builders import Builders
+from buildpool.api.cache import HOST, Cache, Frontends
 from buildpool.api.fields import DataKey, DurationText, ObjectName, UniqueBy
 from buildpool.api.model import Model, Rule, exactly_one
 
-_HOST: Final = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?"
 MAX_CLIENT_NAME: Final = 40
 
 
@@ -67,19 +67,19 @@ class Registry(Model):
         ),
     )
 
-    host: Annotated[str, Field(pattern=f"^{_HOST}$", min_length=1, max_length=253)]
+    host: Annotated[str, Field(pattern=f"^{HOST}$", min_length=1, max_length=253)]
     """The registry as image names spell it: `host` or `host:port`, without a scheme."""
     mirrors: Annotated[
         tuple[
             Annotated[
-                str, Field(pattern=f"^{_HOST}(/[A-Za-z0-9._/-]*)?$", min_length=1, max_length=253)
+                str, Field(pattern=f"^{HOST}(/[A-Za-z0-9._/-]*)?$", min_length=1, max_length=253)
             ],
             ...,
         ],
         Field(max_length=8),
     ] = ()
-    """Mirrors asked before the registry, in this order: `host[:port][/path]`. How to reach a
-    mirror is said by an entry of its own."""
+    """Mirrors asked before the registry, in this order: `host[:port][/path]`. A mirror without an
+    entry of its own is reached as the registry is: by plain HTTP, or with the same CA."""
     http: bool = False
     """Whether the registry speaks plain HTTP."""
     ca_bundle: CaBundle | None = None
@@ -129,6 +129,8 @@ class PoolSpec(Model):
     """How a client's connection finds a builder. `Direct`: a Service in front of the builders."""
     registries: Annotated[tuple[Registry, ...], Field(max_length=64), UniqueBy("host")] = ()
     """How builders reach registries that are not plain public ones."""
+    cache: Cache = Cache()
+    frontends: Frontends = Frontends()
     access: Access = Access()
 
     @property

@@ -105,6 +105,24 @@ class ClientStatus(_Reported):
     """End of its certificate."""
 
 
+class CacheStatus(_Reported):
+    """The shared cache, and the flags with which a client uses it."""
+
+    registry: Text
+    """Where caches lie; a project's own path follows."""
+    recipes: Name
+    """ConfigMap with the same flags, for pipelines."""
+    buildctl: Text
+    """Flags for `buildctl build`; the shell variable `REPOSITORY` names the project, `BRANCH` its
+    branch."""
+    buildx: Text
+    """Flags for `docker buildx build`, likewise."""
+    used: Text | None = None
+    """Disk space that a managed cache takes."""
+    refs: Count | None = None
+    """Number of caches in a managed one."""
+
+
 class AuthorityStatus(_Reported):
     """The authority that vouches for builders and clients of the pool."""
 
@@ -136,6 +154,7 @@ class PoolStatus(_Reported):
     clients: Annotated[tuple[ClientStatus, ...], Field(max_length=64), UniqueBy("name")] = ()
     """The clients and their certificates."""
     authority: AuthorityStatus | None = None
+    cache: CacheStatus | None = None
 
     @classmethod
     def read(cls, raw: Mapping[str, Any] | None) -> Self:

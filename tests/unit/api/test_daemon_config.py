@@ -74,7 +74,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(text: str, remedy: str)
 
 @given(
     above=st.sampled_from(
-        [(), ("worker", "oci"), ("log",), ("system",), ("frontend", "gateway.v0")]
+        [(), ("worker", "oci"), ("log",), ("system",), ("frontend", "dockerfile.v0")]
     ),
     key=st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1),
 )

@@ -225,6 +225,18 @@ REFUSED = {
         an_object({"registries": [{"host": "https://r.example"}]}),
         "spec.registries[0].host: string should match pattern",
     ),
+    "a cache in two places": (
+        an_object({"cache": {"registry": {"managed": {}, "ref": "r.example/c"}}}),
+        "spec.cache.registry: exactly one of managed and ref must be set;",
+    ),
+    "credentials for a managed cache": (
+        an_object({"cache": {"registry": {"managed": {}, "credentials": {"name": "s"}}}}),
+        "spec.cache.registry.credentials: credentials belong to ref;",
+    ),
+    "a cache with a tag": (
+        an_object({"cache": {"registry": {"ref": "r.example/c:main"}}}),
+        "spec.cache.registry.ref: string should match pattern",
+    ),
     "a name that starts with a digit": (
         an_object(name="1ci"),
         "metadata.name: the name of a pool must be a DNS label that starts with a letter;",
