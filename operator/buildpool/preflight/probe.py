@@ -1,0 +1,154 @@
+"""One bounded look at the registry of a cache: is it one, may we read, may we write, has it room.
+
+Raises nothing for anything that a network can do. It writes the two bytes that the OCI image format
+calls the empty blob, which are one and the same however often they are written. To begin an upload
+and to cancel it looks cleaner and is not: the distribution registry 3.1 then keeps a folder for
+each, for ever, and wants the right to delete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Final
+
+from yarl import URL
+
+from buildpool.api import Reason
+from buildpool.cache import CacheReport, CacheTarget, Trouble, Usage
+from buildpool.dockerconfig import DOCKER_HUB
+from buildpool.preflight import tls, wire
+from buildpool.preflight.challenge import best
+from buildpool.preflight.judging import check_base, check_read, check_stored, check_write, place
+from buildpool.preflight.login import Visitor
+from buildpool.preflight.values import Answer, Failure, Peer
+from buildpool.preflight.wire import Wire
+
+LIMIT: Final = timedelta(seconds=10)
+"""How long one look may take, all questions together."""
+PLACEHOLDER: Final = "buildpool-preflight"
+"""The repository that is tried where any will do, and the tag that is looked for."""
+NOTHING: Final = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+"""The digest of ``{}``."""
+
+
+async def inspect(
+    target: CacheTarget, *, write: bool = True, limit: timedelta = LIMIT
+) -> CacheReport:
+    """What is the matter with a registry, if anything; and what its keeper says, if it has one.
+
+    ``write=False`` leaves the right to write untried, for those who ask often.
+    """
+    peer = _registry(target)
+    try:
+        context = await asyncio.to_thread(tls.make_context, peer, target.trust, target.pair)
+    except Failure as failure:
+        return CacheReport(failure.trouble)
+    async with (
+        wire.opened(context, target.trust, target.pair, limit) as opened,
+        asyncio.TaskGroup() as both,
+    ):
+        registry = both.create_task(_look(opened, peer, target, write=write))
+        keeper = both.create_task(_ask_keeper(opened, target.keeper))
+    usage, silence = keeper.result()
+    return CacheReport(registry.result() or silence, usage)
+
+
+async def _look(opened: Wire, peer: Peer, target: CacheTarget, *, write: bool) -> Trouble | None:
+    try:
+        await _steps(opened, peer, target, write=write)
+    except Failure as failure:
+        return failure.trouble
+    return None
+
+
+async def _steps(opened: Wire, peer: Peer, target: CacheTarget, *, write: bool) -> None:
+    base = _base(peer, target)
+    repository = target.repository or PLACEHOLDER
+    visitor = Visitor(opened, peer, repository, target.credentials)
+
+    answer = await visitor.ask("GET", base)
+    if answer.status == 400:
+        await _explain_400(opened, peer, base, answer)
+    check_base(peer, answer, best(answer.challenges), visitor.user, http=target.http)
+
+    answer = await visitor.ask("HEAD", base / repository / "manifests" / PLACEHOLDER)
+    check_read(peer, answer, repository, visitor.user)
+
+    if write:
+        answer = await visitor.ask("POST", base / repository / "blobs" / "uploads" / "")
+        check_write(peer, answer, repository, visitor.user)
+        upload = _upload(peer, base, answer.location)
+        if upload is not None:
+            answer = await visitor.ask("PUT", upload, body=b"{}")
+            check_stored(peer, answer, repository, visitor.user)
+
+
+async def _explain_400(opened: Wire, peer: Peer, base: URL, answer: Answer) -> None:
+    """How web servers complain of what is wrong below HTTP."""
+    if base.scheme == "http" and await opened.speaks_tls(base):
+        raise wire.wants_tls(peer)
+    if b"SSL certificate" in answer.body:
+        raise tls.certificate_wanted(peer, str(answer), has_pair=opened.has_pair)
+
+
+def _upload(peer: Peer, base: URL, location: str | None) -> URL | None:
+    """Where an upload goes on; None: to somebody else, who is not asked by us."""
+    try:
+        upload = base.join(URL(location or "", encoded=True))
+        elsewhere = (upload.scheme, upload.host, upload.port) != (base.scheme, base.host, base.port)
+    except ValueError:
+        location = None
+    if not location:
+        raise Failure(
+            Reason.NO_REGISTRY,
+            f"{peer.name} begins an upload and does not say where it goes on",
+            f"correct {peer.written_in}",
+        )
+    if base.scheme == "https" and upload.scheme == "http":
+        raise Failure(
+            Reason.REGISTRY_NOT_TRUSTED,
+            f"{peer.name} sends uploads on without TLS, to {place(location)}",
+            "let the proxy before it set X-Forwarded-Proto, or set http.host in its configuration",
+        )
+    return None if elsewhere else upload.extend_query(digest=NOTHING)
+
+
+async def _ask_keeper(opened: Wire, host: str | None) -> tuple[Usage | None, Trouble | None]:
+    if host is None:
+        return None, None
+    peer = Peer(f"keeper {host} of the managed cache", "the Service of the managed cache", None)
+    try:
+        answer = await opened.ask(peer, "GET", _url("https", host, peer) / "status")
+        raw = answer.json()
+        if answer.status != 200 or not isinstance(raw, dict):
+            what = f"{peer.name} does not tell of its disk: it answers {answer}"
+            return None, Trouble(Reason.REGISTRY_UNREACHABLE, f"{what}; look at its log")
+        return Usage.read(raw), None
+    except TypeError:
+        what = f"{peer.name} tells of its disk in another way than this operator knows"
+        return None, Trouble(Reason.REGISTRY_UNREACHABLE, f"{what}; let both be of one version")
+    except Failure as failure:
+        return None, Trouble(Reason.REGISTRY_UNREACHABLE, f"{failure.what}; {failure.remedy}")
+
+
+def _registry(target: CacheTarget) -> Peer:
+    if target.keeper is not None:
+        return Peer(f"managed cache {target.host}", "the Service of the managed cache", None)
+    return Peer(f"registry {target.host}", "cache.registry.ref", target.host)
+
+
+def _base(peer: Peer, target: CacheTarget) -> URL:
+    host = "registry-1.docker.io" if target.host in DOCKER_HUB else target.host
+    return _url("http" if target.http else "https", host, peer) / "v2" / ""
+
+
+def _url(scheme: str, host: str, peer: Peer) -> URL:
+    try:
+        return URL(f"{scheme}://{host}").origin()
+    except ValueError:
+        raise Failure(
+            Reason.REGISTRY_NOT_FOUND,
+            f"{peer.name} has no address of the form host or host:port",
+            f"correct {peer.written_in}",
+        ) from None

@@ -1,0 +1,238 @@
+"""One request and its answer: the one place where what a network does becomes a finding.
+
+Follows no redirect and no proxy of the environment, keeps no cookie, and reads the beginning of a
+body only. Never logs: errors of the HTTP client carry the headers that were sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+import aiohttp
+from aiohttp.abc import ResolveResult
+from yarl import URL
+
+from buildpool.api import Reason
+from buildpool.pki import KeyPair
+from buildpool.preflight import tls
+from buildpool.preflight.values import Answer, Failure, Peer
+
+CONNECT: Final = timedelta(seconds=3)
+"""How long a name may take to be resolved, and then a connection to be made."""
+MAX_BODY: Final = 64 * 1024
+"""Bytes of a body that are read. Tokens are the longest that matters."""
+
+
+class _Resolver(aiohttp.ThreadedResolver):
+    """The system's, with a time limit; remembers what it found, for messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, tuple[str, ...]] = {}
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        try:
+            async with asyncio.timeout(CONNECT.total_seconds()):
+                results = await super().resolve(host, port, family)
+        except UnicodeError:
+            raise OSError(None, "it is no host name") from None
+        except TimeoutError:
+            raise OSError(None, "DNS does not answer in time") from None
+        self.found[host] = tuple(result["host"] for result in results)
+        return results
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """Asks, until the time for the whole look is over."""
+
+    _session: aiohttp.ClientSession = field(repr=False)
+    _resolver: _Resolver
+    _context: ssl.SSLContext
+    _trust: bytes | None = field(repr=False)
+    _pair: KeyPair | None = field(repr=False)
+    _limit: timedelta
+    _deadline: float
+    """On the clock of the event loop."""
+
+    async def ask(
+        self,
+        peer: Peer,
+        method: str,
+        url: URL,
+        *,
+        authorization: str | None = None,
+        body: bytes | None = None,
+    ) -> Answer:
+        """What is answered, whatever it is; Failure where nothing is."""
+        headers = {"Authorization": authorization} if authorization else {}
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                try:
+                    async with self._session.request(
+                        method, url, headers=headers, data=body, allow_redirects=False
+                    ) as response:
+                        return await _read(response)
+                except (aiohttp.ClientError, OSError, ValueError) as error:
+                    raise await self._explained(peer, url, error) from None
+        except TimeoutError:
+            seconds = self._limit.total_seconds()
+            raise Failure(
+                Reason.REGISTRY_UNREACHABLE,
+                f"{self._at(peer, url)} does not answer in time ({seconds:g} s for all questions)",
+                "look at its log",
+            ) from None
+
+    async def speaks_tls(self, url: URL) -> bool:
+        """Whether the other side of a plain connection would rather have TLS."""
+        return await tls.speaks_tls(url.host or "", url.port or 0)
+
+    @property
+    def has_pair(self) -> bool:
+        """Whether those who ask for a client certificate are shown one."""
+        return self._pair is not None
+
+    async def _explained(self, peer: Peer, url: URL, error: Exception) -> Failure:
+        of_tls = _of_openssl(error)
+        hung_up = isinstance(error, (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError))
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            return _unknown(peer, url, error.os_error.strerror or "it is not known")
+        if isinstance(error, TimeoutError):
+            return self._unreachable(
+                peer, url, f"takes no connection within {CONNECT.total_seconds():g} s", _FIREWALL
+            )
+        connected = not isinstance(error, aiohttp.ClientConnectorError)
+        if of_tls is None and connected and hung_up and url.scheme == "https":
+            of_tls = await tls.last_words(url.host or "", url.port or 0, self._context)
+        if isinstance(of_tls, ssl.SSLCertVerificationError):
+            return tls.untrusted(
+                peer,
+                of_tls,
+                await self._names(peer, url),
+                has_trust=self._trust is not None,
+            )
+        if of_tls is not None:
+            return tls.broken(peer, of_tls, has_pair=self.has_pair)
+        if isinstance(error, aiohttp.ClientConnectorError):
+            refused = isinstance(error.os_error, ConnectionRefusedError)
+            return self._unreachable(
+                peer,
+                url,
+                f"cannot be connected to: {_words(error.os_error)}",
+                "see whether it runs, and listens on that port" if refused else _FIREWALL,
+            )
+        if url.scheme == "http" and await self.speaks_tls(url):
+            return wants_tls(peer)
+        if hung_up:
+            return self._unreachable(
+                peer, url, "hangs up before it has answered", "look at its log"
+            )
+        if isinstance(error, aiohttp.InvalidURL):
+            return _unknown(peer, url, "it is no host name")
+        return Failure(
+            Reason.NO_REGISTRY,
+            f"{self._at(peer, url)} answers in something that is not HTTP",
+            f"correct {peer.written_in}",
+        )
+
+    async def _names(self, peer: Peer, url: URL) -> tuple[str, ...]:
+        context = tls.make_context(peer, self._trust, self._pair)
+        context.check_hostname = False
+        return await tls.names_of(url.host or "", url.port or 0, context)
+
+    def _unreachable(self, peer: Peer, url: URL, what: str, remedy: str) -> Failure:
+        return Failure(Reason.REGISTRY_UNREACHABLE, f"{self._at(peer, url)} {what}", remedy)
+
+    def _at(self, peer: Peer, url: URL) -> str:
+        """The peer with the addresses of its name, which tell a wrong DNS from a wrong firewall."""
+        addresses = self._resolver.found.get(url.host or "", ())
+        return f"{peer.name} (at {', '.join(addresses[:3])})" if addresses else peer.name
+
+
+_FIREWALL: Final = (
+    "see whether it runs, and whether a firewall or NetworkPolicy keeps the operator from it"
+)
+
+
+@asynccontextmanager
+async def opened(
+    context: ssl.SSLContext, trust: bytes | None, pair: KeyPair | None, limit: timedelta
+) -> AsyncIterator[Wire]:
+    """A wire for the length of a block; its time starts now. ``context`` is made of the others."""
+    resolver = _Resolver()
+    async with aiohttp.ClientSession(
+        # A connection that is kept may end just as it is used again: each request has its own.
+        connector=aiohttp.TCPConnector(ssl=context, resolver=resolver, force_close=True),
+        timeout=aiohttp.ClientTimeout(sock_connect=CONNECT.total_seconds()),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": "buildpool", "Accept": "*/*", "Accept-Encoding": "identity"},
+        auto_decompress=False,
+    ) as session:
+        deadline = asyncio.get_running_loop().time() + limit.total_seconds()
+        yield Wire(session, resolver, context, trust, pair, limit, deadline)
+
+
+def wants_tls(peer: Peer) -> Failure:
+    """A registry was asked in plain HTTP and speaks TLS."""
+    return Failure(
+        Reason.NO_REGISTRY,
+        f"{peer.name} speaks TLS and is asked in plain HTTP",
+        peer.use(http=False),
+    )
+
+
+def _unknown(peer: Peer, url: URL, words: str) -> Failure:
+    host = url.host or ""
+    spelled = "" if host in peer.name else f" {host}"
+    short = "" if "." in host else " (a Service is NAME.NAMESPACE.svc)"
+    return Failure(
+        Reason.REGISTRY_NOT_FOUND,
+        f"the host name{spelled} of {peer.name} is not known: {words}",
+        f"correct {peer.written_in}{short} or the cluster's DNS",
+    )
+
+
+async def _read(response: aiohttp.ClientResponse) -> Answer:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) >= MAX_BODY:
+            break
+    return Answer(
+        response.status,
+        content_type=response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
+        location=response.headers.get("Location"),
+        challenges=tuple(response.headers.getall("WWW-Authenticate", ())),
+        body=bytes(body[:MAX_BODY]),
+    )
+
+
+def _of_openssl(error: BaseException | None) -> ssl.SSLError | None:
+    """The error of OpenSSL behind one of the HTTP client, whose own ones only pretend to be."""
+    while error is not None:
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            error = error.certificate_error
+        elif isinstance(error, aiohttp.ClientConnectorError):
+            error = error.os_error
+        elif isinstance(error, ssl.SSLError):
+            return error
+        else:
+            error = error.__cause__
+    return None
+
+
+def _words(error: OSError) -> str:
+    """What the system calls it, without the addresses that asyncio adds."""
+    if error.errno and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return "it hangs up" if isinstance(error, ConnectionError) else "no connection"
