@@ -13,11 +13,21 @@ from datetime import datetime
 
 from buildpool import naming
 from buildpool.api import Pool
+from buildpool.controller.observe import LISTED
 from buildpool.observation import Observation
-from buildpool.plan import Plan, client_ref, noted_clients, wanted_refs
+from buildpool.plan import Plan
 from buildpool.removal import Removal
-from buildpool.resources import JSON, Object, Ref, is_terminating, ref_of
+from buildpool.resources import (
+    JSON,
+    Object,
+    Ref,
+    component_of,
+    has_guard,
+    is_terminating,
+    ref_of,
+)
 from buildpool.resources.objects import fingerprint
+from buildpool.wanted import cache_secrets, client_ref, noted_clients, wanted_refs
 from samples import HOME, NOW, a_pod, planned
 
 LIST_KEYS = {
@@ -61,14 +71,20 @@ class MemoryCluster:
         seen = set(wanted_refs(pool, home=HOME))
         noted = noted_clients(pool, self.objects, home=HOME)
         seen |= {client_ref(pool, name) for name in noted}
-        seen |= {
-            ref
+        listed = {
+            ref: obj
             for ref, obj in self.objects.items()
-            if ref.kind in ("Deployment", "PersistentVolumeClaim")
+            if ref.kind in LISTED
             and obj["metadata"].get("labels", {}).get(naming.LABEL_POOL) == pool.key.name
         }
+        if any(component_of(obj) == naming.COMPONENT_CACHE for obj in listed.values()):
+            seen |= set(cache_secrets(pool))
+        seen |= set(listed)
         live = {ref: copy.deepcopy(self.objects[ref]) for ref in seen & self.objects.keys()}
-        return Observation(live=live, pods=tuple(self.pods.values()))
+        pods = self.pods.values()
+        builders = tuple(p for p in pods if component_of(p) == naming.COMPONENT_BUILDER)
+        caches = tuple(p for p in pods if component_of(p) == naming.COMPONENT_CACHE)
+        return Observation(live=live, pods=builders, cache_pods=caches)
 
     def act(self, todo: Plan | Removal) -> None:
         """Carries out a plan as the API server would."""
@@ -107,9 +123,17 @@ class MemoryCluster:
         return plans
 
     def _pods_of(self, obj: Object) -> list[Object]:
-        name = obj["metadata"]["name"] if obj["kind"] == "Deployment" else None
+        if obj["kind"] != "Deployment":
+            return []
+        prefix = obj["metadata"]["name"] + "-"
+        selected = obj["spec"]["selector"]["matchLabels"].items()
         return [
-            p for p in self.pods.values() if p["metadata"]["labels"][naming.LABEL_BUILDER] == name
+            pod
+            for name, pod in self.pods.items()
+            if name.startswith(prefix)
+            and component_of(pod) == component_of(obj)
+            and (naming.LABEL_BUILDER, pod["metadata"]["labels"].get(naming.LABEL_BUILDER))
+            in (*selected, (naming.LABEL_BUILDER, None))
         ]
 
     def _roll(self, deployment: Object) -> None:
@@ -124,11 +148,17 @@ class MemoryCluster:
             for pod in old:
                 del self.pods[pod["metadata"]["name"]]
             old = []
+        if not deployment["spec"]["replicas"]:
+            deployment["status"] = {"observedGeneration": deployment["metadata"]["generation"]}
+            self.pods = {n: p for n, p in self.pods.items() if p not in self._pods_of(deployment)}
+            return
         crash = ("CrashLoopBackOff", "back-off 10s restarting failed container=buildkitd")
         pod = a_pod(
             name,
             suffix=suffix,
             image=image,
+            component=component_of(deployment),
+            guarded=has_guard(template),
             waiting=None if serves or name in self.full else crash,
             unschedulable="0/3 nodes are available: 3 Insufficient cpu."
             if name in self.full
@@ -231,7 +261,8 @@ def _defaulted(obj: Object) -> Object:
             pod = obj["spec"]["template"]["spec"]
             for key, value in _POD_DEFAULTS.items():
                 pod.setdefault(key, copy.deepcopy(value))
-            pod["serviceAccount"] = pod["serviceAccountName"]
+            if "serviceAccountName" in pod:
+                pod["serviceAccount"] = pod["serviceAccountName"]
             for part in _parts(pod):
                 for key, value in _PART_DEFAULTS.items():
                     if key in part:

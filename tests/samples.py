@@ -15,12 +15,14 @@ from buildpool import naming
 from buildpool.api import Pool, PoolStatus, parse_pool
 from buildpool.observation import Observation
 from buildpool.pki import Bundle, KeyPair, issue, issue_authority
-from buildpool.plan import AUTHORITY_LIFETIME, Plan, authority_at, plan
-from buildpool.resources import Object, Ref, ref_of
+from buildpool.plan import Plan, plan
+from buildpool.resources import Object, Ref, guard, ref_of
+from buildpool.wanted import AUTHORITY_LIFETIME, authority_at
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 HOME = "buildpool-system"
+OWN_IMAGE = "r.example/buildpool:v1"
 UID = "1a2b3c4d-0000-4000-8000-000000000001"
 OTHER_UID = "9f8e7d6c-0000-4000-8000-000000000009"
 FINGERPRINT = "5f" * 32
@@ -79,10 +81,13 @@ def a_pod(
     restarts: int = 0,
     init: bool = False,
     image: str = IMAGE,
+    component: str = naming.COMPONENT_BUILDER,
+    guarded: bool = False,
 ) -> Object:
     """A builder's pod with its status as scheduler and kubelet write it.
 
-    ``waiting`` is reason and message; ``ended`` is how the container ended last.
+    ``waiting`` is reason and message; ``ended`` is how the container ended last; ``component`` may
+    be the cache, whose Deployment then is ``builder``; ``guarded``: it reads a managed cache.
     """
     if ready is None:
         ready = phase == "Running" and not (unschedulable or waiting or ended)
@@ -99,7 +104,7 @@ def a_pod(
     else:
         status["initContainerStatuses" if init else "containerStatuses"] = [
             {
-                "name": "volume-owner" if init else "buildkitd",
+                "name": "volume-owner" if init else _MAIN[component],
                 "image": image,
                 "imageID": "",
                 "ready": ready,
@@ -112,11 +117,19 @@ def a_pod(
         "name": f"{builder}-{suffix}",
         "namespace": "builds",
         "uid": f"pod-{builder}-{suffix}",
-        "labels": {naming.LABEL_BUILDER: builder, "pod-template-hash": suffix.split("-")[0]},
+        "labels": {
+            **({naming.LABEL_BUILDER: builder} if component == naming.COMPONENT_BUILDER else {}),
+            "app.kubernetes.io/component": component,
+            "pod-template-hash": suffix.split("-")[0],
+        },
     }
     if terminating:
         metadata["deletionTimestamp"] = "2026-01-01T12:00:00Z"
-    return {"kind": "Pod", "metadata": metadata, "status": status}
+    spec = {"initContainers": [{"name": guard.CONTAINER}] if guarded else []}
+    return {"kind": "Pod", "metadata": metadata, "spec": spec, "status": status}
+
+
+_MAIN = {naming.COMPONENT_BUILDER: "buildkitd", naming.COMPONENT_CACHE: "registry"}
 
 
 def _state(waiting: tuple[str, str] | None, *, running: bool) -> Object:
@@ -145,7 +158,7 @@ def planned(
 ) -> tuple[Observation, Plan]:
     """The plan, once everything it asks to be issued is, as the controller does it."""
     observation = observation or Observation()
-    todo = plan(pool, observation, home=HOME, now=now)
+    todo = plan(pool, observation, home=HOME, image=OWN_IMAGE, now=now)
     while todo.issue:
         authority = authority_at(pool, observation, home=HOME)
         issued: dict[Ref, KeyPair | Bundle] = {}
@@ -157,7 +170,7 @@ def planned(
                 assert authority is not None, "a leaf is asked for before its authority"
                 issued[issuance.secret] = issue(authority, issuance.request, now=now)
         observation = observation.with_issued(issued)
-        todo = plan(pool, observation, home=HOME, now=now)
+        todo = plan(pool, observation, home=HOME, image=OWN_IMAGE, now=now)
     return observation, todo
 
 
@@ -248,6 +261,14 @@ specs = st.fixed_dictionaries(
             st.fixed_dictionaries({"host": _names}, optional={"caBundle": _sources}),
             max_size=2,
             unique_by=lambda r: r["host"],
+        ),
+        "cache": st.sampled_from(
+            [
+                {},
+                {"registry": {"managed": {}}},
+                {"registry": {"managed": {"storage": {"size": "1Gi"}, "retention": "3d"}}},
+                {"registry": {"ref": "r.example/caches"}},
+            ]
         ),
         "access": st.lists(_names, min_size=1, max_size=3, unique=True).map(
             lambda names: clients(*names)

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from buildpool import naming
 from buildpool.api import Reason
-from buildpool.resources import Object, is_terminating
+from buildpool.resources import Object, component_of, is_terminating
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,14 @@ IMAGE_REASONS: Final = frozenset(
         "ImageInspectError",
     }
 )
+
+_OWN_IMAGE: Final = "it is the operator's own: put it where this pool's nodes can pull it"
+IMAGE_REMEDIES: Final = {
+    "registry": "correct cache.registry.managed.image",
+    "keeper": _OWN_IMAGE,
+    "cache-guard": _OWN_IMAGE,
+}
+"""What to correct, by container; for the others, ``builders.image``."""
 
 REFUSAL_REMEDIES: Final = {
     "PodSecurity": (
@@ -99,12 +108,19 @@ def _unschedulable(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding
             if condition["type"] == "PodScheduled" and condition["status"] == "False":
                 message = condition.get("message", "no details").rstrip(". ")
                 remedy = (
-                    "correct builders.storage.volumeClaim or the StorageClass"
+                    f"correct {_storage_of(pod)} or the StorageClass"
                     if "PersistentVolumeClaim" in message or "persistentvolumeclaim" in message
                     else "lower builders.resources, correct builders.architecture, nodeSelector, "
                     "affinity or tolerations, or add a node"
                 )
                 yield Finding(Reason.UNSCHEDULABLE, f"no node takes the pod: {message}; {remedy}")
+
+
+def _storage_of(pod: Object) -> str:
+    """The field that says what volume a pod has."""
+    if component_of(pod) == naming.COMPONENT_CACHE:
+        return "cache.registry.managed.storage"
+    return "builders.storage.volumeClaim"
 
 
 def _image(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding]:
@@ -114,7 +130,8 @@ def _image(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding]:
             yield Finding(
                 Reason.IMAGE_PULL_FAILED,
                 f"image {status['image']} cannot be pulled ({waiting['reason']}): "
-                f"{waiting.get('message', 'no details')}; correct builders.image, or give "
+                f"{waiting.get('message', 'no details')}; "
+                f"{IMAGE_REMEDIES.get(status['name'], 'correct builders.image')}, or give "
                 "builders.imagePullSecrets if the registry asks for credentials",
             )
 

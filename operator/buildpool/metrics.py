@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 from buildpool.api import ConditionStatus, PoolStatus
+from buildpool.cache import Usage
 from buildpool.naming import PoolKey
 
 POOL = ("namespace", "pool")
@@ -79,6 +80,29 @@ class Metrics:
             registry=own,
         )
 
+        self._cache_used = Gauge(
+            "buildpool_cache_used_bytes", "Disk space a managed cache takes.", POOL, registry=own
+        )
+        self._cache_capacity = Gauge(
+            "buildpool_cache_capacity_bytes", "Room a managed cache has.", POOL, registry=own
+        )
+        self._cache_refs = Gauge(
+            "buildpool_cache_refs", "Caches in a managed cache registry.", POOL, registry=own
+        )
+        self._cache_reclaimed = Counter(
+            "buildpool_cache_reclaimed_bytes_total",
+            "Bytes that a managed cache has given back, since this process started.",
+            POOL,
+            registry=own,
+        )
+        self._cache_damaged = Counter(
+            "buildpool_cache_damaged_blobs_total",
+            "Blobs of a managed cache that were found damaged, since this process started.",
+            POOL,
+            registry=own,
+        )
+        self._usage: dict[PoolKey, Usage] = {}
+
     @contextmanager
     def request(self, method: str, kind: str) -> Iterator[Answer]:
         """Measures one request; the block sets the answer's code."""
@@ -111,6 +135,20 @@ class Metrics:
         if ends:
             self._expiry.labels(*pool).set(min(ends).timestamp())
 
+    def report_cache(self, pool: PoolKey, usage: Usage | None) -> None:
+        """Shows how a managed cache is; nothing new where its keeper was not asked."""
+        if usage is None:
+            return
+        self._cache_used.labels(*pool).set(usage.used)
+        self._cache_capacity.labels(*pool).set(usage.capacity)
+        self._cache_refs.labels(*pool).set(usage.refs)
+        before = self._usage.get(pool, usage)
+        self._usage[pool] = usage
+        # The keeper counts from its own start: after a restart it counts from zero.
+        reclaimed, damaged = usage.reclaimed - before.reclaimed, usage.damaged - before.damaged
+        self._cache_reclaimed.labels(*pool).inc(reclaimed if reclaimed >= 0 else usage.reclaimed)
+        self._cache_damaged.labels(*pool).inc(damaged if damaged >= 0 else usage.damaged)
+
     def described(self) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
         """Name, type, labels and meaning of each metric, for the documentation."""
         for value in vars(self).values():
@@ -122,5 +160,14 @@ class Metrics:
 
     def forget(self, pool: PoolKey) -> None:
         """Shows nothing more of a pool that is gone."""
-        for metric in (self._passes, self._wanted, self._ready, self._condition, self._expiry):
+        self._usage.pop(pool, None)
+        of_pools = (self._passes, self._wanted, self._ready, self._condition, self._expiry)
+        of_caches = (
+            self._cache_used,
+            self._cache_capacity,
+            self._cache_refs,
+            self._cache_reclaimed,
+            self._cache_damaged,
+        )
+        for metric in (*of_pools, *of_caches):
             metric.remove_by_labels({"namespace": pool.namespace, "pool": pool.name})

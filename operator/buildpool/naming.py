@@ -32,10 +32,25 @@ ANNOTATION_POOL_UID: Final = f"{GROUP}/pool-uid"
 
 COMPONENT_AUTHORITY: Final = "authority"
 COMPONENT_BUILDER: Final = "builder"
+COMPONENT_CACHE: Final = "cache"
 COMPONENT_CLIENT: Final = "client"
 COMPONENT_ENDPOINT: Final = "endpoint"
 PORT: Final = 1234
 """The TCP port of buildkitd by convention of BuildKit's own examples."""
+
+COMPONENTS: Final = (
+    COMPONENT_AUTHORITY,
+    COMPONENT_BUILDER,
+    COMPONENT_CACHE,
+    COMPONENT_CLIENT,
+    COMPONENT_ENDPOINT,
+)
+CACHE_PORT: Final = 5000
+"""The TCP port of the managed cache registry, by convention of registries."""
+KEEPER_PORT: Final = 5001
+"""The TCP port of its keeper, in the same pod."""
+GUARD_PORT: Final = 1235
+"""The TCP port of the guard of the cache, in each builder's pod: build steps share its ports."""
 
 MAX_POOL_NAME: Final = 40
 """Leaves room for ``-builder-NNN`` and the suffix of a pod within a label's 63 characters."""
@@ -65,6 +80,11 @@ def pool_labels(pool: PoolKey) -> dict[str, str]:
 def builder_selector(pool: PoolKey) -> dict[str, str]:
     """Labels that select all builder pods of a pool within its namespace."""
     return {"app.kubernetes.io/component": COMPONENT_BUILDER, LABEL_POOL: pool.name}
+
+
+def cache_selector(pool: PoolKey) -> dict[str, str]:
+    """Labels that select the pod of a pool's managed cache registry within its namespace."""
+    return {"app.kubernetes.io/component": COMPONENT_CACHE, LABEL_POOL: pool.name}
 
 
 def format_selector(labels: dict[str, str]) -> str:
@@ -102,6 +122,21 @@ def client_certificate(pool: PoolKey, client: str) -> str:
     return f"{pool.name}-client-{client}"
 
 
+def cache(pool: PoolKey) -> str:
+    """The managed cache registry: its Deployment, Service, volume, configuration, certificate."""
+    return f"{pool.name}-cache"
+
+
+def cache_client(pool: PoolKey) -> str:
+    """The Secret with the certificate by which the cache registry knows the pool's builders."""
+    return f"{pool.name}-cache-client"
+
+
+def cache_recipes(pool: PoolKey) -> str:
+    """The ConfigMap that tells clients how to use the shared cache."""
+    return f"{pool.name}-cache-recipes"
+
+
 def authority(pool: PoolKey) -> str:
     """The Secret, in the operator's own namespace, with the pool's authority.
 
@@ -115,16 +150,25 @@ def client_identity(pool: PoolKey, client: str) -> str:
     return f"buildpool://{pool.namespace}/{pool.name}/client/{client}"
 
 
-def server_names(pool: PoolKey) -> tuple[str, ...]:
-    """DNS names under which clients reach a pool: its Service, and localhost for port-forward."""
-    name = service(pool)
+def builder_identity(pool: PoolKey) -> str:
+    """The URI SAN by which the cache registry knows a pool's builders."""
+    return f"buildpool://{pool.namespace}/{pool.name}/builder"
+
+
+def server_names(service_name: str, namespace: str) -> tuple[str, ...]:
+    """DNS names under which a Service is reached, and localhost for port-forward."""
     return (
-        name,
-        f"{name}.{pool.namespace}",
-        f"{name}.{pool.namespace}.svc",
-        f"{name}.{pool.namespace}.svc.cluster.local",
+        service_name,
+        f"{service_name}.{namespace}",
+        f"{service_name}.{namespace}.svc",
+        f"{service_name}.{namespace}.svc.cluster.local",
         "localhost",
     )
+
+
+def cache_host(pool: PoolKey, port: int = CACHE_PORT) -> str:
+    """The managed cache registry as image references begin; or another port of its pod."""
+    return f"{cache(pool)}.{pool.namespace}.svc:{port}"
 
 
 def endpoint(pool: PoolKey) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from buildpool.cache import CacheReport
 from buildpool.pki import Bundle, KeyPair
 from buildpool.resources import Object, Ref
 
@@ -21,6 +22,12 @@ class Observation:
     wants."""
     pods: tuple[Object, ...] = ()
     """The pods of the pool's builders."""
+    cache_pods: tuple[Object, ...] = ()
+    """The pods of its managed cache registry: one, or for a while its predecessor beside it."""
+    cache: CacheReport | None = None
+    """What the registry of its shared cache answered last; None where it was not asked yet."""
+    referred: Mapping[Ref, Object] = field(default_factory=dict)
+    """The user's Secrets and ConfigMaps that the spec refers to."""
     absent: frozenset[Ref] = frozenset()
     """Secrets and ConfigMaps that the spec refers to and that do not exist."""
     overruled: Mapping[Ref, str] = field(default_factory=dict)

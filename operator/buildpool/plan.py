@@ -11,7 +11,7 @@ business, and how the result is told to the user is ``verdict``'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -20,12 +20,10 @@ from buildpool import naming
 from buildpool.api import EventReason, Pool
 from buildpool.observation import Observation
 from buildpool.pki import (
-    Bundle,
     CertificateReason,
     CertificateRequest,
     Finding,
     KeyPair,
-    Use,
     read,
     renew_at,
     why_new_authority,
@@ -34,22 +32,24 @@ from buildpool.pki import (
 from buildpool.resources import (
     Object,
     Ref,
-    authority_secret,
-    builder_config,
-    builder_deployment,
-    builder_volume,
-    bundle_of,
-    certificate_secret,
+    component_of,
     first_difference,
+    has_guard,
+    is_builder,
     is_owned,
     is_terminating,
-    pair_of,
-    pool_service,
     ref_of,
 )
 from buildpool.resources.objects import was_applied_as
+from buildpool.wanted import (
+    authority_at,
+    authority_ref,
+    bundle_at,
+    certificate_requests,
+    desired,
+    wanted_refs,
+)
 
-AUTHORITY_LIFETIME: Final = timedelta(days=3650)
 RESYNC: Final = timedelta(minutes=10)
 """The longest a pool is left alone: what every watch has missed is found then."""
 
@@ -105,10 +105,11 @@ class Plan:
     recheck: timedelta = RESYNC
 
 
-def plan(pool: Pool, observation: Observation, *, home: str, now: datetime) -> Plan:
+def plan(pool: Pool, observation: Observation, *, home: str, image: str, now: datetime) -> Plan:
     """What to do about a pool.
 
-    ``home`` is the operator's own namespace, where the pool's authority lies.
+    ``home`` is the operator's own namespace, where the pool's authority lies; ``image`` its own
+    image, of which some of the pool's containers are.
     """
     live = observation.live
     conflicts = tuple(
@@ -119,71 +120,12 @@ def plan(pool: Pool, observation: Observation, *, home: str, now: datetime) -> P
     issue = tuple(_issuances(pool, observation, home=home, now=now))
     if issue:
         return Plan(issue=issue)
-    desired = tuple(_desired(pool, observation, home=home))
+    wanted = desired(pool, observation, home=home, image=image)
     return Plan(
-        apply=_one_builder_at_a_time(tuple(_changes(desired, observation)), live),
-        delete=tuple(_leftovers(pool, live, home=home)),
+        apply=_one_builder_at_a_time(tuple(_changes(wanted, observation)), live),
+        delete=tuple(_leftovers(pool, observation, home=home)),
         recheck=_recheck(pool, observation, now=now),
     )
-
-
-def wanted_refs(pool: Pool, *, home: str) -> tuple[Ref, ...]:
-    """The names of all objects the pool shall consist of."""
-    key = pool.key
-    builders = range(pool.spec.builder_count)
-    volumes = builders if pool.spec.builders.storage.volume_claim is not None else ()
-    return (
-        authority_ref(pool, home=home),
-        *certificate_requests(pool),
-        Ref("ConfigMap", key.namespace, naming.builder_config(key)),
-        Ref("Service", key.namespace, naming.service(key)),
-        *(
-            Ref("PersistentVolumeClaim", key.namespace, naming.builder_volume(key, index))
-            for index in volumes
-        ),
-        *(Ref("Deployment", key.namespace, naming.builder(key, index)) for index in builders),
-    )
-
-
-def authority_ref(pool: Pool, *, home: str) -> Ref:
-    """The Secret with the pool's authority."""
-    return Ref("Secret", home, naming.authority(pool.key))
-
-
-def certificate_requests(pool: Pool) -> Mapping[Ref, CertificateRequest]:
-    """The certificates a pool consists of, by their Secrets."""
-    key, lifetime = pool.key, pool.spec.access.certificate_duration
-    requests = {
-        Ref("Secret", key.namespace, naming.builder_certificate(key)): CertificateRequest(
-            use=Use.SERVER,
-            common_name=f"{key} builder",
-            dns_names=naming.server_names(key),
-            ip_addresses=("127.0.0.1", "::1"),
-            lifetime=lifetime,
-        )
-    }
-    for client in pool.spec.access.clients:
-        secret = naming.client_certificate(key, client.name)
-        requests[Ref("Secret", key.namespace, secret)] = CertificateRequest(
-            use=Use.CLIENT,
-            common_name=f"{key} {client.name}",
-            uris=(naming.client_identity(key, client.name),),
-            lifetime=lifetime,
-        )
-    return requests
-
-
-def bundle_at(observation: Observation, ref: Ref) -> Bundle | None:
-    """The bundle in a Secret, or the one issued for it in this very pass."""
-    issued = observation.issued.get(ref)
-    return issued if isinstance(issued, Bundle) else bundle_of(observation.live.get(ref))
-
-
-def authority_at(pool: Pool, observation: Observation, *, home: str) -> KeyPair | None:
-    """The pool's authority, or the one issued for it in this very pass."""
-    ref = authority_ref(pool, home=home)
-    issued = observation.issued.get(ref)
-    return issued if isinstance(issued, KeyPair) else pair_of(observation.live.get(ref))
 
 
 def _issuances(
@@ -211,70 +153,36 @@ def _ends_too_soon(pool: Pool, authority: KeyPair | None, *, now: datetime) -> F
     return Finding(CertificateReason.RENEWAL_DUE, "it ends before a new certificate would")
 
 
-def _desired(pool: Pool, observation: Observation, *, home: str) -> Iterator[Object]:
-    """Every object the pool consists of, in the order in which they need each other."""
-    authority = authority_at(pool, observation, home=home)
-    assert authority is not None  # noqa: S101 - _issuances asked for it before
-    clients = {client.name for client in pool.spec.access.clients}
-    # A client that is no longer wanted stays noted until its Secret is gone, too.
-    leaving = {
-        name
-        for name in noted_clients(pool, observation.live, home=home)
-        if client_ref(pool, name) in observation.live
-    }
-    yield authority_secret(pool, authority, namespace=home, clients=sorted(clients | leaving))
-    builder_secret = naming.builder_certificate(pool.key)
-    served = ""
-    for ref in certificate_requests(pool):
-        bundle = bundle_at(observation, ref)
-        assert bundle is not None  # noqa: S101 - _issuances asked for it before
-        component = naming.COMPONENT_CLIENT
-        if ref.name == builder_secret:
-            component, served = naming.COMPONENT_BUILDER, read(bundle.pair).fingerprint
-        yield certificate_secret(pool, ref.name, bundle, component=component)
-    yield builder_config(pool)
-    yield pool_service(pool)
-    for index in range(pool.spec.builder_count):
-        volume = builder_volume(pool, index)
-        if volume is not None:
-            yield volume
-        yield builder_deployment(pool, index, certificate_fingerprint=served)
-
-
-def client_ref(pool: Pool, name: str) -> Ref:
-    """The Secret of one client."""
-    return Ref("Secret", pool.key.namespace, naming.client_certificate(pool.key, name))
-
-
-def noted_clients(pool: Pool, live: Mapping[Ref, Object], *, home: str) -> tuple[str, ...]:
-    """The clients that may have a Secret, as noted beside the authority."""
-    secret = live.get(authority_ref(pool, home=home))
-    annotations = ((secret or {}).get("metadata") or {}).get("annotations") or {}
-    return tuple(filter(None, annotations.get(naming.ANNOTATION_CLIENTS, "").split(",")))
-
-
-def _changes(desired: Sequence[Object], observation: Observation) -> Iterator[Apply]:
-    for obj in desired:
+def _changes(wanted: Iterable[Object], observation: Observation) -> Iterator[Apply]:
+    for obj in wanted:
         ref = ref_of(obj)
         there = observation.live.get(ref)
         if there is None:
-            reason = _CREATED.get(ref.kind)
+            reason = _CREATED.get(_what(obj))
             yield Apply(obj, reason, f"created {ref}")
         elif is_terminating(there):
             continue  # it comes back when it is gone, and its going wakes us
         elif ref in observation.issued:
             yield Apply(obj, EventReason.RENEWED_CERTIFICATE, f"renewed the certificate in {ref}")
         elif not was_applied_as(there, obj):
-            reason = EventReason.REPLACED_BUILDER if ref.kind == "Deployment" else None
+            reason = EventReason.REPLACED_BUILDER if is_builder(obj) else None
             yield Apply(obj, reason, f"updated {ref}")
         elif (path := first_difference(there, obj)) not in (None, observation.overruled.get(ref)):
             message = f"{ref} had been changed at {path} by somebody else and was put right"
             yield Apply(obj, EventReason.REPAIRED_DRIFT, message)
 
 
+def _what(obj: Object) -> tuple[str, str]:
+    """Kind and component."""
+    return obj["kind"], component_of(obj)
+
+
 _CREATED: Final = {
-    "Deployment": EventReason.CREATED_BUILDER,
-    "Secret": EventReason.ISSUED_CERTIFICATE,
+    ("Deployment", naming.COMPONENT_BUILDER): EventReason.CREATED_BUILDER,
+    ("Deployment", naming.COMPONENT_CACHE): EventReason.CREATED_CACHE,
+    **dict.fromkeys(
+        (("Secret", component) for component in naming.COMPONENTS), EventReason.ISSUED_CERTIFICATE
+    ),
 }
 
 
@@ -287,12 +195,10 @@ def _one_builder_at_a_time(
     builders and changes that make no new pod wait for nobody. Nobody waits for a builder that no
     roll has brought down: it may lack a node for ever, and the others need new certificates.
     """
-    rolling = [c for c in changes if c.ref.kind == "Deployment" and _makes_new_pod(c, live)]
+    rolling = [c for c in changes if is_builder(c.object) and _makes_new_pod(c, live)]
     if not rolling:
         return changes
-    unsettled = {
-        ref: obj for ref, obj in live.items() if ref.kind == "Deployment" and not is_settled(obj)
-    }
+    unsettled = {ref: obj for ref, obj in live.items() if is_builder(obj) and not is_settled(obj)}
     is_rolling = any(_may_be_rolling(deployment) for deployment in unsettled.values())
     turn = [c for c in rolling if c.ref in unsettled] or ([] if is_rolling else rolling[:1])
     return tuple(c for c in changes if c not in rolling or c in turn)
@@ -324,20 +230,31 @@ def is_settled(deployment: Object) -> bool:
     )
 
 
-def _leftovers(pool: Pool, live: Mapping[Ref, Object], *, home: str) -> Iterator[Delete]:
+def _leftovers(pool: Pool, observation: Observation, *, home: str) -> Iterator[Delete]:
     wanted = frozenset(wanted_refs(pool, home=home))
-    for ref, obj in sorted(live.items(), key=lambda item: item[0]):
-        if ref in wanted or is_terminating(obj) or not is_owned(obj, pool):
+    left = [
+        (ref, obj)
+        for ref, obj in sorted(observation.live.items(), key=lambda item: item[0])
+        if ref not in wanted and is_owned(obj, pool)
+    ]
+    # A build that runs may come back for what it has imported.
+    is_read = any(has_guard(pod) for pod in observation.pods)
+    # By the Deployment, the cache's Secrets are found again, which may not be listed: it goes last.
+    has_more = any(_what(obj) in _FOUND_BY_CACHE for _, obj in left)
+    for ref, obj in left:
+        is_cache = component_of(obj) == naming.COMPONENT_CACHE
+        waits = is_cache and (is_read or (has_more and ref.kind == "Deployment"))
+        if waits or is_terminating(obj):
             continue
-        reason = _REMOVED.get(ref.kind)
-        yield Delete(
-            ref, obj["metadata"]["uid"], reason, f"removed {ref}, which the pool needs no more"
-        )
+        message = f"removed {ref}, which the pool needs no more"
+        yield Delete(ref, obj["metadata"]["uid"], _REMOVED.get(_what(obj)), message)
 
 
+_FOUND_BY_CACHE: Final = (("Secret", naming.COMPONENT_CACHE),)
 _REMOVED: Final = {
-    "Deployment": EventReason.REMOVED_BUILDER,
-    "Secret": EventReason.REMOVED_CLIENT,
+    ("Deployment", naming.COMPONENT_BUILDER): EventReason.REMOVED_BUILDER,
+    ("Deployment", naming.COMPONENT_CACHE): EventReason.REMOVED_CACHE,
+    ("Secret", naming.COMPONENT_CLIENT): EventReason.REMOVED_CLIENT,
 }
 
 

@@ -4,8 +4,8 @@ Pure, like ``plan``, and asked again and again until nothing is left. Works what
 a pool with a broken one must be deletable, too.
 
     1  the Service and the builders' Deployments; their pods drain by themselves (``preStop``)
-    2  until the last pod is gone: nothing; a build may need its certificate and its volume
-    3  Secrets, ConfigMap, volumes, and the authority in the operator's namespace
+    2  until the last pod is gone: nothing; a build may need its certificate, volume and cache
+    3  the cache registry, Secrets, ConfigMaps, volumes, and the authority in our own namespace
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from buildpool import naming
 from buildpool.api import EventReason, Pool
 from buildpool.observation import Observation
-from buildpool.plan import Delete, authority_ref
-from buildpool.resources import is_owned, is_terminating
+from buildpool.plan import Delete
+from buildpool.resources import component_of, is_builder, is_owned, is_terminating
+from buildpool.wanted import authority_ref
 
-FIRST: Final = frozenset({"Service", "Deployment"})
+KINDS: Final = frozenset({"Service", "Deployment"})
+FIRST: Final = frozenset({naming.COMPONENT_BUILDER, naming.COMPONENT_ENDPOINT})
 PATIENCE: Final = timedelta(seconds=5)
 """How soon to look again; the end of a pod wakes us anyway."""
 
@@ -46,7 +49,7 @@ def plan_removal(pool: Pool, observation: Observation, *, home: str) -> Removal:
         if is_owned(obj, pool) and not is_terminating(obj)
     ]
     draining = tuple(sorted(pod["metadata"]["name"] for pod in observation.pods))
-    serving = [item for item in left if item[0].kind in FIRST]
+    serving = [item for item in left if component_of(item[1]) in FIRST and item[0].kind in KINDS]
     # The authority goes last: beside it stands which clients' Secrets to look for.
     authority = authority_ref(pool, home=home)
     others = [item for item in left if item[0] != authority] or left
@@ -56,7 +59,7 @@ def plan_removal(pool: Pool, observation: Observation, *, home: str) -> Removal:
             Delete(
                 ref,
                 obj["metadata"]["uid"],
-                EventReason.REMOVED_BUILDER if ref.kind == "Deployment" else None,
+                EventReason.REMOVED_BUILDER if is_builder(obj) else None,
                 f"removed {ref}, since its pool is deleted",
             )
             for ref, obj in now

@@ -6,6 +6,12 @@ Plain values. The command line reads them from flags and environment; nothing el
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+from buildpool import __version__
+
+DEFAULT_IMAGE: Final = f"buildpool:{__version__}"
+"""What the project's own Dockerfile is built as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +22,9 @@ class Settings:
     """The operator's own namespace: pools' authorities and the Lease lie here."""
     identity: str
     """Who this process is in the Lease and in Events; the pod's name."""
+    image: str = DEFAULT_IMAGE
+    """This program's own image: the guard beside each builder and the keeper beside each managed
+    cache run it, so that a pool's nodes must be able to pull it."""
     watch_namespaces: tuple[str, ...] = ()
     """Namespaces whose pools are tended; empty: all."""
     health_port: int = 8081

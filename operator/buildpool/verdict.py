@@ -24,25 +24,28 @@ from buildpool.api import (
     Reason,
     set_condition,
 )
+from buildpool.cachestate import MAX_MESSAGE, cache_condition, cache_status
 from buildpool.diagnosis import Finding, diagnose, is_ready
 from buildpool.errors import CertificateError, InvalidSpecError
 from buildpool.observation import Observation
 from buildpool.outcome import Event, EventType, Failure, Outcome
 from buildpool.pki import Bundle, KeyPair, read
-from buildpool.plan import (
-    Plan,
-    authority_at,
-    bundle_at,
-    certificate_requests,
-    client_ref,
-    is_settled,
-)
-from buildpool.resources import Object, Ref, is_owned
+from buildpool.plan import Plan, is_settled
+from buildpool.resources import Object, Ref, is_builder, is_owned
 from buildpool.resources.deployment import revision_of
+from buildpool.wanted import authority_at, bundle_at, certificate_requests, client_ref
 
-PATIENT: Final = frozenset({Reason.BUILDERS_STARTING, Reason.SCALED_TO_ZERO, Reason.TERMINATING})
+PATIENT: Final = frozenset(
+    {
+        Reason.BUILDERS_STARTING,
+        Reason.CACHE_RESTING,
+        Reason.CACHE_STARTING,
+        Reason.CACHE_UNKNOWN,
+        Reason.SCALED_TO_ZERO,
+        Reason.TERMINATING,
+    }
+)
 """Reasons for not being ready that nobody needs to do anything about."""
-MAX_MESSAGE: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,9 @@ def conclude(
     builders = tuple(_builders(pool, observation))
     ready = sum(builder.ready for builder in builders)
     wanted = pool.spec.builder_count
+    cache = cache_condition(pool, observation, outcome)
     conditions = (
+        *([cache] if cache else []),
         _condition(pool, ConditionType.ACCEPTED, True, Reason.ACCEPTED, "The spec is valid."),
         _certificates(pool, plan, outcome, valid=valid),
         _progressing(pool, observation, plan, outcome, builders),
@@ -75,7 +80,7 @@ def conclude(
         observed_generation=pool.generation,
         conditions=_merged(pool.status, conditions, now),
         ready=f"{ready}/{wanted}",
-        replicas=sum(1 for ref in observation.live if ref.kind == "Deployment"),
+        replicas=sum(is_builder(obj) for obj in observation.live.values()),
         ready_replicas=ready,
         selector=naming.format_selector(naming.builder_selector(pool.key)),
         endpoint=naming.endpoint(pool.key),
@@ -83,6 +88,7 @@ def conclude(
         builders=builders,
         clients=tuple(_clients(pool, ends)),
         authority=AuthorityStatus(not_after=authority_ends) if authority_ends else None,
+        cache=cache_status(pool, observation),
     )
     return Verdict(status, (*outcome.done, *_transitions(pool.status, status)))
 
@@ -197,7 +203,7 @@ def _progressing(
         return _condition(pool, kind, False, Reason.NAME_CONFLICT, _conflict(plan.conflicts))
     if outcome.failures:
         return _condition(pool, kind, False, Reason.OBJECT_REFUSED, _refusals(outcome.failures))
-    live = {ref.name: obj for ref, obj in observation.live.items() if ref.kind == "Deployment"}
+    live = {ref.name: obj for ref, obj in observation.live.items() if is_builder(obj)}
     surplus = sorted(set(live) - {builder.name for builder in builders})
     stuck = [b for b in builders if b.reason not in (None, *PATIENT)]
     if stuck:
@@ -281,10 +287,15 @@ def _condition(
 
 
 def _merged(old: PoolStatus, new: Sequence[Condition], now: datetime) -> tuple[Condition, ...]:
-    conditions = old.conditions
+    said = {condition.type for condition in new}
+    conditions = tuple(c for c in old.conditions if c.type != _OPTIONAL or c.type in said)
     for condition in new:
         conditions = set_condition(conditions, condition, now)
     return conditions
+
+
+_OPTIONAL: Final = ConditionType.CACHE_READY
+"""Not every pool has it."""
 
 
 def _transitions(old: PoolStatus, new: PoolStatus) -> Iterator[Event]:
@@ -305,7 +316,22 @@ def _transitions(old: PoolStatus, new: PoolStatus) -> Iterator[Event]:
         yield Event(EventType.NORMAL if calm else EventType.WARNING, reason, after.message)
 
 
-_SILENT: Final = frozenset({Reason.SETTLED, Reason.SCALING, Reason.ROLLING_OUT})
+_SILENT: Final = frozenset(
+    {
+        Reason.CACHE_STARTING,
+        Reason.CACHE_UNKNOWN,
+        Reason.ROLLING_OUT,
+        Reason.SCALING,
+        Reason.SETTLED,
+    }
+)
 """The Events of what was done say it already."""
-_EXPECTED: Final = frozenset({Reason.ACCEPTED, Reason.ISSUED, Reason.BUILDERS_STARTING})
+_EXPECTED: Final = frozenset(
+    {
+        Reason.ACCEPTED,
+        Reason.BUILDERS_STARTING,
+        Reason.CACHE_RESTING,
+        Reason.ISSUED,
+    }
+)
 """Not worth an Event on a new pool."""

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from buildpool.api import ClientStatus, Condition, ConditionStatus, PoolStatus
+from buildpool.cache import Usage
 from buildpool.errors import UnavailableError
 from buildpool.metrics import Metrics
 from buildpool.naming import PoolKey
@@ -49,10 +50,25 @@ def test_the_first_certificate_to_end_is_shown() -> None:
     assert found == (NOW + timedelta(days=7)).timestamp()
 
 
+def test_what_a_cache_gives_back_is_counted_over_restarts_of_its_keeper() -> None:
+    metrics = Metrics()
+    for reclaimed in (100, 150, 30, 30):
+        metrics.report_cache(CI, Usage(used=7, capacity=9, refs=2, reclaimed=reclaimed, damaged=1))
+    value = metrics.registry.get_sample_value
+    assert value("buildpool_cache_used_bytes", of(CI)) == 7
+    assert value("buildpool_cache_capacity_bytes", of(CI)) == 9
+    assert value("buildpool_cache_refs", of(CI)) == 2
+    assert value("buildpool_cache_reclaimed_bytes_total", of(CI)) == 50 + 30
+    assert value("buildpool_cache_damaged_blobs_total", of(CI)) == 0
+    metrics.report_cache(CI, None)
+    assert value("buildpool_cache_used_bytes", of(CI)) == 7
+
+
 def test_nothing_more_is_shown_of_a_pool_that_is_gone_and_the_others_stay() -> None:
     metrics = Metrics()
     for pool in (CI, OTHER):
         metrics.report(pool, a_status(), wanted=3)
+        metrics.report_cache(pool, Usage())
         with metrics.measured_pass(pool):
             pass
     metrics.forget(CI)

@@ -9,7 +9,7 @@ from buildpool import naming
 from buildpool.api.spec import MAX_CLIENT_NAME
 from buildpool.naming import PoolKey
 from buildpool.resources import builder_deployment, pool_service
-from samples import FINGERPRINT, a_pool
+from samples import FINGERPRINT, OWN_IMAGE, a_pool
 
 LONGEST = PoolKey("n" * 63, "p" * naming.MAX_POOL_NAME)
 CI = PoolKey("builds", "ci")
@@ -74,7 +74,9 @@ def test_two_pools_never_share_an_authority() -> None:
 def test_the_selector_of_builders_selects_their_pods_and_nothing_else_of_the_pool() -> None:
     pool = a_pool()
     wanted = naming.builder_selector(pool.key).items()
-    pod = builder_deployment(pool, 0, certificate_fingerprint=FINGERPRINT)["spec"]["template"]
+    pod = builder_deployment(pool, 0, image=OWN_IMAGE, certificate_fingerprint=FINGERPRINT)["spec"][
+        "template"
+    ]
     assert wanted <= pod["metadata"]["labels"].items()
     assert not wanted <= pool_service(pool)["metadata"]["labels"].items()
     assert not wanted <= naming.pool_labels(pool.key).items()
@@ -85,7 +87,7 @@ def test_a_selector_is_spelled_as_kubectl_takes_it_and_always_alike() -> None:
 
 
 def test_a_server_is_known_by_every_name_that_leads_to_it() -> None:
-    assert naming.server_names(CI) == (
+    assert naming.server_names("ci", "builds") == (
         "ci",
         "ci.builds",
         "ci.builds.svc",

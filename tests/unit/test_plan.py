@@ -11,14 +11,16 @@ from buildpool import naming
 from buildpool.api import EventReason, Pool
 from buildpool.observation import Observation
 from buildpool.pki import CertificateReason, issue_authority, read, renew_at
-from buildpool.plan import RESYNC, Plan, bundle_at, certificate_requests, plan, wanted_refs
+from buildpool.plan import RESYNC, Plan, plan
 from buildpool.resources import JSON, Object, Ref, bundle_of, pair_of
+from buildpool.wanted import bundle_at, certificate_requests, wanted_refs
 from memory_cluster import MemoryCluster, settled
 from samples import (
     DAY,
     HOME,
     NOW,
     OTHER_UID,
+    OWN_IMAGE,
     a_pool,
     an_observation,
     clients,
@@ -36,7 +38,7 @@ def image(tag: str, **builders: object) -> dict[str, object]:
 
 
 def asked(pool: Pool, observation: Observation, now: datetime = NOW) -> Plan:
-    return plan(pool, observation, home=HOME, now=now)
+    return plan(pool, observation, home=HOME, image=OWN_IMAGE, now=now)
 
 
 def applied(todo: Plan) -> list[str]:

@@ -20,8 +20,9 @@ from buildpool.api import parse_pool
 from buildpool.cli import docs as docs_module
 from buildpool.cli import render as render_module
 from buildpool.cli import run as run_module
+from buildpool.cli import sidecars
 from buildpool.errors import BuildpoolError
-from buildpool.settings import Settings
+from buildpool.settings import DEFAULT_IMAGE, Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -65,6 +66,13 @@ def run(
     identity: Annotated[
         str, typer.Option(help="Name in the Lease; the pod's name.", envvar="POD_NAME")
     ] = socket.gethostname(),
+    image: Annotated[
+        str,
+        typer.Option(
+            help="This program's own image, for what runs of it in pools' pods.",
+            envvar="BUILDPOOL_IMAGE",
+        ),
+    ] = DEFAULT_IMAGE,
     metrics_port: Annotated[
         int, typer.Option(help="Port of /metrics; 0 turns it off.", envvar="BUILDPOOL_METRICS_PORT")
     ] = 8080,
@@ -86,6 +94,7 @@ def run(
     settings = Settings(
         namespace=namespace,
         identity=identity,
+        image=image,
         watch_namespaces=tuple(watch_namespace or ()),
         metrics_port=metrics_port,
         health_port=health_port,
@@ -102,12 +111,16 @@ def render(
     operator_namespace: Annotated[
         str, typer.Option(help="Where the operator would run.")
     ] = "buildpool-system",
+    image: Annotated[
+        str, typer.Option(help="The operator's image there.", envvar="BUILDPOOL_IMAGE")
+    ] = DEFAULT_IMAGE,
 ) -> None:
     """Print the objects a pool would consist of, with new certificates. Needs no cluster."""
     text = sys.stdin.read() if str(file) == "-" else file.read_text()
     documents = [d for d in yaml.safe_load_all(text) if d and d.get("kind") == naming.KIND]
     for document in documents:
-        typer.echo(render_module.render(parse_pool(document), home=operator_namespace), nl=False)
+        objects = render_module.render(parse_pool(document), home=operator_namespace, image=image)
+        typer.echo(objects, nl=False)
     if not documents:
         raise BuildpoolError(f"{file} holds no {naming.KIND}")
 
@@ -124,6 +137,10 @@ def docs(
 ) -> None:
     """Print a generated page of the reference."""
     typer.echo(docs_module.render(page), nl=False)
+
+
+app.command()(sidecars.cache_keeper)
+app.command()(sidecars.cache_guard)
 
 
 @app.command()

@@ -10,18 +10,19 @@ from buildpool.api import Pool
 from buildpool.controller.act import issue_all
 from buildpool.controller.reconcile import utc_now
 from buildpool.observation import Observation
-from buildpool.plan import authority_at, plan
+from buildpool.plan import plan
+from buildpool.wanted import authority_at
 
 
-def render(pool: Pool, *, home: str) -> str:
+def render(pool: Pool, *, home: str, image: str) -> str:
     """The objects of a pool that is applied to an empty cluster now."""
     now, observation = utc_now(), Observation()
-    todo = plan(pool, observation, home=home, now=now)
+    todo = plan(pool, observation, home=home, image=image, now=now)
     while todo.issue:
         authority = authority_at(pool, observation, home=home)
         issued = asyncio.run(issue_all(todo.issue, authority, now=now))
         observation = observation.with_issued(issued)
-        todo = plan(pool, observation, home=home, now=now)
+        todo = plan(pool, observation, home=home, image=image, now=now)
     return "".join(
         "---\n" + yaml.safe_dump(change.object, sort_keys=False) for change in todo.apply
     )

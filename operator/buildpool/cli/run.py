@@ -34,6 +34,7 @@ async def operate(settings: Settings, *, stop: asyncio.Event, metrics: Metrics) 
             async with asyncio.TaskGroup() as group:
                 background = [
                     group.create_task(operator.sentinel.run()),
+                    group.create_task(operator.inspector.run()),
                     group.create_task(operator.sweeper.run()),
                 ]
                 await _kopf(settings, operator)

@@ -8,5 +8,6 @@ Knows no Kopf. Decides nothing: it observes, asks the core, and does as told.
     tending     passes over one pool, one after the other, for as long as it lives
     wakeups     who is to be looked at now
     sentinel    notices changed Secrets, which we may not watch
+    inspector   asks the registries of shared caches how they are
     sweep       removes authorities whose pool is gone
 """

@@ -12,12 +12,14 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TypeAlias
 
+from buildpool import naming
 from buildpool.errors import ConflictError, RefusedError
 from buildpool.kube.cluster import Cluster
 from buildpool.outcome import Event, EventType, Failure, Outcome, Overruled
 from buildpool.pki import Bundle, KeyPair, issue, issue_authority
-from buildpool.plan import AUTHORITY_LIFETIME, Apply, Delete, Issuance, Plan
-from buildpool.resources import Ref, first_difference
+from buildpool.plan import Apply, Delete, Issuance, Plan
+from buildpool.resources import Ref, component_of, first_difference, is_builder
+from buildpool.wanted import AUTHORITY_LIFETIME
 
 _Result: TypeAlias = Event | Failure | Overruled | None
 
@@ -33,7 +35,8 @@ async def act(cluster: Cluster, plan: Plan) -> Outcome:
     """Writes and removes what the plan says.
 
     In an order that a crash at any point does not hurt: first the authority, beside which stands
-    whose Secrets there will be; then what builders need; then builders; removals last.
+    whose Secrets there will be; then what builders need; then builders; then their shared cache;
+    removals last.
     """
     outcome = Outcome()
     for stage in _stages(plan.apply):
@@ -84,10 +87,18 @@ def _joined(outcome: Outcome, results: Iterable[_Result]) -> Outcome:
 
 def _stages(changes: Iterable[Apply]) -> tuple[tuple[Apply, ...], ...]:
     changes = tuple(changes)
-    first = changes[:1]
-    builders = tuple(change for change in changes[1:] if change.ref.kind == "Deployment")
-    others = tuple(change for change in changes[1:] if change.ref.kind != "Deployment")
-    return first, others, builders
+    first, rest = changes[:1], changes[1:]
+    cache = tuple(change for change in rest if _is_cache(change))
+    builders = tuple(change for change in rest if is_builder(change.object))
+    others = tuple(change for change in rest if change not in (*cache, *builders))
+    # The cache last: where it is refused, the pool builds without it.
+    return first, others, builders, cache
+
+
+def _is_cache(change: Apply) -> bool:
+    """Whether it is part of the cache that builders can do without; their certificate is not."""
+    obj = change.object
+    return component_of(obj) == naming.COMPONENT_CACHE and obj["kind"] != "Secret"
 
 
 def _issue_all(

@@ -13,40 +13,51 @@ from typing import Final
 
 from buildpool import naming
 from buildpool.api import Pool
+from buildpool.cachestate import cache_references
 from buildpool.kube.cluster import Cluster
 from buildpool.observation import Observation
-from buildpool.plan import client_ref, noted_clients, wanted_refs
-from buildpool.resources import Object, Ref, ref_of
+from buildpool.resources import Object, Ref, component_of, ref_of
+from buildpool.wanted import cache_secrets, client_ref, noted_clients, wanted_refs
 
-LISTED: Final = ("Deployment", "PersistentVolumeClaim")
+LISTED: Final = ("ConfigMap", "Deployment", "PersistentVolumeClaim", "Service")
+"""Kinds that are listed by label: so what the pool needs no more is found, too."""
 
 
 async def observe(cluster: Cluster, pool: Pool, *, home: str) -> Observation:
     """What is there of a pool, and what is not."""
     wanted = wanted_refs(pool, home=home)
     labels = {naming.LABEL_POOL: pool.key.name}
-    pods, deployments, claims, live = await asyncio.gather(
-        cluster.select("Pod", pool.key.namespace, naming.builder_selector(pool.key)),
-        cluster.select("Deployment", pool.key.namespace, labels),
-        cluster.select("PersistentVolumeClaim", pool.key.namespace, labels),
+    live, pods, listed = await asyncio.gather(
         _read(cluster, (ref for ref in wanted if ref.kind not in LISTED)),
+        cluster.select("Pod", pool.key.namespace, labels),
+        asyncio.gather(*(cluster.select(kind, pool.key.namespace, labels) for kind in LISTED)),
     )
-    live |= {ref_of(obj): obj for obj in (*deployments, *claims)}
+    live |= {ref_of(obj): obj for objects in listed for obj in objects}
     leaving = {client_ref(pool, name) for name in noted_clients(pool, live, home=home)}
+    if any(component_of(obj) == naming.COMPONENT_CACHE for obj in live.values()):
+        leaving |= set(cache_secrets(pool))
     # A wanted builder that is not listed is new, or its name belongs to somebody else.
     unlisted = {ref for ref in wanted if ref.kind in LISTED}
     references = frozenset(references_of(pool))
     live |= await _read(cluster, (leaving | unlisted | references) - live.keys())
-    # What the spec refers to is only asked for, unless it is the pool's own.
+    # What the spec refers to is not the pool's, unless it is.
     theirs = references - leaving - set(wanted)
     return Observation(
         live={ref: obj for ref, obj in live.items() if ref not in theirs},
-        pods=tuple(pods),
-        absent=references - live.keys(),
+        pods=tuple(pod for pod in pods if component_of(pod) == naming.COMPONENT_BUILDER),
+        cache_pods=tuple(pod for pod in pods if component_of(pod) == naming.COMPONENT_CACHE),
+        absent=frozenset(ref for ref in references_of_builders(pool) if ref not in live),
+        referred={ref: obj for ref, obj in live.items() if ref in references},
     )
 
 
 def references_of(pool: Pool) -> Iterator[Ref]:
+    """The Secrets and ConfigMaps of the user that the spec names."""
+    yield from references_of_builders(pool)
+    yield from cache_references(pool)
+
+
+def references_of_builders(pool: Pool) -> Iterator[Ref]:
     """The Secrets and ConfigMaps of the user that the builders cannot start without."""
     namespace, builders = pool.key.namespace, pool.spec.builders
     for secret in builders.image_pull_secrets:

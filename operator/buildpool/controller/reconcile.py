@@ -12,7 +12,10 @@ from datetime import UTC, datetime, timedelta
 
 from buildpool import naming
 from buildpool.api import Pool, PoolStatus, identify_pool, parse_pool
+from buildpool.cache import CacheTarget, Trouble
+from buildpool.cachestate import cache_references, cache_target
 from buildpool.controller.act import act, issue_all, remove
+from buildpool.controller.inspector import Inspector
 from buildpool.controller.observe import observe
 from buildpool.controller.sentinel import Sentinel
 from buildpool.errors import InvalidSpecError, NotFoundError
@@ -21,10 +24,11 @@ from buildpool.kube.events import Reporter
 from buildpool.metrics import Metrics
 from buildpool.naming import PoolKey
 from buildpool.observation import Observation
-from buildpool.plan import RESYNC, TROUBLED, Plan, authority_at, plan, wanted_refs
+from buildpool.plan import RESYNC, TROUBLED, Plan, plan
 from buildpool.removal import PATIENCE, plan_removal
 from buildpool.resources import Object, Ref
 from buildpool.verdict import Verdict, conclude, farewell, refuse
+from buildpool.wanted import authority_at, wanted_refs
 
 
 def utc_now() -> datetime:
@@ -40,8 +44,11 @@ class Reconciler:
     reporter: Reporter
     metrics: Metrics
     sentinel: Sentinel
+    inspector: Inspector
     home: str
     """The operator's own namespace."""
+    image: str
+    """The operator's own image."""
     clock: Callable[[], datetime] = utc_now
     overruled: dict[PoolKey, dict[Ref, str]] = field(default_factory=dict)
     """What the cluster changes as it stores it, by pool. Forgotten at a restart: then it is tried
@@ -67,7 +74,10 @@ class Reconciler:
     async def _tend(self, pool: Pool) -> timedelta:
         overruled = self.overruled.setdefault(pool.key, {})
         observation = await observe(self.cluster, pool, home=self.home)
-        observation = replace(observation, overruled=overruled)
+        target = cache_target(pool, observation)
+        self.inspector.watch(pool.key, target if isinstance(target, CacheTarget) else None)
+        report = self.inspector.report(pool.key)
+        observation = replace(observation, overruled=overruled, cache=report)
         now = self.clock()
         observation, todo = await self._planned(pool, observation, now)
         outcome = await act(self.cluster, todo)
@@ -76,19 +86,25 @@ class Reconciler:
         verdict = conclude(pool, observation, todo, outcome, home=self.home, now=now)
         await self._report(pool, verdict)
         self.metrics.report(pool.key, verdict.status, wanted=pool.spec.builder_count)
-        return min(todo.recheck, TROUBLED) if outcome.failures else todo.recheck
+        self.metrics.report_cache(pool.key, report.usage if report else None)
+        # No watch tells when the user has mended what an outcome or a cache depends on.
+        is_troubled = isinstance(target, Trouble) or (report is not None and report.trouble)
+        return min(todo.recheck, TROUBLED) if outcome.failures or is_troubled else todo.recheck
 
     async def _planned(
         self, pool: Pool, observation: Observation, now: datetime
     ) -> tuple[Observation, Plan]:
         """The plan, once everything it asks to be issued is: an authority first, then the rest."""
-        todo = plan(pool, observation, home=self.home, now=now)
+        todo = self._plan(pool, observation, now)
         while todo.issue:
             authority = authority_at(pool, observation, home=self.home)
             issued = await issue_all(todo.issue, authority, now=now)
             observation = observation.with_issued(issued)
-            todo = plan(pool, observation, home=self.home, now=now)
+            todo = self._plan(pool, observation, now)
         return observation, todo
+
+    def _plan(self, pool: Pool, observation: Observation, now: datetime) -> Plan:
+        return plan(pool, observation, home=self.home, image=self.image, now=now)
 
     async def _remove(self, pool: Pool, raw: Object) -> timedelta | None:
         observation = await observe(self.cluster, pool, home=self.home)
@@ -114,12 +130,16 @@ class Reconciler:
             return
 
     def _watch_secrets(self, pool: Pool, observation: Observation) -> None:
-        """Has the sentinel look at what no watch tells of: our Secrets, and absent references."""
+        """Has the sentinel look at what no watch tells of.
+
+        Our Secrets, what is absent, and what asking the cache's registry needs.
+        """
         versions: dict[Ref, str | None] = dict.fromkeys(observation.absent)
-        for ref in wanted_refs(pool, home=self.home):
-            if ref.kind == "Secret":
-                live = observation.live.get(ref)
-                versions[ref] = live["metadata"]["resourceVersion"] if live else None
+        known = {**observation.referred, **observation.live}
+        ours = (ref for ref in wanted_refs(pool, home=self.home) if ref.kind == "Secret")
+        for ref in (*ours, *cache_references(pool)):
+            found = known.get(ref)
+            versions[ref] = found["metadata"]["resourceVersion"] if found else None
         self.sentinel.watch(pool.key, versions)
 
     async def _report(self, pool: Pool, verdict: Verdict) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
 from time import monotonic
-from typing import Final
+from typing import Final, Protocol
 
 from buildpool.controller.reconcile import Reconciler
-from buildpool.controller.sentinel import Sentinel
 from buildpool.controller.wakeups import Wakeups
 from buildpool.errors import KubernetesError
 from buildpool.metrics import Metrics
@@ -32,6 +31,13 @@ def backoff(failures: int) -> float:
     return float(min(LAST_RETRY, FIRST_RETRY * 2 ** min(failures - 1, 16)))
 
 
+class Lookout(Protocol):
+    """Somebody who looks at what no watch tells of."""
+
+    def forget(self, pool: PoolKey) -> None:
+        """Looks no more for a pool that is gone."""
+
+
 class Tender:
     """Tends pools: each in a loop of its own, a bounded number of passes at a time."""
 
@@ -39,14 +45,14 @@ class Tender:
         self,
         reconciler: Reconciler,
         wakeups: Wakeups,
-        sentinel: Sentinel,
+        lookouts: Sequence[Lookout],
         metrics: Metrics,
         *,
         max_passes: int,
     ) -> None:
         self._reconciler = reconciler
         self._wakeups = wakeups
-        self._sentinel = sentinel
+        self._lookouts = lookouts
         self._metrics = metrics
         self._slots = asyncio.Semaphore(max_passes)
         self._running: dict[PoolKey, float] = {}
@@ -78,7 +84,8 @@ class Tender:
         finally:
             signal.cancel()
             if self._wakeups.close(pool, wakeup):
-                self._sentinel.forget(pool)
+                for lookout in self._lookouts:
+                    lookout.forget(pool)
                 self._metrics.forget(pool)
 
     async def _pass(self, pool: PoolKey) -> timedelta | None:

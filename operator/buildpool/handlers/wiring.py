@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from buildpool.controller.inspector import Inspector
 from buildpool.controller.reconcile import Reconciler
 from buildpool.controller.sentinel import Sentinel
 from buildpool.controller.sweep import Sweeper
@@ -10,6 +11,7 @@ from buildpool.controller.wakeups import Wakeups
 from buildpool.kube.cluster import Cluster
 from buildpool.kube.events import Reporter
 from buildpool.metrics import Metrics
+from buildpool.preflight import inspect
 from buildpool.settings import Settings
 
 
@@ -27,10 +29,22 @@ class Operator:
         self.sweeper = Sweeper(
             cluster, home=settings.namespace, namespaces=settings.watch_namespaces
         )
-        reporter = Reporter(cluster, settings.identity)
-        reconciler = Reconciler(cluster, reporter, metrics, self.sentinel, settings.namespace)
+        self.inspector = Inspector(inspect, self.wakeups)
+        reconciler = Reconciler(
+            cluster,
+            Reporter(cluster, settings.identity),
+            metrics,
+            self.sentinel,
+            self.inspector,
+            home=settings.namespace,
+            image=settings.image,
+        )
         self.tender = Tender(
-            reconciler, self.wakeups, self.sentinel, metrics, max_passes=settings.max_passes
+            reconciler,
+            self.wakeups,
+            (self.sentinel, self.inspector),
+            metrics,
+            max_passes=settings.max_passes,
         )
 
     def __copy__(self) -> Operator:

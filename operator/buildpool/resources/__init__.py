@@ -5,10 +5,28 @@ inside; nobody changes it afterwards. Pure: nothing here talks to a cluster, and
 decides *whether* an object is written (``plan`` does).
 """
 
+from buildpool.resources.cache import (
+    cache_config,
+    cache_deployment,
+    cache_service,
+    cache_volume,
+    managed_registry,
+)
 from buildpool.resources.config import builder_config, daemon_toml
 from buildpool.resources.deployment import builder_deployment
 from buildpool.resources.drift import first_difference
-from buildpool.resources.objects import JSON, Object, Ref, is_owned, is_terminating, ref_of
+from buildpool.resources.guard import has_guard
+from buildpool.resources.objects import (
+    JSON,
+    Object,
+    Ref,
+    component_of,
+    is_builder,
+    is_owned,
+    is_terminating,
+    ref_of,
+)
+from buildpool.resources.recipes import Recipes, cache_recipes, recipes_config
 from buildpool.resources.secret import authority_secret, bundle_of, certificate_secret, pair_of
 from buildpool.resources.service import pool_service
 from buildpool.resources.volume import builder_volume
@@ -16,18 +34,29 @@ from buildpool.resources.volume import builder_volume
 __all__ = [
     "JSON",
     "Object",
+    "Recipes",
     "Ref",
     "authority_secret",
     "builder_config",
     "builder_deployment",
     "builder_volume",
     "bundle_of",
+    "cache_config",
+    "cache_deployment",
+    "cache_recipes",
+    "cache_service",
+    "cache_volume",
     "certificate_secret",
+    "component_of",
     "daemon_toml",
     "first_difference",
+    "has_guard",
+    "is_builder",
     "is_owned",
     "is_terminating",
+    "managed_registry",
     "pair_of",
     "pool_service",
+    "recipes_config",
     "ref_of",
 ]

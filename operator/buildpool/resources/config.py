@@ -8,7 +8,7 @@ generated whole, the user's own additions were checked against the known keys
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import tomli_w
@@ -16,6 +16,7 @@ import tomli_w
 from buildpool import naming
 from buildpool.api import Pool, Registry, Security, daemon_config
 from buildpool.api.quantity import parse_bytes
+from buildpool.resources.guard import guarded_registries
 from buildpool.resources.objects import Object, pool_metadata, sealed
 
 FILE: Final = "buildkitd.toml"
@@ -94,16 +95,35 @@ def _managed(pool: Pool) -> dict[str, Any]:
             "maxEntries": builders.history.max_entries,
         },
     }
-    registries = {registry.host: _registry(registry) for registry in pool.spec.registries}
+    registries = _registries(pool.spec.registries) | guarded_registries(pool)
     if registries:
         config["registry"] = registries
+    allowed = pool.spec.frontends.allowed
+    if allowed is not None:
+        # To BuildKit, an empty list is no list.
+        gateway = {"allowedRepositories": list(allowed)} if allowed else {"enabled": False}
+        config["frontend"] = {"gateway.v0": gateway}
     return config
 
 
-def _registry(registry: Registry) -> dict[str, Any]:
+def _registries(registries: Sequence[Registry]) -> dict[str, Any]:
+    blocks = {registry.host: _block(registry) for registry in registries}
+    for registry in registries:
+        # BuildKit reaches a mirror as the mirror's own block says, never as the registry's does.
+        for mirror in registry.mirrors:
+            host, how = mirror.partition("/")[0], _how_to_reach(registry)
+            if how:
+                blocks.setdefault(host, how)
+    return blocks
+
+
+def _block(registry: Registry) -> dict[str, Any]:
+    mirrors = {"mirrors": list(registry.mirrors)} if registry.mirrors else {}
+    return mirrors | _how_to_reach(registry)
+
+
+def _how_to_reach(registry: Registry) -> dict[str, Any]:
     block: dict[str, Any] = {}
-    if registry.mirrors:
-        block["mirrors"] = list(registry.mirrors)
     if registry.http:
         block["http"] = True
     if registry.ca_bundle is not None:

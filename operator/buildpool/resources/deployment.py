@@ -6,12 +6,15 @@ can keep its volume, and replacing a lost pod is left to Kubernetes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import deepcopy
 from datetime import timedelta
 from typing import Final
 
 from buildpool import naming
 from buildpool.api import CaBundle, Pool, Registry, Security
-from buildpool.resources import config
+from buildpool.resources import config, guard
+from buildpool.resources.cache import managed_registry
 from buildpool.resources.objects import Object, fingerprint, pool_metadata, sealed
 
 CONTAINER: Final = "buildkitd"
@@ -34,21 +37,24 @@ DRAIN: Final = (
 )
 
 
-def builder_deployment(pool: Pool, index: int, *, certificate_fingerprint: str) -> Object:
+def builder_deployment(
+    pool: Pool, index: int, *, image: str, certificate_fingerprint: str
+) -> Object:
     """The Deployment of one builder.
 
-    ``certificate_fingerprint`` stands for the builders' certificate: the daemon reads it once, so
-    that a new one has to make a new pod.
+    ``image`` is the operator's own, for the guard of a managed cache. ``certificate_fingerprint``
+    stands for the builders' certificate: the daemon reads it once, so that a new one has to make a
+    new pod.
     """
     name = naming.builder(pool.key, index)
     labels = {naming.LABEL_BUILDER: name}
-    pod = _pod(pool, index)
+    pod = _pod(pool, index, image)
     builders = pool.spec.builders
     # The same for all builders of the pool, though each has a volume of its own. All that makes a
     # new pod is in it: by its change, a plan knows that a builder is about to be replaced.
     revision = fingerprint(
         [
-            _pod(pool, 0),
+            _pod(pool, 0, image),
             dict(builders.pod_labels),
             dict(builders.pod_annotations),
             config.daemon_toml(pool),
@@ -100,7 +106,7 @@ def revision_of(deployment: Object) -> str:
     return str(revision)
 
 
-def _pod(pool: Pool, index: int) -> Object:
+def _pod(pool: Pool, index: int, image: str) -> Object:
     builders = pool.spec.builders
     grace = builders.max_build_duration + GRACE_MARGIN
     pod: Object = {
@@ -118,13 +124,13 @@ def _pod(pool: Pool, index: int) -> Object:
     }
     if builders.security is Security.USER_NAMESPACE:
         pod["hostUsers"] = False
-    if builders.storage.volume_claim is not None:
-        owner = [_volume_owner(pool)] if builders.security is Security.ROOTLESS else []
-        pod["initContainers"] = [*owner, _volume_free(pool)]
+    first = list(_first_containers(pool, image))
+    if first:
+        pod["initContainers"] = first
     optional: Object = {
         "priorityClassName": builders.priority_class_name,
         "runtimeClassName": builders.runtime_class_name,
-        "affinity": builders.affinity,
+        "affinity": deepcopy(builders.affinity),
         "imagePullSecrets": [secret.to_dict() for secret in builders.image_pull_secrets],
         "tolerations": [toleration.to_dict() for toleration in builders.tolerations],
         "topologySpreadConstraints": [
@@ -136,6 +142,16 @@ def _pod(pool: Pool, index: int) -> Object:
         ],
     }
     return pod | {field: value for field, value in optional.items() if value}
+
+
+def _first_containers(pool: Pool, image: str) -> Iterator[Object]:
+    """What runs before the daemon, or beside it from the start, in this order."""
+    if pool.spec.builders.storage.volume_claim is not None:
+        if pool.spec.builders.security is Security.ROOTLESS:
+            yield _volume_owner(pool)
+        yield _volume_free(pool)
+    if managed_registry(pool) is not None:
+        yield guard.guard_container(pool, image, _certificates())
 
 
 def _container(pool: Pool) -> Object:
@@ -188,15 +204,21 @@ def _security_context(security: Security) -> Object:
     }
 
 
+def _certificates() -> Object:
+    return {"name": "certificates", "mountPath": config.CERTIFICATES, "readOnly": True}
+
+
 def _mounts(pool: Pool) -> list[Object]:
     mounts: list[Object] = [
         {"name": "state", "mountPath": STATE_DIRECTORY[pool.spec.builders.security]},
-        {"name": "certificates", "mountPath": config.CERTIFICATES, "readOnly": True},
+        _certificates(),
         {"name": "config", "mountPath": config.CONFIG, "readOnly": True},
     ]
     for number, (registry, _) in enumerate(_trusting(pool)):
         path = config.registry_directory(registry.host)
         mounts.append({"name": f"registry-{number}", "mountPath": path, "readOnly": True})
+    if managed_registry(pool) is not None:
+        mounts.append(guard.guard_mount())
     return mounts
 
 
@@ -225,6 +247,8 @@ def _volumes(pool: Pool, index: int) -> list[Object]:
         # Whole volumes, not subPath: only these follow a change of the source, and BuildKit reads a
         # CA again at every use.
         volumes.append({"name": f"registry-{number}", **_ca_source(bundle)})
+    if managed_registry(pool) is not None:
+        volumes.append(guard.guard_volume(pool))
     return volumes
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from buildpool import naming
 from buildpool.api import Pool
@@ -16,6 +16,9 @@ JSON: TypeAlias = Any
 """A JSON value: the one place where the type system ends."""
 Object: TypeAlias = dict[str, JSON]
 """A Kubernetes object as the API sends and takes it."""
+
+RESTRICTED_USER: Final = 65532
+"""Who the containers run as that are no build daemon; the user of the operator's own image."""
 
 
 class Ref(NamedTuple):
@@ -60,6 +63,19 @@ def pool_metadata(
     }
 
 
+def restricted() -> Object:
+    """A security context with all that Pod Security calls restricted, for these containers."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "runAsUser": RESTRICTED_USER,
+        "runAsGroup": RESTRICTED_USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
 def sealed(obj: Object) -> Object:
     """The object with a fingerprint of itself, so that a later pass sees what the last one applied.
 
@@ -95,6 +111,17 @@ def is_owned(obj: Object, pool: Pool) -> bool:
     if metadata.get("annotations", {}).get(naming.ANNOTATION_POOL_UID) == pool.uid:
         return True
     return any(owner["uid"] == pool.uid for owner in metadata.get("ownerReferences", ()))
+
+
+def component_of(obj: Object) -> str:
+    """Which part of its pool an object is; empty where it does not say."""
+    labels = obj["metadata"].get("labels") or {}
+    return str(labels.get("app.kubernetes.io/component", ""))
+
+
+def is_builder(obj: Object) -> bool:
+    """Whether an object is the Deployment of a builder."""
+    return bool(obj["kind"] == "Deployment" and component_of(obj) == naming.COMPONENT_BUILDER)
 
 
 def is_terminating(obj: Object) -> bool:

@@ -79,7 +79,7 @@ class Tended:
         self.tender = Tender(
             cast("Reconciler", passes),
             self.wakeups,
-            sentinel,
+            (sentinel,),
             self.metrics,
             max_passes=max_passes,
         )

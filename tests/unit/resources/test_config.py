@@ -76,3 +76,50 @@ def test_the_ca_of_a_registry_is_where_it_is_mounted() -> None:
 def test_the_file_is_the_only_thing_in_its_config_map() -> None:
     pool = a_pool()
     assert builder_config(pool)["data"] == {"buildkitd.toml": daemon_toml(pool)}
+
+
+def test_a_mirror_is_reached_as_its_registry_is_unless_it_has_an_entry_of_its_own() -> None:
+    ca = {"configMap": {"name": "ca"}}
+    mirrors = ["m.example:5000/hub", "own.example", "gcr.example"]
+    registries = [
+        {"host": "docker.io", "mirrors": mirrors, "caBundle": ca},
+        {"host": "own.example", "http": True},
+        {"host": "public.example", "mirrors": ["plain-mirror.example"]},
+    ]
+    trusted = {"ca": ["/etc/buildpool/registries/docker.io/ca.crt"]}
+    assert toml(registries=registries)["registry"] == {
+        "docker.io": {"mirrors": mirrors, **trusted},
+        "own.example": {"http": True},
+        "public.example": {"mirrors": ["plain-mirror.example"]},
+        "m.example:5000": trusted,
+        "gcr.example": trusted,
+    }
+
+
+def test_a_managed_cache_is_read_past_its_guard_with_a_certificate() -> None:
+    found = toml(cache={"registry": {"managed": {}}})["registry"]
+    identity = {
+        "ca": ["/etc/buildpool/cache/ca.pem"],
+        "keypair": [
+            {"key": "/etc/buildpool/cache/key.pem", "cert": "/etc/buildpool/cache/cert.pem"}
+        ],
+    }
+    assert found == {
+        "ci-cache.builds.svc:5000": {"mirrors": ["localhost:1235"], **identity},
+        "localhost:1235": {"http": False, "insecure": False, **identity},
+    }
+
+
+@pytest.mark.parametrize(
+    ("frontends", "expected"),
+    [
+        ({}, None),
+        ({"allowed": []}, {"gateway.v0": {"enabled": False}}),
+        (
+            {"allowed": ["docker/dockerfile", "r.example:5000/a/b"]},
+            {"gateway.v0": {"allowedRepositories": ["docker/dockerfile", "r.example:5000/a/b"]}},
+        ),
+    ],
+)
+def test_an_empty_list_of_frontends_is_none_and_not_all(frontends: Any, expected: Any) -> None:
+    assert toml(frontends=frontends).get("frontend") == expected

@@ -7,13 +7,15 @@ import pytest
 from buildpool import naming
 from buildpool.resources import Object, builder_config, builder_deployment, daemon_toml
 from buildpool.resources.deployment import revision_of
-from samples import FINGERPRINT, a_pool
+from samples import FINGERPRINT, OWN_IMAGE, a_pool
 
 PERSISTENT = {"storage": {"volumeClaim": {"size": "10Gi"}}}
 
 
 def deployment(index: int = 0, fingerprint: str = FINGERPRINT, **overrides: Any) -> Object:
-    return builder_deployment(a_pool(**overrides), index, certificate_fingerprint=fingerprint)
+    return builder_deployment(
+        a_pool(**overrides), index, image=OWN_IMAGE, certificate_fingerprint=fingerprint
+    )
 
 
 def pod(**builders: Any) -> Object:
