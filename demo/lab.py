@@ -40,21 +40,30 @@ class Lab:
         first, *rest = args
         return [sys.executable, "-m", "devcluster", first, "--name", f"{self.devcluster}", *rest]
 
-    def run(self, *args: str | Path, stdin: str | None = None, timeout: float = 300) -> str:
-        """Runs a command, which has to succeed; its output."""
-        return finish(self.command(*args), stdin=stdin, timeout=timeout)
+    def run(
+        self,
+        *args: str | Path,
+        stdin: str | None = None,
+        timeout: float = 300,
+        merged: bool = False,
+    ) -> str:
+        """Runs a command, which has to succeed; its output, ``merged`` with its messages."""
+        return finish(self.command(*args), stdin=stdin, timeout=timeout, merged=merged)
 
     def kubectl(self, *args: str, stdin: str | None = None, timeout: float = 300) -> str:
         """Runs kubectl, which has to succeed; its output."""
         return self.run("kubectl", *args, stdin=stdin, timeout=timeout)
 
 
-def finish(command: list[str], *, stdin: str | None = None, timeout: float = 300) -> str:
+def finish(
+    command: list[str], *, stdin: str | None = None, timeout: float = 300, merged: bool = False
+) -> str:
     """Runs a command to its end; ``LabError`` with what it said if it fails."""
     done = subprocess.run(
         command,
         input=stdin,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if merged else subprocess.PIPE,
         text=True,
         timeout=timeout,
         cwd=PROJECT,

@@ -150,7 +150,7 @@ def recipes() -> tuple[Image, ...]:
     )
 
 
-AT_START: Final = ("pause", "buildkit", "buildkit-rootless")
+AT_START: Final = ("pause", "buildkit", "buildkit-rootless", "registry")
 """Images that every node has from the start."""
 
 
