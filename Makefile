@@ -84,4 +84,5 @@ e2e: install ## The whole node: kubelet, rootless builders, unmodified buildctl 
 
 .PHONY: bench
 bench: install ## Measurements; never part of the tests
-	$(PYTHON) -m tests.in_cluster --control-plane tests/bench -s
+	$(PYTHON) -m tests.in_cluster --control-plane tests/bench/pools -s
+	$(PYTHON) -m tests.in_cluster tests/bench/builds -s

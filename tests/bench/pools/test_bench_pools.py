@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from bench.processes import (
+from bench.pools.processes import (
     cpu_seconds,
     pid_here,
     pools_carried_out,
