@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 from typing import Any
 
 import pytest
@@ -227,6 +228,20 @@ def test_a_bundle_without_its_key_is_named() -> None:
     assert "ConfigMap ca has no key ca.crt" in found.message
 
 
+def flags(names: tuple[str, str, str], ref: str, tag: str, export: str) -> list[str]:
+    return [names[0], f"{ref}:{tag}", names[1], f"{ref}:arm64-main", names[2], export]
+
+
+def expanded(recipe: str, branch: str) -> list[str]:
+    """The flags as a shell reads them for one project and branch."""
+    variables = {"REPOSITORY": "shop/web", "PATH": "/usr/bin:/bin", "BRANCH": branch}
+    script = f"printf '%s\\n' {recipe}"
+    done = subprocess.run(
+        ["sh", "-euc", script], env=variables, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split("\n")[:-1]
+
+
 # --- what clients are told -----------------------------------------------------------------------
 
 
@@ -238,15 +253,13 @@ def test_the_status_tells_the_flags_of_both_clients(cache: dict[str, Any], locat
     pool = a_pool(cache=cache, builders={"architecture": "arm64"})
     status = cache_status(pool, Observation())
     assert status is not None
-    ref = f"type=registry,ref={location}/${{REPOSITORY:?}}"
-    assert status.buildctl == (
-        f"--import-cache {ref}:${{BRANCH:-main}}-arm64 --import-cache {ref}:main-arm64 "
-        f"--export-cache {ref}:${{BRANCH:-main}}-arm64,mode=max,ignore-error=true"
-    )
-    assert status.buildx == (
-        f"--cache-from {ref}:${{BRANCH:-main}}-arm64 --cache-from {ref}:main-arm64 "
-        f"--cache-to {ref}:${{BRANCH:-main}}-arm64,mode=max,ignore-error=true"
-    )
+    ref = f"type=registry,ref={location}/shop/web"
+    for branch, tag in ("feature/x #1", "arm64-feature-x--1"), ("", "arm64-main"):
+        export = f"{ref}:{tag},mode=max,ignore-error=true"
+        names = "--import-cache", "--import-cache", "--export-cache"
+        assert expanded(status.buildctl, branch) == flags(names, ref, tag, export)
+        names = "--cache-from", "--cache-from", "--cache-to"
+        assert expanded(status.buildx, branch) == flags(names, ref, tag, export)
     assert status.recipes == "ci-cache-recipes"
 
 

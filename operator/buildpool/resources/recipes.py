@@ -1,9 +1,9 @@
 """How clients use the shared cache: the flags, ready to paste, and a ConfigMap with them.
 
-Two shell variables stand in them: ``REPOSITORY``, one per project, and ``BRANCH``, ``main`` where
-it is not set. The architecture is the pool's. A build exports all it has, with ``mode=max``, for
-what others want is the stages that the image leaves out; and with ``ignore-error=true``, for no
-build may fail because of its cache.
+They are for a shell. Two variables stand in them: ``REPOSITORY``, one per project, and ``BRANCH``,
+``main`` where it is not set. The architecture is the pool's. A build exports all it has, with
+``mode=max``, for what others want is the stages that the image leaves out; and with
+``ignore-error=true``, for no build may fail because of its cache.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from buildpool.resources.objects import Object, pool_metadata, sealed
 
 TRUNK: Final = "main"
 """The branch whose cache serves where a branch has none yet."""
+_BRANCH: Final = f'$(printf %s "${{BRANCH:-{TRUNK}}}" | tr -c A-Za-z0-9_. - | cut -c1-100)'
+"""A branch as part of a tag. BuildKit fails a build whose cache has a name that it cannot read,
+whatever ``ignore-error`` says, and branches have slashes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def cache_recipes(pool: Pool) -> Recipes | None:
         return None
     architecture = pool.spec.builders.architecture.value
     base = f"type=registry,ref={location}/${{REPOSITORY:?}}"
-    branch, trunk = (f"{base}:{name}-{architecture}" for name in (f"${{BRANCH:-{TRUNK}}}", TRUNK))
+    branch, trunk = (f"{base}:{architecture}-{name}" for name in (_BRANCH, TRUNK))
     export = f"{branch},mode=max,ignore-error=true"
     return Recipes(
         registry=location,
