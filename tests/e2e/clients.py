@@ -14,7 +14,8 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +39,11 @@ def base_image() -> Path | None:
         command, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=True
     )
     return Path(done.stdout.strip())
+
+
+def base_context() -> list[str]:
+    """The base image as an option of buildx; none where the builders can pull it."""
+    return [f"--build-context={BASE}=oci-layout://{path}" for path in [base_image()] if path]
 
 
 def run(*command: str, within: float = 60) -> subprocess.CompletedProcess[str]:
@@ -90,17 +96,21 @@ class Client:
         assert done.returncode == 0, done.stderr
         return done.stderr
 
-    def build_with_buildx(self, context: Path, *options: str) -> str:
-        """The same by buildx, whose builder is made for it and removed; the progress it printed."""
-        name, folder = f"builder-{os.getpid()}", self.certificates
+    def node(self, *options: str) -> list[str]:
+        """What buildx needs to create a node of a builder, or to append one."""
+        folder = self.certificates
         server = self.server_name or self.address.removeprefix("tcp://").partition(":")[0]
         tls = f"cacert={folder}/ca.pem,cert={folder}/cert.pem,key={folder}/key.pem"
-        create = ["--driver", "remote", "--driver-opt", f"{tls},servername={server}"]
-        base = [f"--build-context={BASE}=oci-layout://{path}" for path in [base_image()] if path]
+        driver = ["--driver=remote", f"--driver-opt={tls},servername={server}"]
+        return [*driver, *options, self.address]
+
+    def build_with_buildx(self, context: Path, *options: str) -> str:
+        """The same by buildx, whose builder is made for it and removed; the progress it printed."""
+        name = f"builder-{os.getpid()}"
         try:
-            made = run("buildx", "create", "--name", name, *create, self.address)
+            made = run("buildx", "create", "--name", name, *self.node())
             assert made.returncode == 0, made.stderr
-            build = ["buildx", "build", "--builder", name, "--progress", "plain", *base]
+            build = ["buildx", "build", "--builder", name, "--progress", "plain", *base_context()]
             done = run(*build, *options, str(context))
             assert done.returncode == 0, done.stderr
             return done.stderr
@@ -112,6 +122,10 @@ class Client:
         done = run(*self.buildctl(*args))
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def builds(self) -> int:
+        """How many builds are in the history of a builder."""
+        return len(self.ask("debug", "histories").splitlines()[1:])
 
     def can_connect(self) -> bool:
         """Whether a builder takes this client."""
@@ -140,6 +154,89 @@ def context(folder: Path, dockerfile: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "Dockerfile").write_text(dockerfile)
     return folder
+
+
+class Buildx:
+    """buildx with a configuration of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._environment = {**os.environ, "BUILDX_CONFIG": str(folder)}
+
+    def __call__(self, *args: str) -> str:
+        """Runs it, which has to succeed; what it printed, progress included."""
+        done = subprocess.run(
+            ["buildx", *args],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+
+def cached_steps(progress: str) -> int:
+    """How many RUN steps the builder did not have to run, as either client prints it."""
+    steps = set(re.findall(r"^(#\d+) \[[^]]*\] RUN ", progress, re.MULTILINE))
+    return sum(f"\n{step} CACHED\n" in progress for step in steps)
+
+
+TOOLS: dict[str, Callable[..., str]] = {
+    "buildctl": Client.build,
+    "buildx": Client.build_with_buildx,
+}
+APP = f"""\
+FROM {BASE} AS library
+RUN cat /proc/sys/kernel/random/uuid > /library
+FROM {BASE} AS program
+COPY --from=library /library /library
+COPY source /source
+RUN cat /source /library /proc/sys/kernel/random/uuid > /program
+FROM scratch
+COPY --from=program /program /program
+"""
+"""An image without the stages that make it; whoever runs its steps again gets another one."""
+STEPS = 2
+"""RUN steps of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """Somebody's source in a folder, built by one of the clients."""
+
+    folder: Path
+    tool: str
+    client: Client
+
+    def build(self, *options: str) -> Built:
+        """Builds it, which has to succeed."""
+        out = self.folder.parent / "out"
+        output = f"--output=type=local,dest={out}"
+        progress = TOOLS[self.tool](self.client, self.folder, output, *options)
+        return Built(cached_steps(progress), (out / "program").read_text())
+
+    def edit(self) -> None:
+        """Changes the source."""
+        (self.folder / "source").write_text(f"{uuid.uuid4()}\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What became of a build of the project."""
+
+    cached: int
+    """RUN steps that the builder did not have to run."""
+    program: str
+
+
+def new_project(folder: Path, tool: str, client: Client) -> Project:
+    """A project that nobody has built, for an empty builder."""
+    project = Project(context(folder / "context", APP), tool, client)
+    project.edit()
+    client.ask("prune", "--all")
+    return project
 
 
 class RunningBuild:
@@ -192,3 +289,15 @@ def running_build(client: Client, folder: Path) -> Iterator[RunningBuild]:
         if build.is_running:
             build.process.kill()
         build.process.wait(timeout=10)
+
+
+@contextmanager
+def ssh_agent(socket: Path) -> Iterator[Path]:
+    """An SSH agent for the length of a block."""
+    with subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.PIPE) as agent:
+        try:
+            assert agent.stdout is not None
+            agent.stdout.readline()
+            yield socket
+        finally:
+            agent.terminate()

@@ -38,10 +38,49 @@ def settle(api: Api, name: str, namespace: str, *, within: float = 60) -> None:
     eventually(lambda: is_open(service, 1234), within=5, what=f"{service} is open")
 
 
+def settle_cache(api: Api, name: str, namespace: str, *, within: float = 60) -> None:
+    """Waits until a pool's shared cache can be used."""
+    eventually(
+        lambda: api.condition(name, namespace, "CacheReady").get("status") == "True",
+        within=within,
+        what=f"the cache of {namespace}/{name} is ready",
+        every=0.5,
+    )
+
+
+def cache_flags(api: Api, name: str, namespace: str, tool: str, **variables: str) -> list[str]:
+    """A pool's cache recipe for ``buildctl`` or ``buildx``, as a shell with variables reads it."""
+    recipes = api.get("configmap", f"{name}-cache-recipes", namespace)
+    assert recipes is not None, f"{namespace}/{name} hands out no recipes"
+    script = f"printf '%s\\n' {recipes['data'][tool]}"
+    done = subprocess.run(
+        ["sh", "-euc", script],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("\n")[:-1]
+
+
 def change(api: Api, name: str, namespace: str, **spec: Any) -> None:
     """Changes fields of a pool's spec."""
     patch = json.dumps({"spec": spec})
     api.must("patch", "bkp", name, "-n", namespace, "--type=merge", "-p", patch)
+
+
+@contextmanager
+def scaled(api: Api, pool: str, namespace: str, replicas: int) -> Iterator[None]:
+    """A pool with more builders, for the length of a block."""
+    scale = ("scale", "bkp", pool, "-n", namespace)
+    api.must(*scale, f"--replicas={replicas}")
+    settle(api, pool, namespace)
+    assert len(pods_of(api, pool, namespace)) >= replicas
+    yield
+    api.must(*scale, "--replicas=1")
+    settle(api, pool, namespace)
 
 
 def pods_of(api: Api, pool: str, namespace: str) -> list[dict[str, Any]]:
