@@ -150,6 +150,8 @@ def _registry_yaml() -> str:
                 }
             },
         },
+        # Caches exported with image-manifest=false are indexes of layers, which it would refuse.
+        "validation": {"manifests": {"indexes": {"platforms": "none"}}},
         "http": {
             "addr": f":{naming.CACHE_PORT}",
             "draintimeout": "60s",

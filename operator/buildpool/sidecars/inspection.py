@@ -89,7 +89,7 @@ class _Walk:
             self.faults.append(Fault(digest, f"blob {digest} {state}", None, found))
             return False
         if not wanted.is_manifest:
-            link = self._storage.link(self._repository, digest)
+            link = self._storage.link(self._repository, digest, fresh=True)
             if link is None or not link.is_sound:
                 state = "damaged" if link else "missing"
                 self._fault_here(digest, f"the link of blob {digest} is {state}")

@@ -10,11 +10,11 @@ imported a manifest and fetch its blobs later, or has uploaded blobs and sends t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
-from typing import Final
+from typing import Final, TypeVar
 
 from buildpool.sidecars.inventory import (
     Blob,
@@ -26,6 +26,7 @@ from buildpool.sidecars.inventory import (
     Tag,
 )
 
+_Thing = TypeVar("_Thing")
 _MIB: Final = 1024**2
 CROWDED: Final = 0.90
 """Share of the capacity above which room is made."""
@@ -85,6 +86,11 @@ class Removal:
     tags: tuple[tuple[Tag, str], ...] = ()
     revisions: tuple[tuple[Revision, str], ...] = ()
 
+    def steps(self, size: int) -> Iterator[Removal]:
+        """The same in steps of so many things, tags first: no name must lead nowhere."""
+        yield from (Removal(tags=some) for some in _slices(self.tags, size))
+        yield from (Removal(revisions=some) for some in _slices(self.revisions, size))
+
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
@@ -93,6 +99,17 @@ class Sweep:
     blobs: tuple[Blob, ...] = ()
     links: tuple[Link, ...] = ()
     leftovers: tuple[Leftover, ...] = ()
+
+    def steps(self, size: int) -> Iterator[Sweep]:
+        """The same in steps of so many things, blobs first: then their links are useless."""
+        yield from (Sweep(blobs=some) for some in _slices(self.blobs, size))
+        yield from (Sweep(links=some) for some in _slices(self.links, size))
+        yield from (Sweep(leftovers=some) for some in _slices(self.leftovers, size))
+
+
+def _slices(things: tuple[_Thing, ...], size: int) -> Iterator[tuple[_Thing, ...]]:
+    for start in range(0, len(things), size):
+        yield things[start : start + size]
 
 
 def removal(inventory: Inventory, rules: Rules, room: Room, now: datetime) -> Removal:
@@ -202,15 +219,11 @@ def uploads(inventory: Inventory) -> dict[str, datetime]:
     return times
 
 
-def referenced(revisions: Iterable[Revision]) -> frozenset[str]:
-    """The blobs that these manifests need, their own among them."""
-    return frozenset(digest for revision in revisions for digest in _held(revision))
-
-
 def sweep(inventory: Inventory, rules: Rules, now: datetime) -> Sweep:
     """What nothing refers to and no export that is under way can count on."""
     settled = now - rules.grace
-    needed, uploaded = referenced(inventory.revisions), uploads(inventory)
+    needed = frozenset(digest for each in inventory.revisions for digest in _held(each))
+    uploaded = uploads(inventory)
     blobs = {
         digest: blob
         for digest, blob in inventory.blobs.items()

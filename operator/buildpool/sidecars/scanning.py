@@ -28,9 +28,10 @@ from buildpool.sidecars.inventory import (
 )
 from buildpool.sidecars.storage import Storage
 
+_REVISIONS: Final = "_manifests/revisions/sha256"
 _STRUCTURE: Final = (
     "_manifests/tags",
-    "_manifests/revisions/sha256",
+    _REVISIONS,
     "_manifests/revisions",
     "_manifests",
     "_layers/sha256",
@@ -62,8 +63,7 @@ def take_inventory(storage: Storage) -> Inventory:
     for repository in repositories(storage):
         _scan_repository(storage, repository, scan)
     _scan_blobs(storage, scan)
-    storage.forget_manifests(frozenset(revision.digest for revision in scan.revisions))
-    return Inventory(
+    inventory = Inventory(
         tags=tuple(scan.tags),
         revisions=tuple(scan.revisions),
         links=tuple(scan.links),
@@ -71,6 +71,8 @@ def take_inventory(storage: Storage) -> Inventory:
         leftovers=tuple(scan.leftovers),
         used=scan.used,
     )
+    storage.remember_only(inventory)
+    return inventory
 
 
 def take_refs(storage: Storage) -> Inventory:
@@ -80,6 +82,16 @@ def take_refs(storage: Storage) -> Inventory:
         _scan_tags(storage, repository, scan)
         _scan_revisions(storage, repository, scan)
     return Inventory(tags=tuple(scan.tags), revisions=tuple(scan.revisions))
+
+
+def take_references(storage: Storage) -> frozenset[str]:
+    """The blobs that the manifests which are there now need, their own among them. Fast, too."""
+    needed: set[str] = set()
+    for repository in repositories(storage):
+        for _, digest in _digests(storage.repositories / repository / _REVISIONS):
+            needed.add(digest)
+            needed.update(each.digest for each in storage.manifest(digest) or ())
+    return frozenset(needed)
 
 
 def repositories(storage: Storage) -> tuple[str, ...]:
@@ -100,7 +112,7 @@ def _scan_repository(storage: Storage, repository: str, scan: _Scan) -> None:
     _scan_tags(storage, repository, scan)
     _scan_revisions(storage, repository, scan)
     for folder, digest in _digests(home / "_layers/sha256"):
-        scan.used += size_of(folder)
+        scan.used += len(digest)  # of the link: most files are such, and all are that long
         if (link := storage.link(repository, digest)) is None:
             scan.leave(Path(folder.path))
         else:
@@ -121,9 +133,7 @@ def _scan_tags(storage: Storage, repository: str, scan: _Scan) -> None:
 
 
 def _scan_revisions(storage: Storage, repository: str, scan: _Scan) -> None:
-    for folder, digest in _digests(
-        storage.repositories / repository / "_manifests/revisions/sha256"
-    ):
+    for folder, digest in _digests(storage.repositories / repository / _REVISIONS):
         scan.used += size_of(folder)
         if (revision := storage.revision(repository, digest)) is None:
             scan.leave(Path(folder.path))

@@ -22,6 +22,7 @@ from buildpool.sidecars.files import (
     digest_of,
     discard,
     folders,
+    identify,
     identity_of,
     modified,
     read,
@@ -31,6 +32,8 @@ from buildpool.sidecars.inventory import (
     Blob,
     Descriptor,
     Identity,
+    Inventory,
+    Key,
     Leftover,
     Link,
     Revision,
@@ -63,6 +66,7 @@ class Storage:
         self.blobs: Final = root / "docker/registry/v2/blobs/sha256"
         """The folder of all blobs, by their first two digits."""
         self._manifests: dict[str, tuple[Identity, tuple[Descriptor, ...]]] = {}
+        self._links: dict[Key, Identity] = {}
 
     def disk(self) -> Disk:
         """How much room the file system has."""
@@ -89,13 +93,22 @@ class Storage:
         refers = self.manifest(digest) if target == digest else None
         return Revision(repository, digest, used, refers)
 
-    def link(self, repository: str, digest: str) -> Link | None:
-        """A repository's right to a blob, as it is now; None if it has none."""
+    def link(self, repository: str, digest: str, *, fresh: bool = False) -> Link | None:
+        """A repository's right to a blob, as it is now; None if it has none.
+
+        ``fresh``: it is read even if its file seems to be the one that was read before.
+        """
+        file, key = self.link_folder(repository, digest) / "link", Key(repository, digest)
         try:
-            target, changed = _read_link(self.link_folder(repository, digest))
+            found = file.stat()
+            identity = identify(found)
+            if fresh or self._links.get(key) != identity:
+                self._links.pop(key, None)
+                if read(file, _MAX_LINK) == digest.encode():
+                    self._links[key] = identity
         except GONE:
             return None
-        return Link(repository, digest, target == digest, changed)
+        return Link(repository, digest, key in self._links, modified(found))
 
     def manifest(self, digest: str, *, fresh: bool = False) -> tuple[Descriptor, ...] | None:
         """What a manifest refers to; None if it is missing or damaged.
@@ -115,10 +128,12 @@ class Storage:
             self._manifests[digest] = identity, refers
         return refers
 
-    def forget_manifests(self, kept: frozenset[str]) -> None:
-        """Drops what is remembered of all manifests but these."""
-        for digest in self._manifests.keys() - kept:
+    def remember_only(self, inventory: Inventory) -> None:
+        """Drops what is remembered of all manifests and links that are gone."""
+        for digest in self._manifests.keys() - {each.digest for each in inventory.revisions}:
             self._manifests.pop(digest, None)
+        for key in self._links.keys() - {link.key for link in inventory.links}:
+            self._links.pop(key, None)
 
     def identity(self, digest: str) -> Identity | None:
         """What a blob's data is known by; None if there is none."""
@@ -184,19 +199,19 @@ class Storage:
     def data(self, digest: str) -> Path:
         """The file of a blob's data."""
         name = hex_of(digest)
-        return self.blobs / name[:2] / name / "data"
+        return self.blobs / f"{name[:2]}/{name}/data"
 
     def tag_folder(self, repository: str, name: str) -> Path:
         """Where a tag is."""
-        return self.repositories / repository / "_manifests/tags" / name
+        return self.repositories / f"{repository}/_manifests/tags/{name}"
 
     def revision_folder(self, repository: str, digest: str) -> Path:
         """Where a repository's link to a manifest is."""
-        return self.repositories / repository / "_manifests/revisions/sha256" / hex_of(digest)
+        return self.repositories / f"{repository}/_manifests/revisions/sha256/{hex_of(digest)}"
 
     def link_folder(self, repository: str, digest: str) -> Path:
         """Where a repository's link to a blob is."""
-        return self.repositories / repository / "_layers/sha256" / hex_of(digest)
+        return self.repositories / f"{repository}/_layers/sha256/{hex_of(digest)}"
 
 
 def _read_link(folder: Path) -> tuple[str | None, datetime]:

@@ -21,9 +21,9 @@ from typing import Final
 from buildpool.cache import Usage
 from buildpool.sidecars import damage, retention
 from buildpool.sidecars.inspection import Inspector, look
-from buildpool.sidecars.inventory import Blob, Fault, Inventory, Revision, Tag
+from buildpool.sidecars.inventory import Fault, Inventory, Revision, Tag
 from buildpool.sidecars.retention import Removal, Room, Rules, Sweep
-from buildpool.sidecars.scanning import repositories, take_inventory, take_refs
+from buildpool.sidecars.scanning import repositories, take_inventory, take_references, take_refs
 from buildpool.sidecars.storage import Storage
 
 SORE: Final = timedelta(hours=1)
@@ -31,7 +31,7 @@ SORE: Final = timedelta(hours=1)
 MAX_SORE: Final = 10
 """How many of these are told of: the latest."""
 _BATCH: Final = 50
-"""Blobs that are removed at a time. Whoever wants to look at a manifest waits for no more."""
+"""Things that are removed at a time. Whoever wants to look at a manifest waits for no more."""
 log = logging.getLogger(__name__)
 
 
@@ -105,8 +105,9 @@ class Upkeep:
         room = await asyncio.to_thread(self._room, inventory)
         removal = await asyncio.to_thread(retention.removal, inventory, self._rules, room, now)
         if removal.tags or removal.revisions:
-            async with self._lock:
-                await asyncio.to_thread(self._remove, removal)
+            for step in removal.steps(_BATCH):
+                async with self._lock:
+                    await asyncio.to_thread(self._remove, step)
             inventory = await self._take_inventory()
         if await self._sweep(retention.sweep(inventory, self._rules, now), now):
             inventory = await self._take_inventory()
@@ -202,35 +203,31 @@ class Upkeep:
         return removed
 
     async def _sweep(self, found: Sweep, now: datetime) -> bool:
-        if not (found.blobs or found.links or found.leftovers):
-            return False
-        before = self._reclaimed
-        settled = now - self._rules.grace
-        for start in range(0, len(found.blobs), _BATCH):
-            batch = found.blobs[start : start + _BATCH]
+        before, settled = self._reclaimed, now - self._rules.grace
+        is_any = False
+        for step in found.steps(_BATCH):
+            is_any = True
             async with self._lock:
-                await asyncio.to_thread(self._remove_blobs, batch, settled)
-        async with self._lock:
-            await asyncio.to_thread(self._remove_rest, found)
+                await asyncio.to_thread(self._remove_useless, step, settled)
         if freed := self._reclaimed - before:
             log.info("swept %d bytes that nothing refers to", freed)
-        return True
+        return is_any
 
-    def _remove_blobs(self, blobs: tuple[Blob, ...], settled: datetime) -> None:
-        # Manifests and links may have come since the inventory: this leaves them the least time.
-        names = repositories(self._storage)
-        needed = retention.referenced(take_refs(self._storage).revisions)
-        for blob in blobs:
-            if blob.digest not in needed and self._storage.is_untouched(blob, settled, names):
-                self._reclaimed += self._storage.remove_blob(blob.digest)
-
-    def _remove_rest(self, found: Sweep) -> None:
+    def _remove_useless(self, found: Sweep, settled: datetime) -> None:
+        storage, freed = self._storage, 0
+        if found.blobs:
+            # Manifests and links may have come since the inventory. This leaves the least time.
+            names, needed = repositories(storage), take_references(storage)
+            for blob in found.blobs:
+                if blob.digest not in needed and storage.is_untouched(blob, settled, names):
+                    freed += storage.remove_blob(blob.digest)
         for link in found.links:
-            is_useless = not link.is_sound or self._storage.identity(link.digest) is None
-            if is_useless and self._storage.link(*link.key) == link:
-                self._reclaimed += self._storage.remove_link(*link.key)
+            is_useless = not link.is_sound or storage.identity(link.digest) is None
+            if is_useless and storage.link(*link.key) == link:
+                freed += storage.remove_link(*link.key)
         for leftover in found.leftovers:
-            self._reclaimed += self._storage.remove_leftover(leftover)
+            freed += storage.remove_leftover(leftover)
+        self._reclaimed += freed
 
     def _unhealed(self) -> tuple[str, ...]:
         oldest = self._clock() - SORE
