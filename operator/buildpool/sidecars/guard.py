@@ -26,13 +26,13 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from buildpool.sidecars.tls import server_context
 from buildpool.sidecars.upstream import (
     Answer,
     ClientCertificate,
     UnreachableError,
     Upstream,
     Wanted,
-    server_context,
 )
 
 T = TypeVar("T")

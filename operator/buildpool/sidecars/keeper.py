@@ -24,6 +24,7 @@ from aiohttp import web
 from buildpool.sidecars.inventory import is_digest, is_repository, is_tag
 from buildpool.sidecars.retention import Rules
 from buildpool.sidecars.storage import Storage
+from buildpool.sidecars.tls import server_context
 from buildpool.sidecars.upkeep import Upkeep
 
 _RETRY: Final = 0.2
@@ -62,7 +63,7 @@ async def keep(settings: KeeperSettings) -> None:
     Raises OSError, ssl.SSLError among them, if the certificates cannot be used or the port is
     taken.
     """
-    context = _context(settings.certificates)
+    context = server_context(settings.certificates)
     rules = Rules(settings.capacity, settings.retention, settings.grace)
     upkeep = Upkeep(
         Storage(settings.storage), rules, interval=settings.interval, clock=settings.clock
@@ -112,15 +113,6 @@ async def _serving(upkeep: Upkeep, port: int, context: ssl.SSLContext) -> AsyncI
         yield
     finally:
         await runner.cleanup()
-
-
-def _context(folder: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(folder / "ca.pem")
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    return context
 
 
 async def _until_open(port: int) -> None:

@@ -22,6 +22,7 @@ from typing import Final, Self
 import aiohttp
 
 from buildpool.errors import BuildpoolError
+from buildpool.sidecars.tls import FILES, context_of, present
 
 REGISTRY_TIMEOUT: Final = aiohttp.ClientTimeout(connect=2, total=15)
 """For the registry: none of what it is asked for here is large."""
@@ -31,7 +32,6 @@ PASSED_ON: Final = ("Content-Type", "Content-Length", "Docker-Content-Digest")
 """Headers of the registry's answers that matter to BuildKit."""
 MAX_MESSAGE: Final = 300
 """Characters of a keeper's message that are passed on."""
-FILES: Final = ("ca.pem", "cert.pem", "key.pem")
 log = logging.getLogger(__name__)
 
 
@@ -80,11 +80,6 @@ class Answer:
     body: bytes = b""
 
 
-def server_context(folder: Path) -> ssl.SSLContext:
-    """For a server with the certificate of a folder, open to clients of its authority only."""
-    return _context(folder, ssl.PROTOCOL_TLS_SERVER)
-
-
 class ClientCertificate:
     """The TLS context of a client, made anew when the files of its folder change."""
 
@@ -110,11 +105,11 @@ class ClientCertificate:
 
     def _look(self) -> None:
         try:
-            folder = _real(self._folder)
+            folder = present(self._folder)
             seen = hashlib.sha256(b"\0".join((folder / name).read_bytes() for name in FILES))
             if seen.digest() == self._seen:
                 return
-            renewed = _context(folder, ssl.PROTOCOL_TLS_CLIENT)
+            renewed = context_of(folder, ssl.PROTOCOL_TLS_CLIENT)
         except (OSError, ValueError) as error:
             log.warning("The client certificate in %s cannot be used: %s", self._folder, error)
             return
@@ -209,18 +204,3 @@ def _objection(body: bytes) -> str:
     except (ValueError, LookupError, TypeError, AttributeError):
         return "the cache is absent or damaged"
     return ": ".join(filter(None, words))[:MAX_MESSAGE]
-
-
-def _context(folder: Path, protocol: ssl._SSLMethod) -> ssl.SSLContext:
-    folder = _real(folder)
-    context = ssl.SSLContext(protocol)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(folder / "ca.pem")
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    return context
-
-
-def _real(folder: Path) -> Path:
-    """Where the kubelet keeps the files of a volume, so that all are of the same version of it."""
-    return (folder / "cert.pem").resolve(strict=True).parent
