@@ -86,7 +86,10 @@ def cache_condition(pool: Pool, observation: Observation, outcome: Outcome) -> C
             return before
         message = "the cache registry has not been asked yet"
         return _condition(pool, ConditionStatus.UNKNOWN, Trouble(Reason.CACHE_UNKNOWN, message))
-    trouble = report.trouble or (_trouble_of(report.usage) if report.usage else None)
+    known = _trouble_of(report.usage) if report.usage else None
+    is_full = known is not None and known.reason is Reason.CACHE_FULL
+    # A full disk makes the registry fail in its own words, too.
+    trouble = known if is_full else report.trouble or known
     if trouble is not None:
         return _condition(pool, ConditionStatus.FALSE, trouble)
     recipes = cache_recipes(pool)

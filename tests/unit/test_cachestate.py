@@ -147,6 +147,15 @@ def test_a_full_cache_says_how_full_and_what_helps() -> None:
     assert "cache.registry.managed.storage.size" in found.message
 
 
+def test_a_full_disk_is_told_of_rather_than_what_the_registry_makes_of_it() -> None:
+    pool = a_pool(cache=MANAGED)
+    trouble = Trouble(Reason.REGISTRY_UNREACHABLE, "it answers 500")
+    report = CacheReport(trouble=trouble, usage=Usage(is_full=True))
+    assert condition(pool, seen(pool, cache=report)).reason == Reason.CACHE_FULL
+    report = CacheReport(trouble=trouble, usage=Usage(unhealed=("a:b",)))
+    assert condition(pool, seen(pool, cache=report)).reason == Reason.REGISTRY_UNREACHABLE
+
+
 def test_damage_is_told_with_the_caches_that_it_cost() -> None:
     pool = a_pool(cache=MANAGED)
     usage = Usage(damaged=1, unhealed=("shop/web:main-amd64",))

@@ -141,14 +141,8 @@ def _registry_yaml() -> str:
             "filesystem": {"rootdirectory": STORAGE},
             # No blobdescriptor cache: it would vouch for blobs that the keeper has removed.
             "delete": {"enabled": True},
-            "maintenance": {
-                "uploadpurging": {
-                    "enabled": True,
-                    "age": "24h",
-                    "interval": "1h",
-                    "dryrun": False,
-                }
-            },
+            # The keeper removes uploads that broke off, and sooner.
+            "maintenance": {"uploadpurging": {"enabled": False}},
         },
         # Caches exported with image-manifest=false are indexes of layers, which it would refuse.
         "validation": {"manifests": {"indexes": {"platforms": "none"}}},

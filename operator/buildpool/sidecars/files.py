@@ -107,6 +107,20 @@ def size_of(folder: os.PathLike[str] | str) -> int:
     return size
 
 
+def last_change(folder: os.PathLike[str] | str) -> datetime | None:
+    """When the youngest file or folder in a folder, itself included, was changed; None: gone."""
+    try:
+        newest = modified(Path(folder).stat())
+    except GONE:
+        return None
+    for entry in entries(folder):
+        if entry.is_dir(follow_symlinks=False):
+            newest = max(newest, last_change(entry.path) or newest)
+        elif (found := stat_of(entry)) is not None:
+            newest = max(newest, modified(found))
+    return newest
+
+
 def unlink(path: Path) -> int:
     """Removes a file, and returns the bytes that this freed."""
     try:

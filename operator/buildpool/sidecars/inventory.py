@@ -134,6 +134,8 @@ class Inventory:
     blobs: Mapping[str, Blob] = field(default_factory=dict)
     """By digest."""
     leftovers: tuple[Leftover, ...] = ()
+    uploads: tuple[Leftover, ...] = ()
+    """Blobs that are being uploaded, or were when an export broke off."""
     used: int = 0
     """Bytes of all files, uploads that are under way among them."""
 

@@ -41,6 +41,10 @@ AMPLE: Final = 0.10
 MIN_FREE: Final = (0.01, 4 * _MIB)
 """Share of the file system, and bytes, below which it counts as full."""
 
+ABANDONED: Final = timedelta(minutes=15)
+"""How long nothing has come of an upload that nobody will end: its bytes come in one stream. The
+registry would keep them for a day, or for ever where the disk was full when it began."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -99,11 +103,13 @@ class Sweep:
     blobs: tuple[Blob, ...] = ()
     links: tuple[Link, ...] = ()
     leftovers: tuple[Leftover, ...] = ()
+    uploads: tuple[Leftover, ...] = ()
 
     def steps(self, size: int) -> Iterator[Sweep]:
         """The same in steps of so many things, blobs first: then their links are useless."""
         yield from (Sweep(blobs=some) for some in _slices(self.blobs, size))
         yield from (Sweep(links=some) for some in _slices(self.links, size))
+        yield from (Sweep(uploads=some) for some in _slices(self.uploads, size))
         yield from (Sweep(leftovers=some) for some in _slices(self.leftovers, size))
 
 
@@ -238,4 +244,5 @@ def sweep(inventory: Inventory, rules: Rules, now: datetime) -> Sweep:
             if not link.is_sound or (link.digest not in there and link.changed <= settled)
         ),
         leftovers=tuple(each for each in inventory.leftovers if each.changed <= settled),
+        uploads=tuple(each for each in inventory.uploads if each.changed <= now - ABANDONED),
     )

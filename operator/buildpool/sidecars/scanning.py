@@ -14,7 +14,16 @@ from os import DirEntry, PathLike
 from pathlib import Path
 from typing import Final
 
-from buildpool.sidecars.files import GONE, entries, folders, identify, modified, size_of, stat_of
+from buildpool.sidecars.files import (
+    GONE,
+    entries,
+    folders,
+    identify,
+    last_change,
+    modified,
+    size_of,
+    stat_of,
+)
 from buildpool.sidecars.inventory import (
     PREFIX,
     Blob,
@@ -36,9 +45,10 @@ _STRUCTURE: Final = (
     "_manifests",
     "_layers/sha256",
     "_layers",
+    "_uploads",
     "",
 )
-"""Folders of a repository that may become empty. Uploads are the registry's own business."""
+"""Folders of a repository that may become empty."""
 
 
 @dataclass(slots=True)
@@ -50,6 +60,7 @@ class _Scan:
     links: list[Link] = field(default_factory=list)
     blobs: dict[str, Blob] = field(default_factory=dict)
     leftovers: list[Leftover] = field(default_factory=list)
+    uploads: list[Leftover] = field(default_factory=list)
     used: int = 0
 
     def leave(self, folder: Path) -> None:
@@ -69,6 +80,7 @@ def take_inventory(storage: Storage) -> Inventory:
         links=tuple(scan.links),
         blobs=scan.blobs,
         leftovers=tuple(scan.leftovers),
+        uploads=tuple(scan.uploads),
         used=scan.used,
     )
     storage.remember_only(inventory)
@@ -118,6 +130,9 @@ def _scan_repository(storage: Storage, repository: str, scan: _Scan) -> None:
         else:
             scan.links.append(link)
     scan.used += size_of(home / "_uploads")
+    for upload in folders(home / "_uploads"):
+        if (changed := last_change(upload)) is not None:
+            scan.uploads.append(Leftover(upload.path, changed))
     for part in _STRUCTURE:
         if (home / part).is_dir() and not entries(home / part):
             scan.leave(home / part)

@@ -24,6 +24,7 @@ from buildpool.sidecars.files import (
     folders,
     identify,
     identity_of,
+    last_change,
     modified,
     read,
     unlink,
@@ -186,6 +187,11 @@ class Storage:
         except GONE:
             return 0
         return discard(folder) if is_same else 0
+
+    def remove_upload(self, upload: Leftover) -> int:
+        """Bytes that this freed: none if something has come in meanwhile."""
+        folder = Path(upload.path)
+        return discard(folder) if last_change(folder) == upload.changed else 0
 
     def is_untouched(self, blob: Blob, since: datetime, repositories: Iterable[str]) -> bool:
         """Whether a blob is the one that was seen, and none of these linked it since then."""

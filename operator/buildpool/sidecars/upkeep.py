@@ -225,6 +225,8 @@ class Upkeep:
             is_useless = not link.is_sound or storage.identity(link.digest) is None
             if is_useless and storage.link(*link.key) == link:
                 freed += storage.remove_link(*link.key)
+        for upload in found.uploads:
+            freed += storage.remove_upload(upload)
         for leftover in found.leftovers:
             freed += storage.remove_leftover(leftover)
         self._reclaimed += freed

@@ -17,7 +17,7 @@ from buildpool.sidecars.inventory import (
     Revision,
     Tag,
 )
-from buildpool.sidecars.retention import Removal, Room, Rules, removal, sweep
+from buildpool.sidecars.retention import ABANDONED, Removal, Room, Rules, removal, sweep
 from unit.sidecars.stored import DAY, HOUR, NOW, digest_of
 
 GIB = 1024**3
@@ -252,6 +252,15 @@ def test_which_links_go(is_there: bool, is_sound: bool, age: timedelta, goes: bo
     link = Link("other", named("layer"), is_sound, NOW - age)
     inventory = replace(making.inventory, links=(link,))
     assert sweep(inventory, RULES, NOW).links == ((link,) if goes else ())
+
+
+def test_an_upload_goes_when_nothing_has_come_of_it_for_a_while() -> None:
+    abandoned, stalled = (Leftover(name, NOW - ABANDONED + age) for name, age in UPLOADS.items())
+    inventory = Inventory(uploads=(abandoned, stalled))
+    assert sweep(inventory, RULES, NOW).uploads == (abandoned,)
+
+
+UPLOADS = {"abandoned": ZERO, "stalled": timedelta(seconds=1)}
 
 
 def test_leftovers_go_when_they_are_old() -> None:

@@ -57,6 +57,12 @@ def test_uploads_count_as_used_and_are_nothing_else(stored: Stored) -> None:
     inventory = take_inventory(stored.storage)
     assert inventory.used == 1000
     assert all("_uploads" not in leftover.path for leftover in inventory.leftovers)
+    (found,) = inventory.uploads
+    put(upload, b"x" * 1001, -HOUR)
+    assert stored.storage.remove_upload(found) == 0, "more has come"
+    (found,) = take_inventory(stored.storage).uploads
+    assert stored.storage.remove_upload(found) == 1001
+    assert not upload.parent.exists()
 
 
 def test_repositories_can_lie_within_each_other(stored: Stored) -> None:
