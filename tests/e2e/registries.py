@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import os
 import subprocess
 import sys
@@ -22,6 +23,9 @@ http:
   addr: ":5000"
 """
 TLS = "  tls: {certificate: /tls/tls.crt, key: /tls/tls.key}\n"
+PASSWORDS = "auth: {htpasswd: {realm: tests, path: /tls/htpasswd}}\n"
+WRITABLE = "delete: {enabled: true}"
+READ_ONLY = f"{WRITABLE}, maintenance: {{readonly: {{enabled: true}}}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,14 @@ class Registry:
         return f"{self.name}.{self.namespace}.svc:{PORT}"
 
 
+@functools.cache
+def bring(image: str) -> None:
+    """Brings an image to the node of a devcluster; other nodes pull it."""
+    if "DEVCLUSTER_NAME" in os.environ:
+        load = [sys.executable, "-m", "devcluster", "load", image]
+        subprocess.run(load, cwd=PROJECT, capture_output=True, timeout=120, check=True)
+
+
 def new_authority(name: str) -> KeyPair:
     """An authority that nobody trusts until told to."""
     return issue_authority(name, now=datetime.now(UTC), lifetime=timedelta(days=30))
@@ -49,14 +61,25 @@ def trust(api: Api, name: str, namespace: str, authority: KeyPair) -> None:
     api.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
 
 
-def serve(api: Api, registry: Registry, authority: KeyPair | None) -> None:
-    """Starts a registry, or gives a running one a certificate of another authority."""
-    if "DEVCLUSTER_NAME" in os.environ:
-        load = [sys.executable, "-m", "devcluster", "load", "registry"]
-        subprocess.run(load, cwd=PROJECT, capture_output=True, timeout=120, check=True)
+def serve(
+    api: Api,
+    registry: Registry,
+    authority: KeyPair | None,
+    *,
+    htpasswd: str = "",
+    is_read_only: bool = False,
+) -> None:
+    """Starts a registry, or gives a running one a certificate of another authority.
+
+    ``htpasswd`` has a line for each user, with a bcrypt hash; empty: it lets everybody in.
+    """
+    bring("registry")
     name, namespace = registry.name, registry.namespace
     metadata = {"name": name, "namespace": namespace}
-    files = {"config.yml": CONFIG + (TLS if authority else "")}
+    config = CONFIG + (TLS if authority else "") + (PASSWORDS if htpasswd else "")
+    files = {"config.yml": config.replace(WRITABLE, READ_ONLY) if is_read_only else config}
+    if htpasswd:
+        files["htpasswd"] = htpasswd
     if authority:
         bundle = _server_certificate(registry, authority)
         files |= {"tls.crt": bundle.pair.certificate.decode(), "tls.key": bundle.pair.key.decode()}
