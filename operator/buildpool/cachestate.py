@@ -212,7 +212,7 @@ def _trouble_of(usage: Usage) -> Trouble | None:
         room = f"{_spelled(usage.used)} of {_spelled(usage.capacity)} are taken"
         return Trouble(
             Reason.CACHE_FULL,
-            f"the cache is full: {room}, and all of it was used within the longest build's time; "
+            f"the cache is full: {room}, and nothing more may be removed while builds may need it; "
             "raise cache.registry.managed.storage.size; builds go on without new caches",
         )
     if usage.unhealed:

@@ -159,7 +159,7 @@ CASES: Final = {
     ),
     "read-only": Case(
         cache("archive", plain("archive")),
-        Reason.CREDENTIALS_REFUSED,
+        Reason.WRITE_REFUSED,
         (f"Registry {host('archive')} is read-only", "end its read-only or pull-through mode"),
         cache("plain", plain("plain")),
     ),
