@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from buildpool.sidecars.inventory import PREFIX, Identity
+from buildpool.sidecars.inventory import Identity
+from buildpool.sidecars.names import PREFIX
 
 GONE: Final = (FileNotFoundError, NotADirectoryError)
 """What asking for a file raises that is not there."""

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from buildpool.sidecars.files import digest_file
-from buildpool.sidecars.inventory import Descriptor, Fault, Identity, is_digest
+from buildpool.sidecars.inventory import Descriptor, Fault, Identity
+from buildpool.sidecars.names import is_digest
 from buildpool.sidecars.storage import Storage
 
 VERDICT_LIFETIME: Final = timedelta(hours=24)

@@ -7,18 +7,13 @@ Pure: ``storage`` reads and removes, ``retention`` decides. A digest is always s
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-PREFIX: Final = "sha256:"
-"""What all digests begin with."""
-_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
-_TAG: Final = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
-_REPOSITORY: Final = re.compile(r"{0}(?:/{0})*".format(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"))
-_MAX_REPOSITORY: Final = 255
+from buildpool.sidecars.names import is_digest
+
 _MANIFEST_TYPES: Final = frozenset(
     {
         "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -152,26 +147,6 @@ class Fault:
     """The only one where it is at fault; None: everywhere."""
     identity: Identity | None = None
     """Of the data that was found at fault; None: there was none."""
-
-
-def is_repository(text: str) -> bool:
-    """Whether it may name a repository; such a name is safe as a path below a folder."""
-    return len(text) <= _MAX_REPOSITORY and _REPOSITORY.fullmatch(text) is not None
-
-
-def is_tag(text: str) -> bool:
-    """Whether it may name a tag; such a name is safe as the name of a folder."""
-    return _TAG.fullmatch(text) is not None
-
-
-def is_digest(text: str) -> bool:
-    """Whether it is a digest as we know them."""
-    return _DIGEST.fullmatch(text) is not None
-
-
-def hex_of(digest: str) -> str:
-    """The digits of a digest, which name its folders."""
-    return digest.removeprefix(PREFIX)
 
 
 def references(content: bytes) -> tuple[Descriptor, ...] | None:

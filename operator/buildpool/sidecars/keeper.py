@@ -21,7 +21,7 @@ from typing import Final
 
 from aiohttp import web
 
-from buildpool.sidecars.inventory import is_digest, is_repository, is_tag
+from buildpool.sidecars.names import is_digest, is_repository, is_tag
 from buildpool.sidecars.retention import Rules
 from buildpool.sidecars.storage import Storage
 from buildpool.sidecars.tls import server_context

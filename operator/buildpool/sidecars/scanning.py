@@ -24,17 +24,8 @@ from buildpool.sidecars.files import (
     size_of,
     stat_of,
 )
-from buildpool.sidecars.inventory import (
-    PREFIX,
-    Blob,
-    Identity,
-    Inventory,
-    Leftover,
-    Link,
-    Revision,
-    Tag,
-    is_digest,
-)
+from buildpool.sidecars.inventory import Blob, Identity, Inventory, Leftover, Link, Revision, Tag
+from buildpool.sidecars.names import PREFIX, is_digest
 from buildpool.sidecars.storage import Storage
 
 _REVISIONS: Final = "_manifests/revisions/sha256"

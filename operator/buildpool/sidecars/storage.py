@@ -39,10 +39,9 @@ from buildpool.sidecars.inventory import (
     Link,
     Revision,
     Tag,
-    hex_of,
-    is_digest,
     references,
 )
+from buildpool.sidecars.names import hex_of, is_digest
 
 MAX_MANIFEST: Final = 4 * 1024**2
 """Bytes; the registry takes no larger manifest, so a larger file is none."""

@@ -22,6 +22,7 @@ from typing import Final, Self
 import aiohttp
 
 from buildpool.errors import BuildpoolError
+from buildpool.sidecars.names import DIGEST, MAX_REPOSITORY, REPOSITORY, TAG
 from buildpool.sidecars.tls import FILES, context_of, present
 
 REGISTRY_TIMEOUT: Final = aiohttp.ClientTimeout(connect=2, total=15)
@@ -54,19 +55,13 @@ class Wanted:
     def read(cls, path: str) -> Self | None:
         """A path as it was sent, without its query; None: neither a manifest's nor a blob's."""
         found = _PATH.fullmatch(path)
-        if not found or len(found["name"]) > MAX_NAME:
+        if not found or len(found["name"]) > MAX_REPOSITORY:
             return None
         return cls(path, found["name"], found["blob"] or found["manifest"], bool(found["blob"]))
 
 
-MAX_NAME: Final = 255
-"""Characters of a repository's name."""
-_PART: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_DIGEST: Final = r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}"
-_TAG: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _PATH: Final = re.compile(
-    rf"/v2/(?P<name>{_PART}(?:/{_PART})*)"
-    rf"/(?:manifests/(?P<manifest>{_TAG}|{_DIGEST})|blobs/(?P<blob>{_DIGEST}))"
+    rf"/v2/(?P<name>{REPOSITORY})/(?:manifests/(?P<manifest>{TAG}|{DIGEST})|blobs/(?P<blob>{DIGEST}))"
 )
 
 

@@ -4,13 +4,8 @@ import json
 
 import pytest
 
-from buildpool.sidecars.inventory import (
-    Descriptor,
-    is_digest,
-    is_repository,
-    is_tag,
-    references,
-)
+from buildpool.sidecars.inventory import Descriptor, references
+from buildpool.sidecars.names import is_digest, is_repository, is_tag
 from unit.sidecars.stored import (
     CONFIG,
     MANIFEST,
