@@ -93,25 +93,25 @@ def certificate_requests(pool: Pool) -> Mapping[Ref, CertificateRequest]:
         )
     }
     if managed_registry(pool) is not None:
-        server, client = cache_secrets(pool)
-        requests[server] = CertificateRequest(
+        registry, builders = cache_secrets(pool)
+        requests[registry] = CertificateRequest(
             use=Use.SERVER,
             common_name=f"{key} cache",
             dns_names=naming.server_names(naming.cache(key), key.namespace),
             ip_addresses=_LOOPBACK,
             lifetime=lifetime,
         )
-        requests[client] = CertificateRequest(
+        requests[builders] = CertificateRequest(
             use=Use.CLIENT,
             common_name=f"{key} builder",
             uris=(naming.builder_identity(key),),
             lifetime=lifetime,
         )
-    for client_ in pool.spec.access.clients:
-        requests[client_ref(pool, client_.name)] = CertificateRequest(
+    for client in pool.spec.access.clients:
+        requests[client_ref(pool, client.name)] = CertificateRequest(
             use=Use.CLIENT,
-            common_name=f"{key} {client_.name}",
-            uris=(naming.client_identity(key, client_.name),),
+            common_name=f"{key} {client.name}",
+            uris=(naming.client_identity(key, client.name),),
             lifetime=lifetime,
         )
     return requests
