@@ -97,7 +97,9 @@ async def a_registry(port: int) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def keeping(tmp_path: Path) -> AsyncIterator[Keeping]:
+async def keeping(
+    tmp_path: Path, *, interval: timedelta = timedelta(milliseconds=20)
+) -> AsyncIterator[Keeping]:
     settings = KeeperSettings(
         storage=tmp_path / "storage",
         capacity=10**9,
@@ -106,7 +108,7 @@ async def keeping(tmp_path: Path) -> AsyncIterator[Keeping]:
         certificates=mount(tmp_path / "server", issue(A, SERVER, now=STARTED)),
         port=a_free_port(),
         registry_port=a_free_port(),
-        interval=timedelta(milliseconds=20),
+        interval=interval,
         clock=lambda: stored.NOW,
     )
     settings.storage.mkdir()
@@ -124,6 +126,18 @@ async def keeping(tmp_path: Path) -> AsyncIterator[Keeping]:
 async def keeper(tmp_path: Path) -> AsyncIterator[Keeping]:
     async with keeping(tmp_path) as keeper, a_registry(keeper.settings.registry_port):
         await keeper.until_open()
+        yield keeper
+
+
+@pytest.fixture
+async def resting_keeper(tmp_path: Path) -> AsyncIterator[Keeping]:
+    """Its only round has seen an empty storage: what happens later is for it to be asked."""
+    async with (
+        keeping(tmp_path, interval=DAY) as keeper,
+        a_registry(keeper.settings.registry_port),
+    ):
+        await keeper.until_open()
+        assert (await keeper.get("/status"))[0] == 200
         yield keeper
 
 
@@ -159,7 +173,10 @@ async def test_an_absent_cache_is_answered_as_such(keeper: Keeping) -> None:
     assert answer == (404, {"reason": "absent"})
 
 
-async def test_a_damaged_cache_is_answered_as_such_once_and_is_gone_then(keeper: Keeping) -> None:
+async def test_a_damaged_cache_is_answered_as_such_once_and_is_gone_then(
+    resting_keeper: Keeping,
+) -> None:
+    keeper = resting_keeper
     keeper.stored.cache("caches/app:main", [b"one"])
     path = "/check/caches/app?reference=main"
     assert (await keeper.get(path))[0] == 200
