@@ -134,9 +134,7 @@ def _external_target(
     entry = next((entry for entry in pool.spec.registries if entry.host == host), None)
     trust: bytes | None = None
     if entry is not None and entry.ca_bundle is not None:
-        source = entry.ca_bundle.secret or entry.ca_bundle.config_map
-        assert source is not None  # noqa: S101 - the model demands one of the two
-        kind = "Secret" if entry.ca_bundle.secret else "ConfigMap"
+        kind, source = entry.ca_bundle.kind, entry.ca_bundle.source
         found = _value(pool, observation, kind, source.name, source.key)
         if isinstance(found, Trouble):
             return found

@@ -38,13 +38,6 @@ COMPONENT_ENDPOINT: Final = "endpoint"
 PORT: Final = 1234
 """The TCP port of buildkitd by convention of BuildKit's own examples."""
 
-COMPONENTS: Final = (
-    COMPONENT_AUTHORITY,
-    COMPONENT_BUILDER,
-    COMPONENT_CACHE,
-    COMPONENT_CLIENT,
-    COMPONENT_ENDPOINT,
-)
 CACHE_PORT: Final = 5000
 """The TCP port of the managed cache registry, by convention of registries."""
 KEEPER_PORT: Final = 5001

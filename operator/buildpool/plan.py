@@ -158,7 +158,8 @@ def _changes(wanted: Iterable[Object], observation: Observation) -> Iterator[App
         ref = ref_of(obj)
         there = observation.live.get(ref)
         if there is None:
-            reason = _CREATED.get(_what(obj))
+            issued = EventReason.ISSUED_CERTIFICATE if ref.kind == "Secret" else None
+            reason = issued or _CREATED.get(_what(obj))
             yield Apply(obj, reason, f"created {ref}")
         elif is_terminating(there):
             continue  # it comes back when it is gone, and its going wakes us
@@ -180,9 +181,6 @@ def _what(obj: Object) -> tuple[str, str]:
 _CREATED: Final = {
     ("Deployment", naming.COMPONENT_BUILDER): EventReason.CREATED_BUILDER,
     ("Deployment", naming.COMPONENT_CACHE): EventReason.CREATED_CACHE,
-    **dict.fromkeys(
-        (("Secret", component) for component in naming.COMPONENTS), EventReason.ISSUED_CERTIFICATE
-    ),
 }
 
 
@@ -240,17 +238,16 @@ def _leftovers(pool: Pool, observation: Observation, *, home: str) -> Iterator[D
     # A build that runs may come back for what it has imported.
     is_read = any(has_guard(pod) for pod in observation.pods)
     # By the Deployment, the cache's Secrets are found again, which may not be listed: it goes last.
-    has_more = any(_what(obj) in _FOUND_BY_CACHE for _, obj in left)
+    has_secrets = any(_what(obj) == ("Secret", naming.COMPONENT_CACHE) for _, obj in left)
     for ref, obj in left:
         is_cache = component_of(obj) == naming.COMPONENT_CACHE
-        waits = is_cache and (is_read or (has_more and ref.kind == "Deployment"))
+        waits = is_cache and (is_read or (has_secrets and ref.kind == "Deployment"))
         if waits or is_terminating(obj):
             continue
         message = f"removed {ref}, which the pool needs no more"
         yield Delete(ref, obj["metadata"]["uid"], _REMOVED.get(_what(obj)), message)
 
 
-_FOUND_BY_CACHE: Final = (("Secret", naming.COMPONENT_CACHE),)
 _REMOVED: Final = {
     ("Deployment", naming.COMPONENT_BUILDER): EventReason.REMOVED_BUILDER,
     ("Deployment", naming.COMPONENT_CACHE): EventReason.REMOVED_CACHE,

@@ -54,6 +54,18 @@ class CaBundle(Model):
     config_map: BundleKey | None = None
     """A key of a ConfigMap."""
 
+    @property
+    def kind(self) -> str:
+        """Kind of the object that has the bundle."""
+        return "ConfigMap" if self.secret is None else "Secret"
+
+    @property
+    def source(self) -> BundleKey:
+        """Where in it the bundle is."""
+        source = self.secret or self.config_map
+        assert source is not None  # noqa: S101 - one of the two must be set
+        return source
+
 
 class Registry(Model):
     """How builders reach one registry."""

@@ -63,10 +63,8 @@ def references_of_builders(pool: Pool) -> Iterator[Ref]:
     for secret in builders.image_pull_secrets:
         yield Ref("Secret", namespace, secret.name)
     for registry in pool.spec.registries:
-        if registry.ca_bundle is not None and registry.ca_bundle.secret is not None:
-            yield Ref("Secret", namespace, registry.ca_bundle.secret.name)
-        if registry.ca_bundle is not None and registry.ca_bundle.config_map is not None:
-            yield Ref("ConfigMap", namespace, registry.ca_bundle.config_map.name)
+        if (bundle := registry.ca_bundle) is not None:
+            yield Ref(bundle.kind, namespace, bundle.source.name)
     for variable in builders.env:
         source = variable.value_from
         if source is None:

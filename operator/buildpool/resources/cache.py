@@ -23,6 +23,8 @@ from buildpool.resources.objects import (
     restricted,
     sealed,
 )
+from buildpool.resources.secret import certificate_volume
+from buildpool.resources.volume import claim_spec
 
 FILE: Final = "config.yml"
 CERTIFICATES: Final = "/etc/buildpool/certificates"
@@ -72,18 +74,13 @@ def cache_service(pool: Pool) -> Object:
 
 def cache_volume(pool: Pool, managed: ManagedRegistry) -> Object:
     """The claim of the registry; it outlives the registry's rests."""
-    spec: Object = {
-        "accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": managed.storage.size}},
-    }
-    if managed.storage.storage_class_name is not None:
-        spec["storageClassName"] = managed.storage.storage_class_name
+    storage = managed.storage
     return sealed(
         {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
             "metadata": _metadata(pool),
-            "spec": spec,
+            "spec": claim_spec(storage.size, storage.storage_class_name),
         }
     )
 
@@ -179,15 +176,7 @@ def _pod(pool: Pool, managed: ManagedRegistry, image: str) -> Object:
         "containers": [_registry(managed), _keeper(pool, managed, image)],
         "volumes": [
             {"name": "storage", "persistentVolumeClaim": {"claimName": name}},
-            {
-                "name": "certificates",
-                "secret": {
-                    "secretName": name,
-                    "items": [
-                        {"key": key, "path": key} for key in ("ca.pem", "cert.pem", "key.pem")
-                    ],
-                },
-            },
+            certificate_volume("certificates", name),
             {"name": "config", "configMap": {"name": name}},
         ],
     }

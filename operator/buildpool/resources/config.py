@@ -127,9 +127,8 @@ def _how_to_reach(registry: Registry) -> dict[str, Any]:
     if registry.http:
         block["http"] = True
     if registry.ca_bundle is not None:
-        source = registry.ca_bundle.secret or registry.ca_bundle.config_map
-        assert source is not None  # noqa: S101 - the model demands one of the two
-        block["ca"] = [f"{registry_directory(registry.host)}/{source.key}"]
+        key = registry.ca_bundle.source.key
+        block["ca"] = [f"{registry_directory(registry.host)}/{key}"]
     return block
 
 

@@ -16,6 +16,7 @@ from buildpool.api import CaBundle, Pool, Registry, Security
 from buildpool.resources import config, guard
 from buildpool.resources.cache import managed_registry
 from buildpool.resources.objects import Object, fingerprint, pool_metadata, sealed
+from buildpool.resources.secret import certificate_volume
 
 CONTAINER: Final = "buildkitd"
 GRACE_MARGIN: Final = timedelta(minutes=1)
@@ -233,14 +234,7 @@ def _volumes(pool: Pool, index: int) -> list[Object]:
         {"name": "state", **state},
         # Readable by user 1000 without fsGroup: that would set the group bit on the state volume,
         # BuildKit's snapshots would inherit it, and so would the images built from them.
-        {
-            "name": "certificates",
-            "secret": {
-                "secretName": naming.builder_certificate(pool.key),
-                "defaultMode": 0o444,
-                "items": [{"key": key, "path": key} for key in ("ca.pem", "cert.pem", "key.pem")],
-            },
-        },
+        certificate_volume("certificates", naming.builder_certificate(pool.key), mode=0o444),
         {"name": "config", "configMap": {"name": naming.builder_config(pool.key)}},
     ]
     for number, (_, bundle) in enumerate(_trusting(pool)):
@@ -258,10 +252,9 @@ def _trusting(pool: Pool) -> list[tuple[Registry, CaBundle]]:
 
 
 def _ca_source(bundle: CaBundle) -> Object:
-    if bundle.secret is not None:
-        return {"secret": {"secretName": bundle.secret.name}}
-    assert bundle.config_map is not None  # noqa: S101 - the model demands one of the two
-    return {"configMap": {"name": bundle.config_map.name}}
+    if bundle.kind == "Secret":
+        return {"secret": {"secretName": bundle.source.name}}
+    return {"configMap": {"name": bundle.source.name}}
 
 
 def _volume_owner(pool: Pool) -> Object:

@@ -13,6 +13,7 @@ from buildpool import naming
 from buildpool.api import Pool
 from buildpool.resources.cache import managed_registry
 from buildpool.resources.objects import JSON, Object, restricted
+from buildpool.resources.secret import certificate_volume
 
 CONTAINER: Final = "cache-guard"
 CERTIFICATES: Final = "/etc/buildpool/cache"
@@ -61,14 +62,7 @@ def guard_mount() -> Object:
 
 def guard_volume(pool: Pool) -> Object:
     """The volume with the certificate for the cache."""
-    return {
-        "name": "cache",
-        "secret": {
-            "secretName": naming.cache_client(pool.key),
-            "defaultMode": 0o444,
-            "items": [{"key": key, "path": key} for key in ("ca.pem", "cert.pem", "key.pem")],
-        },
-    }
+    return certificate_volume("cache", naming.cache_client(pool.key), mode=0o444)
 
 
 def guarded_registries(pool: Pool) -> dict[str, Any]:

@@ -42,6 +42,18 @@ def certificate_secret(pool: Pool, name: str, bundle: Bundle, *, component: str)
     )
 
 
+def certificate_volume(name: str, secret: str, *, mode: int | None = None) -> Object:
+    """The volume of a pod with a certificate Secret, under the names that BuildKit's clients use.
+
+    ``mode`` is that of the files; None: Kubernetes' own.
+    """
+    source: Object = {"secretName": secret}
+    if mode is not None:
+        source["defaultMode"] = mode
+    source["items"] = [{"key": key, "path": key} for key in ("ca.pem", "cert.pem", "key.pem")]
+    return {"name": name, "secret": source}
+
+
 def authority_secret(
     pool: Pool, pair: KeyPair, *, namespace: str, clients: Sequence[str]
 ) -> Object:

@@ -1,4 +1,4 @@
-"""The persistent volume of one builder."""
+"""The persistent volume of one builder, and what all claims of a pool have in common."""
 
 from __future__ import annotations
 
@@ -12,12 +12,6 @@ def builder_volume(pool: Pool, index: int) -> Object | None:
     claim = pool.spec.builders.storage.volume_claim
     if claim is None:
         return None
-    spec: Object = {
-        "accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": claim.size}},
-    }
-    if claim.storage_class_name is not None:
-        spec["storageClassName"] = claim.storage_class_name
     return sealed(
         {
             "apiVersion": "v1",
@@ -28,6 +22,17 @@ def builder_volume(pool: Pool, index: int) -> Object | None:
                 component=naming.COMPONENT_BUILDER,
                 labels={naming.LABEL_BUILDER: naming.builder(pool.key, index)},
             ),
-            "spec": spec,
+            "spec": claim_spec(claim.size, claim.storage_class_name),
         }
     )
+
+
+def claim_spec(size: str, storage_class_name: str | None) -> Object:
+    """The spec of a claim for one pod at a time; no class: the cluster's default."""
+    spec: Object = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": size}},
+    }
+    if storage_class_name is not None:
+        spec["storageClassName"] = storage_class_name
+    return spec
