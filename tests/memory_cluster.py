@@ -13,6 +13,7 @@ from datetime import datetime
 
 from buildpool import naming
 from buildpool.api import Pool
+from buildpool.certificates import cache_secrets, client_ref, noted_clients
 from buildpool.controller.observe import LISTED
 from buildpool.observation import Observation
 from buildpool.plan import Plan
@@ -27,7 +28,7 @@ from buildpool.resources import (
     ref_of,
 )
 from buildpool.resources.objects import fingerprint
-from buildpool.wanted import cache_secrets, client_ref, noted_clients, wanted_refs
+from buildpool.wanted import wanted_refs
 from samples import HOME, NOW, a_pod, planned
 
 LIST_KEYS = {

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from buildpool import naming
 from buildpool.api import Pool, PoolStatus, parse_pool
+from buildpool.certificates import AUTHORITY_LIFETIME, authority_at
 from buildpool.observation import Observation
 from buildpool.pki import Bundle, KeyPair, issue, issue_authority
 from buildpool.plan import Plan, plan
 from buildpool.resources import Object, Ref, guard, ref_of
-from buildpool.wanted import AUTHORITY_LIFETIME, authority_at
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

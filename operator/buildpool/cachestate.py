@@ -21,12 +21,13 @@ from buildpool.api import (
 )
 from buildpool.api.quantity import format_bytes
 from buildpool.cache import CacheTarget, Credentials, Trouble, Usage
+from buildpool.certificates import bundle_at, cache_secrets
 from buildpool.diagnosis import diagnose, is_ready
 from buildpool.dockerconfig import parse_credentials
 from buildpool.observation import Observation
 from buildpool.outcome import Outcome
 from buildpool.resources import Ref, cache_recipes
-from buildpool.wanted import bundle_at, cache_is_awake, cache_secrets
+from buildpool.wanted import cache_is_awake
 
 MAX_MESSAGE: Final = 1024
 FROM_REPORT: Final = frozenset(

@@ -18,17 +18,8 @@ from typing import Final
 
 from buildpool import naming
 from buildpool.api import EventReason, Pool
+from buildpool.certificates import Issuance, issuances, next_renewal
 from buildpool.observation import Observation
-from buildpool.pki import (
-    CertificateReason,
-    CertificateRequest,
-    Finding,
-    KeyPair,
-    read,
-    renew_at,
-    why_new_authority,
-    why_reissue,
-)
 from buildpool.resources import (
     Object,
     Ref,
@@ -41,30 +32,13 @@ from buildpool.resources import (
     ref_of,
 )
 from buildpool.resources.objects import was_applied_as
-from buildpool.wanted import (
-    authority_at,
-    authority_ref,
-    bundle_at,
-    certificate_requests,
-    desired,
-    wanted_refs,
-)
+from buildpool.wanted import desired, wanted_refs
 
 RESYNC: Final = timedelta(minutes=10)
 """The longest a pool is left alone: what every watch has missed is found then."""
 
 TROUBLED: Final = timedelta(seconds=10)
 """How soon to look again where a name is taken or an object refused: no watch tells of its end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Issuance:
-    """A certificate to be issued before anything else can be planned; no request: an authority."""
-
-    secret: Ref
-    request: CertificateRequest | None
-    reason: CertificateReason
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +91,7 @@ def plan(pool: Pool, observation: Observation, *, home: str, image: str, now: da
     )
     if conflicts:
         return Plan(conflicts=conflicts, recheck=TROUBLED)
-    issue = tuple(_issuances(pool, observation, home=home, now=now))
+    issue = tuple(issuances(pool, observation, home=home, now=now))
     if issue:
         return Plan(issue=issue)
     wanted = desired(pool, observation, home=home, image=image)
@@ -126,31 +100,6 @@ def plan(pool: Pool, observation: Observation, *, home: str, image: str, now: da
         delete=tuple(_leftovers(pool, observation, home=home)),
         recheck=_recheck(pool, observation, now=now),
     )
-
-
-def _issuances(
-    pool: Pool, observation: Observation, *, home: str, now: datetime
-) -> Iterator[Issuance]:
-    authority = authority_at(pool, observation, home=home)
-    finding = why_new_authority(authority, now=now) or _ends_too_soon(pool, authority, now=now)
-    if finding is not None:
-        yield Issuance(authority_ref(pool, home=home), None, finding.reason, finding.message)
-    if finding is not None or authority is None:
-        return
-    for ref, request in certificate_requests(pool).items():
-        found = why_reissue(bundle_at(observation, ref), request, authority, now=now)
-        if found is not None:
-            yield Issuance(ref, request, found.reason, found.message)
-
-
-def _ends_too_soon(pool: Pool, authority: KeyPair | None, *, now: datetime) -> Finding | None:
-    """Whether new certificates would be cut short: each would be renewed sooner than the last."""
-    if (
-        authority is None
-        or now + pool.spec.access.certificate_duration <= read(authority).not_after
-    ):
-        return None
-    return Finding(CertificateReason.RENEWAL_DUE, "it ends before a new certificate would")
 
 
 def _changes(wanted: Iterable[Object], observation: Observation) -> Iterator[Apply]:
@@ -256,6 +205,5 @@ _REMOVED: Final = {
 
 
 def _recheck(pool: Pool, observation: Observation, *, now: datetime) -> timedelta:
-    bundles = (bundle_at(observation, ref) for ref in certificate_requests(pool))
-    due = [renew_at(bundle.pair) - now for bundle in bundles if bundle is not None]
-    return max(timedelta(0), min([RESYNC, *due]))
+    due = next_renewal(pool, observation)
+    return RESYNC if due is None else max(timedelta(0), min(RESYNC, due - now))

@@ -16,10 +16,10 @@ from typing import Final
 
 from buildpool import naming
 from buildpool.api import EventReason, Pool
+from buildpool.certificates import authority_ref
 from buildpool.observation import Observation
 from buildpool.plan import Delete
 from buildpool.resources import component_of, is_builder, is_owned, is_terminating
-from buildpool.wanted import authority_ref
 
 KINDS: Final = frozenset({"Service", "Deployment"})
 FIRST: Final = frozenset({naming.COMPONENT_BUILDER, naming.COMPONENT_ENDPOINT})

@@ -25,6 +25,7 @@ from buildpool.api import (
     set_condition,
 )
 from buildpool.cachestate import MAX_MESSAGE, cache_condition, cache_status
+from buildpool.certificates import authority_at, bundle_at, certificate_requests, client_ref
 from buildpool.diagnosis import Finding, diagnose, is_ready
 from buildpool.errors import CertificateError, InvalidSpecError
 from buildpool.observation import Observation
@@ -33,7 +34,6 @@ from buildpool.pki import Bundle, KeyPair, read
 from buildpool.plan import Plan, is_settled
 from buildpool.resources import Object, Ref, is_builder, is_owned
 from buildpool.resources.deployment import revision_of
-from buildpool.wanted import authority_at, bundle_at, certificate_requests, client_ref
 
 PATIENT: Final = frozenset(
     {

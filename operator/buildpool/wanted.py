@@ -6,13 +6,19 @@ Pure. What of it is to be done now, and in which order, is ``plan``'s to decide.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
-from typing import Final
 
 from buildpool import naming
 from buildpool.api import Pool
+from buildpool.certificates import (
+    authority_at,
+    authority_ref,
+    bundle_at,
+    certificate_requests,
+    client_ref,
+    noted_clients,
+)
 from buildpool.observation import Observation
-from buildpool.pki import Bundle, CertificateRequest, KeyPair, Use, read
+from buildpool.pki import read
 from buildpool.resources import (
     Object,
     Ref,
@@ -20,7 +26,6 @@ from buildpool.resources import (
     builder_config,
     builder_deployment,
     builder_volume,
-    bundle_of,
     cache_config,
     cache_deployment,
     cache_recipes,
@@ -28,13 +33,9 @@ from buildpool.resources import (
     cache_volume,
     certificate_secret,
     managed_registry,
-    pair_of,
     pool_service,
     recipes_config,
 )
-
-AUTHORITY_LIFETIME: Final = timedelta(days=3650)
-_LOOPBACK: Final = ("127.0.0.1", "::1")
 
 
 def wanted_refs(pool: Pool, *, home: str) -> tuple[Ref, ...]:
@@ -61,80 +62,6 @@ def wanted_refs(pool: Pool, *, home: str) -> tuple[Ref, ...]:
 def _cache_refs(pool: Pool) -> Iterator[Ref]:
     for kind in ("ConfigMap", "Service", "PersistentVolumeClaim", "Deployment"):
         yield Ref(kind, pool.key.namespace, naming.cache(pool.key))
-
-
-def cache_secrets(pool: Pool) -> tuple[Ref, Ref]:
-    """The Secrets of a managed cache: the registry's own, and the one its builders show it."""
-    key = pool.key
-    names = naming.cache(key), naming.cache_client(key)
-    return Ref("Secret", key.namespace, names[0]), Ref("Secret", key.namespace, names[1])
-
-
-def authority_ref(pool: Pool, *, home: str) -> Ref:
-    """The Secret with the pool's authority."""
-    return Ref("Secret", home, naming.authority(pool.key))
-
-
-def client_ref(pool: Pool, name: str) -> Ref:
-    """The Secret of one client."""
-    return Ref("Secret", pool.key.namespace, naming.client_certificate(pool.key, name))
-
-
-def certificate_requests(pool: Pool) -> Mapping[Ref, CertificateRequest]:
-    """The certificates a pool consists of, by their Secrets."""
-    key, lifetime = pool.key, pool.spec.access.certificate_duration
-    requests = {
-        Ref("Secret", key.namespace, naming.builder_certificate(key)): CertificateRequest(
-            use=Use.SERVER,
-            common_name=f"{key} builder",
-            dns_names=naming.server_names(naming.service(key), key.namespace),
-            ip_addresses=_LOOPBACK,
-            lifetime=lifetime,
-        )
-    }
-    if managed_registry(pool) is not None:
-        registry, builders = cache_secrets(pool)
-        requests[registry] = CertificateRequest(
-            use=Use.SERVER,
-            common_name=f"{key} cache",
-            dns_names=naming.server_names(naming.cache(key), key.namespace),
-            ip_addresses=_LOOPBACK,
-            lifetime=lifetime,
-        )
-        requests[builders] = CertificateRequest(
-            use=Use.CLIENT,
-            common_name=f"{key} builder",
-            uris=(naming.builder_identity(key),),
-            lifetime=lifetime,
-        )
-    for client in pool.spec.access.clients:
-        requests[client_ref(pool, client.name)] = CertificateRequest(
-            use=Use.CLIENT,
-            common_name=f"{key} {client.name}",
-            uris=(naming.client_identity(key, client.name),),
-            lifetime=lifetime,
-        )
-    return requests
-
-
-def noted_clients(pool: Pool, live: Mapping[Ref, Object], *, home: str) -> tuple[str, ...]:
-    """The clients that may have a Secret, as noted beside the authority."""
-    secret = live.get(authority_ref(pool, home=home))
-    annotations = ((secret or {}).get("metadata") or {}).get("annotations") or {}
-    return tuple(filter(None, annotations.get(naming.ANNOTATION_CLIENTS, "").split(",")))
-
-
-def bundle_at(observation: Observation, ref: Ref) -> Bundle | None:
-    """The bundle in a Secret, or the one issued for it in this very pass."""
-    issued = observation.issued.get(ref)
-    return issued if isinstance(issued, Bundle) else bundle_of(observation.live.get(ref))
-
-
-def authority_at(pool: Pool, observation: Observation, *, home: str) -> KeyPair | None:
-    """The pool's authority, or the one issued for it in this very pass."""
-    ref = authority_ref(pool, home=home)
-    issued = observation.issued.get(ref)
-    return issued if isinstance(issued, KeyPair) else pair_of(observation.live.get(ref))
 
 
 def desired(pool: Pool, observation: Observation, *, home: str, image: str) -> Iterator[Object]:

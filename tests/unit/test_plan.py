@@ -9,11 +9,12 @@ from hypothesis import given
 
 from buildpool import naming
 from buildpool.api import EventReason, Pool
+from buildpool.certificates import bundle_at, certificate_requests
 from buildpool.observation import Observation
 from buildpool.pki import CertificateReason, issue_authority, read, renew_at
 from buildpool.plan import RESYNC, Plan, plan
 from buildpool.resources import JSON, Object, Ref, bundle_of, pair_of
-from buildpool.wanted import bundle_at, certificate_requests, wanted_refs
+from buildpool.wanted import wanted_refs
 from memory_cluster import MemoryCluster, settled
 from samples import (
     DAY,

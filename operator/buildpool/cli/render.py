@@ -7,11 +7,11 @@ import asyncio
 import yaml
 
 from buildpool.api import Pool
+from buildpool.certificates import authority_at
 from buildpool.controller.act import issue_all
 from buildpool.controller.reconcile import utc_now
 from buildpool.observation import Observation
 from buildpool.plan import plan
-from buildpool.wanted import authority_at
 
 
 def render(pool: Pool, *, home: str, image: str) -> str:

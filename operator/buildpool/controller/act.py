@@ -13,13 +13,13 @@ from datetime import datetime
 from typing import TypeAlias
 
 from buildpool import naming
+from buildpool.certificates import AUTHORITY_LIFETIME, Issuance
 from buildpool.errors import ConflictError, RefusedError
 from buildpool.kube.cluster import Cluster
 from buildpool.outcome import Event, EventType, Failure, Outcome, Overruled
 from buildpool.pki import Bundle, KeyPair, issue, issue_authority
-from buildpool.plan import Apply, Delete, Issuance, Plan
+from buildpool.plan import Apply, Delete, Plan
 from buildpool.resources import Ref, component_of, first_difference, is_builder
-from buildpool.wanted import AUTHORITY_LIFETIME
 
 _Result: TypeAlias = Event | Failure | Overruled | None
 

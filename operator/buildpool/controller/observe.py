@@ -14,10 +14,11 @@ from typing import Final
 from buildpool import naming
 from buildpool.api import Pool
 from buildpool.cachestate import cache_references
+from buildpool.certificates import cache_secrets, client_ref, noted_clients
 from buildpool.kube.cluster import Cluster
 from buildpool.observation import Observation
 from buildpool.resources import Object, Ref, component_of, ref_of
-from buildpool.wanted import cache_secrets, client_ref, noted_clients, wanted_refs
+from buildpool.wanted import wanted_refs
 
 LISTED: Final = ("ConfigMap", "Deployment", "PersistentVolumeClaim", "Service")
 """Kinds that are listed by label: so what the pool needs no more is found, too."""

@@ -14,6 +14,7 @@ from buildpool import naming
 from buildpool.api import Pool, PoolStatus, identify_pool, parse_pool
 from buildpool.cache import CacheTarget, Trouble
 from buildpool.cachestate import cache_references, cache_target
+from buildpool.certificates import authority_at
 from buildpool.controller.act import act, issue_all, remove
 from buildpool.controller.inspector import Inspector
 from buildpool.controller.observe import observe
@@ -28,7 +29,7 @@ from buildpool.plan import RESYNC, TROUBLED, Plan, plan
 from buildpool.removal import PATIENCE, plan_removal
 from buildpool.resources import Object, Ref
 from buildpool.verdict import Verdict, conclude, farewell, refuse
-from buildpool.wanted import authority_at, wanted_refs
+from buildpool.wanted import wanted_refs
 
 
 def utc_now() -> datetime:
