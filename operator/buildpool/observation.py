@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from buildpool.cache import CacheReport
+from buildpool.load import Load
 from buildpool.pki import Bundle, KeyPair
 from buildpool.resources import Object, Ref
 
@@ -22,6 +23,8 @@ class Observation:
     wants."""
     pods: tuple[Object, ...] = ()
     """The pods of the pool's builders."""
+    loads: Mapping[str, Load] = field(default_factory=dict)
+    """What the daemons said last, by the uid of their pod; nothing of those that did not answer."""
     cache_pods: tuple[Object, ...] = ()
     """The pods of its managed cache registry: one, or for a while its predecessor beside it."""
     cache: CacheReport | None = None

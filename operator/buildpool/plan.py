@@ -115,8 +115,7 @@ def _changes(wanted: Iterable[Object], observation: Observation) -> Iterator[App
         elif ref in observation.issued:
             yield Apply(obj, EventReason.RENEWED_CERTIFICATE, f"renewed the certificate in {ref}")
         elif not was_applied_as(there, obj):
-            reason = EventReason.REPLACED_BUILDER if is_builder(obj) else None
-            yield Apply(obj, reason, f"updated {ref}")
+            yield Apply(obj, None, f"updated {ref}")
         elif (path := first_difference(there, obj)) not in (None, observation.overruled.get(ref)):
             message = f"{ref} had been changed at {path} by somebody else and was put right"
             yield Apply(obj, EventReason.REPAIRED_DRIFT, message)

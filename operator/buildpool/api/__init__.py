@@ -5,20 +5,22 @@ Pure. The models here are the one source of parser, CRD and reference, so these 
 
 from __future__ import annotations
 
-from buildpool.api.builders import Architecture, Builders, Security, Storage
+from buildpool.api.builders import Architecture, Builders, Recycle, Rollout, Security, Storage
 from buildpool.api.cache import CacheRegistry, ManagedRegistry
 from buildpool.api.podfields import Resources
 from buildpool.api.pool import Pool, identify_pool, parse_pool
-from buildpool.api.reasons import ConditionType, EventReason, Reason
+from buildpool.api.reasons import ConditionType, EventReason, Reason, RetireReason, SizeReason
 from buildpool.api.spec import Access, CaBundle, Client, PoolSpec, Registry, Routing, Scaling
 from buildpool.api.status import (
     AuthorityStatus,
+    BuilderState,
     BuilderStatus,
     CacheStatus,
     ClientStatus,
     Condition,
     ConditionStatus,
     PoolStatus,
+    ScalingStatus,
     set_condition,
 )
 
@@ -26,6 +28,7 @@ __all__ = [
     "Access",
     "Architecture",
     "AuthorityStatus",
+    "BuilderState",
     "BuilderStatus",
     "Builders",
     "CaBundle",
@@ -42,11 +45,16 @@ __all__ = [
     "PoolSpec",
     "PoolStatus",
     "Reason",
+    "Recycle",
     "Registry",
     "Resources",
+    "RetireReason",
+    "Rollout",
     "Routing",
     "Scaling",
+    "ScalingStatus",
     "Security",
+    "SizeReason",
     "Storage",
     "identify_pool",
     "parse_pool",

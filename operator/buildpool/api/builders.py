@@ -118,6 +118,40 @@ class History(Model):
     """Number of records that stay whatever their age."""
 
 
+class Rollout(Model):
+    """How builders are replaced when what they run has changed."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.maxSurge + self.maxUnavailable > 0",
+            holds=lambda rollout: rollout.max_surge + rollout.max_unavailable > 0,
+            message="maxSurge and maxUnavailable are both 0, so nothing could be replaced",
+            remedy="set one of them to 1 or more",
+            field="maxSurge",
+        ),
+    )
+
+    max_surge: Annotated[int, Field(ge=0, le=100)] = 1
+    """How many builders more than wanted may take builds meanwhile; those that drain do not
+    count."""
+    max_unavailable: Annotated[int, Field(ge=0, le=100)] = 0
+    """How many builders fewer than wanted may take builds meanwhile."""
+
+
+class Recycle(Model):
+    """When a builder has served long enough: it drains and another one takes its place."""
+
+    max_age: Annotated[
+        timedelta | None, DurationText(minimum=timedelta(minutes=1), maximum=timedelta(days=365))
+    ] = None
+    """Age at which a builder is replaced; absent: never."""
+    max_builds: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Number of builds after which a builder is replaced; absent: never."""
+    max_memory: Annotated[str, QuantityText(minimum="64Mi")] | None = None
+    """Memory of the pod, as the metrics API of the cluster tells it, above which a builder is
+    replaced; absent: never."""
+
+
 class Builders(Model):
     """What each builder of the pool is: one pod with one build daemon."""
 
@@ -138,6 +172,8 @@ class Builders(Model):
     """`Rootless` runs the daemon as user 1000; `UserNamespace` as root of a user namespace."""
     architecture: Architecture = Architecture.AMD64
     """Architecture of the nodes that builders run on. One pool has one."""
+    slots: Annotated[int, Field(ge=1, le=100)] = 2
+    """How many builds one builder is meant to run at once."""
     max_build_duration: Annotated[
         timedelta, DurationText(minimum=timedelta(minutes=1), maximum=timedelta(hours=24))
     ] = timedelta(hours=2)
@@ -175,6 +211,8 @@ class Builders(Model):
     """Environment of the build daemon, such as proxies for pulls from registries."""
     storage: Storage = Storage(ephemeral=EphemeralStorage())
     history: History = History()
+    rollout: Rollout = Rollout()
+    recycle: Recycle = Recycle()
     config: Annotated[str, Field(max_length=16_384)] = ""
     """More `buildkitd.toml`. Refused are keys that the daemon does not know and keys that the
     operator sets itself."""

@@ -59,8 +59,12 @@ class Reason(Word):
     SCALED_TO_ZERO = "ScaledToZero", "The pool shall have no builders, so no build can run."
     TERMINATING = "Terminating", "The pool is being deleted; running builds finish first."
 
-    ROLLING_OUT = "RollingOut", "Builders are being replaced, because what they run has changed."
+    ROLLING_OUT = "RollingOut", "Builders are being replaced, one after the other."
     SCALING = "Scaling", "Builders are being added or removed."
+    DRAINING = (
+        "Draining",
+        "All builders that are wanted are there; others finish their builds before they go.",
+    )
     SETTLED = "Settled", "The pool is as its spec wants it."
 
     ISSUED = "Issued", "Every certificate has been issued and is not due yet."
@@ -105,14 +109,56 @@ class Reason(Word):
     NO_REGISTRY = "NoRegistry", "What answers at that address is not an OCI registry."
 
 
+class SizeReason(Word):
+    """Why a pool has the size it has."""
+
+    REPLICAS_SET = "ReplicasSet", "`spec.replicas` says so, and `spec.scaling` rests."
+    AT_MINIMUM = "AtMinimum", "The builds that run need no more than `scaling.min`."
+    FOLLOWS_LOAD = "FollowsLoad", "So many builders have room for the builds that run."
+    AT_MAXIMUM = "AtMaximum", "The builds that run need more, but `scaling.max` is reached."
+    COOLING_DOWN = (
+        "CoolingDown",
+        "Fewer builders would be enough now, but not yet for as long as `scaling.idleAfter`.",
+    )
+
+
+class RetireReason(Word):
+    """Why a builder takes no more builds and is to go."""
+
+    SURPLUS = "Surplus", "The pool needs fewer builders."
+    OUTDATED = "Outdated", "What it runs is not what the spec wants any more."
+    TOO_OLD = "TooOld", "It is older than `builders.recycle.maxAge`."
+    TOO_MANY_BUILDS = "TooManyBuilds", "It has served `builders.recycle.maxBuilds` builds."
+    TOO_MUCH_MEMORY = "TooMuchMemory", "Its pod takes more than `builders.recycle.maxMemory`."
+
+
 class EventReason(Word):
     """What an Event tells that was done. The change of a condition is told with its ``Reason``."""
 
     CREATED_BUILDER = "CreatedBuilder", "A builder was created."
-    REPLACED_BUILDER = "ReplacedBuilder", "A builder is replaced, since what it runs has changed."
-    REMOVED_BUILDER = (
-        "RemovedBuilder",
-        "A builder was removed; its pod finishes its running builds first.",
+    SCALED_UP = "ScaledUp", "The pool shall have more builders."
+    SCALED_DOWN = "ScaledDown", "The pool shall have fewer builders; idle ones go."
+    RETIRED_BUILDER = (
+        "RetiredBuilder",
+        "A builder takes no more builds, finishes those that run, and goes.",
+    )
+    RESTORED_BUILDER = "RestoredBuilder", "A builder that was to go takes builds again."
+    REMOVED_BUILDER = "RemovedBuilder", "A builder without any build was removed."
+    BUILD_OVERDUE = (
+        "BuildOverdue",
+        "A build runs for longer than `builders.maxBuildDuration`; the message says what follows.",
+    )
+    BUILDS_LOST = (
+        "BuildsLost",
+        "A builder ended while builds ran on it; the message names them and the cause.",
+    )
+    ROTATING_AUTHORITY = (
+        "RotatingAuthority",
+        "The authority of the pool is being replaced, in phases; no client is ever refused.",
+    )
+    UNKNOWN_ROTATION = (
+        "UnknownRotation",
+        "The annotation `buildpool.dev/rotate` asks for something that there is not.",
     )
     CREATED_CACHE = "CreatedCache", "The managed cache registry was created."
     REMOVED_CACHE = "RemovedCache", "The managed cache registry was removed, with its content."

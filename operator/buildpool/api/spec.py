@@ -27,10 +27,28 @@ class Routing(StrEnum):
 
 
 class Scaling(Model):
-    """How many builders the pool has."""
+    """How many builders the pool has, by the builds that run."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.min <= self.max",
+            holds=lambda scaling: scaling.min <= scaling.max,
+            message="scaling.min is above scaling.max",
+            remedy="raise scaling.max or lower scaling.min",
+            field="max",
+        ),
+    )
 
     min: Annotated[int, Field(ge=0, le=100)] = 1
     """Number of builders that the pool always has."""
+    max: Annotated[int, Field(ge=1, le=100)] = 8
+    """Number of builders that the pool never exceeds, but for those that a rollout replaces."""
+    target_utilization: Annotated[int, Field(ge=1, le=100)] = 80
+    """Percentage of the slots that builds may take; with more, builders are added at once."""
+    idle_after: Annotated[
+        timedelta, DurationText(minimum=timedelta(seconds=1), maximum=timedelta(days=7))
+    ] = timedelta(minutes=10)
+    """How long fewer builders must have been enough before idle ones are removed."""
 
 
 class BundleKey(Model):
@@ -118,6 +136,10 @@ class Access(Model):
         timedelta, DurationText(minimum=timedelta(hours=1), maximum=timedelta(days=825))
     ] = timedelta(days=90)
     """How long a certificate is valid. It is renewed in good time."""
+    authority_overlap: Annotated[
+        timedelta, DurationText(minimum=timedelta(0), maximum=timedelta(days=90))
+    ] = timedelta(hours=1)
+    """How long clients get to read their Secrets again in each phase of a change of authority."""
 
 
 class PoolSpec(Model):

@@ -79,19 +79,50 @@ class Condition(_Reported):
     """When the status last changed."""
 
 
+class BuilderState(StrEnum):
+    """Where a builder is in its life."""
+
+    STARTING = "Starting"
+    SERVING = "Serving"
+    DRAINING = "Draining"
+
+
 class BuilderStatus(_Reported):
     """One builder."""
 
     name: Name
     """Name of its Deployment."""
+    state: BuilderState = BuilderState.STARTING
+    """`Starting` until it takes builds; `Draining` once it takes no more and is to go."""
     ready: bool
     """Whether it takes builds."""
     revision: Annotated[str, Field(max_length=63)]
     """Hash of what it runs."""
+    builds: Count | None = None
+    """Builds that run on it; absent where its daemon does not say."""
+    served: Count | None = None
+    """Builds that it has started, as far as the operator saw."""
     reason: Annotated[str, Field(max_length=1024)] | None = None
-    """Why it takes no builds, in one word."""
+    """Why it takes no builds, or is to go, in one word."""
     message: Text | None = None
-    """Why it takes no builds, in a sentence."""
+    """The same in a sentence."""
+
+
+class ScalingStatus(_Reported):
+    """How many builders the pool shall have now, and why."""
+
+    size: Count
+    """Number of builders it shall have."""
+    reason: Annotated[str, Field(max_length=1024)]
+    """Why so many, in one word."""
+    message: Text = ""
+    """The same in a sentence."""
+    since: Time | None = None
+    """When the size last changed."""
+    calm_since: Time | None = None
+    """Since when fewer builders would have been enough."""
+    peak: Count | None = None
+    """How many would have been enough since then."""
 
 
 class ClientStatus(_Reported):
@@ -128,6 +159,10 @@ class AuthorityStatus(_Reported):
 
     not_after: Time
     """End of its certificate."""
+    phase: Annotated[str, Field(max_length=63)] | None = None
+    """Where a change of the authority is; absent where none goes on."""
+    since: Time | None = None
+    """When that phase began."""
 
 
 class PoolStatus(_Reported):
@@ -143,6 +178,13 @@ class PoolStatus(_Reported):
     """Number of builders that exist."""
     ready_replicas: Count = 0
     """Number of builders that take builds."""
+    busy: Annotated[str, Field(max_length=16)] | None = None
+    """Builds that run and slots there are, such as `3/4`."""
+    busy_slots: Count = 0
+    """Number of builds that run, those on builders that drain included."""
+    slots: Count = 0
+    """Number of builds that the builders which take builds are meant to run at once."""
+    scaling: ScalingStatus | None = None
     selector: Text | None = None
     """Label selector of the builder pods, for autoscalers."""
     endpoint: Text | None = None

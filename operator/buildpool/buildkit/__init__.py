@@ -1,0 +1,1 @@
+"""One builder's control API over gRPC and mTLS."""
