@@ -79,10 +79,15 @@ devcluster: install ## The devcluster itself: repair, two side by side, nothing 
 	$(PYTEST) tests/devcluster -q
 
 .PHONY: e2e
-e2e: install ## The whole node: kubelet, rootless builders, unmodified buildctl and buildx
-	$(PYTHON) -m tests.in_cluster tests/e2e
+e2e: install ## The whole node: kubelet, rootless builders, unmodified clients, a short chaos
+	$(PYTHON) -m tests.in_cluster tests/chaos tests/e2e
+
+.PHONY: chaos
+chaos: install ## 200 seeded disruptions under load, and what a plain Deployment loses (CHAOS_SEED=…)
+	CHAOS_DISRUPTIONS=$${CHAOS_DISRUPTIONS:-200} CHAOS_BASELINE=$${CHAOS_BASELINE:-60} $(PYTHON) -m tests.in_cluster tests/chaos -s
 
 .PHONY: bench
 bench: install ## Measurements; never part of the tests
+	$(PYTEST) tests/bench/loads -q -s
 	$(PYTHON) -m tests.in_cluster --control-plane tests/bench/pools -s
 	$(PYTHON) -m tests.in_cluster tests/bench/builds -s

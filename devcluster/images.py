@@ -36,7 +36,15 @@ RUNTIME_PACKAGES: Final = (
     "util-linux",  # for flock, which is part of upstream's base image
     "xz-utils",
 )
-PYTHON_PACKAGES: Final = (*_COMMON, "dash", "coreutils", "python3", "python3-pip", "python3-venv")
+PYTHON_PACKAGES: Final = (
+    *_COMMON,
+    "dash",
+    "coreutils",
+    "libstdc++6",  # gRPC is C++
+    "python3",
+    "python3-pip",
+    "python3-venv",
+)
 
 _CAPABILITY_HEADER: Final = bytes.fromhex("01000002")
 """Version 2 of the attribute, with the effective bit."""

@@ -88,7 +88,10 @@ def eventually(
 
 
 def a_pool(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
-    """A BuildKitPool as a user writes it."""
+    """A BuildKitPool as a user writes it; one that does not follow its load unless it says so."""
+    scaling = dict(spec.get("scaling", {}))
+    scaling.setdefault("max", max(1, scaling.get("min", 1)))
+    spec = {**spec, "scaling": scaling}
     return {
         "apiVersion": "buildpool.dev/v1alpha1",
         "kind": "BuildKitPool",

@@ -1,25 +1,27 @@
 """A cluster in memory: what an API server and its controllers make of a pool's plans. No I/O.
 
-Written after what a real API server (Kubernetes 1.37) stored: its defaults, what it leaves out, how
-server-side apply merges lists and drops fields. Only as much as a pool's objects need.
+Time goes on by five seconds in each pass, and a pool's status is kept from one pass to the next.
+How objects are stored is ``memory_storage``'s.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 from buildpool import naming
-from buildpool.api import Pool
+from buildpool.api import Pool, PoolStatus
 from buildpool.certificates import cache_secrets, client_ref, noted_clients
 from buildpool.controller.observe import LISTED
+from buildpool.fleet import has_daemon, name_of_builder
+from buildpool.load import Load
+from buildpool.marks import Mark
 from buildpool.observation import Observation
-from buildpool.plan import Plan
+from buildpool.outcome import Outcome
+from buildpool.plan import Delete, Plan
 from buildpool.removal import Removal
 from buildpool.resources import (
-    JSON,
     Object,
     Ref,
     component_of,
@@ -28,21 +30,14 @@ from buildpool.resources import (
     ref_of,
 )
 from buildpool.resources.objects import fingerprint
+from buildpool.verdict import conclude
 from buildpool.wanted import wanted_refs
-from samples import HOME, NOW, a_pod, planned
+from memory_storage import stored
+from samples import HOME, NOW, a_load, a_pod, planned
 
-LIST_KEYS = {
-    "containers": ("name",),
-    "env": ("name",),
-    "imagePullSecrets": ("name",),
-    "initContainers": ("name",),
-    "ownerReferences": ("uid",),
-    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
-    "volumeMounts": ("mountPath",),
-    "volumes": ("name",),
-}
-APPLIED = "applied by us"
-"""Stands for ``managedFields``: what we applied last."""
+PASS = timedelta(seconds=5)
+"""How much later the next pass is."""
+DELETED = "2026-01-01T12:00:00Z"
 
 
 @dataclass
@@ -57,6 +52,16 @@ class MemoryCluster:
     """Builders for whose pod there is no node."""
     now: datetime = NOW
     version: int = 1
+    status: PoolStatus | None = None
+    """The pool's, as the last pass left it."""
+    builds: dict[str, int] = field(default_factory=dict)
+    """How many builds run, by builder; none where it is not named."""
+    served: dict[str, int] = field(default_factory=dict)
+    """How many builds were started, by builder."""
+    memory: dict[str, int] = field(default_factory=dict)
+    """Bytes that a pod takes, by builder; as far as anybody measures."""
+    silent: set[str] = field(default_factory=set)
+    """Builders whose daemons do not answer."""
 
     def __getitem__(self, name: str) -> Object:
         """An object by ``Kind/name``, to be looked at or edited by a test."""
@@ -85,21 +90,71 @@ class MemoryCluster:
         pods = self.pods.values()
         builders = tuple(p for p in pods if component_of(p) == naming.COMPONENT_BUILDER)
         caches = tuple(p for p in pods if component_of(p) == naming.COMPONENT_CACHE)
-        return Observation(live=live, pods=builders, cache_pods=caches)
+        return Observation(
+            live=live,
+            pods=copy.deepcopy(builders),
+            cache_pods=copy.deepcopy(caches),
+            loads=self._loads(builders),
+            memory={
+                pod["metadata"]["name"]: self.memory[name]
+                for pod in builders
+                if (name := name_of_builder(pod)) in self.memory
+            },
+        )
+
+    def _loads(self, pods: tuple[Object, ...]) -> dict[str, Load]:
+        """What daemons say that run and answer."""
+        return {
+            pod["metadata"]["uid"]: a_load(
+                self.builds.get(name, 0), as_of=self.now, served=self.served.get(name, 0)
+            )
+            for pod in pods
+            if (name := name_of_builder(pod)) not in self.silent and has_daemon(pod)
+        }
+
+    def known(self, pool: Pool) -> Pool:
+        """The pool with the status that the last pass left."""
+        return pool if self.status is None else replace(pool, status=self.status)
+
+    def plan(self, pool: Pool) -> Plan:
+        """What is to be done now, certificates being issued."""
+        _, todo = planned(self.known(pool), self.observe(pool), now=self.now)
+        return todo
 
     def act(self, todo: Plan | Removal) -> None:
         """Carries out a plan as the API server would."""
+        for mark in todo.mark if isinstance(todo, Plan) else ():
+            self._mark(mark)
         for change in todo.apply if isinstance(todo, Plan) else ():
-            self.objects[change.ref] = self._stored(change.object)
+            if not (change.is_unseen and change.ref in self.objects):
+                self.objects[change.ref] = self._stored(change.object)
         for deletion in todo.delete:
-            gone = self.objects.pop(deletion.ref)
-            assert gone["metadata"]["uid"] == deletion.uid, "the precondition of the delete"
-            for pod in self._pods_of(gone):
-                pod["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
+            self._delete(deletion)
+
+    def _delete(self, deletion: Delete) -> None:
+        metadata = self.objects[deletion.ref]["metadata"]
+        assert metadata["uid"] == deletion.uid, "the precondition of the delete"
+        if deletion.version in (None, metadata["resourceVersion"]):
+            for pod in self._pods_of(self.objects.pop(deletion.ref)):
+                pod["metadata"]["deletionTimestamp"] = DELETED
+
+    def _mark(self, mark: Mark) -> None:
+        of_pod = mark.ref.kind == "Pod"
+        obj = self.pods[mark.ref.name] if of_pod else self.objects[mark.ref]
+        assert obj["metadata"]["uid"] == mark.uid, "the precondition of the patch"
+        for kind, entries in mark.metadata.items():
+            merged = {**obj["metadata"].get(kind, {}), **entries}
+            obj["metadata"][kind] = {k: value for k, value in merged.items() if value is not None}
+        self.version += 1
+        obj["metadata"]["resourceVersion"] = str(self.version)
 
     def drain(self) -> None:
-        """Builds have finished: terminating pods go."""
-        self.pods = {name: pod for name, pod in self.pods.items() if not is_terminating(pod)}
+        """Terminating pods go on which no build runs."""
+        self.pods = {
+            name: pod
+            for name, pod in self.pods.items()
+            if not is_terminating(pod) or self.builds.get(name_of_builder(pod))
+        }
 
     def roll(self) -> None:
         """What the controllers and the kubelet do, until nothing moves."""
@@ -109,16 +164,20 @@ class MemoryCluster:
 
     def step(self, pool: Pool) -> Plan:
         """One pass, and all that follows from it."""
-        _, todo = planned(pool, self.observe(pool), now=self.now)
+        pool = self.known(pool)
+        observation, todo = planned(pool, self.observe(pool), now=self.now)
         self.act(todo)
+        verdict = conclude(pool, observation, todo, Outcome(), home=HOME, now=self.now)
+        self.status = verdict.status
         self.roll()
         self.drain()
+        self.now += PASS
         return todo
 
     def settle(self, pool: Pool) -> list[Plan]:
         """Passes until there is nothing to do; the plans that had something to do."""
         plans: list[Plan] = []
-        while (todo := self.step(pool)).apply or todo.delete:
+        while not (todo := self.step(pool)).is_empty:
             plans.append(todo)
             assert len(plans) < 50, f"it never settles: {todo}"
         return plans
@@ -126,16 +185,9 @@ class MemoryCluster:
     def _pods_of(self, obj: Object) -> list[Object]:
         if obj["kind"] != "Deployment":
             return []
-        prefix = obj["metadata"]["name"] + "-"
         selected = obj["spec"]["selector"]["matchLabels"].items()
-        return [
-            pod
-            for name, pod in self.pods.items()
-            if name.startswith(prefix)
-            and component_of(pod) == component_of(obj)
-            and (naming.LABEL_BUILDER, pod["metadata"]["labels"].get(naming.LABEL_BUILDER))
-            in (*selected, (naming.LABEL_BUILDER, None))
-        ]
+        pods = self.pods.values()
+        return [pod for pod in pods if selected <= pod["metadata"]["labels"].items()]
 
     def _roll(self, deployment: Object) -> None:
         template = deployment["spec"]["template"]
@@ -165,7 +217,10 @@ class MemoryCluster:
             if name in self.full
             else None,
         )
-        self.pods[pod["metadata"]["name"]] = pod
+        pod["metadata"]["labels"] |= template["metadata"]["labels"]
+        pod["metadata"]["annotations"] = dict(template["metadata"].get("annotations", {}))
+        # What is marked stays so.
+        self.pods.setdefault(pod["metadata"]["name"], pod)["status"] = pod["status"]
         serving = [
             p for p in old if any(c["status"] == "True" for c in p["status"]["conditions"][3:])
         ]
@@ -177,20 +232,10 @@ class MemoryCluster:
         }
 
     def _stored(self, desired: Object) -> Object:
-        live = self.objects.get(ref_of(desired))
         self.version += 1
-        server = {
-            "uid": f"uid-{self.version}",
-            "generation": 1,
-            "creationTimestamp": "2026-01-01T12:00:00Z",
-        }
-        base: Object = {"metadata": server} if live is None else copy.deepcopy(live)
-        new: Object = _merged(_dropped(base, base.pop(APPLIED, {}), desired), desired)
-        new = _defaulted(_pruned(new))
-        metadata = new["metadata"]
-        metadata["resourceVersion"] = str(self.version)
-        metadata["generation"] += live is not None and live.get("spec") != new.get("spec")
-        return {**new, APPLIED: copy.deepcopy(desired)}
+        created = self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        live = self.objects.get(ref_of(desired))
+        return stored(live, desired, version=self.version, created=created)
 
 
 def settled(pool: Pool) -> MemoryCluster:
@@ -198,119 +243,3 @@ def settled(pool: Pool) -> MemoryCluster:
     cluster = MemoryCluster()
     cluster.settle(pool)
     return cluster
-
-
-def _key(name: str, item: Object) -> tuple[JSON, ...]:
-    return tuple(item.get(key) for key in LIST_KEYS[name])
-
-
-def _dropped(live: JSON, last: JSON, desired: JSON, name: str = "") -> JSON:
-    """``live`` without what we once applied and now want no more."""
-    if isinstance(live, dict) and isinstance(last, dict):
-        desired = desired if isinstance(desired, dict) else {}
-        kept: Object = {}
-        for key, value in live.items():
-            if key in last and (key in desired or isinstance(value, dict | list)):
-                value = _dropped(value, last[key], desired.get(key), key)
-            elif key in last:
-                continue
-            if value or key in desired or key not in last:
-                kept[key] = value
-        return kept
-    if isinstance(live, list) and name in LIST_KEYS:
-        ours = {_key(name, item): item for item in last}
-        wanted = {_key(name, item): item for item in desired or ()}
-        return [
-            _dropped(item, ours.get(_key(name, item), {}), wanted.get(_key(name, item)))
-            for item in live
-            if _key(name, item) not in ours or _key(name, item) in wanted
-        ]
-    return [] if isinstance(live, list) else live
-
-
-def _merged(live: JSON, desired: JSON, name: str = "") -> JSON:
-    if isinstance(desired, dict) and name != "selector":
-        live = live if isinstance(live, dict) else {}
-        return live | {key: _merged(live.get(key), value, key) for key, value in desired.items()}
-    if isinstance(desired, list) and name in LIST_KEYS:
-        items = {_key(name, item): item for item in live or ()}
-        for item in desired:
-            items[_key(name, item)] = _merged(items.get(_key(name, item)), item)
-        return list(items.values())
-    return copy.deepcopy(desired)
-
-
-def _pruned(value: JSON) -> JSON:
-    """What a round through Go's types leaves of an object: empty text, lists and maps go."""
-    if isinstance(value, list):
-        return [_pruned(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        key: _pruned(entry)
-        for key, entry in value.items()
-        if not (
-            entry is None or entry == [] or (key, entry) in (("value", ""), ("matchLabels", {}))
-        )
-    }
-
-
-def _defaulted(obj: Object) -> Object:
-    match obj["kind"]:
-        case "Deployment":
-            obj["spec"].setdefault("progressDeadlineSeconds", 600)
-            pod = obj["spec"]["template"]["spec"]
-            for key, value in _POD_DEFAULTS.items():
-                pod.setdefault(key, copy.deepcopy(value))
-            if "serviceAccountName" in pod:
-                pod["serviceAccount"] = pod["serviceAccountName"]
-            for part in _parts(pod):
-                for key, value in _PART_DEFAULTS.items():
-                    if key in part:
-                        part[key] = {**value, **part[key]}
-                if "image" in part:
-                    part.update({**_CONTAINER_DEFAULTS, **part})
-        case "Service":
-            obj["spec"] = {**copy.deepcopy(_SERVICE_DEFAULTS), **obj["spec"]}
-        case "PersistentVolumeClaim":
-            obj["spec"].setdefault("volumeMode", "Filesystem")
-            obj["spec"].setdefault("storageClassName", "standard")
-            obj.setdefault("status", {"phase": "Bound"})
-    return obj
-
-
-def _parts(pod: Object) -> Iterator[Object]:
-    for container in (*pod.get("initContainers", ()), *pod["containers"]):
-        yield container
-        yield from (e["valueFrom"] for e in container.get("env", ()) if "valueFrom" in e)
-    yield from pod["volumes"]
-
-
-_POD_DEFAULTS: Object = {
-    "dnsPolicy": "ClusterFirst",
-    "restartPolicy": "Always",
-    "schedulerName": "default-scheduler",
-    "securityContext": {},
-}
-_CONTAINER_DEFAULTS: Object = {
-    "imagePullPolicy": "IfNotPresent",
-    "resources": {},
-    "terminationMessagePath": "/dev/termination-log",
-    "terminationMessagePolicy": "File",
-}
-_PART_DEFAULTS: Object = {
-    "secretKeyRef": {"optional": False},
-    "configMapKeyRef": {"optional": False},
-    "secret": {"defaultMode": 420},
-    "configMap": {"defaultMode": 420},
-    "startupProbe": {"successThreshold": 1},
-    "readinessProbe": {"successThreshold": 1},
-}
-_SERVICE_DEFAULTS: Object = {
-    "clusterIP": "10.96.161.164",
-    "clusterIPs": ["10.96.161.164"],
-    "internalTrafficPolicy": "Cluster",
-    "ipFamilies": ["IPv4"],
-    "ipFamilyPolicy": "SingleStack",
-    "sessionAffinity": "None",
-}

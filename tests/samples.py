@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from buildpool import naming
 from buildpool.api import Pool, PoolStatus, parse_pool
-from buildpool.certificates import AUTHORITY_LIFETIME, authority_at
+from buildpool.certificates import authority_of, carry_out
+from buildpool.load import Build, Load
 from buildpool.observation import Observation
-from buildpool.pki import Bundle, KeyPair, issue, issue_authority
+from buildpool.pki import Bundle, KeyPair
 from buildpool.plan import Plan, plan
 from buildpool.resources import Object, Ref, guard, ref_of
 
@@ -25,7 +26,8 @@ HOME = "buildpool-system"
 OWN_IMAGE = "r.example/buildpool:v1"
 UID = "1a2b3c4d-0000-4000-8000-000000000001"
 OTHER_UID = "9f8e7d6c-0000-4000-8000-000000000009"
-FINGERPRINT = "5f" * 32
+CERTIFICATE = Bundle(KeyPair(b"a certificate", b"a key"), trust=b"an authority")
+"""What the daemons of golden pools serve with."""
 IMAGE = "moby/buildkit:v0.34.2-rootless"
 
 
@@ -83,6 +85,7 @@ def a_pod(
     image: str = IMAGE,
     component: str = naming.COMPONENT_BUILDER,
     guarded: bool = False,
+    serving: bool = True,
 ) -> Object:
     """A builder's pod with its status as scheduler and kubelet write it.
 
@@ -121,6 +124,7 @@ def a_pod(
             **({naming.LABEL_BUILDER: builder} if component == naming.COMPONENT_BUILDER else {}),
             "app.kubernetes.io/component": component,
             "pod-template-hash": suffix.split("-")[0],
+            naming.LABEL_SERVING: str(serving).lower(),
         },
     }
     if terminating:
@@ -137,6 +141,12 @@ def _state(waiting: tuple[str, str] | None, *, running: bool) -> Object:
         reason, message = waiting
         return {"waiting": {"reason": reason, "message": message}}
     return {"running": {"startedAt": "2026-01-01T11:59:00Z"}} if running else {}
+
+
+def a_load(builds: int = 0, *, as_of: datetime = NOW, served: int = 0) -> Load:
+    """What a daemon with so many builds says."""
+    started = as_of - timedelta(seconds=30)
+    return Load(tuple(Build(f"build-{n}", started) for n in range(builds)), as_of, served)
 
 
 def foreign(ref: Ref, *, uid: str | None = None, **fields: Any) -> Object:
@@ -160,16 +170,8 @@ def planned(
     observation = observation or Observation()
     todo = plan(pool, observation, home=HOME, image=OWN_IMAGE, now=now)
     while todo.issue:
-        authority = authority_at(pool, observation, home=HOME)
-        issued: dict[Ref, KeyPair | Bundle] = {}
-        for issuance in todo.issue:
-            if issuance.request is None:
-                pair = issue_authority("test", now=now, lifetime=AUTHORITY_LIFETIME)
-                issued[issuance.secret] = pair
-            else:
-                assert authority is not None, "a leaf is asked for before its authority"
-                issued[issuance.secret] = issue(authority, issuance.request, now=now)
-        observation = observation.with_issued(issued)
+        authority = authority_of(pool, observation, home=HOME)
+        observation = observation.with_issued(carry_out(todo.issue, authority, now=now))
         todo = plan(pool, observation, home=HOME, image=OWN_IMAGE, now=now)
     return observation, todo
 

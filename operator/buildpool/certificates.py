@@ -1,12 +1,15 @@
 """The certificates of a pool: which there shall be, which there are, and which are due.
 
-Pure. Whether one certificate will do is ``pki``'s judgement; this knows what a pool needs them for
-and in which Secrets they lie.
+Pure, but for the keys it makes. Whether one certificate will do, and how an authority is replaced,
+is ``pki``'s judgement; this knows what a pool needs them for and in which Secrets they lie.
+
+Every request of a user for new certificates is carried out once in a pass: what was issued in this
+very pass is new.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -15,29 +18,52 @@ from buildpool import naming
 from buildpool.api import Pool
 from buildpool.observation import Observation
 from buildpool.pki import (
+    Authority,
+    AuthorityPhase,
     Bundle,
     CertificateReason,
     CertificateRequest,
+    Change,
+    Circumstances,
     Finding,
     KeyPair,
     Use,
-    read,
+    carried_out,
+    deadlines,
+    follows,
+    issue,
+    next_step,
     renew_at,
-    why_new_authority,
     why_reissue,
+    why_retrust,
 )
-from buildpool.resources import Object, Ref, bundle_of, managed_registry, pair_of
+from buildpool.resources import Object, Ref, bundle_of, managed_registry
+from buildpool.resources.secret import authority_in
+from buildpool.words import Word
 
 AUTHORITY_LIFETIME: Final = timedelta(days=3650)
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 
 
+OPERATOR_LIFETIME: Final = timedelta(hours=24)
+"""Of the operator's own certificate, which it keeps in memory."""
+
+
+class Rotation(Word):
+    """What a user can ask for by the annotation ``buildpool.dev/rotate`` of a pool."""
+
+    AUTHORITY = "authority", "Another authority, in phases, and with it other certificates."
+    CERTIFICATES = "certificates", "Other certificates of the present authority, at once."
+
+
 @dataclass(frozen=True, slots=True)
 class Issuance:
-    """A certificate to be issued before anything else can be planned; no request: an authority."""
+    """What has to be made, and for which Secret, before anything else can be planned."""
 
     secret: Ref
-    request: CertificateRequest | None
+    what: Change | CertificateRequest | KeyPair
+    """A step of the authority, or a new certificate, or the present one, which only gets the trust
+    that is wanted now."""
     reason: CertificateReason
     message: str
 
@@ -114,40 +140,126 @@ def bundle_at(observation: Observation, ref: Ref) -> Bundle | None:
     return issued if isinstance(issued, Bundle) else bundle_of(observation.live.get(ref))
 
 
-def authority_at(pool: Pool, observation: Observation, *, home: str) -> KeyPair | None:
-    """The pool's authority, or the one issued for it in this very pass."""
+def authority_of(pool: Pool, observation: Observation, *, home: str) -> Authority | None:
+    """The pool's authority, or what became of it in this very pass."""
     ref = authority_ref(pool, home=home)
     issued = observation.issued.get(ref)
-    return issued if isinstance(issued, KeyPair) else pair_of(observation.live.get(ref))
+    return issued if isinstance(issued, Authority) else authority_in(observation.live.get(ref))
+
+
+def operator_request(pool: Pool) -> CertificateRequest:
+    """The certificate by which the operator may ask the builders what they do."""
+    return CertificateRequest(
+        use=Use.CLIENT,
+        common_name=f"{pool.key} operator",
+        uris=(naming.operator_identity(pool.key),),
+        lifetime=OPERATOR_LIFETIME,
+    )
+
+
+def rotation_request(pool: Pool) -> Rotation | None:
+    """What a user asks for; None for nothing, or for something that there is not."""
+    try:
+        return Rotation(pool.annotations.get(naming.ANNOTATION_ROTATE, ""))
+    except ValueError:
+        return None
 
 
 def issuances(
-    pool: Pool, observation: Observation, *, home: str, now: datetime
+    pool: Pool, observation: Observation, *, home: str, now: datetime, everyone_has_it: bool = False
 ) -> Iterator[Issuance]:
-    """What has to be issued: first an authority, and once it is there, what it shall sign."""
-    authority = authority_at(pool, observation, home=home)
-    finding = why_new_authority(authority, now=now) or _ends_too_soon(pool, authority, now=now)
-    if finding is not None:
-        yield Issuance(authority_ref(pool, home=home), None, finding.reason, finding.message)
-    if finding is not None or authority is None:
+    """What has to be made: first a step of the authority, and after it what it shall sign.
+
+    ``everyone_has_it``: whether every daemon of the pool runs what its Secret says.
+    """
+    ref = authority_ref(pool, home=home)
+    authority = authority_of(pool, observation, home=home)
+    # One step in a pass: the next one has to see what became of the Secrets.
+    if ref not in observation.issued:
+        circumstances = _circumstances(pool, observation, authority, everyone_has_it)
+        step = next_step(authority, circumstances, now=now)
+        if step is not None:
+            yield Issuance(ref, step.change, step.finding.reason, step.finding.message)
+            return
+    if authority is None:
         return
     for ref, request in certificate_requests(pool).items():
-        found = why_reissue(bundle_at(observation, ref), request, authority, now=now)
+        current = bundle_at(observation, ref)
+        found = why_reissue(current, request, authority, now=now)
+        if found is None and ref not in observation.issued:
+            found = _why_requested(pool)
         if found is not None:
             yield Issuance(ref, request, found.reason, found.message)
+        elif current is not None and (found := why_retrust(current, authority.trust)):
+            yield Issuance(ref, current.pair, found.reason, found.message)
 
 
-def next_renewal(pool: Pool, observation: Observation) -> datetime | None:
-    """When the first of the pool's certificates is due; None where there are none."""
-    bundles = (bundle_at(observation, ref) for ref in certificate_requests(pool))
-    return min((renew_at(bundle.pair) for bundle in bundles if bundle is not None), default=None)
+def carry_out(
+    todo: Iterable[Issuance], authority: Authority | None, *, now: datetime
+) -> Mapping[Ref, Authority | Bundle]:
+    """What a plan asks for. Takes a processor's time: it makes keys and signs."""
+    issued: dict[Ref, Authority | Bundle] = {}
+    for issuance in todo:
+        if isinstance(issuance.what, Change):
+            issued[issuance.secret] = carried_out(
+                issuance.what,
+                authority,
+                common_name=f"buildpool {issuance.secret.name}",
+                lifetime=AUTHORITY_LIFETIME,
+                now=now,
+            )
+            continue
+        assert authority is not None  # noqa: S101 - an authority is planned for first
+        issued[issuance.secret] = (
+            issue(authority, issuance.what, now=now)
+            if isinstance(issuance.what, CertificateRequest)
+            else Bundle(issuance.what, trust=authority.trust)
+        )
+    return issued
 
 
-def _ends_too_soon(pool: Pool, authority: KeyPair | None, *, now: datetime) -> Finding | None:
-    """Whether new certificates would be cut short: each would be renewed sooner than the last."""
-    if (
-        authority is None
-        or now + pool.spec.access.certificate_duration <= read(authority).not_after
-    ):
+def renewals(pool: Pool, observation: Observation, *, home: str) -> Iterator[datetime]:
+    """When something becomes due by the mere passing of time.
+
+    A moment that is over stands for something that waits for daemons, not for time.
+    """
+    for ref in certificate_requests(pool):
+        if (bundle := bundle_at(observation, ref)) is not None:
+            yield renew_at(bundle.pair)
+    if (authority := authority_of(pool, observation, home=home)) is not None:
+        access = pool.spec.access
+        yield from deadlines(
+            authority,
+            overlap=access.authority_overlap,
+            certificate_lifetime=access.certificate_duration,
+        )
+
+
+def _circumstances(
+    pool: Pool, observation: Observation, authority: Authority | None, everyone_has_it: bool
+) -> Circumstances:
+    access = pool.spec.access
+    return Circumstances(
+        overlap=access.authority_overlap,
+        certificate_lifetime=access.certificate_duration,
+        is_requested=rotation_request(pool) is Rotation.AUTHORITY,
+        secrets_follow=authority is not None and _secrets_follow(pool, observation, authority),
+        everyone_has_it=everyone_has_it,
+    )
+
+
+def _secrets_follow(pool: Pool, observation: Observation, authority: Authority) -> bool:
+    """Whether all Secrets that can be read hold what the present phase wants.
+
+    Those that are written, not those that were only issued. One that is absent misleads nobody.
+    """
+    if authority.phase is AuthorityPhase.STEADY:
+        return True  # and nobody asks
+    bundles = (bundle_of(observation.live.get(ref)) for ref in certificate_requests(pool))
+    return all(follows(bundle, authority) for bundle in bundles if bundle is not None)
+
+
+def _why_requested(pool: Pool) -> Finding | None:
+    if rotation_request(pool) is not Rotation.CERTIFICATES:
         return None
-    return Finding(CertificateReason.RENEWAL_DUE, "it ends before a new certificate would")
+    return Finding(CertificateReason.ROTATION_REQUESTED, "a new certificate was asked for")

@@ -4,6 +4,8 @@
     ├── InvalidSpecError          the user's BuildKitPool cannot be carried out
     ├── CertificateError          a certificate, key or bundle cannot be read
     ├── UnreachableError          a registry or keeper cannot answer now (sidecars.upstream)
+    ├── DaemonError               a build daemon does not answer (buildkit.daemon)
+    ├── WireError                 a daemon's answer cannot be read (buildkit.wire)
     └── KubernetesError           the Kubernetes API did not do what we asked
         ├── NotFoundError         404
         ├── ConflictError         409: somebody else wrote first, or the object is not ours

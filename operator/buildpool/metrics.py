@@ -15,7 +15,7 @@ from time import perf_counter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from buildpool.api import ConditionStatus, PoolStatus
+from buildpool.api import BuilderState, ConditionStatus, ConditionType, EventReason, PoolStatus
 from buildpool.cache import Usage
 from buildpool.naming import PoolKey
 
@@ -67,6 +67,48 @@ class Metrics:
         self._ready = Gauge(
             "buildpool_builders_ready", "Builders that take builds.", POOL, registry=own
         )
+        self._builds = Gauge(
+            "buildpool_builds_running",
+            "Builds that run on the builders of a pool.",
+            POOL,
+            registry=own,
+        )
+        self._slots = Gauge(
+            "buildpool_slots",
+            "Builds that the builders which take builds are meant to run at once.",
+            POOL,
+            registry=own,
+        )
+        self._builders = Gauge(
+            "buildpool_builders",
+            "Builders of a pool, by state: Starting, Serving, Draining.",
+            (*POOL, "state"),
+            registry=own,
+        )
+        self._unknown = Gauge(
+            "buildpool_builders_load_unknown",
+            "Builders whose daemon does not say what runs on it; they are left alone.",
+            POOL,
+            registry=own,
+        )
+        self._size = Counter(
+            "buildpool_size_changes_total",
+            "Changes of the number of builders a pool shall have, by the reason of the decision.",
+            (*POOL, "reason"),
+            registry=own,
+        )
+        self._lost = Counter(
+            "buildpool_builders_lost_total",
+            "Builders that ended while builds ran on them.",
+            POOL,
+            registry=own,
+        )
+        self._overdue = Gauge(
+            "buildpool_builders_overdue",
+            "Builders with a build that outlives builders.maxBuildDuration.",
+            POOL,
+            registry=own,
+        )
         self._condition = Gauge(
             "buildpool_condition",
             "1 where a pool's condition is True, else 0.",
@@ -76,6 +118,18 @@ class Metrics:
         self._expiry = Gauge(
             "buildpool_certificate_expiry_timestamp_seconds",
             "End of the first of a pool's client certificates, in seconds since the epoch.",
+            POOL,
+            registry=own,
+        )
+        self._authority_expiry = Gauge(
+            "buildpool_authority_expiry_timestamp_seconds",
+            "End of the authority of a pool, in seconds since the epoch.",
+            POOL,
+            registry=own,
+        )
+        self._rotating = Gauge(
+            "buildpool_authority_rotating",
+            "1 while the authority of a pool is being replaced, else 0.",
             POOL,
             registry=own,
         )
@@ -124,16 +178,37 @@ class Metrics:
             self._passes.labels(*pool, result).inc()
             self._pass_seconds.observe(perf_counter() - started)
 
-    def report(self, pool: PoolKey, status: PoolStatus, *, wanted: int) -> None:
-        """Shows the state of one pool."""
-        self._wanted.labels(*pool).set(wanted)
+    def report(self, pool: PoolKey, before: PoolStatus, status: PoolStatus) -> None:
+        """Shows the state of one pool, and counts what has changed since the status before."""
+        size = status.scaling.size if status.scaling else 0
+        self._wanted.labels(*pool).set(size)
         self._ready.labels(*pool).set(status.ready_replicas)
+        self._builds.labels(*pool).set(status.busy_slots)
+        self._slots.labels(*pool).set(status.slots)
+        for state in BuilderState:
+            count = sum(builder.state is state for builder in status.builders)
+            self._builders.labels(*pool, state.value).set(count)
+        self._unknown.labels(*pool).set(sum(b.builds is None for b in status.builders))
+        overdue = sum(b.reason == EventReason.BUILD_OVERDUE for b in status.builders)
+        self._overdue.labels(*pool).set(overdue)
+        if status.scaling and before.scaling and before.scaling.size != size:
+            self._size.labels(*pool, status.scaling.reason).inc()
+        for kind in ConditionType:
+            if status.condition(kind) is None and before.condition(kind) is not None:
+                self._condition.remove(*pool, kind.value)
         for condition in status.conditions:
             holds = condition.status is ConditionStatus.TRUE
             self._condition.labels(*pool, condition.type).set(holds)
         ends: list[datetime] = [client.not_after for client in status.clients]
         if ends:
             self._expiry.labels(*pool).set(min(ends).timestamp())
+        if status.authority:
+            self._authority_expiry.labels(*pool).set(status.authority.not_after.timestamp())
+            self._rotating.labels(*pool).set(status.authority.phase is not None)
+
+    def report_lost(self, pool: PoolKey, builders: int) -> None:
+        """Counts builders that have taken builds with them."""
+        self._lost.labels(*pool).inc(builders)
 
     def report_cache(self, pool: PoolKey, usage: Usage | None) -> None:
         """Shows how a managed cache is; nothing new where its keeper was not asked."""
@@ -161,7 +236,22 @@ class Metrics:
     def forget(self, pool: PoolKey) -> None:
         """Shows nothing more of a pool that is gone."""
         self._usage.pop(pool, None)
-        of_pools = (self._passes, self._wanted, self._ready, self._condition, self._expiry)
+        of_pools = (
+            self._passes,
+            self._wanted,
+            self._ready,
+            self._builds,
+            self._slots,
+            self._builders,
+            self._unknown,
+            self._overdue,
+            self._size,
+            self._lost,
+            self._condition,
+            self._expiry,
+            self._authority_expiry,
+            self._rotating,
+        )
         of_caches = (
             self._cache_used,
             self._cache_capacity,

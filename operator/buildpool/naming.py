@@ -25,10 +25,20 @@ FINALIZER: Final = f"{GROUP}/drain"
 LABEL_POOL: Final = f"{GROUP}/pool"
 LABEL_POOL_NAMESPACE: Final = f"{GROUP}/pool-namespace"
 LABEL_BUILDER: Final = f"{GROUP}/builder"
+LABEL_SERVING: Final = f"{GROUP}/serving"
+"""On builders' pods: ``false`` takes the pod out of its pool's Service."""
+LABEL_BUSY: Final = f"{GROUP}/busy"
+"""On builders' pods: ``true`` while builds run, which evictions then respect."""
+ANNOTATION_RETIRED: Final = f"{GROUP}/retired"
+"""On a builder's Deployment: since when it takes no new builds."""
 ANNOTATION_REVISION: Final = f"{GROUP}/revision"
 ANNOTATION_APPLIED: Final = f"{GROUP}/applied"
 ANNOTATION_CLIENTS: Final = f"{GROUP}/clients"
 ANNOTATION_POOL_UID: Final = f"{GROUP}/pool-uid"
+ANNOTATION_ROTATE: Final = f"{GROUP}/rotate"
+"""On a pool, by its users: ``authority`` or ``certificates`` are to be replaced now."""
+ANNOTATION_PHASE_SINCE: Final = f"{GROUP}/phase-since"
+"""On an authority that is being replaced: since when all Secrets follow the present phase."""
 
 COMPONENT_AUTHORITY: Final = "authority"
 COMPONENT_BUILDER: Final = "builder"
@@ -95,6 +105,17 @@ def builder(pool: PoolKey, index: int) -> str:
     return f"{pool.name}-builder-{index}"
 
 
+def builder_index(pool: PoolKey, name: str) -> int | None:
+    """The number in the name of a builder; None where it is none of this pool."""
+    number = name.removeprefix(f"{pool.name}-builder-")
+    return int(number) if number.isdecimal() and builder(pool, int(number)) == name else None
+
+
+def disruption_budget(pool: PoolKey) -> str:
+    """The PodDisruptionBudget of the builders that are busy."""
+    return f"{pool.name}-busy"
+
+
 def builder_certificate(pool: PoolKey) -> str:
     """The Secret with the builders' server certificate."""
     return f"{pool.name}-builder"
@@ -146,6 +167,11 @@ def client_identity(pool: PoolKey, client: str) -> str:
 def builder_identity(pool: PoolKey) -> str:
     """The URI SAN by which the cache registry knows a pool's builders."""
     return f"buildpool://{pool.namespace}/{pool.name}/builder"
+
+
+def operator_identity(pool: PoolKey) -> str:
+    """The URI SAN by which the builders of a pool know the operator."""
+    return f"buildpool://{pool.namespace}/{pool.name}/operator"
 
 
 def server_names(service_name: str, namespace: str) -> tuple[str, ...]:

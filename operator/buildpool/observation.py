@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from buildpool.cache import CacheReport
 from buildpool.load import Load
-from buildpool.pki import Bundle, KeyPair
+from buildpool.pki import Authority, Bundle
 from buildpool.resources import Object, Ref
 
 
@@ -25,6 +25,8 @@ class Observation:
     """The pods of the pool's builders."""
     loads: Mapping[str, Load] = field(default_factory=dict)
     """What the daemons said last, by the uid of their pod; nothing of those that did not answer."""
+    memory: Mapping[str, int] = field(default_factory=dict)
+    """Bytes that pods take, by name; nothing where nobody measures or nobody needs to know."""
     cache_pods: tuple[Object, ...] = ()
     """The pods of its managed cache registry: one, or for a while its predecessor beside it."""
     cache: CacheReport | None = None
@@ -35,9 +37,9 @@ class Observation:
     """Secrets and ConfigMaps that the spec refers to and that do not exist."""
     overruled: Mapping[Ref, str] = field(default_factory=dict)
     """Where the cluster itself changes what we apply, by an admission webhook perhaps: the path."""
-    issued: Mapping[Ref, KeyPair | Bundle] = field(default_factory=dict)
+    issued: Mapping[Ref, Authority | Bundle] = field(default_factory=dict)
     """Issued in this pass and not written yet; goes before what is live."""
 
-    def with_issued(self, issued: Mapping[Ref, KeyPair | Bundle]) -> Observation:
+    def with_issued(self, issued: Mapping[Ref, Authority | Bundle]) -> Observation:
         """The same world, with what an earlier plan asked to be issued."""
         return replace(self, issued={**self.issued, **issued})

@@ -34,6 +34,7 @@ class Failure:
 
     ref: Ref
     message: str
+    reason: Reason = Reason.OBJECT_REFUSED
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,23 @@ business, and how the result is told to the user is ``verdict``'s.
 
     conflicts       names the pool needs that belong to somebody else: then nothing is done
     issue           certificates that are needed first; the caller issues them and asks again
+    decision        how many builders, and which come, retire and go (``scaling``)
+    mark            what has to stand on objects that are there: who is to go, who is busy
     apply, delete   the difference between the objects the pool consists of and those that are there
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from buildpool import naming
 from buildpool.api import EventReason, Pool
-from buildpool.certificates import Issuance, issuances, next_renewal
+from buildpool.certificates import Issuance, issuances, renewals
+from buildpool.fleet import Member, everyone_runs, members_of, taken_numbers
+from buildpool.marks import Mark, marks
 from buildpool.observation import Observation
 from buildpool.resources import (
     Object,
@@ -32,13 +36,17 @@ from buildpool.resources import (
     ref_of,
 )
 from buildpool.resources.objects import was_applied_as
-from buildpool.wanted import desired, wanted_refs
+from buildpool.scaling import Calm, Decision, Memory, decide
+from buildpool.wanted import desired, desired_builder, wanted_refs
 
 RESYNC: Final = timedelta(minutes=10)
 """The longest a pool is left alone: what every watch has missed is found then."""
 
 TROUBLED: Final = timedelta(seconds=10)
 """How soon to look again where a name is taken or an object refused: no watch tells of its end."""
+
+MEASURED: Final = timedelta(minutes=1)
+"""How soon to look again where the memory of builders matters: the metrics are no fresher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,8 @@ class Apply:
     reason: EventReason | None
     """What to tell the user; None where it would not interest them."""
     message: str
+    is_unseen: bool = False
+    """Whether nobody has looked yet if the name is somebody else's."""
 
     @property
     def ref(self) -> Ref:
@@ -64,6 +74,8 @@ class Delete:
     uid: str
     reason: EventReason | None
     message: str
+    version: str | None = None
+    """Its state, if it must not be removed in any other: another leader may have restored it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +84,21 @@ class Plan:
 
     issue: tuple[Issuance, ...] = ()
     """If not empty, nothing else is planned yet."""
+    mark: tuple[Mark, ...] = ()
     apply: tuple[Apply, ...] = ()
     delete: tuple[Delete, ...] = ()
     conflicts: tuple[Ref, ...] = ()
     """Names the pool needs that belong to somebody else."""
+    members: tuple[Member, ...] = ()
+    """The builders there are, as they were seen."""
+    decision: Decision | None = None
+    """None where nothing can be decided: under a conflict."""
     recheck: timedelta = RESYNC
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the pool is as it shall be, as far as it depends on us."""
+        return not (self.issue or self.mark or self.apply or self.delete or self.conflicts)
 
 
 def plan(pool: Pool, observation: Observation, *, home: str, image: str, now: datetime) -> Plan:
@@ -86,20 +108,93 @@ def plan(pool: Pool, observation: Observation, *, home: str, image: str, now: da
     image, of which some of the pool's containers are.
     """
     live = observation.live
+    members = members_of(pool, observation, image=image, now=now)
     conflicts = tuple(
         ref for ref in wanted_refs(pool, home=home) if ref in live and not is_owned(live[ref], pool)
     )
     if conflicts:
-        return Plan(conflicts=conflicts, recheck=TROUBLED)
-    issue = tuple(issuances(pool, observation, home=home, now=now))
+        return Plan(conflicts=conflicts, members=members, recheck=TROUBLED)
+    read = everyone_runs(pool, observation, image=image)
+    issue = tuple(issuances(pool, observation, home=home, now=now, everyone_has_it=read))
     if issue:
         return Plan(issue=issue)
-    wanted = desired(pool, observation, home=home, image=image)
-    return Plan(
-        apply=_one_builder_at_a_time(tuple(_changes(wanted, observation)), live),
-        delete=tuple(_leftovers(pool, observation, home=home)),
-        recheck=_recheck(pool, observation, now=now),
+    decision = decide(
+        pool.spec,
+        [member.builder for member in members],
+        taken=taken_numbers(pool, observation),
+        memory=_memory(pool),
+        now=now,
     )
+    wanted = desired(pool, observation, home=home, image=image, size=decision.size)
+    return Plan(
+        mark=tuple(marks(pool, members, decision, observation, now=now)),
+        apply=(
+            *_changes(wanted, observation),
+            *_builders(pool, members, decision, observation, image=image),
+        ),
+        delete=(
+            *_removals(members, decision),
+            *_leftovers(pool, members, decision, observation, home=home),
+        ),
+        members=members,
+        decision=decision,
+        recheck=_recheck(pool, members, decision, observation, home=home, now=now),
+    )
+
+
+def _memory(pool: Pool) -> Memory:
+    """What the last decision left in the status."""
+    said = pool.status.scaling
+    if said is None:
+        return Memory()
+    calm = None
+    if said.calm_since is not None and said.peak is not None:
+        calm = Calm(said.calm_since, said.peak)
+    return Memory(said.size, calm)
+
+
+def _builders(
+    pool: Pool,
+    members: Iterable[Member],
+    decision: Decision,
+    observation: Observation,
+    *,
+    image: str,
+) -> Iterator[Apply]:
+    """New builders, and what somebody has changed of those that run what they shall.
+
+    A builder that runs something else is never written again: it is replaced.
+    """
+    for member in members:
+        if member.is_current and member.builder.index not in decision.remove:
+            index = member.builder.index
+            yield from _changes(desired_builder(pool, index, observation, image=image), observation)
+    for index in decision.add:
+        for obj in desired_builder(pool, index, observation, image=image):
+            there = observation.live.get(ref_of(obj))
+            if there is not None and is_owned(there, pool):
+                yield from _changes([obj], observation)  # a volume that has outlived its builder
+            else:
+                reason = _CREATED.get(_what(obj))
+                yield Apply(obj, reason, f"created {ref_of(obj)}", is_unseen=True)
+
+
+def _removals(members: Iterable[Member], decision: Decision) -> Iterator[Delete]:
+    for member in members:
+        if member.builder.index in decision.remove:
+            ref, metadata = member.ref, member.deployment["metadata"]
+            why = (
+                "its builds are overdue, and its pod's own grace begins"
+                if not member.builder.is_idle
+                else "no build runs on it"
+            )
+            yield Delete(
+                ref,
+                metadata["uid"],
+                EventReason.REMOVED_BUILDER,
+                f"removed {ref}: {why}",
+                metadata["resourceVersion"],
+            )
 
 
 def _changes(wanted: Iterable[Object], observation: Observation) -> Iterator[Apply]:
@@ -113,7 +208,10 @@ def _changes(wanted: Iterable[Object], observation: Observation) -> Iterator[App
         elif is_terminating(there):
             continue  # it comes back when it is gone, and its going wakes us
         elif ref in observation.issued:
-            yield Apply(obj, EventReason.RENEWED_CERTIFICATE, f"renewed the certificate in {ref}")
+            # Not everything that is issued is another certificate: it may trust another authority.
+            is_new = there.get("data", {}).get("tls.crt") != obj["data"]["tls.crt"]
+            reason = EventReason.RENEWED_CERTIFICATE if is_new else None
+            yield Apply(obj, reason, f"renewed the certificate in {ref}")
         elif not was_applied_as(there, obj):
             yield Apply(obj, None, f"updated {ref}")
         elif (path := first_difference(there, obj)) not in (None, observation.overruled.get(ref)):
@@ -132,56 +230,22 @@ _CREATED: Final = {
 }
 
 
-def _one_builder_at_a_time(
-    changes: tuple[Apply, ...], live: Mapping[Ref, Object]
-) -> tuple[Apply, ...]:
-    """New pods for one builder at a time; the next waits until this one serves again.
-
-    Builders that are unsettled go first, since a bad revision is mended by the next one. New
-    builders and changes that make no new pod wait for nobody. Nobody waits for a builder that no
-    roll has brought down: it may lack a node for ever, and the others need new certificates.
-    """
-    rolling = [c for c in changes if is_builder(c.object) and _makes_new_pod(c, live)]
-    if not rolling:
-        return changes
-    unsettled = {ref: obj for ref, obj in live.items() if is_builder(obj) and not is_settled(obj)}
-    is_rolling = any(_may_be_rolling(deployment) for deployment in unsettled.values())
-    turn = [c for c in rolling if c.ref in unsettled] or ([] if is_rolling else rolling[:1])
-    return tuple(c for c in changes if c not in rolling or c in turn)
-
-
-def _makes_new_pod(change: Apply, live: Mapping[Ref, Object]) -> bool:
-    template = {"spec": {"template": change.object["spec"]["template"]}}
-    return change.ref in live and first_difference(live[change.ref], template) is not None
-
-
-def _may_be_rolling(unsettled: Object) -> bool:
-    """Whether a new pod may be on its way while, or because, the old one was to go.
-
-    A surging builder keeps its old pod until the new one serves: without any it is just down.
-    """
-    is_serving = (unsettled.get("status") or {}).get("availableReplicas", 0) > 0
-    return bool(is_serving or unsettled["spec"]["strategy"]["type"] == "Recreate")
-
-
-def is_settled(deployment: Object) -> bool:
-    """Whether the pod a builder is meant to have is there and serves."""
-    status = deployment.get("status") or {}
-    wanted = deployment["spec"].get("replicas", 1)
-    return bool(
-        status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
-        and status.get("updatedReplicas", 0) >= wanted
-        and status.get("availableReplicas", 0) >= wanted
-        and status.get("replicas", 0) <= wanted
-    )
-
-
-def _leftovers(pool: Pool, observation: Observation, *, home: str) -> Iterator[Delete]:
-    wanted = frozenset(wanted_refs(pool, home=home))
+def _leftovers(
+    pool: Pool,
+    members: Iterable[Member],
+    decision: Decision,
+    observation: Observation,
+    *,
+    home: str,
+) -> Iterator[Delete]:
+    wanted = {
+        *wanted_refs(pool, home=home),
+        *_kept_volumes(pool, members, decision, observation),
+    }
     left = [
         (ref, obj)
         for ref, obj in sorted(observation.live.items(), key=lambda item: item[0])
-        if ref not in wanted and is_owned(obj, pool)
+        if ref not in wanted and is_owned(obj, pool) and not is_builder(obj)
     ]
     # A build that runs may come back for what it has imported.
     is_read = any(has_guard(pod) for pod in observation.pods)
@@ -197,12 +261,44 @@ def _leftovers(pool: Pool, observation: Observation, *, home: str) -> Iterator[D
 
 
 _REMOVED: Final = {
-    ("Deployment", naming.COMPONENT_BUILDER): EventReason.REMOVED_BUILDER,
     ("Deployment", naming.COMPONENT_CACHE): EventReason.REMOVED_CACHE,
     ("Secret", naming.COMPONENT_CLIENT): EventReason.REMOVED_CLIENT,
 }
 
 
-def _recheck(pool: Pool, observation: Observation, *, now: datetime) -> timedelta:
-    due = next_renewal(pool, observation)
-    return RESYNC if due is None else max(timedelta(0), min(RESYNC, due - now))
+def _kept_volumes(
+    pool: Pool, members: Iterable[Member], decision: Decision, observation: Observation
+) -> Iterator[Ref]:
+    """The volumes of builders, and those that wait, with their caches, for builders to come."""
+    numbers = {member.builder.index for member in members} | taken_numbers(pool, observation)
+    if pool.spec.builders.storage.volume_claim is not None:
+        most = pool.spec.scaling.max if pool.spec.replicas is None else pool.spec.replicas
+        room = max(decision.size, most) + pool.spec.builders.rollout.max_surge
+        numbers |= {*decision.add, *range(room)}
+    for number in numbers:
+        name = naming.builder_volume(pool.key, number)
+        yield Ref("PersistentVolumeClaim", pool.key.namespace, name)
+
+
+def _recheck(
+    pool: Pool,
+    members: Iterable[Member],
+    decision: Decision,
+    observation: Observation,
+    *,
+    home: str,
+    now: datetime,
+) -> timedelta:
+    """How long nothing will change by itself."""
+    builders, recycle = pool.spec.builders, pool.spec.builders.recycle
+    moments = [*renewals(pool, observation, home=home)]
+    for member in members:
+        moments += [b.started + builders.max_build_duration for b in member.builds if b.started]
+        if recycle.max_age is not None:
+            moments.append(member.builder.created + recycle.max_age)
+    waits = [RESYNC, *(moment - now for moment in moments if moment > now)]
+    if decision.recheck is not None:
+        waits.append(decision.recheck)
+    if recycle.max_memory is not None:
+        waits.append(MEASURED)
+    return max(timedelta(0), min(waits))

@@ -14,38 +14,40 @@ from typing import Final
 from buildpool import naming
 from buildpool.api import (
     AuthorityStatus,
-    BuilderStatus,
     ClientStatus,
     Condition,
     ConditionStatus,
     ConditionType,
+    EventReason,
     Pool,
     PoolStatus,
     Reason,
+    ScalingStatus,
     set_condition,
 )
 from buildpool.cachestate import MAX_MESSAGE, cache_condition, cache_status
-from buildpool.certificates import authority_at, bundle_at, certificate_requests, client_ref
-from buildpool.diagnosis import Finding, diagnose, is_ready
+from buildpool.certificates import (
+    Rotation,
+    authority_of,
+    bundle_at,
+    certificate_requests,
+    client_ref,
+    rotation_request,
+)
+from buildpool.conditions import (
+    PATIENT,
+    certificates_ready,
+    progressing,
+    ready_to_build,
+    state_of,
+)
 from buildpool.errors import CertificateError, InvalidSpecError
 from buildpool.observation import Observation
-from buildpool.outcome import Event, EventType, Failure, Outcome
-from buildpool.pki import Bundle, KeyPair, read
-from buildpool.plan import Plan, is_settled
-from buildpool.resources import Object, Ref, is_builder, is_owned
-from buildpool.resources.deployment import revision_of
-
-PATIENT: Final = frozenset(
-    {
-        Reason.BUILDERS_STARTING,
-        Reason.CACHE_RESTING,
-        Reason.CACHE_STARTING,
-        Reason.CACHE_UNKNOWN,
-        Reason.SCALED_TO_ZERO,
-        Reason.TERMINATING,
-    }
-)
-"""Reasons for not being ready that nobody needs to do anything about."""
+from buildpool.outcome import Event, EventType, Outcome
+from buildpool.pki import Authority, AuthorityPhase, Bundle, KeyPair, read
+from buildpool.plan import Plan
+from buildpool.resources import Ref, is_owned
+from buildpool.roster import overdue_events, roster
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,10 @@ class Verdict:
 
     status: PoolStatus
     events: tuple[Event, ...] = field(default=())
+
+    def after(self, events: tuple[Event, ...]) -> Verdict:
+        """The same, with these Events before its own."""
+        return replace(self, events=(*events, *self.events))
 
 
 def conclude(
@@ -64,33 +70,47 @@ def conclude(
     observation = replace(observation, live=own)
     ends = {ref: _end_of(bundle_at(observation, ref)) for ref in certificate_requests(pool)}
     valid = all(end is not None and end > now for end in ends.values())
-    builders = tuple(_builders(pool, observation))
+    builders = roster(pool, plan, now=now)
     ready = sum(builder.ready for builder in builders)
-    wanted = pool.spec.builder_count
+    scaling = _scaling(pool, plan, now)
+    size = scaling.size if scaling else pool.spec.builder_count
+    slots = ready * pool.spec.builders.slots
+    busy = sum(builder.builds or 0 for builder in builders)
     cache = cache_condition(pool, observation, outcome)
     conditions = (
         *([cache] if cache else []),
-        _condition(pool, ConditionType.ACCEPTED, True, Reason.ACCEPTED, "The spec is valid."),
-        _certificates(pool, plan, outcome, valid=valid),
-        _progressing(pool, observation, plan, outcome, builders),
-        _ready(pool, observation, plan, outcome, builders),
+        state_of(pool, ConditionType.ACCEPTED, True, Reason.ACCEPTED, "The spec is valid."),
+        certificates_ready(pool, plan, outcome, valid=valid),
+        progressing(pool, plan, outcome, builders, size),
+        ready_to_build(pool, observation, plan, outcome, builders, size),
     )
-    authority_ends = _end_of(authority_at(pool, observation, home=home))
     status = PoolStatus(
         observed_generation=pool.generation,
         conditions=_merged(pool.status, conditions, now),
-        ready=f"{ready}/{wanted}",
-        replicas=sum(is_builder(obj) for obj in observation.live.values()),
+        # Those that are about to replace others count for these.
+        ready=f"{min(ready, size)}/{size}",
+        replicas=len(builders),
         ready_replicas=ready,
+        busy=f"{busy}/{slots}",
+        busy_slots=busy,
+        slots=slots,
+        scaling=scaling,
         selector=naming.format_selector(naming.builder_selector(pool.key)),
         endpoint=naming.endpoint(pool.key),
         image=pool.spec.builders.resolved_image,
         builders=builders,
         clients=tuple(_clients(pool, ends)),
-        authority=AuthorityStatus(not_after=authority_ends) if authority_ends else None,
+        authority=_authority(authority_of(pool, observation, home=home)),
         cache=cache_status(pool, observation),
     )
-    return Verdict(status, (*outcome.done, *_transitions(pool.status, status)))
+    events = (
+        *_scaled(pool.status, status),
+        *outcome.done,
+        *_rotation(pool, status),
+        *overdue_events(pool.status, status),
+        *_transitions(pool.status, status),
+    )
+    return Verdict(status, events)
 
 
 def refuse(
@@ -120,7 +140,7 @@ def farewell(pool: Pool, *, draining: Sequence[str], now: datetime) -> Verdict:
         if draining
         else "Everything is being removed."
     )
-    ready = _condition(pool, ConditionType.READY, False, Reason.TERMINATING, message)
+    ready = state_of(pool, ConditionType.READY, False, Reason.TERMINATING, message)
     new = pool.status.model_copy(
         update={
             "observed_generation": pool.generation,
@@ -133,31 +153,52 @@ def farewell(pool: Pool, *, draining: Sequence[str], now: datetime) -> Verdict:
     return Verdict(new, tuple(_transitions(pool.status, new)))
 
 
-def _builders(pool: Pool, observation: Observation) -> Iterator[BuilderStatus]:
-    for index in range(pool.spec.builder_count):
-        name = naming.builder(pool.key, index)
-        deployment = observation.live.get(Ref("Deployment", pool.key.namespace, name))
-        pods = pods_of(observation, name)
-        ready = any(is_ready(pod) for pod in pods)
-        finding = diagnose(deployment, pods)
-        if finding is None and not ready:
-            finding = Finding(Reason.BUILDERS_STARTING, "the builder is starting")
-        yield BuilderStatus(
-            name=name,
-            ready=ready,
-            revision=revision_of(deployment) if deployment else "",
-            reason=finding.reason if finding else None,
-            message=finding.message[:MAX_MESSAGE] if finding else None,
-        )
-
-
-def pods_of(observation: Observation, builder: str) -> tuple[Object, ...]:
-    """The pods of one builder: one, or for a while its successor beside it."""
-    return tuple(
-        pod
-        for pod in observation.pods
-        if pod["metadata"]["labels"].get(naming.LABEL_BUILDER) == builder
+def _scaling(pool: Pool, plan: Plan, now: datetime) -> ScalingStatus | None:
+    """The decision of this pass; the last one where there was none."""
+    old, decision = pool.status.scaling, plan.decision
+    if decision is None:
+        return old
+    is_same = old is not None and old.size == decision.size
+    return ScalingStatus(
+        size=decision.size,
+        reason=decision.reason.value,
+        message=decision.message,
+        since=old.since if is_same and old is not None else now.replace(microsecond=0),
+        calm_since=decision.calm.since if decision.calm else None,
+        peak=decision.calm.peak if decision.calm else None,
     )
+
+
+def _scaled(old: PoolStatus, new: PoolStatus) -> Iterator[Event]:
+    """An Event where the pool's size has changed; its first size is no change."""
+    if old.scaling is None or new.scaling is None or old.scaling.size == new.scaling.size:
+        return
+    before, after = old.scaling.size, new.scaling.size
+    reason = EventReason.SCALED_UP if after > before else EventReason.SCALED_DOWN
+    message = f"From {before} to {after} builders ({new.scaling.reason}): {new.scaling.message}"
+    yield Event(EventType.NORMAL, reason, message)
+
+
+def _authority(authority: Authority | None) -> AuthorityStatus | None:
+    ends = _end_of(authority.signer if authority else None)
+    if authority is None or ends is None:
+        return None
+    phase = None if authority.phase is AuthorityPhase.STEADY else authority.phase.value
+    return AuthorityStatus(not_after=ends, phase=phase, since=authority.since)
+
+
+def _rotation(pool: Pool, new: PoolStatus) -> Iterator[Event]:
+    """An Event for each phase of a new authority, and for what cannot be asked for."""
+    asked = pool.annotations.get(naming.ANNOTATION_ROTATE)
+    if asked is not None and rotation_request(pool) is None:
+        known = " or ".join(rotation.value for rotation in Rotation)
+        message = f"{naming.ANNOTATION_ROTATE}={asked} says nothing; ask for {known}."
+        yield Event(EventType.WARNING, EventReason.UNKNOWN_ROTATION, message)
+    before = pool.status.authority.phase if pool.status.authority else None
+    phase = new.authority.phase if new.authority else None
+    if phase is not None and phase != before:
+        meaning = AuthorityPhase(phase).meaning
+        yield Event(EventType.NORMAL, EventReason.ROTATING_AUTHORITY, f"{phase}: {meaning}")
 
 
 def _clients(pool: Pool, ends: Mapping[Ref, datetime | None]) -> Iterator[ClientStatus]:
@@ -174,116 +215,6 @@ def _end_of(found: KeyPair | Bundle | None) -> datetime | None:
         return read(pair).not_after if pair else None
     except CertificateError:
         return None
-
-
-def _certificates(pool: Pool, plan: Plan, outcome: Outcome, *, valid: bool) -> Condition:
-    kind = ConditionType.CERTIFICATES_READY
-    failures = [failure for failure in outcome.failures if failure.ref.kind == "Secret"]
-    # Under a conflict nothing is issued: only what was there before can be valid.
-    if plan.conflicts and not valid:
-        return _condition(pool, kind, False, Reason.NAME_CONFLICT, _conflict(plan.conflicts))
-    if failures:
-        return _condition(pool, kind, False, Reason.CERTIFICATE_FAILED, _refusals(failures))
-    count = len(pool.spec.access.clients)
-    message = (
-        f"The certificates of the builders and of {count} client{'s' * (count > 1)} are valid."
-    )
-    return _condition(pool, kind, True, Reason.ISSUED, message)
-
-
-def _progressing(
-    pool: Pool,
-    observation: Observation,
-    plan: Plan,
-    outcome: Outcome,
-    builders: Sequence[BuilderStatus],
-) -> Condition:
-    kind = ConditionType.PROGRESSING
-    if plan.conflicts:
-        return _condition(pool, kind, False, Reason.NAME_CONFLICT, _conflict(plan.conflicts))
-    if outcome.failures:
-        return _condition(pool, kind, False, Reason.OBJECT_REFUSED, _refusals(outcome.failures))
-    live = {ref.name: obj for ref, obj in observation.live.items() if is_builder(obj)}
-    surplus = sorted(set(live) - {builder.name for builder in builders})
-    stuck = [b for b in builders if b.reason not in (None, *PATIENT)]
-    if stuck:
-        first = stuck[0]
-        return _condition(
-            pool, kind, False, Reason(first.reason or ""), f"{first.name}: {first.message}"
-        )
-    missing = [builder.name for builder in builders if builder.name not in live]
-    if missing or surplus:
-        message = f"Adding {len(missing)} and removing {len(surplus)} builders."
-        return _condition(pool, kind, True, Reason.SCALING, message)
-    unsettled = [b.name for b in builders if not is_settled(live[b.name])]
-    if unsettled:
-        message = f"Waiting for {', '.join(unsettled)}."
-        return _condition(pool, kind, True, Reason.ROLLING_OUT, message)
-    return _condition(pool, kind, False, Reason.SETTLED, "The pool is as its spec wants it.")
-
-
-def _ready(
-    pool: Pool,
-    observation: Observation,
-    plan: Plan,
-    outcome: Outcome,
-    builders: Sequence[BuilderStatus],
-) -> Condition:
-    kind = ConditionType.READY
-    if plan.conflicts:
-        return _condition(pool, kind, False, Reason.NAME_CONFLICT, _conflict(plan.conflicts))
-    if not builders:
-        message = "The pool shall have no builders: set spec.replicas to 1 or more, or remove it."
-        return _condition(pool, kind, False, Reason.SCALED_TO_ZERO, message)
-    ready = [builder for builder in builders if builder.ready]
-    if len(ready) == len(builders):
-        message = (
-            f"All {len(builders)} builders take builds."
-            if len(builders) > 1
-            else "The builder takes builds."
-        )
-        return _condition(pool, kind, True, Reason.READY, message)
-    if outcome.failures:
-        return _condition(pool, kind, False, Reason.OBJECT_REFUSED, _refusals(outcome.failures))
-    absent = sorted(observation.absent)
-    if absent:
-        reason = (
-            Reason.SECRET_NOT_FOUND if absent[0].kind == "Secret" else Reason.CONFIG_MAP_NOT_FOUND
-        )
-        return _condition(pool, kind, False, reason, _missing(absent))
-    lagging = [builder for builder in builders if not builder.ready]
-    first = next((b for b in lagging if b.reason not in PATIENT), lagging[0])
-    reason = Reason(first.reason or Reason.BUILDERS_STARTING)
-    message = f"{len(ready)} of {len(builders)} builders are ready; {first.name}: {first.message}"
-    return _condition(pool, kind, False, reason, message)
-
-
-def _conflict(refs: Sequence[Ref]) -> str:
-    names = ", ".join(str(ref) for ref in refs)
-    return (
-        f"{names} exists and is not this pool's; rename the pool or remove it. Nothing was changed."
-    )
-
-
-def _refusals(failures: Sequence[Failure]) -> str:
-    return " ".join(f"{failure.ref} was refused: {failure.message}" for failure in failures)
-
-
-def _missing(refs: Sequence[Ref]) -> str:
-    names = ", ".join(str(ref) for ref in refs)
-    return f"The spec names {names}, which does not exist; create it, and the builders start."
-
-
-def _condition(
-    pool: Pool, kind: ConditionType, holds: bool, reason: Reason, message: str
-) -> Condition:
-    return Condition(
-        type=kind,
-        status=ConditionStatus.TRUE if holds else ConditionStatus.FALSE,
-        reason=reason,
-        message=message[:MAX_MESSAGE],
-        observed_generation=pool.generation,
-    )
 
 
 def _merged(old: PoolStatus, new: Sequence[Condition], now: datetime) -> tuple[Condition, ...]:
@@ -320,6 +251,7 @@ _SILENT: Final = frozenset(
     {
         Reason.CACHE_STARTING,
         Reason.CACHE_UNKNOWN,
+        Reason.DRAINING,
         Reason.ROLLING_OUT,
         Reason.SCALING,
         Reason.SETTLED,

@@ -10,15 +10,17 @@ from collections.abc import Iterator, Mapping
 from buildpool import naming
 from buildpool.api import Pool
 from buildpool.certificates import (
-    authority_at,
+    authority_of,
     authority_ref,
+    builder_ref,
     bundle_at,
+    cache_secrets,
     certificate_requests,
     client_ref,
     noted_clients,
 )
 from buildpool.observation import Observation
-from buildpool.pki import read
+from buildpool.pki import Bundle
 from buildpool.resources import (
     Object,
     Ref,
@@ -32,6 +34,9 @@ from buildpool.resources import (
     cache_service,
     cache_volume,
     certificate_secret,
+    disruption_budget,
+    is_builder,
+    is_owned,
     managed_registry,
     pool_service,
     recipes_config,
@@ -39,21 +44,18 @@ from buildpool.resources import (
 
 
 def wanted_refs(pool: Pool, *, home: str) -> tuple[Ref, ...]:
-    """The names of all objects the pool shall consist of."""
+    """The names of all objects the pool shall consist of, but for its builders.
+
+    How many of these there are and with which numbers is decided anew in each pass.
+    """
     key = pool.key
-    builders = range(pool.spec.builder_count)
-    volumes = builders if pool.spec.builders.storage.volume_claim is not None else ()
     recipes = pool.spec.cache.registry is not None
     return (
         authority_ref(pool, home=home),
         *certificate_requests(pool),
         Ref("ConfigMap", key.namespace, naming.builder_config(key)),
         Ref("Service", key.namespace, naming.service(key)),
-        *(
-            Ref("PersistentVolumeClaim", key.namespace, naming.builder_volume(key, index))
-            for index in volumes
-        ),
-        *(Ref("Deployment", key.namespace, naming.builder(key, index)) for index in builders),
+        Ref("PodDisruptionBudget", key.namespace, naming.disruption_budget(key)),
         *([Ref("ConfigMap", key.namespace, naming.cache_recipes(key))] if recipes else []),
         *(_cache_refs(pool) if managed_registry(pool) else ()),
     )
@@ -64,13 +66,15 @@ def _cache_refs(pool: Pool) -> Iterator[Ref]:
         yield Ref(kind, pool.key.namespace, naming.cache(pool.key))
 
 
-def desired(pool: Pool, observation: Observation, *, home: str, image: str) -> Iterator[Object]:
-    """Every object the pool consists of, in the order in which they need each other.
+def desired(
+    pool: Pool, observation: Observation, *, home: str, image: str, size: int
+) -> Iterator[Object]:
+    """Every object the pool consists of but its builders, in the order in which they are needed.
 
-    Every certificate has to be there already. ``image`` is the operator's own.
+    Every certificate has to be there already. ``image`` is the operator's own; ``size`` is how many
+    builders there shall be.
     """
-    key = pool.key
-    authority = authority_at(pool, observation, home=home)
+    authority = authority_of(pool, observation, home=home)
     assert authority is not None  # noqa: S101 - asked for before
     clients = {client.name for client in pool.spec.access.clients}
     # A client that is no longer wanted stays noted until its Secret is gone, too.
@@ -80,15 +84,12 @@ def desired(pool: Pool, observation: Observation, *, home: str, image: str) -> I
         if client_ref(pool, name) in observation.live
     }
     yield authority_secret(pool, authority, namespace=home, clients=sorted(clients | leaving))
-    served: dict[str, str] = {}
     for ref in certificate_requests(pool):
-        bundle = bundle_at(observation, ref)
-        assert bundle is not None  # noqa: S101 - asked for before
-        served[ref.name] = read(bundle.pair).fingerprint
         component = _components(pool).get(ref.name, naming.COMPONENT_CLIENT)
-        yield certificate_secret(pool, ref.name, bundle, component=component)
+        yield certificate_secret(pool, ref.name, _bundle(observation, ref), component=component)
     yield builder_config(pool)
     yield pool_service(pool)
+    yield disruption_budget(pool)
     if recipes := cache_recipes(pool):
         yield recipes_config(pool, recipes)
     if managed := managed_registry(pool):
@@ -99,24 +100,40 @@ def desired(pool: Pool, observation: Observation, *, home: str, image: str) -> I
             pool,
             managed,
             image=image,
-            certificate_fingerprint=served[naming.cache(key)],
-            is_awake=cache_is_awake(pool, observation),
+            certificate=_bundle(observation, cache_secrets(pool)[0]),
+            is_awake=size > 0 or has_builders(pool, observation),
         )
-    for index in range(pool.spec.builder_count):
-        volume = builder_volume(pool, index)
-        if volume is not None:
-            yield volume
-        yield builder_deployment(
-            pool,
-            index,
-            image=image,
-            certificate_fingerprint=served[naming.builder_certificate(key)],
-        )
+
+
+def desired_builder(
+    pool: Pool, index: int, observation: Observation, *, image: str
+) -> Iterator[Object]:
+    """One builder, and its volume if it has one."""
+    volume = builder_volume(pool, index)
+    if volume is not None:
+        yield volume
+    certificate = _bundle(observation, builder_ref(pool))
+    yield builder_deployment(pool, index, image=image, certificate=certificate)
+
+
+def has_builders(pool: Pool, observation: Observation) -> bool:
+    """Whether any builder is there, or still drains."""
+    return bool(observation.pods) or any(
+        is_builder(obj) and is_owned(obj, pool) for obj in observation.live.values()
+    )
 
 
 def cache_is_awake(pool: Pool, observation: Observation) -> bool:
     """Whether the managed registry runs: as long as any builder is wanted or still drains."""
-    return pool.spec.builder_count > 0 or bool(observation.pods)
+    scaling = pool.status.scaling
+    size = pool.spec.builder_count if scaling is None else scaling.size
+    return size > 0 or has_builders(pool, observation)
+
+
+def _bundle(observation: Observation, ref: Ref) -> Bundle:
+    bundle = bundle_at(observation, ref)
+    assert bundle is not None  # noqa: S101 - asked for before
+    return bundle
 
 
 def _components(pool: Pool) -> Mapping[str, str]:

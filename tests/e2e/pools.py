@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from cluster import Api, a_pool, eventually
 from e2e.clients import is_open
+
+DONE = ("Settled", "Draining")
 
 
 def deploy(api: Api, name: str, namespace: str, **spec: Any) -> None:
@@ -20,7 +22,7 @@ def deploy(api: Api, name: str, namespace: str, **spec: Any) -> None:
 
 
 def settle(api: Api, name: str, namespace: str, *, within: float = 60) -> None:
-    """Waits until a pool is what its present spec says."""
+    """Waits until a pool is what its present spec says; what was before may still drain."""
 
     def is_settled() -> bool:
         pool = api.get("bkp", name, namespace) or {}
@@ -30,7 +32,7 @@ def settle(api: Api, name: str, namespace: str, *, within: float = 60) -> None:
             for condition in conditions
             if condition["observedGeneration"] == pool["metadata"]["generation"]
         }
-        return (reasons.get("Ready"), reasons.get("Progressing")) == ("Ready", "Settled")
+        return reasons.get("Ready") == "Ready" and reasons.get("Progressing") in DONE
 
     eventually(is_settled, within=within, what=f"{namespace}/{name} is settled", every=0.5)
     # A builder is Ready up to a second or two before every kube-proxy knows of it.
@@ -97,6 +99,27 @@ def serving(api: Api, builder: str, namespace: str) -> dict[str, Any] | None:
 def is_leaving(pod: dict[str, Any]) -> bool:
     """Whether a pod has been told to go."""
     return "deletionTimestamp" in pod["metadata"]
+
+
+def is_retired(pod: dict[str, Any]) -> bool:
+    """Whether a pod takes no new builds."""
+    return pod["metadata"]["labels"].get("buildpool.dev/serving") == "false"
+
+
+def newcomer(
+    api: Api, pool: str, namespace: str, before: Sequence[dict[str, Any]], *, within: float = 60
+) -> dict[str, Any]:
+    """A pod that takes builds and is none of these."""
+    known = {pod["metadata"]["uid"] for pod in before}
+
+    def found() -> dict[str, Any] | None:
+        others = (p for p in pods_of(api, pool, namespace) if p["metadata"]["uid"] not in known)
+        return next((p for p in others if _is_ready(p) and not is_leaving(p)), None)
+
+    pod: dict[str, Any] = eventually(
+        found, within=within, what=f"{namespace}/{pool} has a new builder", every=0.5
+    )
+    return pod
 
 
 def address_of(pod: dict[str, Any]) -> str:

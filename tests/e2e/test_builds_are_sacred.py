@@ -8,6 +8,7 @@ the disturbance is over and the builder is on its way out.
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,7 +19,17 @@ import pytest
 
 from cluster import OPERATOR_NAMESPACE, Api, eventually
 from e2e.clients import RunningBuild, client_of, running_build
-from e2e.pools import address_of, change, deploy, is_leaving, pods_of, serving, settle
+from e2e.pools import (
+    address_of,
+    change,
+    deploy,
+    is_leaving,
+    is_retired,
+    newcomer,
+    pods_of,
+    serving,
+    settle,
+)
 
 Story = Callable[[Api, str, Path], None]
 
@@ -60,7 +71,7 @@ def env_changes_of_one_builder(api: Api, namespace: str, folder: Path) -> None:
     with running_build(client, folder) as build:
         (before,) = pods_of(api, "env", namespace)
         change(api, "env", namespace, builders={"env": [{"name": "NEW", "value": "yes"}]})
-        after = successor(api, "env-builder-0", before)
+        after = newcomer(api, "env", namespace, [before])
         assert after["spec"]["containers"][0]["env"] == [{"name": "NEW", "value": "yes"}]
         settle(api, "env", namespace)
         assert client.can_connect()
@@ -77,9 +88,8 @@ def the_configuration_changes_of_two_builders(api: Api, namespace: str, folder: 
             for number, pod in enumerate(before)
         ]
         change(api, "config", namespace, builders={"config": "[dns]\noptions = ['ndots:2']\n"})
-        for pod in before:
-            successor(api, pod["metadata"]["labels"]["buildpool.dev/builder"], pod)
         settle(api, "config", namespace)
+        newcomer(api, "config", namespace, before)
         for pod, build in zip(before, builds, strict=True):
             goes_after(api, pod, build)
 
@@ -87,19 +97,24 @@ def the_configuration_changes_of_two_builders(api: Api, namespace: str, folder: 
 def the_pull_policy_changes_of_a_builder_with_a_volume(
     api: Api, namespace: str, folder: Path
 ) -> None:
-    """Two pods cannot share a cache: the new one comes when the old one's build is over."""
+    """Two pods cannot share a cache: the new one has a volume of its own, and the old one waits."""
     storage = {"volumeClaim": {"size": "2Gi"}}
-    deploy(api, "volume", namespace, builders={"storage": storage})
+    deploy(api, "volume", namespace, scaling={"max": 2}, builders={"storage": storage})
     client = client_of(api, "volume", namespace, folder)
     with running_build(client, folder) as build:
         (before,) = pods_of(api, "volume", namespace)
         change(api, "volume", namespace, builders={"imagePullPolicy": "Never"})
-        eventually(lambda: is_going(api, before), within=10, what="the builder is to go")
+        after = newcomer(api, "volume", namespace, [before])
+        assert after["spec"]["containers"][0]["imagePullPolicy"] == "Never"
+        settle(api, "volume", namespace)
+        assert client.can_connect()
         goes_after(api, before, build)
-    after = successor(api, "volume-builder-0", before)
-    assert after["spec"]["containers"][0]["imagePullPolicy"] == "Never"
-    assert after["status"]["containerStatuses"][0]["restartCount"] == 0
-    settle(api, "volume", namespace)
+    # The next one comes back to the first volume, and to the cache that is on it.
+    change(api, "volume", namespace, builders={"imagePullPolicy": "IfNotPresent"})
+    again = newcomer(api, "volume", namespace, [after])
+    assert again["metadata"]["labels"]["buildpool.dev/builder"] == "volume-builder-0"
+    assert again["status"]["containerStatuses"][0]["restartCount"] == 0
+    assert again["spec"]["containers"][0]["imagePullPolicy"] == "IfNotPresent"
 
 
 def the_pool_is_deleted(api: Api, namespace: str, folder: Path) -> None:
@@ -131,16 +146,27 @@ def the_pool_is_deleted(api: Api, namespace: str, folder: Path) -> None:
 
 
 def the_pool_is_scaled_down(api: Api, namespace: str, folder: Path) -> None:
+    """Idle builders go, whichever they are; one that builds stays until it does no more."""
     deploy(api, "smaller", namespace, scaling={"min": 2})
     client = client_of(api, "smaller", namespace, folder)
-    pod = serving(api, "smaller-builder-1", namespace)
-    assert pod is not None
-    with running_build(client.at(address_of(pod)), folder) as build:
+    busy = serving(api, "smaller-builder-1", namespace)
+    assert busy is not None
+    with running_build(client.at(address_of(busy)), folder) as build:
         api.must("scale", "bkp", "smaller", "-n", namespace, "--replicas=1")
+        eventually(
+            lambda: api.get("deployment", "smaller-builder-0", namespace) is None,
+            within=30,
+            what="the idle builder is gone",
+        )
         settle(api, "smaller", namespace)
-        assert api.get("deployment", "smaller-builder-1", namespace) is None
+        api.must("scale", "bkp", "smaller", "-n", namespace, "--replicas=0")
+        time.sleep(5)
+        assert serving(api, "smaller-builder-1", namespace), "it builds, so it serves"
         assert client.can_connect()
-        goes_after(api, pod, build)
+        build.end(busy["status"]["podIP"])
+    eventually(
+        lambda: not pods_of(api, "smaller", namespace), within=30, what="all builders are gone"
+    )
 
 
 def the_certificate_of_the_builder_is_renewed(api: Api, namespace: str, folder: Path) -> None:
@@ -150,7 +176,7 @@ def the_certificate_of_the_builder_is_renewed(api: Api, namespace: str, folder: 
         (before,) = pods_of(api, "renewed", namespace)
         old = certificate_shown_by(before)
         api.must("delete", "secret", "renewed-builder", "-n", namespace)
-        after = successor(api, "renewed-builder-0", before)
+        after = newcomer(api, "renewed", namespace, [before])
         assert certificate_shown_by(after) != old
         assert client.at(address_of(after)).can_connect(), "the same authority issued both"
         settle(api, "renewed", namespace)
@@ -164,7 +190,7 @@ def the_authority_is_replaced(api: Api, namespace: str, folder: Path) -> None:
     with running_build(client, folder) as build:
         (before,) = pods_of(api, "anew", namespace)
         api.must("delete", "secret", f"authority.{namespace}.anew", "-n", OPERATOR_NAMESPACE)
-        after = successor(api, "anew-builder-0", before)
+        after = newcomer(api, "anew", namespace, [before])
         settle(api, "anew", namespace)
         assert not client.at(address_of(after)).can_connect()
         assert client_of(api, "anew", namespace, folder / "new").can_connect()
@@ -244,12 +270,12 @@ def successor(api: Api, builder: str, pod: dict[str, Any]) -> dict[str, Any]:
 def is_going(api: Api, pod: dict[str, Any]) -> bool:
     metadata = pod["metadata"]
     found = api.get("pod", metadata["name"], metadata["namespace"])
-    return found is not None and is_leaving(found)
+    return found is not None and (is_leaving(found) or is_retired(found))
 
 
 def goes_after(api: Api, pod: dict[str, Any], build: RunningBuild) -> None:
     """The pod stays until its build has ended well, and no longer than it needs to notice."""
-    assert is_going(api, pod)
+    eventually(lambda: is_going(api, pod), within=10, what="the builder is to go")
     build.end(pod["status"]["podIP"])
     metadata = pod["metadata"]
     eventually(

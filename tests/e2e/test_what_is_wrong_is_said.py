@@ -141,7 +141,7 @@ def test_a_pool_that_cannot_work_says_why_and_what_helps(api: Api, wrong: str, n
     assert len(told) <= 2, "one Event for each condition that says it, and no more"
     assert " ".join(case.says[-1].split()) in " ".join(status.split())
     row = api.must("get", "bkp", name, "-n", wrong, "--no-headers").split()
-    assert row[1:3] == ["0/1", case.reason]
+    assert row[1:4] == ["0/1", "0/0", case.reason]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -184,7 +184,7 @@ def test_a_pool_that_serves_goes_on_when_its_new_image_is_wrong(
         every=0.5,
     )
     message = api.condition("ci", namespace, "Progressing")["message"]
-    assert message.startswith("ci-builder-0: image docker.io/moby/buildkit:v0.0.1-rootless")
+    assert message.startswith("ci-builder-1: image docker.io/moby/buildkit:v0.0.1-rootless")
     assert "correct builders.image" in message
     assert "ImagePullFailed" in api.reasons("ci", namespace)
     assert api.condition("ci", namespace, "Ready")["status"] == "True"

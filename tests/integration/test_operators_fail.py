@@ -25,7 +25,7 @@ def test_kill_9_in_mid_pass_leaves_no_duplicate_and_no_gap(
     try:
         for number in range(10):
             eventually(
-                lambda n=number: len(children(installed, f"ci-{n}", namespace)) == 6,
+                lambda n=number: len(children(installed, f"ci-{n}", namespace)) == 7,
                 within=20,
                 what=f"pool ci-{number} is whole",
             )
@@ -104,9 +104,9 @@ def test_the_api_server_restarts_under_the_operator(
     )
     installed.apply(a_pool("later", namespace))
     eventually(
-        lambda: len(children(installed, "later", namespace)) == 5, within=30, what="it acts again"
+        lambda: len(children(installed, "later", namespace)) == 6, within=30, what="it acts again"
     )
     assert operator.process is not None
     assert operator.process.poll() is None
     assert operator.process.pid == operator_pid
-    assert len(children(installed, "ci", namespace)) == 5
+    assert len(children(installed, "ci", namespace)) == 6

@@ -116,10 +116,55 @@ BAD = {
         "Duplicate value",
     ),
     "a configuration beyond 16 KiB": (builders(config="#" * 16_385), "spec.builders.config"),
-    "a field that does not exist": (builders(slots=2), 'unknown field "spec.builders.slots"'),
+    "a field that does not exist": (builders(slot=2), 'unknown field "spec.builders.slot"'),
+    "a builder for no build": (builders(slots=0), "spec.builders.slots"),
+    "a rollout that can replace nothing": (
+        builders(rollout={"maxSurge": 0, "maxUnavailable": 0}),
+        "maxSurge and maxUnavailable are both 0",
+    ),
+    "a rollout that can replace nothing, by a default": (
+        builders(rollout={"maxSurge": 0}),
+        "maxSurge and maxUnavailable are both 0",
+    ),
+    "builders that are always too old": (
+        builders(recycle={"maxAge": "59s"}),
+        "out of range; choose between 1m and 365d",
+    ),
+    "builders that have always served enough": (
+        builders(recycle={"maxBuilds": 0}),
+        "spec.builders.recycle.maxBuilds",
+    ),
+    "builders that always take too much": (
+        builders(recycle={"maxMemory": "63Mi"}),
+        "too small; choose 64Mi or more",
+    ),
+    "a history that forgets at once": (
+        builders(history={"maxAge": "59s"}),
+        "out of range; choose between 1m and 365d",
+    ),
     "a pool of fixed size nought": (
         a_pool({"scaling": {"min": 0}}),
         "spec.scaling.min: Invalid value",
+    ),
+    "more builders at least than at most": (
+        a_pool({"scaling": {"min": 3, "max": 2}}),
+        "scaling.min is above scaling.max",
+    ),
+    "more builders at least than at most, by a default": (
+        a_pool({"scaling": {"min": 9}}),
+        "scaling.min is above scaling.max",
+    ),
+    "builders that nothing fills": (
+        a_pool({"scaling": {"targetUtilization": 101}}),
+        "spec.scaling.targetUtilization",
+    ),
+    "a pool that shrinks at once": (
+        a_pool({"scaling": {"idleAfter": "0s"}}),
+        "out of range; choose between 1s and 7d",
+    ),
+    "a pool that hardly ever shrinks": (
+        a_pool({"scaling": {"idleAfter": "7d1s"}}),
+        "out of range; choose between 1s and 7d",
     ),
     "more builders than a pool can have": (a_pool({"replicas": 101}), "spec.replicas"),
     "an unknown routing": (a_pool({"routing": "Random"}), 'Unsupported value: "Random"'),
@@ -157,6 +202,10 @@ BAD = {
     "certificates for less than an hour": (
         a_pool({"access": {"certificateDuration": "0d59m"}}),
         "out of range; choose between 1h and 825d",
+    ),
+    "a change of authority that takes for ever": (
+        a_pool({"access": {"authorityOverlap": "91d"}}),
+        "out of range; choose between 0s and 90d",
     ),
     "a name that starts with a digit": (a_pool({}, name="1ci"), "a DNS label that starts with"),
     "a name with a dot": (a_pool({}, name="c.i"), "a DNS label that starts with"),
@@ -233,10 +282,19 @@ GOOD = {
         podLabels={"team": "builds"},
         podAnnotations={"example.com/note": "any text"},
     ),
+    "a pool that never scales": a_pool({"scaling": {"min": 100, "max": 100}}),
+    "a pool that scales as fast as it can": a_pool(
+        {"scaling": {"targetUtilization": 100, "idleAfter": "1s"}}
+    ),
+    "a rollout without room": builders(rollout={"maxSurge": 0, "maxUnavailable": 1}),
+    "builders that are recycled": builders(
+        recycle={"maxAge": "1m", "maxBuilds": 1, "maxMemory": "64Mi"}
+    ),
     "scaled to nothing by hand": a_pool({"replicas": 0}),
     "a registry over HTTP with mirrors": a_registry(http=True, mirrors=["m.example:5000/proxy"]),
     "a registry with a CA": a_registry(caBundle=SECRET),
     "the longest certificates": a_pool({"access": {"certificateDuration": "825d"}}),
+    "clients that read their Secrets at once": a_pool({"access": {"authorityOverlap": "0s"}}),
 }
 
 
@@ -258,4 +316,11 @@ def test_the_api_server_fills_in_the_defaults(pools: Any) -> None:
     spec = json.loads(answer.stdout)["spec"]
     assert spec["builders"]["security"] == "Rootless"
     assert spec["builders"]["storage"] == {"ephemeral": {"sizeLimit": "20Gi"}}
-    assert spec["access"] == {"certificateDuration": "90d", "clients": [{"name": "default"}]}
+    assert spec["builders"]["rollout"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert spec["builders"]["slots"] == 2
+    assert spec["scaling"] == {"min": 1, "max": 8, "targetUtilization": 80, "idleAfter": "10m"}
+    assert spec["access"] == {
+        "authorityOverlap": "1h",
+        "certificateDuration": "90d",
+        "clients": [{"name": "default"}],
+    }

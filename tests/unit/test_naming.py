@@ -9,7 +9,7 @@ from buildpool import naming
 from buildpool.api.spec import MAX_CLIENT_NAME
 from buildpool.naming import PoolKey
 from buildpool.resources import builder_deployment, pool_service
-from samples import FINGERPRINT, OWN_IMAGE, a_pool
+from samples import CERTIFICATE, OWN_IMAGE, a_pool
 
 LONGEST = PoolKey("n" * 63, "p" * naming.MAX_POOL_NAME)
 CI = PoolKey("builds", "ci")
@@ -74,9 +74,7 @@ def test_two_pools_never_share_an_authority() -> None:
 def test_the_selector_of_builders_selects_their_pods_and_nothing_else_of_the_pool() -> None:
     pool = a_pool()
     wanted = naming.builder_selector(pool.key).items()
-    pod = builder_deployment(pool, 0, image=OWN_IMAGE, certificate_fingerprint=FINGERPRINT)["spec"][
-        "template"
-    ]
+    pod = builder_deployment(pool, 0, image=OWN_IMAGE, certificate=CERTIFICATE)["spec"]["template"]
     assert wanted <= pod["metadata"]["labels"].items()
     assert not wanted <= pool_service(pool)["metadata"]["labels"].items()
     assert not wanted <= naming.pool_labels(pool.key).items()

@@ -8,10 +8,10 @@ import pytest
 
 from buildpool import naming
 from buildpool.api import EventReason, Pool
-from buildpool.plan import Plan
 from buildpool.resources import Ref, has_guard
 from memory_cluster import MemoryCluster, settled
-from samples import a_pod, a_pool, planned
+from plans import applied, deleted, removed, retired
+from samples import a_pool, planned
 
 MANAGED = {"registry": {"managed": {"storage": {"size": "1Gi"}}}}
 OBJECTS = (
@@ -35,10 +35,6 @@ def cache_objects(cluster: MemoryCluster) -> tuple[str, ...]:
             f"{ref.kind}/{ref.name}" for ref in cluster.objects if ref.name.startswith("ci-cache")
         )
     )
-
-
-def deleted(todo: Plan) -> list[str]:
-    return [f"{deletion.ref.kind}/{deletion.ref.name}" for deletion in todo.delete]
 
 
 def test_a_managed_cache_consists_of_these() -> None:
@@ -75,21 +71,28 @@ def test_the_cache_runs_as_long_as_there_are_builders() -> None:
 def test_a_builder_that_still_drains_keeps_the_cache_running() -> None:
     cluster = settled(a_cached_pool(replicas=1))
     pool = a_cached_pool(replicas=0)
-    draining = a_pod("ci-builder-0", terminating=True, guarded=True)
-    observation = cluster.observe(pool)
-    observation = type(observation)(live=observation.live, pods=(draining,))
-    _, todo = planned(pool, observation)
-    assert "Deployment/ci-cache" not in [f"{c.ref.kind}/{c.ref.name}" for c in todo.apply]
+    retiring, removing = cluster.step(pool), cluster.plan(pool)
+    assert retired(retiring) == removed(removing) == ["ci-builder-0"]
+    cluster.act(removing)
+    cluster.builds = {"ci-builder-0": 1}  # one that no daemon had told of
+    cluster.drain()
+    cluster.settle(pool)
+    assert cluster["Deployment/ci-cache"]["spec"]["replicas"] == 1
+    cluster.builds = {}
+    cluster.drain()
+    cluster.settle(pool)
+    assert cluster["Deployment/ci-cache"]["spec"]["replicas"] == 0
 
 
 def test_a_cache_that_is_wanted_no_more_stays_while_a_builder_reads_it() -> None:
     cluster = settled(a_cached_pool(replicas=2))
+    cluster.builds = {"ci-builder-0": 1}
     pool = a_pool(replicas=2)
-    _, first = planned(pool, cluster.observe(pool))
-    cluster.act(first)
-    cluster.roll()
+    plans = cluster.settle(pool)
+    assert not any(name.endswith("ci-cache") for todo in plans for name in deleted(todo))
+    assert cache_objects(cluster) == OBJECTS
     assert any(has_guard(pod) for pod in cluster.pods.values())
-    assert not deleted(first)
+    cluster.builds = {}
     cluster.settle(pool)
     assert not any(has_guard(pod) for pod in cluster.pods.values())
     assert cache_objects(cluster) == ()
@@ -108,8 +111,7 @@ def test_a_changed_cache_is_no_reason_to_replace_a_builder() -> None:
     cluster = settled(a_cached_pool())
     pool = a_pool(cache={"registry": {"managed": {"storage": {"size": "2Gi"}, "retention": "3d"}}})
     _, todo = planned(pool, cluster.observe(pool))
-    changed = {f"{change.ref.kind}/{change.ref.name}" for change in todo.apply}
-    assert changed == {"PersistentVolumeClaim/ci-cache", "Deployment/ci-cache"}
+    assert set(applied(todo)) == {"PersistentVolumeClaim/ci-cache", "Deployment/ci-cache"}
 
 
 def test_a_new_certificate_of_the_registry_restarts_it_and_nothing_else() -> None:
@@ -117,8 +119,7 @@ def test_a_new_certificate_of_the_registry_restarts_it_and_nothing_else() -> Non
     del cluster.objects[Ref("Secret", "builds", "ci-cache")]
     pool = a_cached_pool()
     _, todo = planned(pool, cluster.observe(pool))
-    changed = {f"{change.ref.kind}/{change.ref.name}" for change in todo.apply}
-    assert changed == {"Secret/ci-cache", "Deployment/ci-cache"}
+    assert set(applied(todo)) == {"Secret/ci-cache", "Deployment/ci-cache"}
 
 
 def test_a_new_certificate_for_the_registry_restarts_nothing() -> None:
@@ -126,7 +127,7 @@ def test_a_new_certificate_for_the_registry_restarts_nothing() -> None:
     del cluster.objects[Ref("Secret", "builds", "ci-cache-client")]
     pool = a_cached_pool()
     _, todo = planned(pool, cluster.observe(pool))
-    assert [f"{c.ref.kind}/{c.ref.name}" for c in todo.apply] == ["Secret/ci-cache-client"]
+    assert applied(todo) == ["Secret/ci-cache-client"]
 
 
 @pytest.mark.parametrize("cache", [{}, MANAGED])

@@ -57,6 +57,7 @@ def test_first_go_service_and_builders_then_all_but_the_authority_then_the_autho
         ("ConfigMap", "ci-builder"),
         ("PersistentVolumeClaim", "ci-builder-0"),
         ("PersistentVolumeClaim", "ci-builder-1"),
+        ("PodDisruptionBudget", "ci-busy"),
         ("Secret", "ci-builder"),
         ("Secret", "ci-client-ana"),
         ("Secret", "ci-client-bob"),
@@ -88,6 +89,30 @@ def test_a_pool_with_a_broken_spec_can_be_deleted_too() -> None:
         next_step(cluster, pool)
         cluster.drain()
     assert cluster.objects == {}
+
+
+def test_what_a_rollout_and_a_smaller_pool_left_behind_goes_too() -> None:
+    persistent = {"storage": {"volumeClaim": {"size": "10Gi"}}}
+    cluster = settled(a_pool(replicas=3, builders=persistent))
+    cluster.settle(a_pool(replicas=1, builders=persistent | {"image": "r.example/buildkit:v2"}))
+    pool = leaving()
+    for _ in range(4):
+        next_step(cluster, pool)
+        cluster.drain()
+    assert cluster.objects == {}
+
+
+def test_a_build_keeps_what_it_needs_until_it_ends() -> None:
+    cluster, pool = settled(a_pool(replicas=2)), leaving()
+    cluster.builds = {"ci-builder-1": 1}
+    next_step(cluster, pool)
+    cluster.drain()
+    waiting = next_step(cluster, pool)
+    assert waiting.delete == ()
+    assert [name.rpartition("-")[0] for name in waiting.draining] == ["ci-builder-1"]
+    cluster.builds = {}
+    cluster.drain()
+    assert next_step(cluster, pool).delete
 
 
 def test_what_belongs_to_others_stays() -> None:

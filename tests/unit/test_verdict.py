@@ -1,24 +1,23 @@
+"""What a pass tells: the pool's status as a whole, and the Events that lead there."""
+
 from __future__ import annotations
 
 import base64
 import json
 from collections.abc import Iterable
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 
-from buildpool import naming
 from buildpool.api import (
     Condition,
     ConditionStatus,
-    ConditionType,
     EventReason,
-    Pool,
     PoolStatus,
-    Reason,
+    ScalingStatus,
+    SizeReason,
     identify_pool,
     parse_pool,
 )
@@ -26,58 +25,24 @@ from buildpool.errors import InvalidSpecError
 from buildpool.observation import Observation
 from buildpool.outcome import Event, EventType, Failure, Outcome
 from buildpool.pki import Bundle
-from buildpool.resources import Ref, bundle_of
+from buildpool.resources import bundle_of
 from buildpool.verdict import MAX_MESSAGE, Verdict, conclude, farewell, refuse
-from memory_cluster import MemoryCluster, settled
-from samples import (
-    DAY,
-    HOME,
-    NOW,
-    a_pod,
-    a_pool,
-    a_raw_pool,
-    clients,
-    foreign,
-    planned,
-    specs,
+from memory_cluster import settled
+from samples import DAY, HOME, NOW, a_pod, a_pool, a_raw_pool, clients, planned, specs
+from unit.passes import (
+    ACCEPTED,
+    CERTIFICATES,
+    PROGRESSING,
+    READY,
+    condition,
+    judged,
+    says,
+    told,
+    with_pods,
+    with_status,
 )
 
-READY, PROGRESSING = ConditionType.READY, ConditionType.PROGRESSING
-CERTIFICATES, ACCEPTED = ConditionType.CERTIFICATES_READY, ConditionType.ACCEPTED
 LATER = NOW + timedelta(minutes=5)
-SERVICE = Ref("Service", "builds", "ci")
-
-
-def judged(
-    pool: Pool, observation: Observation, outcome: Outcome | None = None, now: datetime = NOW
-) -> Verdict:
-    """The verdict of a pass that saw this."""
-    observation, todo = planned(pool, observation, now=now)
-    return conclude(pool, observation, todo, outcome or Outcome(), home=HOME, now=now)
-
-
-def told(verdict: Verdict) -> list[tuple[EventType, str]]:
-    return [(event.type, event.reason.value) for event in verdict.events]
-
-
-def condition(verdict: Verdict, kind: ConditionType) -> Condition:
-    found = verdict.status.condition(kind)
-    assert found is not None
-    return found
-
-
-def says(verdict: Verdict, kind: ConditionType) -> tuple[str, str]:
-    found = condition(verdict, kind)
-    return found.status.value, found.reason
-
-
-def with_status(pool: Pool, verdict: Verdict) -> Pool:
-    """The pool as it is read in the next pass."""
-    return replace(pool, status=PoolStatus.read(verdict.status.to_dict()))
-
-
-def with_pods(observation: Observation, *pods: dict[str, Any]) -> Observation:
-    return replace(observation, pods=pods)
 
 
 # --- each situation ------------------------------------------------------------------------------
@@ -102,6 +67,15 @@ def test_a_settled_pool_says_so_and_how_to_reach_it() -> None:
     assert says(verdict, PROGRESSING) == ("False", "Settled")
     assert condition(verdict, READY).message == "All 2 builders take builds."
     assert (status.ready, status.replicas, status.ready_replicas) == ("2/2", 2, 2)
+    assert (status.busy, status.busy_slots, status.slots) == ("0/4", 0, 4)
+    assert status.scaling == ScalingStatus(
+        size=2,
+        reason=SizeReason.REPLICAS_SET,
+        message="spec.replicas asks for 2 builders.",
+        since=NOW,
+    )
+    assert status.authority is not None
+    assert status.authority.phase is None
     assert status.endpoint == "tcp://ci.builds.svc:1234"
     assert status.selector == "app.kubernetes.io/component=builder,buildpool.dev/pool=ci"
     assert status.image == "moby/buildkit:v0.34.2-rootless"
@@ -114,7 +88,6 @@ def test_a_settled_pool_says_so_and_how_to_reach_it() -> None:
         ("ana", "ci-client-ana", NOW + 90 * DAY),
         ("bob", "ci-client-bob", NOW + 90 * DAY),
     ]
-    assert status.authority is not None
     assert status.authority.not_after == NOW + 3650 * DAY
 
 
@@ -123,187 +96,6 @@ def test_one_builder_is_not_all_builders() -> None:
     verdict = judged(pool, settled(pool).observe(pool))
     assert condition(verdict, READY).message == "The builder takes builds."
     assert "of 1 client are valid" in condition(verdict, CERTIFICATES).message
-
-
-def test_a_builder_that_rolls_is_named() -> None:
-    before = a_pool(replicas=2, builders={"image": "r.example/buildkit:v1"})
-    cluster = settled(before)
-    pool = a_pool(replicas=2, builders={"image": "r.example/buildkit:v2"})
-    _, todo = planned(pool, cluster.observe(pool))
-    cluster.act(todo)
-    verdict = judged(pool, cluster.observe(pool))
-    assert says(verdict, PROGRESSING) == ("True", "RollingOut")
-    assert condition(verdict, PROGRESSING).message == "Waiting for ci-builder-0."
-    assert says(verdict, READY) == ("True", "Ready"), "the old pod serves until the new one does"
-
-
-def test_a_bad_revision_is_named_while_the_old_one_serves() -> None:
-    cluster = settled(a_pool(builders={"image": "r.example/buildkit:v1"}))
-    cluster.bad_images = {"r.example/buildkit:v2"}
-    pool = a_pool(builders={"image": "r.example/buildkit:v2"})
-    cluster.step(pool)
-    observation = cluster.observe(pool)
-    bad = a_pod(suffix="bad", waiting=("ErrImagePull", "not found"))
-    verdict = judged(pool, with_pods(observation, a_pod(suffix="old"), bad))
-    assert says(verdict, READY) == ("True", "Ready")
-    assert says(verdict, PROGRESSING) == ("False", "ImagePullFailed")
-    assert condition(verdict, PROGRESSING).message.startswith("ci-builder-0: image ")
-
-
-def test_the_remains_of_an_evicted_pod_trouble_nobody() -> None:
-    pool = a_pool()
-    evicted = a_pod(suffix="old", phase="Failed", ended={"exitCode": 137, "reason": "Error"})
-    observation = with_pods(settled(pool).observe(pool), evicted, a_pod())
-    verdict = judged(pool, observation)
-    assert says(verdict, READY) == ("True", "Ready")
-    assert says(verdict, PROGRESSING) == ("False", "Settled")
-    assert verdict.status.builders[0].reason is None
-
-
-def test_the_first_builder_in_trouble_gives_the_reason_not_one_that_just_starts() -> None:
-    pool = a_pool(replicas=3)
-    observation = settled(pool).observe(pool)
-    pods = (
-        a_pod("ci-builder-0"),
-        a_pod("ci-builder-1", ready=False),
-        a_pod("ci-builder-2", unschedulable="0/1 nodes are available: 1 Insufficient memory."),
-    )
-    verdict = judged(pool, with_pods(observation, *pods))
-    assert says(verdict, READY) == ("False", "Unschedulable")
-    message = condition(verdict, READY).message
-    assert message.startswith("1 of 3 builders are ready; ci-builder-2: no node takes the pod")
-    assert says(verdict, PROGRESSING) == ("False", "Unschedulable")
-    assert [b.reason for b in verdict.status.builders] == [
-        None,
-        "BuildersStarting",
-        "Unschedulable",
-    ]
-
-
-def test_a_pool_scaled_down_says_what_it_removes() -> None:
-    cluster = settled(a_pool(replicas=3))
-    verdict = judged(a_pool(replicas=1), cluster.observe(a_pool(replicas=1)))
-    assert says(verdict, PROGRESSING) == ("True", "Scaling")
-    assert condition(verdict, PROGRESSING).message == "Adding 0 and removing 2 builders."
-    assert (verdict.status.ready, verdict.status.replicas) == ("1/1", 3)
-
-
-def test_a_pool_without_builders_says_how_to_get_some() -> None:
-    pool = a_pool(replicas=0)
-    verdict = judged(pool, settled(pool).observe(pool))
-    assert says(verdict, READY) == ("False", "ScaledToZero")
-    assert "set spec.replicas to 1 or more" in condition(verdict, READY).message
-    assert says(verdict, PROGRESSING) == ("False", "Settled")
-
-
-def test_what_the_cluster_refuses_is_quoted() -> None:
-    failure = Failure(
-        Ref("Deployment", "builds", "ci-builder-0"), "admission webhook denied the request"
-    )
-    verdict = judged(a_pool(), Observation(), Outcome(failures=(failure,)))
-    assert says(verdict, READY) == ("False", "ObjectRefused")
-    assert "Deployment builds/ci-builder-0" in condition(verdict, READY).message
-    assert "admission webhook denied the request" in condition(verdict, READY).message
-    assert says(verdict, CERTIFICATES) == ("True", "Issued")
-
-
-def test_builders_that_serve_are_ready_though_a_change_was_refused() -> None:
-    pool = a_pool()
-    failure = Failure(Ref("PersistentVolumeClaim", "builds", "ci-builder-0"), "cannot be shrunk")
-    verdict = judged(pool, settled(pool).observe(pool), Outcome(failures=(failure,)))
-    assert says(verdict, READY) == ("True", "Ready")
-    assert says(verdict, PROGRESSING) == ("False", "ObjectRefused")
-    assert "cannot be shrunk" in condition(verdict, PROGRESSING).message
-
-
-def test_a_refused_secret_is_a_matter_of_certificates() -> None:
-    failure = Failure(Ref("Secret", "builds", "ci-client-ana"), "exceeded quota: secrets")
-    verdict = judged(a_pool(access=clients("ana")), Observation(), Outcome(failures=(failure,)))
-    assert says(verdict, CERTIFICATES) == ("False", "CertificateFailed")
-    assert "Secret builds/ci-client-ana" in condition(verdict, CERTIFICATES).message
-
-
-@pytest.mark.parametrize(
-    ("kind", "reason"), [("Secret", "SecretNotFound"), ("ConfigMap", "ConfigMapNotFound")]
-)
-def test_what_the_spec_names_and_is_not_there_is_named(kind: str, reason: str) -> None:
-    pool = a_pool()
-    observation = with_pods(settled(pool).observe(pool), a_pod(ready=False))
-    observation = replace(observation, absent=frozenset({Ref(kind, "builds", "corporate-ca")}))
-    verdict = judged(pool, observation)
-    assert says(verdict, READY) == ("False", reason)
-    assert f"{kind} builds/corporate-ca" in condition(verdict, READY).message
-    assert "create it" in condition(verdict, READY).message
-
-
-def test_what_is_missing_is_no_news_while_all_builders_serve() -> None:
-    pool = a_pool()
-    observation = replace(
-        settled(pool).observe(pool), absent=frozenset({Ref("Secret", "builds", "gone")})
-    )
-    assert says(judged(pool, observation), READY) == ("True", "Ready")
-
-
-# --- conflicts -----------------------------------------------------------------------------------
-
-
-def conflicting(cluster: MemoryCluster, ref: Ref, **fields: object) -> Observation:
-    cluster.objects[ref] = foreign(ref, **fields)
-    return cluster.observe(a_pool())
-
-
-def test_a_conflict_is_named_with_its_remedy_and_nothing_is_claimed() -> None:
-    verdict = judged(a_pool(), conflicting(MemoryCluster(), SERVICE))
-    for kind in (READY, PROGRESSING, CERTIFICATES):
-        assert says(verdict, kind) == ("False", "NameConflict")
-        assert "Service builds/ci" in condition(verdict, kind).message
-        assert "rename the pool or remove it" in condition(verdict, kind).message
-    assert verdict.status.clients == ()
-    assert verdict.status.authority is None
-    assert told(verdict) == [(EventType.WARNING, "NameConflict")], "once, not three times"
-
-
-def test_certificates_from_before_a_conflict_are_still_valid_until_they_end() -> None:
-    pool = a_pool()
-    cluster = settled(pool)
-    del cluster.objects[SERVICE]
-    observation = conflicting(cluster, SERVICE)
-    assert says(judged(pool, observation), CERTIFICATES) == ("True", "Issued")
-    later = judged(pool, observation, now=NOW + 91 * DAY)
-    assert says(later, CERTIFICATES) == ("False", "NameConflict")
-
-
-@pytest.mark.parametrize("name", ["ci-client-default", "authority.builds.ci"])
-def test_a_secret_of_others_is_neither_read_nor_reported(name: str) -> None:
-    pool = a_pool()
-    cluster = settled(pool)
-    ref = next(ref for ref in cluster.objects if ref.name == name)
-    nonsense = dict.fromkeys(("ca.pem", "tls.crt", "tls.key"), "bm9uc2Vuc2U=")
-    verdict = judged(pool, conflicting(cluster, ref, data=nonsense))
-    assert says(verdict, READY) == ("False", "NameConflict")
-    assert (verdict.status.clients == ()) == (name == "ci-client-default")
-    assert (verdict.status.authority is None) == (name == "authority.builds.ci")
-
-
-def test_a_damaged_secret_of_ours_does_not_hide_a_conflict() -> None:
-    pool = a_pool()
-    cluster = settled(pool)
-    cluster["Secret/ci-client-default"]["data"]["tls.crt"] = "bm9uc2Vuc2U="
-    del cluster.objects[SERVICE]
-    verdict = judged(pool, conflicting(cluster, SERVICE))
-    assert says(verdict, READY) == ("False", "NameConflict")
-    assert says(verdict, CERTIFICATES) == ("False", "NameConflict")
-
-
-def test_a_deployment_of_others_under_our_label_does_not_count() -> None:
-    pool = a_pool()
-    cluster = settled(pool)
-    ref = Ref("Deployment", "builds", "theirs")
-    cluster.objects[ref] = foreign(ref, spec={})
-    cluster.objects[ref]["metadata"]["labels"] = {naming.LABEL_POOL: "ci"}
-    verdict = judged(pool, cluster.observe(pool))
-    assert verdict.status.replicas == 1
-    assert says(verdict, PROGRESSING) == ("False", "Settled")
 
 
 # --- transitions and Events ----------------------------------------------------------------------
@@ -350,7 +142,7 @@ def test_what_nobody_needs_to_mend_is_no_warning() -> None:
     restarting = judged(pool, with_pods(cluster.observe(pool), a_pod(ready=False)))
     assert told(restarting) == [(EventType.NORMAL, "BuildersStarting")]
     resting = judged(a_pool(replicas=0, status=pool.status), Observation())
-    assert told(resting) == [(EventType.NORMAL, "ScaledToZero")]
+    assert told(resting) == [(EventType.NORMAL, "ScaledDown"), (EventType.NORMAL, "ScaledToZero")]
 
 
 def test_what_was_done_is_told_before_what_has_changed() -> None:
@@ -358,6 +150,13 @@ def test_what_was_done_is_told_before_what_has_changed() -> None:
     done = Event(EventType.NORMAL, EventReason.CREATED_BUILDER, "Created ci-builder-0.")
     verdict = judged(pool, settled(pool).observe(pool), Outcome(done=(done,)))
     assert told(verdict) == [(EventType.NORMAL, "CreatedBuilder"), (EventType.NORMAL, "Ready")]
+
+
+def test_builds_that_were_lost_are_told_before_all_that_follows_from_it() -> None:
+    lost = Event(EventType.WARNING, EventReason.BUILDS_LOST, "ci-builder-0 has lost builds x.")
+    pool = a_pool()
+    verdict = judged(pool, settled(pool).observe(pool)).after((lost,))
+    assert told(verdict) == [(EventType.WARNING, "BuildsLost"), (EventType.NORMAL, "Ready")]
 
 
 @given(specs)
@@ -475,11 +274,3 @@ def test_no_key_is_ever_told() -> None:
     told_all = repr(verdict) + json.dumps(verdict.status.to_dict())
     assert not [line for line in material if line in told_all]
     assert "PRIVATE" not in told_all
-
-
-def test_reasons_are_words_of_the_vocabulary() -> None:
-    pool = a_pool(replicas=2)
-    verdict = judged(pool, with_pods(settled(pool).observe(pool), a_pod(ended={"exitCode": 1})))
-    reasons = [c.reason for c in verdict.status.conditions]
-    reasons += [b.reason for b in verdict.status.builders if b.reason]
-    assert set(reasons) <= set(Reason)

@@ -123,7 +123,9 @@ class Rollout(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="self.maxSurge + self.maxUnavailable > 0",
+            # The default of the whole, which is empty, is judged before those of its fields.
+            cel="!has(self.maxSurge) || !has(self.maxUnavailable) || "
+            "self.maxSurge + self.maxUnavailable > 0",
             holds=lambda rollout: rollout.max_surge + rollout.max_unavailable > 0,
             message="maxSurge and maxUnavailable are both 0, so nothing could be replaced",
             remedy="set one of them to 1 or more",

@@ -29,6 +29,12 @@ _COLUMNS: Final = (
         "jsonPath": ".status.ready",
     },
     {
+        "name": "Busy",
+        "type": "string",
+        "jsonPath": ".status.busy",
+        "description": "Builds that run, and slots there are.",
+    },
+    {
         "name": "Status",
         "type": "string",
         "description": "Why the pool is ready or not.",

@@ -13,7 +13,7 @@ class ConditionType(Word):
     """What a condition of a pool speaks about."""
 
     ACCEPTED = "Accepted", "The spec is valid and is being carried out."
-    READY = "Ready", "Every builder that the pool shall have takes builds."
+    READY = "Ready", "At least as many builders take builds as the pool always has."
     PROGRESSING = "Progressing", "Builders are being added, removed or replaced."
     CERTIFICATES_READY = (
         "CertificatesReady",
@@ -34,7 +34,7 @@ class Reason(Word):
         "The spec cannot be carried out; the message names fields and remedies; the pool stays.",
     )
 
-    READY = "Ready", "Every builder takes builds."
+    READY = "Ready", "As many builders take builds as the pool always has, or more."
     BUILDERS_STARTING = "BuildersStarting", "Builders have been created and are not ready yet."
     IMAGE_PULL_FAILED = "ImagePullFailed", "A node cannot pull the image of a builder."
     UNSCHEDULABLE = "Unschedulable", "No node has room for a builder or fits its constraints."
@@ -143,7 +143,10 @@ class EventReason(Word):
         "A builder takes no more builds, finishes those that run, and goes.",
     )
     RESTORED_BUILDER = "RestoredBuilder", "A builder that was to go takes builds again."
-    REMOVED_BUILDER = "RemovedBuilder", "A builder without any build was removed."
+    REMOVED_BUILDER = (
+        "RemovedBuilder",
+        "A builder was removed: no build ran on it, or its builds were overdue and long reported.",
+    )
     BUILD_OVERDUE = (
         "BuildOverdue",
         "A build runs for longer than `builders.maxBuildDuration`; the message says what follows.",
@@ -154,7 +157,7 @@ class EventReason(Word):
     )
     ROTATING_AUTHORITY = (
         "RotatingAuthority",
-        "The authority of the pool is being replaced, in phases; no client is ever refused.",
+        "The pool gets another authority, in phases; clients have to read their Secrets again.",
     )
     UNKNOWN_ROTATION = (
         "UnknownRotation",

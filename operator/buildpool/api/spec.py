@@ -31,7 +31,7 @@ class Scaling(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="self.min <= self.max",
+            cel="!has(self.min) || !has(self.max) || self.min <= self.max",
             holds=lambda scaling: scaling.min <= scaling.max,
             message="scaling.min is above scaling.max",
             remedy="raise scaling.max or lower scaling.min",

@@ -102,6 +102,10 @@ class BuilderStatus(_Reported):
     """Builds that run on it; absent where its daemon does not say."""
     served: Count | None = None
     """Builds that it has started, as far as the operator saw."""
+    overdue: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+    """Builds on it that outlive `builders.maxBuildDuration`."""
+    overdue_since: Time | None = None
+    """When the last of them was reported."""
     reason: Annotated[str, Field(max_length=1024)] | None = None
     """Why it takes no builds, or is to go, in one word."""
     message: Text | None = None
@@ -162,7 +166,7 @@ class AuthorityStatus(_Reported):
     phase: Annotated[str, Field(max_length=63)] | None = None
     """Where a change of the authority is; absent where none goes on."""
     since: Time | None = None
-    """When that phase began."""
+    """Since when all Secrets follow that phase; absent for a moment, or while one does not."""
 
 
 class PoolStatus(_Reported):

@@ -1,1 +1,12 @@
-"""One builder's control API over gRPC and mTLS."""
+"""One builder's control API over gRPC and mTLS.
+
+wire    the bytes of its answers; pure
+daemon  the connection: who is there, and which builds run; the one place that knows gRPC
+"""
+
+from __future__ import annotations
+
+from buildpool.buildkit.daemon import Access, Daemon, DaemonError
+from buildpool.buildkit.wire import Event, EventKind
+
+__all__ = ["Access", "Daemon", "DaemonError", "Event", "EventKind"]

@@ -18,6 +18,7 @@ from buildpool import __version__, naming
 from buildpool.api import crd as crd_module
 from buildpool.api import parse_pool
 from buildpool.cli import docs as docs_module
+from buildpool.cli import explain as explain_module
 from buildpool.cli import render as render_module
 from buildpool.cli import run as run_module
 from buildpool.cli import sidecars
@@ -99,8 +100,7 @@ def run(
         metrics_port=metrics_port,
         health_port=health_port,
     )
-    if not asyncio.run(run_module.main(settings)):
-        raise typer.Exit(1)
+    asyncio.run(run_module.main(settings))
 
 
 @app.command()
@@ -123,6 +123,9 @@ def render(
         typer.echo(objects, nl=False)
     if not documents:
         raise BuildpoolError(f"{file} holds no {naming.KIND}")
+
+
+app.command()(explain_module.explain)
 
 
 @app.command()

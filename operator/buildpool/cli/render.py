@@ -7,7 +7,7 @@ import asyncio
 import yaml
 
 from buildpool.api import Pool
-from buildpool.certificates import authority_at
+from buildpool.certificates import authority_of
 from buildpool.controller.act import issue_all
 from buildpool.controller.reconcile import utc_now
 from buildpool.observation import Observation
@@ -19,7 +19,7 @@ def render(pool: Pool, *, home: str, image: str) -> str:
     now, observation = utc_now(), Observation()
     todo = plan(pool, observation, home=home, image=image, now=now)
     while todo.issue:
-        authority = authority_at(pool, observation, home=home)
+        authority = authority_of(pool, observation, home=home)
         issued = asyncio.run(issue_all(todo.issue, authority, now=now))
         observation = observation.with_issued(issued)
         todo = plan(pool, observation, home=home, image=image, now=now)

@@ -10,46 +10,55 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from buildpool import naming
-from buildpool.certificates import AUTHORITY_LIFETIME, Issuance
-from buildpool.errors import ConflictError, RefusedError
+from buildpool.api import Reason
+from buildpool.certificates import Issuance, carry_out
+from buildpool.errors import ConflictError, NotFoundError, RefusedError
 from buildpool.kube.cluster import Cluster
+from buildpool.marks import Mark
 from buildpool.outcome import Event, EventType, Failure, Outcome, Overruled
-from buildpool.pki import Bundle, KeyPair, issue, issue_authority
+from buildpool.pki import Authority, Bundle
 from buildpool.plan import Apply, Delete, Plan
-from buildpool.resources import Ref, component_of, first_difference, is_builder
+from buildpool.resources import Object, Ref, component_of, first_difference, is_builder
 
 _Result: TypeAlias = Event | Failure | Overruled | None
 
 
+TAKEN: Final = "the name is somebody else's; rename the pool or remove the object"
+
+
 async def issue_all(
-    issuances: Iterable[Issuance], authority: KeyPair | None, *, now: datetime
-) -> Mapping[Ref, KeyPair | Bundle]:
-    """Issues what a plan asks for, off the event loop: signatures take a processor's time."""
-    return await asyncio.to_thread(_issue_all, tuple(issuances), authority, now)
+    issuances: Iterable[Issuance], authority: Authority | None, *, now: datetime
+) -> Mapping[Ref, Authority | Bundle]:
+    """Makes what a plan asks for, off the event loop: signatures take a processor's time."""
+    return await asyncio.to_thread(carry_out, tuple(issuances), authority, now=now)
 
 
 async def act(cluster: Cluster, plan: Plan) -> Outcome:
     """Writes and removes what the plan says.
 
-    In an order that a crash at any point does not hurt: first the authority, beside which stands
-    whose Secrets there will be; then what builders need; then builders; then their shared cache;
-    removals last.
+    In an order that a crash at any point does not hurt: first the marks, for the Service leads to
+    marked pods only; then the authority, beside which stands whose Secrets there will be; then what
+    builders need; then builders; then their shared cache; removals last.
     """
-    outcome = Outcome()
-    for stage in _stages(plan.apply):
+    marked = await asyncio.gather(*(_mark(cluster, mark) for mark in plan.mark))
+    outcome = _joined(Outcome(), marked)
+    authority, needed, builders, cache = _stages(plan.apply)
+    for stage in (authority, needed):
         outcome = _joined(outcome, await asyncio.gather(*(_apply(cluster, c) for c in stage)))
         if outcome.failures:
             return outcome  # what comes later needs what was refused
+    for stage in (builders, cache):
+        outcome = _joined(outcome, await asyncio.gather(*(_apply(cluster, c) for c in stage)))
     return _joined(outcome, await asyncio.gather(*(remove(cluster, d) for d in plan.delete)))
 
 
 async def remove(cluster: Cluster, deletion: Delete) -> _Result:
     """Removes one object; no failure where it is gone already."""
     try:
-        await cluster.delete(deletion.ref, uid=deletion.uid)
+        await cluster.delete(deletion.ref, uid=deletion.uid, version=deletion.version)
     except ConflictError:
         return None  # a successor of the same name; the next pass will see it
     except RefusedError as error:
@@ -57,8 +66,20 @@ async def remove(cluster: Cluster, deletion: Delete) -> _Result:
     return _told(deletion)
 
 
+async def _mark(cluster: Cluster, mark: Mark) -> _Result:
+    try:
+        await cluster.patch(mark.ref, {"metadata": {"uid": mark.uid, **mark.metadata}})
+    except (NotFoundError, ConflictError):
+        return None  # it is gone; the next pass will see it
+    except RefusedError as error:
+        return Failure(mark.ref, str(error))
+    return _told(mark)
+
+
 async def _apply(cluster: Cluster, change: Apply) -> _Result:
     try:
+        if change.is_unseen and await cluster.get(change.ref) is not None:
+            return Failure(change.ref, TAKEN, Reason.NAME_CONFLICT)
         stored = await cluster.apply(change.object)
     except (RefusedError, ConflictError) as error:
         return Failure(change.ref, str(error))
@@ -66,7 +87,7 @@ async def _apply(cluster: Cluster, change: Apply) -> _Result:
     return _told(change) if path is None else Overruled(change.ref, path)
 
 
-def _told(change: Apply | Delete) -> Event | None:
+def _told(change: Apply | Delete | Mark) -> Event | None:
     if change.reason is None:
         return None
     message = change.message[:1].upper() + change.message[1:] + "."
@@ -89,27 +110,18 @@ def _stages(changes: Iterable[Apply]) -> tuple[tuple[Apply, ...], ...]:
     changes = tuple(changes)
     first, rest = changes[:1], changes[1:]
     cache = tuple(change for change in rest if _is_cache(change))
-    builders = tuple(change for change in rest if is_builder(change.object))
+    builders = tuple(change for change in rest if _is_of_builder(change.object))
     others = tuple(change for change in rest if change not in (*cache, *builders))
     # The cache last: where it is refused, the pool builds without it.
     return first, others, builders, cache
+
+
+def _is_of_builder(obj: Object) -> bool:
+    """Whether it is a builder, or its volume."""
+    return is_builder(obj) or naming.LABEL_BUILDER in obj["metadata"]["labels"]
 
 
 def _is_cache(change: Apply) -> bool:
     """Whether it is part of the cache that builders can do without; their certificate is not."""
     obj = change.object
     return component_of(obj) == naming.COMPONENT_CACHE and obj["kind"] != "Secret"
-
-
-def _issue_all(
-    issuances: tuple[Issuance, ...], authority: KeyPair | None, now: datetime
-) -> dict[Ref, KeyPair | Bundle]:
-    issued: dict[Ref, KeyPair | Bundle] = {}
-    for issuance in issuances:
-        if issuance.request is None:
-            name = f"buildpool {issuance.secret.name}"
-            issued[issuance.secret] = issue_authority(name, now=now, lifetime=AUTHORITY_LIFETIME)
-        else:
-            assert authority is not None  # noqa: S101 - an authority is planned for first
-            issued[issuance.secret] = issue(authority, issuance.request, now=now)
-    return issued

@@ -20,7 +20,13 @@ from buildpool.observation import Observation
 from buildpool.resources import Object, Ref, component_of, ref_of
 from buildpool.wanted import wanted_refs
 
-LISTED: Final = ("ConfigMap", "Deployment", "PersistentVolumeClaim", "Service")
+LISTED: Final = (
+    "ConfigMap",
+    "Deployment",
+    "PersistentVolumeClaim",
+    "PodDisruptionBudget",
+    "Service",
+)
 """Kinds that are listed by label: so what the pool needs no more is found, too."""
 
 
@@ -37,7 +43,7 @@ async def observe(cluster: Cluster, pool: Pool, *, home: str) -> Observation:
     leaving = {client_ref(pool, name) for name in noted_clients(pool, live, home=home)}
     if any(component_of(obj) == naming.COMPONENT_CACHE for obj in live.values()):
         leaving |= set(cache_secrets(pool))
-    # A wanted builder that is not listed is new, or its name belongs to somebody else.
+    # What is wanted and not listed is new, or its name belongs to somebody else.
     unlisted = {ref for ref in wanted if ref.kind in LISTED}
     references = frozenset(references_of(pool))
     live |= await _read(cluster, (leaving | unlisted | references) - live.keys())

@@ -14,11 +14,12 @@ from buildpool import naming
 from buildpool.api import Pool, PoolStatus, identify_pool, parse_pool
 from buildpool.cache import CacheTarget, Trouble
 from buildpool.cachestate import cache_references, cache_target
-from buildpool.certificates import authority_at
+from buildpool.certificates import authority_of
 from buildpool.controller.act import act, issue_all, remove
 from buildpool.controller.inspector import Inspector
 from buildpool.controller.observe import observe
 from buildpool.controller.sentinel import Sentinel
+from buildpool.controller.survey import Survey
 from buildpool.errors import InvalidSpecError, NotFoundError
 from buildpool.kube.cluster import Cluster
 from buildpool.kube.events import Reporter
@@ -46,6 +47,7 @@ class Reconciler:
     metrics: Metrics
     sentinel: Sentinel
     inspector: Inspector
+    survey: Survey
     home: str
     """The operator's own namespace."""
     image: str
@@ -69,6 +71,7 @@ class Reconciler:
             pool = identify_pool(raw)
             verdict = refuse(pool.status, error, generation=pool.generation, now=self.clock())
             await self._report(pool, verdict)
+            self.metrics.report(pool.key, pool.status, verdict.status)
             return RESYNC
         return await self._tend(pool)
 
@@ -79,14 +82,22 @@ class Reconciler:
         self.inspector.watch(pool.key, target if isinstance(target, CacheTarget) else None)
         report = self.inspector.report(pool.key)
         observation = replace(observation, overruled=overruled, cache=report)
+        observation = await self.survey.seen(pool, observation)
+        lost = self.survey.lost(pool, observation)
         now = self.clock()
         observation, todo = await self._planned(pool, observation, now)
         outcome = await act(self.cluster, todo)
         overruled.update((found.ref, found.path) for found in outcome.overruled)
         self._watch_secrets(pool, observation)
+        authority = authority_of(pool, observation, home=self.home)
+        if authority is not None:
+            await self.survey.follow(pool, observation, todo, authority, now)
+        if not (outcome.failures or todo.conflicts):
+            await self._fulfilled(pool)
         verdict = conclude(pool, observation, todo, outcome, home=self.home, now=now)
-        await self._report(pool, verdict)
-        self.metrics.report(pool.key, verdict.status, wanted=pool.spec.builder_count)
+        await self._report(pool, verdict.after(lost))
+        self.metrics.report(pool.key, pool.status, verdict.status)
+        self.metrics.report_lost(pool.key, len(lost))
         self.metrics.report_cache(pool.key, report.usage if report else None)
         # No watch tells when the user has mended what an outcome or a cache depends on.
         is_troubled = isinstance(target, Trouble) or (report is not None and report.trouble)
@@ -98,7 +109,7 @@ class Reconciler:
         """The plan, once everything it asks to be issued is: an authority first, then the rest."""
         todo = self._plan(pool, observation, now)
         while todo.issue:
-            authority = authority_at(pool, observation, home=self.home)
+            authority = authority_of(pool, observation, home=self.home)
             issued = await issue_all(todo.issue, authority, now=now)
             observation = observation.with_issued(issued)
             todo = self._plan(pool, observation, now)
@@ -108,6 +119,8 @@ class Reconciler:
         return plan(pool, observation, home=self.home, image=self.image, now=now)
 
     async def _remove(self, pool: Pool, raw: Object) -> timedelta | None:
+        # Builders that are to go wait until nobody is connected.
+        self.survey.forget(pool.key)
         observation = await observe(self.cluster, pool, home=self.home)
         removal = plan_removal(pool, observation, home=self.home)
         for deletion in removal.delete:
@@ -124,6 +137,17 @@ class Reconciler:
         metadata = raw["metadata"]
         kept = [name for name in metadata.get("finalizers", ()) if name != naming.FINALIZER]
         change = {"metadata": {"finalizers": kept, "resourceVersion": metadata["resourceVersion"]}}
+        ref = Ref(naming.KIND, pool.key.namespace, pool.key.name)
+        try:
+            await self.cluster.patch(ref, change)
+        except NotFoundError:
+            return
+
+    async def _fulfilled(self, pool: Pool) -> None:
+        """Takes the request for a rotation off a pool, once it is carried out."""
+        if naming.ANNOTATION_ROTATE not in pool.annotations:
+            return
+        change = {"metadata": {"annotations": {naming.ANNOTATION_ROTATE: None}}}
         ref = Ref(naming.KIND, pool.key.namespace, pool.key.name)
         try:
             await self.cluster.patch(ref, change)

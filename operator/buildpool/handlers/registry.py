@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain, repeat
 from typing import Any, Final
 
 import kopf
@@ -14,6 +16,7 @@ registry: Final = kopf.OperatorRegistry()
 POOLS: Final = (naming.GROUP, naming.VERSION, naming.PLURAL)
 CHILDREN: Final = (
     ("apps", "v1", "deployments"),
+    ("policy", "v1", "poddisruptionbudgets"),
     ("v1", "configmaps"),
     ("v1", "persistentvolumeclaims"),
     ("v1", "pods"),
@@ -42,15 +45,36 @@ class NoDiffs(kopf.DiffBaseStorage):
         """There is nothing to keep."""
 
 
+class Pauses:
+    """Seconds between Kopf's tries of one request, without end.
+
+    When it gives up on one watch, it ends them all. The pauses stay short: an API server that
+    overflows says itself (``Retry-After``) how long it needs, and Kopf never waits less.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        """The pauses of one request."""
+        return chain((1.0, 1.0, 2.0, 3.0), repeat(5.0))
+
+
 def kopf_settings() -> kopf.OperatorSettings:
     """Kopf's own settings."""
     own = kopf.OperatorSettings()
+    own.process.ultimate_exiting_timeout = None  # it would kill us 10 min after a lost leadership
     own.peering.standalone = True  # leadership is a Lease, taken before Kopf runs
     own.persistence.finalizer = naming.FINALIZER
     own.persistence.diffbase_storage = NoDiffs()
     own.posting.enabled = False  # Events are told by kube.events, with our reasons
     own.scanning.disabled = True  # no CRD of others interests us; needs no right to list them
     own.networking.request_timeout = 30.0
+    own.networking.connect_timeout = 10.0
+    own.networking.error_backoffs = Pauses()
+    # A connection can die in silence. The API server ends each watch after 25 s, and two seconds
+    # before sends a bookmark if anything happened: a watch that is silent for 30 s is dead. Either
+    # way the next one goes on where it ended, from the last resource version: one request, no list.
+    # (Without an end, bookmarks come once a minute; the API server remembers events for 75 s.)
+    own.watching.server_timeout = 25
+    own.watching.inactivity_timeout = 30.0
     for resource in CHILDREN:
         own.watching.label_selectors[resource] = naming.LABEL_POOL
     return own
@@ -73,13 +97,17 @@ async def pool_changed(
     memo: Any,
     **_: Any,
 ) -> None:
-    """Wakes a pool whose spec has changed; our own status writes do not change the generation."""
+    """Wakes a pool whose spec has changed, or of which something is asked by annotation.
+
+    Our own status writes change neither.
+    """
     operator: Operator = memo
+    asked = (meta["generation"], meta.annotations.get(naming.ANNOTATION_ROTATE))
     if event["type"] == "DELETED":
-        operator.generations.pop(uid, None)
+        operator.asked.pop(uid, None)
         operator.sweeper.ask()
-    elif operator.generations.get(uid) != meta["generation"]:
-        operator.generations[uid] = meta["generation"]
+    elif operator.asked.get(uid) != asked:
+        operator.asked[uid] = asked
         operator.wakeups.wake(PoolKey(namespace or "", name))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from buildpool.buildkit import Daemon
 from buildpool.controller.inspector import Inspector
+from buildpool.controller.loads import Loads
 from buildpool.controller.reconcile import Reconciler
 from buildpool.controller.sentinel import Sentinel
+from buildpool.controller.survey import Survey
 from buildpool.controller.sweep import Sweeper
 from buildpool.controller.tending import Tender
 from buildpool.controller.wakeups import Wakeups
@@ -21,8 +24,8 @@ class Operator:
     def __init__(self, settings: Settings, cluster: Cluster, metrics: Metrics) -> None:
         self.settings = settings
         self.wakeups = Wakeups()
-        self.generations: dict[str, int] = {}
-        """The generation of each pool, by uid, whose event was the last to wake it."""
+        self.asked: dict[str, tuple[int, str | None]] = {}
+        """What was asked of each pool, by uid, when it was woken last: generation and rotation."""
         self.sentinel = Sentinel(
             cluster, self.wakeups, reads_per_second=settings.secret_reads_per_second
         )
@@ -30,19 +33,22 @@ class Operator:
             cluster, home=settings.namespace, namespaces=settings.watch_namespaces
         )
         self.inspector = Inspector(inspect, self.wakeups)
+        self.loads = Loads(Daemon, self.wakeups)
+        survey = Survey(cluster, self.loads)
         reconciler = Reconciler(
             cluster,
             Reporter(cluster, settings.identity),
             metrics,
             self.sentinel,
             self.inspector,
+            survey,
             home=settings.namespace,
             image=settings.image,
         )
         self.tender = Tender(
             reconciler,
             self.wakeups,
-            (self.sentinel, self.inspector),
+            (self.sentinel, self.inspector, survey),
             metrics,
             max_passes=settings.max_passes,
         )

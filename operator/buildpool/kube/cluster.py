@@ -18,7 +18,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from buildpool import naming
-from buildpool.errors import NotFoundError
+from buildpool.errors import NotFoundError, UnavailableError
 from buildpool.kube.errors import error_of, network_errors
 from buildpool.metrics import Metrics
 from buildpool.resources import JSON, Object, Ref, ref_of
@@ -43,6 +43,8 @@ RESOURCES: Final = {
     "Lease": _Resource("apis/coordination.k8s.io/v1", "leases"),
     "PersistentVolumeClaim": _Resource("api/v1", "persistentvolumeclaims"),
     "Pod": _Resource("api/v1", "pods"),
+    "PodDisruptionBudget": _Resource("apis/policy/v1", "poddisruptionbudgets"),
+    "PodMetrics": _Resource("apis/metrics.k8s.io/v1beta1", "pods"),
     "Secret": _Resource("api/v1", "secrets"),
     "Service": _Resource("api/v1", "services"),
 }
@@ -55,6 +57,19 @@ class Cluster:
     def __init__(self, api: ApiClient, metrics: Metrics) -> None:
         self._api = api
         self._metrics = metrics
+        self._limits: set[asyncio.Timeout] = set()
+        """Of the requests that are under way."""
+        self._is_cut = False
+
+    def cut(self) -> None:
+        """Breaks off all requests that are under way; none is sent from now on.
+
+        Whoever waits for one, or still tries, gets an ``UnavailableError``.
+        """
+        self._is_cut = True
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(0.0)
 
     async def get(self, ref: Ref) -> Object | None:
         """The object, or None where there is none."""
@@ -90,9 +105,13 @@ class Cluster:
         """A JSON merge patch: for the few fields that cannot be applied, such as finalizers."""
         await self._request("PATCH", ref, body=change, content="application/merge-patch+json")
 
-    async def delete(self, ref: Ref, *, uid: str) -> None:
-        """Removes this very object, not a successor of the same name. Gone already is fine."""
-        options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+    async def delete(self, ref: Ref, *, uid: str, version: str | None = None) -> None:
+        """Removes this very object, not a successor of the same name. Gone already is fine.
+
+        With a ``version``: only if nobody has changed it since; ``ConflictError`` otherwise.
+        """
+        conditions = {"uid": uid} | ({"resourceVersion": version} if version else {})
+        options = {"preconditions": conditions, "propagationPolicy": "Background"}
         try:
             await self._request("DELETE", ref, body=options)
         except NotFoundError:
@@ -127,12 +146,18 @@ class Cluster:
     ) -> tuple[int, bytes, float | None]:
         headers = {"Accept": "application/json", "Content-Type": content}
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, method, body)
+        if self._is_cut:
+            raise UnavailableError("the connection was cut")
         with network_errors():
-            async with asyncio.timeout(TIMEOUT):
-                response = await self._api.call_api(
-                    method, url, headers, body, _request_timeout=TIMEOUT
-                )
-                data: bytes = await response.read()  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(TIMEOUT) as limit:
+                self._limits.add(limit)
+                try:
+                    response = await self._api.call_api(
+                        method, url, headers, body, _request_timeout=TIMEOUT
+                    )
+                    data: bytes = await response.read()  # type: ignore[no-untyped-call]
+                finally:
+                    self._limits.discard(limit)
         after = response.headers.get("Retry-After", "")
         return response.status, data, float(after) if after.isdigit() else None
 

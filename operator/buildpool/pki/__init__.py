@@ -7,6 +7,7 @@ time is always an argument. It never stores, sends or logs anything: Secrets are
     issuing   authority -> certificate
     reading   PEM -> facts; the one place where foreign exceptions become CertificateError
     renewal   facts + what is wanted + now -> why a new one is needed, or None
+    rotation  authority + circumstances + now -> its next step, and what becomes of it
 """
 
 from __future__ import annotations
@@ -19,21 +20,49 @@ from buildpool.pki.renewal import (
     renew_at,
     why_new_authority,
     why_reissue,
+    why_retrust,
 )
-from buildpool.pki.values import Bundle, CertificateRequest, Facts, KeyPair, Use
+from buildpool.pki.rotation import (
+    Change,
+    Circumstances,
+    Step,
+    carried_out,
+    deadlines,
+    follows,
+    next_step,
+)
+from buildpool.pki.values import (
+    Authority,
+    AuthorityPhase,
+    Bundle,
+    CertificateRequest,
+    Facts,
+    KeyPair,
+    Use,
+)
 
 __all__ = [
+    "Authority",
+    "AuthorityPhase",
     "Bundle",
     "CertificateReason",
     "CertificateRequest",
+    "Change",
+    "Circumstances",
     "Facts",
     "Finding",
     "KeyPair",
+    "Step",
     "Use",
+    "carried_out",
+    "deadlines",
+    "follows",
     "issue",
     "issue_authority",
+    "next_step",
     "read",
     "renew_at",
     "why_new_authority",
     "why_reissue",
+    "why_retrust",
 ]

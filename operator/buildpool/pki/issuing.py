@@ -16,7 +16,14 @@ from cryptography.x509.oid import NameOID
 
 from buildpool.errors import CertificateError
 from buildpool.pki.reading import OIDS, load_certificate, load_key
-from buildpool.pki.values import CLOCK_SKEW, Bundle, CertificateRequest, KeyPair, short_name
+from buildpool.pki.values import (
+    CLOCK_SKEW,
+    Authority,
+    Bundle,
+    CertificateRequest,
+    KeyPair,
+    short_name,
+)
 
 _NO_USAGE: Final = {
     "digital_signature": False,
@@ -46,9 +53,13 @@ def issue_authority(common_name: str, *, now: datetime, lifetime: timedelta) -> 
     return _pair(certificate, key)
 
 
-def issue(authority: KeyPair, request: CertificateRequest, *, now: datetime) -> Bundle:
-    """A new certificate, good for one use only, that trusts the authority which signed it."""
-    issuer, issuer_key = load_certificate(authority), load_key(authority)
+def issue(authority: Authority | KeyPair, request: CertificateRequest, *, now: datetime) -> Bundle:
+    """A new certificate, good for one use only, that trusts the authority which signed it.
+
+    A pair is an authority that nothing replaces.
+    """
+    authority = authority if isinstance(authority, Authority) else Authority(authority)
+    issuer, issuer_key = load_certificate(authority.signer), load_key(authority.signer)
     if not isinstance(issuer_key, ec.EllipticCurvePrivateKey):
         raise CertificateError("the key of the authority is not an elliptic curve key")
     if issuer_key.public_key() != issuer.public_key():
@@ -69,7 +80,7 @@ def issue(authority: KeyPair, request: CertificateRequest, *, now: datetime) -> 
     if names := _alternative_names(request):
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     certificate = builder.sign(issuer_key, hashes.SHA256())
-    return Bundle(_pair(certificate, key), trust=authority.certificate)
+    return Bundle(_pair(certificate, key), trust=authority.trust)
 
 
 def expiry(issued: datetime, lifetime: timedelta) -> datetime:

@@ -1,4 +1,4 @@
-"""When a new authority or certificate is needed, and why.
+"""When a new authority, certificate or trust is needed, and why.
 
 Decisions as data: each check is a named function, and the whole behaviour reads in the two lists.
 The first finding wins, because one new certificate mends all of them. Nothing here issues anything.
@@ -19,6 +19,7 @@ from buildpool.pki.issuing import expiry
 from buildpool.pki.reading import is_signed_by, load_certificate, load_trust, read
 from buildpool.pki.values import (
     CLOCK_SKEW,
+    Authority,
     Bundle,
     CertificateRequest,
     Facts,
@@ -35,12 +36,26 @@ class CertificateReason(Word):
     UNREADABLE = "Unreadable", "The certificate, its key or the trusted authorities are garbled."
     KEY_MISMATCH = "KeyMismatch", "The private key does not belong to the certificate."
     AUTHORITY_CHANGED = "AuthorityChanged", "The pool's present authority did not sign it."
-    TRUST_CHANGED = "TrustChanged", "It does not trust exactly the pool's present authority."
+    TRUST_CHANGED = "TrustChanged", "It does not trust exactly the pool's present authorities."
     NAMES_CHANGED = "NamesChanged", "Its names or addresses are not those that are wanted."
     USE_CHANGED = "UseChanged", "It is not good for exactly the use that is wanted."
     LIFETIME_CHANGED = "LifetimeChanged", "It does not last as long as is wanted."
+    NOT_YET_VALID = "NotYetValid", "Its life has not begun: a clock was ahead when it was issued."
     EXPIRED = "Expired", "Its life is over."
-    RENEWAL_DUE = "RenewalDue", "Two thirds of its life are over."
+    RENEWAL_DUE = (
+        "RenewalDue",
+        "Two thirds of its life are over, or an authority would cut what it signs short.",
+    )
+    ROTATION_REQUESTED = "RotationRequested", "A user asked for it."
+    PHASE_BEGUN = (
+        "PhaseBegun",
+        "All Secrets follow the present phase of an authority's replacement; its time begins.",
+    )
+    PHASE_BROKEN = (
+        "PhaseBroken",
+        "A Secret no longer follows the present phase; its time begins again when it does.",
+    )
+    PHASE_OVER = "PhaseOver", "Everybody is ready for the next phase."
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +66,8 @@ class Finding:
     message: str
 
 
-def why_new_authority(current: KeyPair | None, *, now: datetime) -> Finding | None:
-    """Why a pool needs a new authority, or None if the present one will do."""
-    if current is None:
-        return Finding(CertificateReason.MISSING, "there is no authority")
+def why_new_authority(current: KeyPair, *, now: datetime) -> Finding | None:
+    """Why an authority can sign nothing, so that another one is needed at once; None if it can."""
     try:
         case = _Case(read(current), now)
     except CertificateError as error:
@@ -63,13 +76,19 @@ def why_new_authority(current: KeyPair | None, *, now: datetime) -> Finding | No
 
 
 def why_reissue(
-    current: Bundle | None, request: CertificateRequest, authority: KeyPair, *, now: datetime
+    current: Bundle | None,
+    request: CertificateRequest,
+    authority: Authority | KeyPair,
+    *,
+    now: datetime,
 ) -> Finding | None:
     """Why a certificate has to be issued anew, or None if the present one will do.
 
-    The authority must be sound (``why_new_authority``): CertificateError if it is unreadable.
+    Whom its bundle trusts is another question (``why_retrust``). The one who signs must be
+    sound (``why_new_authority``): CertificateError if it is unreadable.
     """
-    issuer = load_certificate(authority)
+    signer = authority.signer if isinstance(authority, Authority) else authority
+    issuer = load_certificate(signer)
     if current is None:
         return Finding(CertificateReason.MISSING, "there is no certificate")
     try:
@@ -77,13 +96,28 @@ def why_reissue(
             facts=read(current.pair),
             now=now,
             certificate=load_certificate(current.pair),
-            trust=load_trust(current.trust),
             request=request,
             issuer=issuer,
         )
     except CertificateError as error:
         return Finding(CertificateReason.UNREADABLE, str(error))
     return next((finding for check in _LEAF if (finding := check(case))), None)
+
+
+def why_retrust(current: Bundle, trust: bytes) -> Finding | None:
+    """Why a bundle needs other trusted authorities, though its certificate will do.
+
+    CertificateError if those that are wanted are unreadable.
+    """
+    wanted = set(load_trust(trust))
+    try:
+        if set(load_trust(current.trust)) == wanted:
+            return None
+    except CertificateError as error:
+        return Finding(CertificateReason.UNREADABLE, str(error))
+    return Finding(
+        CertificateReason.TRUST_CHANGED, "the trusted authorities are not exactly the present ones"
+    )
 
 
 def renew_at(pair: KeyPair) -> datetime:
@@ -100,7 +134,6 @@ class _Case:
 @dataclass(frozen=True, slots=True)
 class _Leaf(_Case):
     certificate: x509.Certificate
-    trust: tuple[x509.Certificate, ...]
     request: CertificateRequest
     issuer: x509.Certificate
 
@@ -118,14 +151,6 @@ def _authority_changed(case: _Leaf) -> Finding | None:
         return None
     return Finding(
         CertificateReason.AUTHORITY_CHANGED, "the present authority did not sign the certificate"
-    )
-
-
-def _trust_changed(case: _Leaf) -> Finding | None:
-    if set(case.trust) == {case.issuer}:
-        return None
-    return Finding(
-        CertificateReason.TRUST_CHANGED, "the trusted authorities are not exactly the present one"
     )
 
 
@@ -172,6 +197,14 @@ def _expired(case: _Case) -> Finding | None:
     return Finding(CertificateReason.EXPIRED, f"it expired at {case.facts.not_after:{_TIME}}")
 
 
+def _not_yet_valid(case: _Case) -> Finding | None:
+    start = case.facts.not_before
+    if case.now >= start:
+        return None
+    message = f"it is not valid before {start:{_TIME}}: a clock was ahead when it was issued"
+    return Finding(CertificateReason.NOT_YET_VALID, message)
+
+
 def _renewal_due(case: _Case) -> Finding | None:
     if case.now < _renew_at(case.facts):
         return None
@@ -191,11 +224,11 @@ _AUTHORITY: tuple[Callable[[_Case], Finding | None], ...] = (
 _LEAF: tuple[Callable[[_Leaf], Finding | None], ...] = (
     _key_mismatch,  # somebody edited the Secret, or wrote half of it
     _authority_changed,  # the other side would refuse it
-    _trust_changed,  # it would refuse the other side, or trust somebody it must not
     _names_changed,  # a client was renamed, or the pool is reached under another name
     _use_changed,  # a client's certificate must never serve, nor a server's connect
     _lifetime_changed,  # accept the user's new duration now, not at the next renewal
     _expired,  # the operator was away for too long
+    _not_yet_valid,  # everybody would refuse it until then
     _renewal_due,  # the ordinary case; last, so that the others explain themselves first
 )
 

@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from buildpool.words import Word
+
 CLOCK_SKEW: Final = timedelta(minutes=5)
 """How far a certificate reaches back before its issue, for nodes whose clock is behind."""
 
@@ -35,6 +37,49 @@ class Bundle:
     pair: KeyPair
     trust: bytes = field(repr=False)
     """PEM, one or more authorities: two while one takes over from the other."""
+
+
+class AuthorityPhase(Word):
+    """Where the replacement of an authority is."""
+
+    STEADY = "Steady", "One authority signs and is trusted; none is being replaced."
+    INTRODUCING = (
+        "Introducing",
+        "A new authority is trusted beside the present one, which still signs.",
+    )
+    REPLACING = (
+        "Replacing",
+        "The new authority signs; the one before is still trusted, and its key is gone.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Who vouches for the parties of a pool: one authority, or two while one takes over."""
+
+    signer: KeyPair
+    """The one that signs."""
+    upcoming: KeyPair | None = None
+    """The one that is to sign next: trusted already, and has signed nothing."""
+    previous: bytes | None = field(default=None, repr=False)
+    """The certificate, PEM, of the one that signed before: still trusted. Its key is gone."""
+    since: datetime | None = None
+    """Since when every Secret of the pool follows the present phase; None until then, and when no
+    replacement goes on."""
+
+    @property
+    def phase(self) -> AuthorityPhase:
+        """Where its replacement is."""
+        if self.previous is not None:
+            return AuthorityPhase.REPLACING
+        return AuthorityPhase.STEADY if self.upcoming is None else AuthorityPhase.INTRODUCING
+
+    @property
+    def trust(self) -> bytes:
+        """All that are to be trusted, PEM, the signer first: what belongs into every bundle."""
+        upcoming = None if self.upcoming is None else self.upcoming.certificate
+        parts = (self.signer.certificate, upcoming, self.previous)
+        return b"".join(part.rstrip() + b"\n" for part in parts if part is not None)
 
 
 class Use(StrEnum):

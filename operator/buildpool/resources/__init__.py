@@ -8,12 +8,14 @@ decides *whether* an object is written (``plan`` does).
 from buildpool.resources.cache import (
     cache_config,
     cache_deployment,
+    cache_revision,
     cache_service,
     cache_volume,
     managed_registry,
 )
 from buildpool.resources.config import builder_config, daemon_toml
-from buildpool.resources.deployment import builder_deployment
+from buildpool.resources.deployment import builder_deployment, builder_revision
+from buildpool.resources.disruption import disruption_budget
 from buildpool.resources.drift import first_difference
 from buildpool.resources.guard import has_guard
 from buildpool.resources.objects import (
@@ -39,16 +41,19 @@ __all__ = [
     "authority_secret",
     "builder_config",
     "builder_deployment",
+    "builder_revision",
     "builder_volume",
     "bundle_of",
     "cache_config",
     "cache_deployment",
     "cache_recipes",
+    "cache_revision",
     "cache_service",
     "cache_volume",
     "certificate_secret",
     "component_of",
     "daemon_toml",
+    "disruption_budget",
     "first_difference",
     "has_guard",
     "is_builder",

@@ -15,9 +15,11 @@ from buildpool import naming
 from buildpool.api import ManagedRegistry, Pool
 from buildpool.api.duration import format_duration
 from buildpool.api.quantity import parse_bytes
+from buildpool.pki import Bundle
 from buildpool.resources.objects import (
     RESTRICTED_USER,
     Object,
+    digest,
     fingerprint,
     pool_metadata,
     restricted,
@@ -90,16 +92,16 @@ def cache_deployment(
     managed: ManagedRegistry,
     *,
     image: str,
-    certificate_fingerprint: str,
+    certificate: Bundle,
     is_awake: bool,
 ) -> Object:
     """The Deployment of the registry.
 
-    ``image`` is the operator's own, for the keeper. ``certificate_fingerprint`` stands for the
-    server certificate: the registry reads it once.
+    ``image`` is the operator's own, for the keeper. ``certificate`` is the server's: the registry
+    reads it once.
     """
     pod = _pod(pool, managed, image)
-    revision = fingerprint([pod, _registry_yaml(), certificate_fingerprint])
+    revision = cache_revision(pool, managed, image=image, certificate=certificate)
     return sealed(
         {
             "apiVersion": "apps/v1",
@@ -124,6 +126,12 @@ def cache_deployment(
             },
         }
     )
+
+
+def cache_revision(pool: Pool, managed: ManagedRegistry, *, image: str, certificate: Bundle) -> str:
+    """What the registry runs, as a fingerprint."""
+    read_once = digest(certificate.trust + certificate.pair.certificate)
+    return fingerprint([_pod(pool, managed, image), _registry_yaml(), read_once])
 
 
 def _metadata(pool: Pool) -> Object:

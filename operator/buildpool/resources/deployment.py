@@ -13,9 +13,17 @@ from typing import Final
 
 from buildpool import naming
 from buildpool.api import CaBundle, Pool, Registry, Security
+from buildpool.pki import Bundle
 from buildpool.resources import config, guard
 from buildpool.resources.cache import managed_registry
-from buildpool.resources.objects import Object, fingerprint, pool_metadata, sealed
+from buildpool.resources.objects import (
+    Object,
+    digest,
+    fingerprint,
+    pool_metadata,
+    restricted,
+    sealed,
+)
 from buildpool.resources.secret import certificate_volume
 
 CONTAINER: Final = "buildkitd"
@@ -29,39 +37,40 @@ STATE_DIRECTORY: Final = {
     Security.USER_NAMESPACE: "/var/lib/buildkit",
 }
 
-DRAIN: Final = (
-    # First the endpoints of the Service must forget this pod; what connects meanwhile is still
-    # served. Then until no build is active: a daemon that got SIGTERM finishes its builds, but
-    # refuses new connections, and a build of linked targets needs one to go on.
-    "sleep 3; while buildctl --addr {socket} debug histories 2>/dev/null | grep -q ^STARTED; "
-    "do sleep 1; done"
-)
+DRAIN: Final = """\
+sleep 3
+idle() {{
+  seen=$(buildctl --addr {socket} debug histories) || return 1
+  ! echo "$seen" | grep -q ^STARTED || return 1
+  ! cat /proc/net/tcp /proc/net/tcp6 | grep -q ': [0-9A-F]*:{port:04X} [0-9A-F:]* 01 '
+}}
+until idle 2>/dev/null && sleep 1 && idle 2>/dev/null; do sleep 1; done
+"""
+"""What holds back SIGTERM, whoever asked for it: an eviction, ``kubectl delete pod``, ourselves.
+
+First every proxy must forget this pod; what connects meanwhile is still served. Then until no build
+is active and no client is connected: BuildKit does not list all solves, and a daemon that got
+SIGTERM finishes its builds but refuses new connections, of which a build of linked targets needs
+one to go on. A daemon that does not answer is busy, not idle; if it dies, its container ends."""
+
+INPUTS: Final = """\
+until [ "$(cat {files} | sha256sum | cut -c 1-16)" = {expected} ]; do sleep 0.2; done
+"""
+"""Waits until the kubelet shows what this revision is made of: it may have an older state of the
+Secret or ConfigMap at hand, and the daemon reads both only once."""
 
 
-def builder_deployment(
-    pool: Pool, index: int, *, image: str, certificate_fingerprint: str
-) -> Object:
-    """The Deployment of one builder.
+def builder_deployment(pool: Pool, index: int, *, image: str, certificate: Bundle) -> Object:
+    """The Deployment of one builder. Its pod never changes: what changes makes another builder.
 
-    ``image`` is the operator's own, for the guard of a managed cache. ``certificate_fingerprint``
-    stands for the builders' certificate: the daemon reads it once, so that a new one has to make a
-    new pod.
+    ``image`` is the operator's own, for the guard of a managed cache. ``certificate`` is what the
+    builders serve with: the daemon reads it once, so that a new one makes a new revision.
     """
     name = naming.builder(pool.key, index)
     labels = {naming.LABEL_BUILDER: name}
-    pod = _pod(pool, index, image)
-    builders = pool.spec.builders
-    # The same for all builders of the pool, though each has a volume of its own. All that makes a
-    # new pod is in it: by its change, a plan knows that a builder is about to be replaced.
-    revision = fingerprint(
-        [
-            _pod(pool, 0, image),
-            dict(builders.pod_labels),
-            dict(builders.pod_annotations),
-            config.daemon_toml(pool),
-            certificate_fingerprint,
-        ]
-    )
+    template = _template(pool, index, image=image, certificate=certificate)
+    revision = builder_revision(pool, image=image, certificate=certificate)
+    template["metadata"]["annotations"][naming.ANNOTATION_REVISION] = revision
     return sealed(
         {
             "apiVersion": "apps/v1",
@@ -73,31 +82,43 @@ def builder_deployment(
                 "replicas": 1,
                 "revisionHistoryLimit": 1,
                 "selector": {"matchLabels": {**naming.builder_selector(pool.key), **labels}},
-                # The new pod first, then the old one drains; but two pods cannot share one cache.
+                # Only where somebody else has edited the pod: two pods cannot share one cache.
                 "strategy": {"type": "Recreate"}
-                if builders.storage.volume_claim is not None
+                if pool.spec.builders.storage.volume_claim is not None
                 else {
                     "type": "RollingUpdate",
                     "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
                 },
-                "template": {
-                    "metadata": {
-                        "labels": {
-                            **builders.pod_labels,
-                            **naming.pool_labels(pool.key),
-                            **naming.builder_selector(pool.key),
-                            **labels,
-                        },
-                        "annotations": {
-                            **builders.pod_annotations,
-                            naming.ANNOTATION_REVISION: revision,
-                        },
-                    },
-                    "spec": pod,
-                },
+                "template": template,
             },
         }
     )
+
+
+def builder_revision(pool: Pool, *, image: str, certificate: Bundle) -> str:
+    """What a builder of this pool runs, as a fingerprint: the same for all, whatever their number.
+
+    A builder of another revision is to be replaced.
+    """
+    return fingerprint(_template(pool, 0, image=image, certificate=certificate))
+
+
+def _template(pool: Pool, index: int, *, image: str, certificate: Bundle) -> Object:
+    builders = pool.spec.builders
+    inputs = config.daemon_toml(pool).encode() + certificate.trust + certificate.pair.certificate
+    return {
+        "metadata": {
+            "labels": {
+                **builders.pod_labels,
+                **naming.pool_labels(pool.key),
+                **naming.builder_selector(pool.key),
+                naming.LABEL_BUILDER: naming.builder(pool.key, index),
+                naming.LABEL_SERVING: "true",
+            },
+            "annotations": dict(builders.pod_annotations),
+        },
+        "spec": _pod(pool, index, image, digest(inputs)),
+    }
 
 
 def revision_of(deployment: Object) -> str:
@@ -107,7 +128,7 @@ def revision_of(deployment: Object) -> str:
     return str(revision)
 
 
-def _pod(pool: Pool, index: int, image: str) -> Object:
+def _pod(pool: Pool, index: int, image: str, inputs: str) -> Object:
     builders = pool.spec.builders
     grace = builders.max_build_duration + GRACE_MARGIN
     pod: Object = {
@@ -125,9 +146,7 @@ def _pod(pool: Pool, index: int, image: str) -> Object:
     }
     if builders.security is Security.USER_NAMESPACE:
         pod["hostUsers"] = False
-    first = list(_first_containers(pool, image))
-    if first:
-        pod["initContainers"] = first
+    pod["initContainers"] = list(_first_containers(pool, image, inputs))
     optional: Object = {
         "priorityClassName": builders.priority_class_name,
         "runtimeClassName": builders.runtime_class_name,
@@ -145,8 +164,9 @@ def _pod(pool: Pool, index: int, image: str) -> Object:
     return pod | {field: value for field, value in optional.items() if value}
 
 
-def _first_containers(pool: Pool, image: str) -> Iterator[Object]:
+def _first_containers(pool: Pool, image: str, inputs: str) -> Iterator[Object]:
     """What runs before the daemon, or beside it from the start, in this order."""
+    yield _inputs(pool, inputs)
     if pool.spec.builders.storage.volume_claim is not None:
         if pool.spec.builders.security is Security.ROOTLESS:
             yield _volume_owner(pool)
@@ -158,6 +178,7 @@ def _first_containers(pool: Pool, image: str) -> Iterator[Object]:
 def _container(pool: Pool) -> Object:
     builders = pool.spec.builders
     socket = config.SOCKET[builders.security]
+    drain = DRAIN.format(socket=socket, port=naming.PORT)
     container: Object = {
         "name": CONTAINER,
         "image": builders.resolved_image,
@@ -169,7 +190,7 @@ def _container(pool: Pool) -> Object:
         "startupProbe": _probe(socket, period=1, timeout=5, failures=120),
         "readinessProbe": _probe(socket, period=15, timeout=10, failures=3),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", DRAIN.format(socket=socket)]}}},
+        "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", drain]}}},
         "volumeMounts": _mounts(pool),
     }
     optional: Object = {
@@ -209,11 +230,15 @@ def _certificates() -> Object:
     return {"name": "certificates", "mountPath": config.CERTIFICATES, "readOnly": True}
 
 
+def _config() -> Object:
+    return {"name": "config", "mountPath": config.CONFIG, "readOnly": True}
+
+
 def _mounts(pool: Pool) -> list[Object]:
     mounts: list[Object] = [
         {"name": "state", "mountPath": STATE_DIRECTORY[pool.spec.builders.security]},
         _certificates(),
-        {"name": "config", "mountPath": config.CONFIG, "readOnly": True},
+        _config(),
     ]
     for number, (registry, _) in enumerate(_trusting(pool)):
         path = config.registry_directory(registry.host)
@@ -255,6 +280,19 @@ def _ca_source(bundle: CaBundle) -> Object:
     if bundle.kind == "Secret":
         return {"secret": {"secretName": bundle.source.name}}
     return {"configMap": {"name": bundle.source.name}}
+
+
+def _inputs(pool: Pool, expected: str) -> Object:
+    """See ``INPUTS``."""
+    files = (
+        f"{config.CONFIG}/{config.FILE}",
+        f"{config.CERTIFICATES}/ca.pem",
+        f"{config.CERTIFICATES}/cert.pem",
+    )
+    script = INPUTS.format(files=" ".join(files), expected=expected)
+    container = _init_container(pool, "inputs", ["sh", "-c", script], restricted())
+    container["volumeMounts"] = [_certificates(), _config()]
+    return container
 
 
 def _volume_owner(pool: Pool) -> Object:

@@ -101,8 +101,12 @@ def was_applied_as(live: Object, desired: Object) -> bool:
 
 def fingerprint(value: JSON) -> str:
     """Sixteen hexadecimal digits that change when the value does."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
+
+
+def digest(content: bytes) -> str:
+    """The first sixteen hexadecimal digits of the SHA-256 of this content."""
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def is_owned(obj: Object, pool: Pool) -> bool:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
 
 from buildpool import naming
 from buildpool.api import Pool
-from buildpool.pki import Bundle, KeyPair
+from buildpool.pki import Authority, AuthorityPhase, Bundle, KeyPair
 from buildpool.resources.objects import Object, pool_metadata, sealed
 
 
@@ -55,14 +57,29 @@ def certificate_volume(name: str, secret: str, *, mode: int | None = None) -> Ob
 
 
 def authority_secret(
-    pool: Pool, pair: KeyPair, *, namespace: str, clients: Sequence[str]
+    pool: Pool, authority: Authority, *, namespace: str, clients: Sequence[str]
 ) -> Object:
     """A pool's authority, in the operator's own namespace, where no user of the pool can read it.
+
+    ``tls.*`` is the one that signs; while it is being replaced, ``next.*`` is its successor or
+    ``previous.crt`` its predecessor, and an annotation says since when every Secret knows.
 
     An owner reference cannot cross namespaces, so the pool's uid stands in an annotation. Beside it
     stand the clients that have a Secret: we may not list Secrets in the pool's namespace, and this
     note, written before any of them, is how one that is no longer wanted is found again.
     """
+    signer, upcoming, previous = authority.signer, authority.upcoming, authority.previous
+    data = {"tls.crt": signer.certificate, "tls.key": signer.key}
+    if upcoming is not None:
+        data |= {"next.crt": upcoming.certificate, "next.key": upcoming.key}
+    if previous is not None:
+        data["previous.crt"] = previous
+    annotations = {
+        naming.ANNOTATION_POOL_UID: pool.uid,
+        naming.ANNOTATION_CLIENTS: ",".join(sorted(clients)),
+    }
+    if authority.since is not None:
+        annotations[naming.ANNOTATION_PHASE_SINCE] = authority.since.isoformat()
     return sealed(
         {
             "apiVersion": "v1",
@@ -74,13 +91,10 @@ def authority_secret(
                     **naming.pool_labels(pool.key),
                     "app.kubernetes.io/component": naming.COMPONENT_AUTHORITY,
                 },
-                "annotations": {
-                    naming.ANNOTATION_POOL_UID: pool.uid,
-                    naming.ANNOTATION_CLIENTS: ",".join(sorted(clients)),
-                },
+                "annotations": annotations,
             },
             "type": "kubernetes.io/tls",
-            "data": _encoded({"tls.crt": pair.certificate, "tls.key": pair.key}),
+            "data": _encoded(data),
         }
     )
 
@@ -90,6 +104,24 @@ def bundle_of(secret: Object | None) -> Bundle | None:
     trust = _decoded(secret, "ca.pem")
     pair = pair_of(secret)
     return None if pair is None or trust is None else Bundle(pair=pair, trust=trust)
+
+
+def authority_in(secret: Object | None) -> Authority | None:
+    """The authority in a Secret; None where there is none that could sign.
+
+    Half of a successor is one that is unreadable, so that it is made anew rather than forgotten.
+    """
+    signer = pair_of(secret)
+    if signer is None:
+        return None
+    upcoming = None
+    if "next.crt" in _data(secret) or "next.key" in _data(secret):
+        certificate, key = _decoded(secret, "next.crt"), _decoded(secret, "next.key")
+        upcoming = KeyPair(certificate=certificate or b"", key=key or b"")
+    found = Authority(signer, upcoming=upcoming, previous=_decoded(secret, "previous.crt"))
+    if found.phase is AuthorityPhase.STEADY:
+        return found
+    return replace(found, since=_since(secret))
 
 
 def pair_of(secret: Object | None) -> KeyPair | None:
@@ -102,8 +134,22 @@ def _encoded(data: dict[str, bytes]) -> dict[str, str]:
     return {name: base64.b64encode(value).decode() for name, value in sorted(data.items())}
 
 
+def _since(secret: Object | None) -> datetime | None:
+    """When the present phase began to count; None where nobody knows."""
+    annotations = ((secret or {}).get("metadata") or {}).get("annotations") or {}
+    try:
+        moment = datetime.fromisoformat(annotations.get(naming.ANNOTATION_PHASE_SINCE, ""))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
+
+
+def _data(secret: Object | None) -> dict[str, str]:
+    return (secret or {}).get("data") or {}
+
+
 def _decoded(secret: Object | None, key: str) -> bytes | None:
-    value = ((secret or {}).get("data") or {}).get(key)
+    value = _data(secret).get(key)
     if not value:
         return None
     try:

@@ -10,6 +10,9 @@ from buildpool.resources.objects import Object, pool_metadata, sealed
 def pool_service(pool: Pool) -> Object:
     """A plain ClusterIP Service: a connection goes to one of the Ready builders and stays there.
 
+    A builder that is to go loses its label first: it takes no new connection, and keeps those it
+    has.
+
     All RPCs of a build travel on one TCP connection, so nothing smarter is needed to keep a build
     together (buildx and buildctl open one connection per process and node).
     """
@@ -22,7 +25,7 @@ def pool_service(pool: Pool) -> Object:
             ),
             "spec": {
                 "type": "ClusterIP",
-                "selector": naming.builder_selector(pool.key),
+                "selector": {**naming.builder_selector(pool.key), naming.LABEL_SERVING: "true"},
                 "ports": [
                     {
                         "name": "buildkit",

@@ -7,6 +7,7 @@ choice   which: new ones, retired ones, replaced ones, removed ones
 
 from __future__ import annotations
 
+from buildpool.scaling.choice import decide
 from buildpool.scaling.values import (
     NOTICE,
     SETTLE,
@@ -27,4 +28,5 @@ __all__ = [
     "Flaw",
     "Memory",
     "Retirement",
+    "decide",
 ]

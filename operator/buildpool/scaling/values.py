@@ -40,6 +40,8 @@ class Builder:
     flaw: Flaw | None = None
     retired: datetime | None = None
     """Since when it takes no new builds."""
+    overdue: datetime | None = None
+    """Since when it stands reported that a build on it outlives what the pool allows."""
 
     @property
     def is_idle(self) -> bool:

@@ -78,6 +78,8 @@ SPECS = {
     "nothing": {},
     "empty objects": {"builders": {"history": {}, "resources": {}}, "access": {}, "scaling": {}},
     "half a storage": {"builders": {"storage": {"ephemeral": {}}}},
+    "half of what bounds the size": {"scaling": {"max": 3}, "builders": {"rollout": {}}},
+    "builders that wear out": {"builders": {"recycle": {"maxAge": "72h"}, "slots": 4}},
     "a volume": {"builders": {"storage": {"volumeClaim": {"size": "5Gi"}}}},
     "a registry": {"registries": [{"host": "r", "caBundle": {"secret": {"name": "s"}}}]},
     "a variable": {
@@ -119,6 +121,17 @@ def test_autoscalers_find_their_fields() -> None:
     (version,) = crd.definition()["spec"]["versions"]
     for path in version["subresources"]["scale"].values():
         assert path.removeprefix(".") in NODES
+
+
+def test_kubectl_finds_what_it_shows_in_columns() -> None:
+    (version,) = crd.definition()["spec"]["versions"]
+    paths = {each["name"]: each["jsonPath"] for each in version["additionalPrinterColumns"]}
+    assert paths.pop("Age") == ".metadata.creationTimestamp"
+    assert {"Ready", "Busy", "Endpoint"} <= set(paths)
+    for path in paths.values():
+        field, _, filtered = path.removeprefix(".").partition("[?")
+        assert field in NODES
+        assert bool(filtered) == (NODES[field]["type"] == "array")
 
 
 def test_the_reference_names_every_field() -> None:

@@ -46,6 +46,11 @@ def test_the_smallest_pool_is_one_rootless_builder() -> None:
         status=pool.status,
     )
     assert pool.spec.builder_count == 1
+    assert (pool.spec.scaling.min, pool.spec.scaling.max) == (1, 8)
+    assert pool.spec.scaling.idle_after == timedelta(minutes=10)
+    assert pool.spec.builders.slots == 2
+    rollout = pool.spec.builders.rollout
+    assert (rollout.max_surge, rollout.max_unavailable) == (1, 0)
     assert pool.spec.builders.resolved_image == "moby/buildkit:v0.34.2-rootless"
     assert pool.spec.builders.max_build_duration == timedelta(hours=2)
     assert pool.spec.builders.storage.size == "20Gi"
@@ -76,12 +81,17 @@ def test_a_spec_survives_being_written_and_read() -> None:
             "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
             "affinity": {"nodeAffinity": {"anything": [1]}},
             "storage": {"volumeClaim": {"size": "100Gi"}},
+            "rollout": {"maxSurge": 0, "maxUnavailable": 2},
+            "recycle": {"maxAge": "72h", "maxBuilds": 500, "maxMemory": "2048Mi"},
         },
+        "scaling": {"min": 2, "max": 9, "targetUtilization": 50, "idleAfter": "90s"},
         "registries": [{"host": "r.example:5000", "caBundle": {"configMap": {"name": "ca"}}}],
     }
     parsed = parse_pool(an_object(spec)).spec
     assert parse_pool(an_object(parsed.to_dict())).spec == parsed
     assert parsed.builders.resources.requests == {"cpu": "2", "memory": "1Gi"}
+    assert parsed.builders.recycle.max_age == timedelta(days=3)
+    assert parsed.scaling.idle_after == timedelta(seconds=90)
 
 
 def test_a_deletion_is_an_aware_moment() -> None:
@@ -187,8 +197,8 @@ REFUSED = {
         "spec.builders.config: buildkitd knows no key zebra;",
     ),
     "a field that does not exist": (
-        builders(slots=2),
-        "spec.builders.slots: there is no such field;",
+        builders(workers=2),
+        "spec.builders.workers: there is no such field;",
     ),
     "a client without a name": (
         an_object({"access": {"clients": [{}]}}),
@@ -198,7 +208,23 @@ REFUSED = {
         an_object({"access": {"clients": [{"name": "a"}, {"name": "a"}]}}),
         "spec.access.clients: the name 'a' stands twice;",
     ),
-    "a fixed size of nothing": (
+    "a builder without a slot": (
+        builders(slots=0),
+        "spec.builders.slots: input should be greater than or equal to 1",
+    ),
+    "a rollout that can replace nothing": (
+        builders(rollout={"maxSurge": 0, "maxUnavailable": 0}),
+        "spec.builders.rollout.maxSurge: maxSurge and maxUnavailable are both 0,",
+    ),
+    "a size that has no bounds": (
+        an_object({"scaling": {"min": 3, "max": 2}}),
+        "spec.scaling.max: scaling.min is above scaling.max; raise scaling.max",
+    ),
+    "no time at all before builders go": (
+        an_object({"scaling": {"idleAfter": "0s"}}),
+        "spec.scaling.idleAfter: ",
+    ),
+    "a pool that nothing can wake": (
         an_object({"scaling": {"min": 0}}),
         "spec.scaling.min: with Direct routing nothing can wake a pool without builders;",
     ),

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 import buildpool
-from buildpool.api.reasons import ConditionType, EventReason, Reason
+from buildpool.api.reasons import ConditionType, EventReason, Reason, RetireReason, SizeReason
 
-WORDS = [*ConditionType, *Reason, *EventReason]
+WORDS = [*ConditionType, *Reason, *SizeReason, *RetireReason, *EventReason]
+SENTENCE = r"(`[^`]+`|[A-Z])(`[^`]+`|[^.`])*\."
+"""A dot may stand in the path of a field."""
 
 
 @pytest.mark.parametrize("word", WORDS)
@@ -19,7 +21,7 @@ def test_a_word_is_camel_case_and_named_alike(word: Reason) -> None:
 
 @pytest.mark.parametrize("word", WORDS)
 def test_a_word_tells_its_meaning_in_one_sentence(word: Reason) -> None:
-    assert re.fullmatch(r"[A-Z][^.]+\.", word.meaning)
+    assert re.fullmatch(SENTENCE, word.meaning)
 
 
 def test_a_word_is_the_string_kubernetes_stores() -> None:

@@ -7,9 +7,13 @@ from hypothesis import strategies as st
 
 from buildpool.api.status import (
     LONGEST_TEXT,
+    AuthorityStatus,
+    BuilderState,
+    BuilderStatus,
     Condition,
     ConditionStatus,
     PoolStatus,
+    ScalingStatus,
     format_time,
     set_condition,
 )
@@ -72,12 +76,44 @@ def test_a_status_survives_being_written_and_read() -> None:
         ready="2/2",
         replicas=2,
         ready_replicas=2,
+        busy="3/4",
+        busy_slots=3,
+        slots=4,
+        scaling=ScalingStatus(
+            size=2, reason="FollowsLoad", since=NOW, calm_since=LATER, peak=1, message="3 builds."
+        ),
+        builders=(
+            BuilderStatus(
+                name="ci-builder-0",
+                state=BuilderState.DRAINING,
+                ready=False,
+                revision="abc",
+                builds=2,
+                served=7,
+                overdue_since=LATER,
+                reason="BuildOverdue",
+                message="build x runs for too long",
+            ),
+        ),
+        authority=AuthorityStatus(not_after=LATER, phase="Introducing", since=NOW),
     )
     assert PoolStatus.read(status.to_dict()) == status
 
 
+def test_that_no_build_runs_is_not_that_nobody_knows() -> None:
+    written = [
+        BuilderStatus(name="ci-builder-0", ready=True, revision="a", builds=builds).to_dict()
+        for builds in (0, None)
+    ]
+    assert [entry.get("builds", "not said") for entry in written] == [0, "not said"]
+    assert [BuilderStatus.model_validate(entry).builds for entry in written] == [0, None]
+
+
 def test_a_status_of_another_version_is_read_as_far_as_it_is_known() -> None:
     assert PoolStatus.read({"ready": "1/1", "waiting": 4}).ready == "1/1"
+    builder = {"name": "ci-builder-0", "ready": True, "revision": "a", "mood": "good"}
+    (read,) = PoolStatus.read({"builders": [builder]}).builders
+    assert (read.state, read.builds, read.overdue_since) == (BuilderState.STARTING, None, None)
 
 
 def test_a_status_that_cannot_be_read_is_reported_anew() -> None:

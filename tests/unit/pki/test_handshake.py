@@ -5,11 +5,11 @@ from __future__ import annotations
 import ssl
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import cycle
+from itertools import cycle, pairwise
 
 import pytest
 
-from buildpool.pki import Bundle, KeyPair, Use, issue, issue_authority
+from buildpool.pki import Authority, Bundle, KeyPair, Use, issue, issue_authority
 from unit.pki.certificates import CLIENT, DAY, SERVER
 
 NOW = datetime.now(UTC)  # OpenSSL verifies against the real clock
@@ -18,11 +18,11 @@ A = issue_authority("builds/a", now=NOW, lifetime=DAY)
 B = issue_authority("builds/b", now=NOW, lifetime=DAY)
 
 
-def a_server(authority: KeyPair = A, **overrides: object) -> Bundle:
+def a_server(authority: Authority | KeyPair = A, **overrides: object) -> Bundle:
     return issue(authority, replace(SERVER, **overrides), now=NOW)
 
 
-def a_client(authority: KeyPair = A, **overrides: object) -> Bundle:
+def a_client(authority: Authority | KeyPair = A, **overrides: object) -> Bundle:
     return issue(authority, replace(CLIENT, **overrides), now=NOW)
 
 
@@ -93,3 +93,28 @@ def test_the_use_alone_decides_between_a_server_and_a_client(shake_hands):
     shake_hands(a_server(**both_names), a_client(**both_names))
     with pytest.raises(ssl.SSLError):
         shake_hands(a_server(**both_names), a_client(**both_names, use=Use.SERVER))
+
+
+NAMESAKE = issue_authority("builds/a", now=NOW, lifetime=DAY)
+PHASES = (
+    Authority(A),
+    Authority(A, upcoming=NAMESAKE),
+    Authority(NAMESAKE, previous=A.certificate),
+    Authority(NAMESAKE),
+)
+"""An authority is replaced by one of the same name, as those of a pool are."""
+
+
+@pytest.mark.parametrize(("one", "other"), list(pairwise(PHASES)))
+def test_neighbouring_phases_of_a_rotation_meet(shake_hands, one, other):
+    for server, client in ((one, one), (one, other), (other, one)):
+        assert shake_hands(a_server(server), a_client(client))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(0, 2), (1, 3), (0, 3)], ids=["two apart", "two apart, later", "the ends"]
+)
+def test_phases_that_are_farther_apart_do_not_meet(shake_hands, one, other):
+    for server, client in ((one, other), (other, one)):
+        with pytest.raises(ssl.SSLError):
+            shake_hands(a_server(PHASES[server]), a_client(PHASES[client]))

@@ -17,6 +17,7 @@ from buildpool.pki import (
     renew_at,
     why_new_authority,
     why_reissue,
+    why_retrust,
 )
 from unit.pki.certificates import (
     CLIENT,
@@ -67,7 +68,6 @@ REISSUE = {
         "Unreadable",
     ),
     "a broken key": (replace(GOOD, pair=replace(GOOD.pair, key=b"?")), SERVER, NOW, "Unreadable"),
-    "broken trust": (replace(GOOD, trust=b"?"), SERVER, NOW, "Unreadable"),
     "somebody else's key": (
         replace(GOOD, pair=replace(GOOD.pair, key=a_server().pair.key)),
         SERVER,
@@ -80,18 +80,6 @@ REISSUE = {
         SERVER,
         NOW,
         "AuthorityChanged",
-    ),
-    "it trusts another authority": (
-        replace(GOOD, trust=OTHER.certificate),
-        SERVER,
-        NOW,
-        "TrustChanged",
-    ),
-    "it trusts one authority too many": (
-        replace(GOOD, trust=GOOD.trust + OTHER.certificate),
-        SERVER,
-        NOW,
-        "TrustChanged",
     ),
     "a name came": (
         GOOD,
@@ -126,7 +114,6 @@ def test_why_a_certificate_is_issued_anew(current, wanted, now, expected):
 # sentence: (current, now, reason)
 NEW_AUTHORITY = {
     "a sound authority stays": (an_authority(), NOW + 3649 * DAY, None),
-    "nothing yet": (None, NOW, "Missing"),
     "a broken certificate": (replace(OTHER, certificate=b"?"), NOW, "Unreadable"),
     "a broken key": (replace(OTHER, key=b"?"), NOW, "Unreadable"),
     "somebody else's key": (replace(OTHER, key=an_authority().key), NOW, "KeyMismatch"),
@@ -137,13 +124,42 @@ NEW_AUTHORITY = {
 @pytest.mark.parametrize(
     ("current", "now", "expected"), NEW_AUTHORITY.values(), ids=NEW_AUTHORITY.keys()
 )
-def test_why_an_authority_is_replaced(current, now, expected):
+def test_why_an_authority_can_sign_nothing(current, now, expected):
     assert reason(why_new_authority(current, now=now)) == expected
 
 
-def test_the_tables_show_every_reason():
-    shown = {row[-1] for table in (REISSUE, NEW_AUTHORITY) for row in table.values()}
-    assert shown - {None} == set(CertificateReason)
+BOTH = GOOD.trust + OTHER.certificate
+
+# sentence: (trusted, what is to be trusted, reason)
+RETRUST = {
+    "the same": (GOOD.trust, GOOD.trust, None),
+    "the same in another order": (BOTH, OTHER.certificate + GOOD.trust, None),
+    "the same, one twice": (BOTH + GOOD.trust, BOTH, None),
+    "another": (OTHER.certificate, GOOD.trust, "TrustChanged"),
+    "one too many": (BOTH, GOOD.trust, "TrustChanged"),
+    "one too few": (GOOD.trust, BOTH, "TrustChanged"),
+    "an authority of the same name": (
+        an_authority("builds/ci", 1000 * DAY).certificate,
+        GOOD.trust,
+        "TrustChanged",
+    ),
+    "something broken": (b"?", GOOD.trust, "Unreadable"),
+}
+
+
+@pytest.mark.parametrize(("trusted", "wanted", "expected"), RETRUST.values(), ids=RETRUST.keys())
+def test_why_a_bundle_needs_another_trust(trusted, wanted, expected):
+    assert reason(why_retrust(replace(GOOD, trust=trusted), wanted)) == expected
+
+
+@pytest.mark.parametrize("trust", [OTHER.certificate, b"?"])
+def test_a_certificate_stays_whatever_its_bundle_trusts(trust):
+    assert why_reissue(replace(GOOD, trust=trust), SERVER, an_authority(), now=NOW) is None
+
+
+def test_no_bundle_is_compared_with_a_trust_that_is_broken():
+    with pytest.raises(CertificateError):
+        why_retrust(GOOD, b"?")
 
 
 def test_every_reason_is_described():
@@ -187,3 +203,10 @@ def test_a_certificate_stays_until_its_renewal_and_never_longer(now, lifetime, u
     assert why_reissue(fresh, wanted, an_authority(), now=now + (due - now) * part) is None
     assert why_reissue(fresh, wanted, an_authority(), now=due) is not None
     assert why_reissue(fresh, wanted, an_authority(), now=due + lifetime * part) is not None
+
+
+def test_a_certificate_issued_under_a_clock_that_was_ahead_is_issued_anew() -> None:
+    ahead = NOW + DAY
+    bundle = issue(OTHER, CLIENT, now=ahead)
+    assert reason(why_reissue(bundle, CLIENT, OTHER, now=NOW)) == CertificateReason.NOT_YET_VALID
+    assert why_reissue(bundle, CLIENT, OTHER, now=ahead) is None

@@ -1,26 +1,37 @@
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from buildpool import naming
-from buildpool.resources import Object, builder_config, builder_deployment, daemon_toml
+from buildpool.pki import Bundle, KeyPair
+from buildpool.resources import (
+    Object,
+    builder_config,
+    builder_deployment,
+    builder_revision,
+    daemon_toml,
+)
 from buildpool.resources.deployment import revision_of
-from samples import FINGERPRINT, OWN_IMAGE, a_pool
+from samples import CERTIFICATE, OWN_IMAGE, a_pool
 
 PERSISTENT = {"storage": {"volumeClaim": {"size": "10Gi"}}}
 
 
-def deployment(index: int = 0, fingerprint: str = FINGERPRINT, **overrides: Any) -> Object:
-    return builder_deployment(
-        a_pool(**overrides), index, image=OWN_IMAGE, certificate_fingerprint=fingerprint
-    )
+def deployment(index: int = 0, certificate: Bundle = CERTIFICATE, **overrides: Any) -> Object:
+    return builder_deployment(a_pool(**overrides), index, image=OWN_IMAGE, certificate=certificate)
 
 
 def pod(**builders: Any) -> Object:
     found: Object = deployment(builders=builders)["spec"]["template"]["spec"]
     return found
+
+
+def first_containers(spec: Object) -> list[str]:
+    return [container["name"] for container in spec["initContainers"]]
 
 
 # --- the revision --------------------------------------------------------------------------------
@@ -29,7 +40,8 @@ NEW_POD: dict[str, dict[str, Any]] = {
     "another image": {"builders": {"image": "r.example/buildkit:v1"}},
     "another file": {"builders": {"maxParallelism": 3}},
     "another registry": {"registries": [{"host": "r.example", "http": True}]},
-    "another certificate": {"fingerprint": "0" * 64},
+    "another certificate": {"certificate": Bundle(KeyPair(b"another", b"a key"), b"an authority")},
+    "one more authority to trust": {"certificate": Bundle(CERTIFICATE.pair, b"two authorities")},
     "another label of the pod": {"builders": {"podLabels": {"team": "a"}}},
     "another annotation of the pod": {"builders": {"podAnnotations": {"note": "x"}}},
     "another service account": {"builders": {"serviceAccountName": "builder"}},
@@ -59,6 +71,23 @@ def test_all_builders_of_a_pool_have_one_revision(builders: dict[str, Any]) -> N
     assert revision_of(deployment(0, builders=builders)) == revision_of(
         deployment(7, builders=builders)
     )
+
+
+def test_what_a_deployment_says_of_its_revision_is_what_is_asked_for() -> None:
+    revision = builder_revision(a_pool(), image=OWN_IMAGE, certificate=CERTIFICATE)
+    assert revision_of(deployment(5)) == revision
+
+
+@pytest.mark.parametrize("cache", [{}, {"registry": {"managed": {}}}], ids=["without", "with"])
+def test_another_operator_is_another_revision_only_where_its_image_guards_a_cache(
+    cache: dict[str, Any],
+) -> None:
+    pool = a_pool(cache=cache)
+    revisions = {
+        builder_revision(pool, image=image, certificate=CERTIFICATE)
+        for image in (OWN_IMAGE, "r.example/buildpool:v2")
+    }
+    assert len(revisions) == (2 if cache else 1)
 
 
 def test_a_deployment_of_others_has_no_revision() -> None:
@@ -112,12 +141,12 @@ def test_a_new_pod_comes_before_the_old_one_goes() -> None:
 
 
 def test_only_a_rootless_builder_has_to_be_given_its_volume() -> None:
-    owner, _ = pod(**PERSISTENT)["initContainers"]
+    _, owner, _ = pod(**PERSISTENT)["initContainers"]
     assert owner["command"] == ["chown", "1000:1000", "/home/user/.local/share/buildkit"]
     assert owner["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
-    (only,) = pod(security="UserNamespace", **PERSISTENT)["initContainers"]
-    assert only["name"] == "volume-free"
-    assert "initContainers" not in pod()
+    nested = pod(security="UserNamespace", **PERSISTENT)
+    assert first_containers(nested) == ["inputs", "volume-free"]
+    assert first_containers(pod()) == ["inputs"]
 
 
 @pytest.mark.parametrize("security", ["Rootless", "UserNamespace"])
@@ -131,9 +160,34 @@ def test_a_builder_waits_for_the_lock_of_its_volume_with_its_own_rights(security
     assert f"flock {state['mountPath']}/buildkitd.lock" in free["command"][-1]
 
 
+@pytest.mark.parametrize("stale", [None, "buildkitd.toml", "ca.pem", "cert.pem"])
+def test_a_builder_waits_until_it_sees_the_files_it_is_made_of(
+    tmp_path: Path, stale: str | None
+) -> None:
+    pool = a_pool()
+    (container,) = deployment()["spec"]["template"]["spec"]["initContainers"]
+    script = container["command"][-1]
+    contents = {
+        "buildkitd.toml": daemon_toml(pool).encode(),
+        "ca.pem": CERTIFICATE.trust,
+        "cert.pem": CERTIFICATE.pair.certificate,
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(b"an older state" if name == stale else content)
+    for mount in container["volumeMounts"]:
+        script = script.replace(mount["mountPath"], str(tmp_path))
+    assert "/etc" not in script, "the files are those that are mounted"
+
+    # What waits prints that it does and ends, in the place of sleeping.
+    script = script.replace("sleep 0.2", "echo waits; exit")
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == ("" if stale is None else "waits\n")
+
+
 def test_the_users_own_labels_never_replace_ours() -> None:
     metadata = deployment(builders={"podLabels": {"team": "a"}})["spec"]["template"]["metadata"]
     assert metadata["labels"]["team"] == "a"
+    assert metadata["labels"][naming.LABEL_SERVING] == "true"
     selector = deployment()["spec"]["selector"]["matchLabels"]
     assert selector.items() <= metadata["labels"].items()
     assert selector == {

@@ -6,7 +6,7 @@ from copy import deepcopy
 import pytest
 
 from buildpool import naming
-from buildpool.pki import Bundle, KeyPair
+from buildpool.pki import Authority, Bundle, KeyPair
 from buildpool.resources import (
     Object,
     authority_secret,
@@ -26,7 +26,7 @@ def a_secret() -> Object:
 
 
 def an_authority(*clients: str, uid: str = UID) -> Object:
-    return authority_secret(a_pool(uid=uid), PAIR, namespace=HOME, clients=clients)
+    return authority_secret(a_pool(uid=uid), Authority(PAIR), namespace=HOME, clients=clients)
 
 
 def test_a_certificate_is_there_under_the_names_of_buildkit_and_of_kubernetes() -> None:

@@ -12,10 +12,11 @@ Everything the operator may do, by API group and resource, each with its reason.
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
-# See whether builders run and why not. They are made and removed by their Deployments.
+# See whether builders run and why not. They are made and removed by their Deployments. Patch: labels
+# that take a builder out of its Service and tell evictions which ones are busy.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch]
+  verbs: [list, watch, patch]
 # Certificates, by name. Never list or watch: other Secrets are none of the operator's business.
 - apiGroups: [""]
   resources: [secrets]
@@ -24,7 +25,16 @@ Everything the operator may do, by API group and resource, each with its reason.
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
-# What users want. Patch: the finalizer that keeps a deleted pool until it is drained.
+# Memory of builders, where builders.recycle.maxMemory asks for it.
+- apiGroups: [metrics.k8s.io]
+  resources: [pods]
+  verbs: [list]
+# Keeps evictions away from builders that are busy.
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+# What users want. Patch: the finalizer that keeps a deleted pool until it is drained, and a request
+# for a rotation that is fulfilled.
 - apiGroups: [buildpool.dev]
   resources: [buildkitpools]
   verbs: [get, list, watch, patch]

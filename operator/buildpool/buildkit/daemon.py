@@ -1,0 +1,134 @@
+"""The control API of one BuildKit daemon: which builds run, and when that changes.
+
+Only reads. Retries nothing, remembers nothing and never reconnects: whoever asks decides when to
+try again, with a connection of its own. The one place where errors of gRPC become DaemonError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from buildpool.buildkit import wire
+from buildpool.buildkit.wire import Event, EventKind, WireError
+from buildpool.errors import BuildpoolError
+from buildpool.load import Build
+from buildpool.pki import KeyPair
+
+# Read when gRPC is loaded. Its core writes failed handshakes to stderr, which we log once and in
+# our own words; and it hooks into fork, which nobody does here.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+import grpc
+import grpc.aio
+
+DEADLINE: Final = timedelta(seconds=3)
+"""How long a daemon may take to connect and answer. It needs a few milliseconds."""
+SERVER_NAME: Final = "localhost"
+"""Among the names of every builder's certificate. Pods are reached by addresses, which it lacks."""
+MAX_MESSAGE: Final = 16 << 20
+"""Bytes of one event. It carries the build's arguments, and BuildKit itself sends no more."""
+MAX_WORDS: Final = 300
+_OPTIONS: Final = (
+    ("grpc.ssl_target_name_override", SERVER_NAME),
+    ("grpc.default_authority", SERVER_NAME),
+    ("grpc.enable_http_proxy", 0),
+    # Else connections are shared by everybody in this process who asks the same address.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+    ("grpc.service_config_disable_resolution", 1),
+    ("grpc.enable_channelz", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    # No keepalive: BuildKit hangs up on clients that ping more often than every five minutes.
+)
+
+
+class DaemonError(BuildpoolError):
+    """A daemon cannot be asked now; the message says why. Never quotes a certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What opens the daemons of a pool to the operator. No repr shows it."""
+
+    trust: bytes = field(repr=False)
+    """PEM, the pool's authorities."""
+    pair: KeyPair
+    """The operator's own client certificate of this pool."""
+
+
+class Daemon:
+    """A connection to one daemon, made when something is asked first. For one event loop."""
+
+    def __init__(self, address: str, access: Access) -> None:
+        """``address`` is IP and port. Raises DaemonError where nobody is to be trusted."""
+        if not access.trust:  # gRPC would trust everybody's authorities
+            raise DaemonError("no authority is known that vouches for it")
+        credentials = grpc.ssl_channel_credentials(  # type: ignore[no-untyped-call]
+            access.trust, access.pair.key, access.pair.certificate
+        )
+        self._channel = grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
+        self._listen: grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
+        self._listen = self._channel.unary_stream(wire.METHOD)
+
+    async def snapshot(self) -> tuple[Build, ...]:
+        """The builds that run now, sorted by ref. Raises DaemonError, at the latest after 3 s."""
+        builds = {}
+        async with aclosing(self._talk(wire.RUNNING_BUILDS, DEADLINE)) as events:
+            async for event in events:
+                if event.kind is EventKind.STARTED:
+                    builds[event.build.ref] = event.build
+        return tuple(builds[ref] for ref in sorted(builds))
+
+    def events(self) -> AsyncGenerator[Event, None]:
+        """What happens to builds from now on, after a start for each that runs already.
+
+        BuildKit does not keep their order. Goes on until the daemon ends it; raises DaemonError.
+        Whoever leaves earlier calls ``aclose``: a connection is open while somebody may listen.
+        """
+        return self._talk(wire.RUNNING_BUILDS_AND_ON, None)
+
+    async def close(self) -> None:
+        """Hangs up at once, whatever is under way."""
+        await self._channel.close(grace=None)
+
+    async def _talk(
+        self, request: bytes, deadline: timedelta | None
+    ) -> AsyncGenerator[Event, None]:
+        """Asks, and reads the answer.
+
+        A connection stays open for as long as something refers to a call on it. Exceptions do, by
+        the frames of their tracebacks, and tasks keep them: so none leaves here that was in gRPC.
+        """
+        call = self._listen(request, timeout=deadline.total_seconds() if deadline else None)
+        try:
+            while (message := await call.read()) is not grpc.aio.EOF:
+                yield wire.read_event(message)
+        except grpc.aio.AioRpcError as error:
+            trouble = _words(error)
+        except WireError as error:
+            trouble = f"its answer cannot be read: {error}"
+        except asyncio.CancelledError as error:
+            error.__context__ = None
+            raise error.with_traceback(None)  # noqa: B904 - it is the same one
+        else:
+            return
+        finally:
+            call.cancel()
+            del call
+        raise DaemonError(trouble)
+
+
+def _words(error: grpc.aio.AioRpcError) -> str:
+    """What gRPC says, short and printable: a part of it is written by the other side."""
+    code = error.code()
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"it does not answer within {DEADLINE.total_seconds():g} s"
+    details = "".join(sign if sign.isprintable() else " " for sign in error.details() or "")
+    return f"{code.name}: {details[:MAX_WORDS]}"

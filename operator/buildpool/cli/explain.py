@@ -1,0 +1,73 @@
+"""``buildpool explain``: reads one pool with the user's own rights and says what it is about."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from kubernetes.aio import config
+from kubernetes.aio.client import Configuration
+
+from buildpool import naming
+from buildpool.api import identify_pool, parse_pool
+from buildpool.api.pool import NAME_RULE
+from buildpool.errors import BuildpoolError, InvalidSpecError
+from buildpool.explanation import explain as explanation
+from buildpool.kube.cluster import connect
+from buildpool.metrics import Metrics
+from buildpool.resources import Object, Ref
+
+_OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""Where a pod finds the namespace it runs in."""
+
+
+def explain(
+    pool: Annotated[str, typer.Argument(help="Name of the pool.")],
+    namespace: Annotated[
+        str | None,
+        typer.Option(
+            "--namespace", "-n", help="The pool's namespace; absent: that of the current context."
+        ),
+    ] = None,
+) -> None:
+    """Say why a pool has the size it has, and what it will do next. Changes nothing."""
+    if not NAME_RULE.holds(pool):
+        raise BuildpoolError(f"{pool!r} is no name of a pool: {NAME_RULE.remedy}")
+    # That there is no kubeconfig is said below, with what helps.
+    logging.getLogger("kubernetes").setLevel(logging.ERROR)
+    try:
+        found = asyncio.run(_read(Ref(naming.KIND, namespace or _namespace(), pool)))
+    except config.ConfigException as error:
+        raise BuildpoolError(
+            f"no cluster is known ({error}); set KUBECONFIG to a kubeconfig with a current context"
+        ) from error
+    now = datetime.now(UTC)
+    try:
+        typer.echo(explanation(parse_pool(found), now=now))
+    except InvalidSpecError as error:
+        typer.echo(explanation(identify_pool(found), now=now, refusal=error))
+
+
+async def _read(ref: Ref) -> Object:
+    async with connect(Metrics()) as cluster:
+        found = await cluster.get(ref)
+    if found is None:
+        raise BuildpoolError(
+            f"namespace {ref.namespace} has no {naming.KIND} {ref.name}; "
+            f"kubectl get {naming.SHORT_NAME} -A lists all there are; -n names another namespace"
+        )
+    return found
+
+
+def _namespace() -> str:
+    """That of the identity which ``connect`` takes."""
+    try:
+        config.load_incluster_config(client_configuration=Configuration())  # type: ignore[no-untyped-call]
+    except config.ConfigException:
+        _, current = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+        return current["context"].get("namespace") or "default"
+    return _OWN_NAMESPACE.read_text().strip()

@@ -1,0 +1,103 @@
+"""What each kind of disruption is to a pool and its operator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from chaos.records import Result
+from chaos.schedule import Kind, Step
+from chaos.target import NAME, OWN_SIZE, Act, Answer, Common
+from cluster import OPERATOR_NAMESPACE, a_pool, eventually
+from e2e.pools import is_leaving, settle
+
+SPEC: Final[Mapping[str, Any]] = {
+    # With its own size in force, the load of the campaign wants three of them, sometimes two.
+    "scaling": {"min": OWN_SIZE, "max": OWN_SIZE + 2, "idleAfter": "5s"},
+    "builders": {"slots": 3, "maxBuildDuration": "5m"},
+    # Clients read their Secret before each build; a change of authority shall get to its end.
+    "access": {"authorityOverlap": "5s"},
+}
+"""The pool that is disrupted."""
+ROTATE: Final = "buildpool.dev/rotate"
+"""The annotation by which a user asks for new certificates."""
+OPERATORS: Final = "app.kubernetes.io/name=buildpool,app.kubernetes.io/component=operator"
+RETURN: Final = 40.0
+"""Seconds an operator may take to come back from the last kill."""
+
+
+class Pool(Common):
+    """A BuildKitPool."""
+
+    @property
+    def title(self) -> str:
+        """For the report."""
+        return "pool"
+
+    @property
+    def selector(self) -> str:
+        """Labels of the builders' pods."""
+        return f"buildpool.dev/pool={NAME},app.kubernetes.io/component=builder"
+
+    def deploy(self) -> None:
+        """Brings the builders up, and waits until they serve."""
+        self.api.apply(a_pool(NAME, self.namespace, **SPEC))
+        self.settle(120)
+
+    def settle(self, within: float) -> None:
+        """Waits until the pool is what its spec says."""
+        settle(self.api, NAME, self.namespace, within=within)
+
+    def acts(self) -> Mapping[Kind, Act]:
+        """What each kind of disruption is to a pool."""
+        return {
+            Kind.SCALE_UP: lambda step: self.scale("bkp", OWN_SIZE + 1 + step.among(2)),
+            Kind.SCALE_DOWN: lambda step: self.scale("bkp", 1 + step.among(OWN_SIZE)),
+            Kind.SCALE_BACK: lambda _: self._change(replicas=None),
+            Kind.IMAGE: lambda step: self._change(builders={"image": self.next_image(step)}),
+            Kind.ENV: self._change_env,
+            Kind.CONFIG: lambda step: self._change(builders={"config": self.next_config(step)}),
+            Kind.CERTIFICATES: lambda _: self._rotate("certificates"),
+            Kind.AUTHORITY: lambda _: self._rotate("authority"),
+            Kind.KILL_OPERATOR: self._kill_operator,
+            Kind.KILL_API: self.kill_api,
+            Kind.EVICT: self.evict,
+            Kind.DELETE: self.delete,
+        }
+
+    def _change(self, **spec: Any) -> Answer:
+        patch = json.dumps({"spec": spec})
+        self.api.must("patch", "bkp", NAME, "-n", self.namespace, "--type=merge", "-p", patch)
+        return Result.DONE, ""
+
+    def _change_env(self, step: Step) -> Answer:
+        return self._change(builders={"env": [{"name": "TURN", "value": f"{self.turn(step)}"}]})
+
+    def _rotate(self, what: str) -> Answer:
+        annotation = f"{ROTATE}={what}"
+        self.api.must("annotate", "bkp", NAME, "-n", self.namespace, annotation, "--overwrite")
+        return Result.DONE, ""
+
+    def _kill_operator(self, step: Step) -> Answer:
+        """Every other time its pod goes, too: to one that dies too often, the kubelet gives time.
+
+        The next one then has to wait for the Lease of the dead one.
+        """
+        pod, container = eventually(
+            self._running_operator, within=RETURN, what="an operator runs", every=0.5
+        )
+        self.node.kill_container(container)
+        if self.turn(step) % 2:
+            return Result.DONE, "its process"
+        force = ("--force", "--grace-period=0", "--wait=false")
+        self.api.must("delete", "pod", pod, "-n", OPERATOR_NAMESPACE, *force)
+        return Result.DONE, "its process and its pod"
+
+    def _running_operator(self) -> tuple[str, str] | None:
+        """Name of its pod, and its container."""
+        for pod in self.api.list("pods", OPERATOR_NAMESPACE, OPERATORS):
+            for status in pod["status"].get("containerStatuses", []):
+                if "running" in status["state"] and not is_leaving(pod):
+                    return pod["metadata"]["name"], status["containerID"]
+        return None

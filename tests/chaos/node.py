@@ -1,0 +1,40 @@
+"""Faults that no API can inject: signals to what runs on the node of a devcluster."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from cluster import PROJECT
+from devcluster.control import inside, require_box
+from devcluster.layout import CONTAINERD_SOCKET, layout
+
+
+class Node:
+    """The one node of a devcluster."""
+
+    def __init__(self, cluster: str) -> None:
+        box = require_box(layout(cluster, os.environ, Path.home()))
+        socket = inside(box, CONTAINERD_SOCKET)
+        self._ctr = ("ctr", f"--address={socket}", "--namespace=k8s.io")
+
+    def name_again(self, image: str, name: str) -> None:
+        """Gives an image that the node has a second name."""
+        self._run(*self._ctr, "images", "tag", "--force", image, name)
+
+    def kill_container(self, container: str) -> None:
+        """``kill -9`` to the first process of a container, given as in a pod's status."""
+        number = container.rpartition("/")[2]
+        self._run(*self._ctr, "tasks", "kill", "--signal", "SIGKILL", number)
+
+    def kill_component(self, component: str) -> None:
+        """``kill -9`` to a part of Kubernetes itself, which is started again."""
+        self._run(sys.executable, "-m", "devcluster", "kill", component)
+
+    def _run(self, *command: str) -> None:
+        done = subprocess.run(
+            command, cwd=PROJECT, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr or done.stdout}"

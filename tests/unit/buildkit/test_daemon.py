@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import re
+from collections.abc import Iterator
+from contextlib import aclosing
+from datetime import timedelta
+
+import pytest
+
+from buildpool.buildkit import Daemon, DaemonError, Event, EventKind
+from buildpool.buildkit import daemon as module
+from buildpool.buildkit.wire import WireError
+from buildpool.load import Build
+from buildpool.pki import KeyPair, Use
+from daemons import STARTED, HistoryServer, an_access, an_authority, serving, until, wired
+
+AUTHORITY = an_authority()
+ACCESS = an_access(AUTHORITY)
+
+
+async def test_a_snapshot_lists_the_running_builds_by_ref() -> None:
+    async with serving(AUTHORITY) as server:
+        server.start("b", "a")
+        daemon = Daemon(server.address, ACCESS)
+        assert await daemon.snapshot() == (Build("a", STARTED), Build("b", STARTED))
+        server.end("a", "b")
+        assert await daemon.snapshot() == ()
+        await daemon.close()
+
+
+async def test_events_tell_what_runs_and_then_what_happens() -> None:
+    async with serving(AUTHORITY) as server:
+        server.start("a")
+        daemon = Daemon(server.address, ACCESS)
+        async with aclosing(daemon.events()) as events:
+            assert await anext(events) == Event(EventKind.STARTED, Build("a", STARTED))
+            server.end("a")
+            assert await anext(events) == Event(EventKind.COMPLETE, Build("a", STARTED))
+        await until(lambda: server.listeners == 0, "the server knows that nobody listens")
+        await daemon.close()
+
+
+async def test_question_and_events_share_one_connection_which_closing_ends_at_once() -> None:
+    async with serving(AUTHORITY) as server, wired(server) as wire:
+        daemon = Daemon(wire.address, ACCESS)
+        events = daemon.events()
+        listening = asyncio.ensure_future(anext(events))
+        await daemon.snapshot()
+        await until(lambda: server.listeners == 1, "it listens")
+        assert (wire.accepted, wire.connections) == (1, 1)
+        listening.cancel()
+        await asyncio.wait([listening])
+        await daemon.close()
+        await until(lambda: wire.connections == 0, "it has hung up", within=1)
+
+
+async def first_event(daemon: Daemon) -> Event:
+    async with aclosing(daemon.events()) as events:
+        return await anext(events)
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("end", ["deadline", "cancelled", "garbage", "events given up"])
+async def test_however_a_question_ended_closing_hangs_up(
+    monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(module, "DEADLINE", timedelta(seconds=0.1 if end == "deadline" else 5))
+    async with serving(AUTHORITY) as server, wired(server) as wire:
+        server.is_hung = end in {"deadline", "cancelled"}
+        server.start("" if end == "garbage" else "a")
+        daemon = Daemon(wire.address, ACCESS)
+        question = first_event(daemon) if end == "events given up" else daemon.snapshot()
+        task: asyncio.Task[object] = asyncio.create_task(question)
+        await until(lambda: server.snapshots + server.listeners > 0, "it was asked")
+        if end == "cancelled":
+            task.cancel()
+        await asyncio.wait([task])  # which keeps what it has ended with
+        await daemon.close()
+        await until(lambda: wire.connections == 0, "it has hung up", within=1)
+
+
+async def test_two_daemons_of_one_address_share_no_connection() -> None:
+    async with serving(AUTHORITY) as server, wired(server) as wire:
+        daemons = [Daemon(wire.address, ACCESS) for _ in range(2)]
+        for daemon in daemons:
+            await daemon.snapshot()
+        assert wire.accepted == 2
+        for daemon in daemons:
+            await daemon.close()
+
+
+@pytest.mark.parametrize(
+    ("access", "message"),
+    [
+        (an_access(AUTHORITY, trust=an_authority().certificate), "CERTIFICATE_VERIFY_FAILED"),
+        (an_access(an_authority(), trust=AUTHORITY.certificate), "UNAVAILABLE"),
+        (an_access(AUTHORITY, use=Use.SERVER), "UNAVAILABLE"),
+        (module.Access(b"garbage", KeyPair(b"garbage", b"garbage")), "UNAVAILABLE"),
+        (module.Access(b"", ACCESS.pair), "no authority"),
+    ],
+    ids=["another authority", "a stranger", "a server as client", "garbage", "no authority"],
+)
+async def test_without_the_right_certificates_nothing_is_learned(
+    access: module.Access, message: str
+) -> None:
+    async with serving(AUTHORITY) as server:
+        server.start("a")
+        with pytest.raises(DaemonError, match=message):
+            await Daemon(server.address, access).snapshot()
+        assert server.snapshots == 0
+
+
+async def test_a_hung_daemon_fails_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DEADLINE", timedelta(seconds=0.1))
+    async with serving(AUTHORITY) as server:
+        server.is_hung = True
+        daemon = Daemon(server.address, ACCESS)
+        with pytest.raises(DaemonError, match=r"does not answer within 0\.1 s"):
+            await daemon.snapshot()
+        await daemon.close()
+
+
+async def test_a_daemon_that_dies_ends_its_events() -> None:
+    async with serving(AUTHORITY) as server:
+        server.start("a")
+        daemon = Daemon(server.address, ACCESS)
+        events = daemon.events()
+        await anext(events)
+    with pytest.raises(DaemonError, match="UNAVAILABLE"):
+        await anext(events)
+    with pytest.raises(DaemonError, match="refused"):
+        await daemon.snapshot()
+    await daemon.close()
+
+
+async def test_an_answer_that_is_garbage_is_a_daemon_that_cannot_be_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serving(AUTHORITY) as server:
+        server.start("")
+        daemon = Daemon(server.address, ACCESS)
+        with pytest.raises(DaemonError, match="cannot be read: an event names no build"):
+            await daemon.snapshot()
+        with pytest.raises(DaemonError, match="cannot be read"):
+            await anext(daemon.events())
+        await daemon.close()
+
+
+async def test_a_proxy_in_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    async with serving(AUTHORITY) as server:
+        daemon = Daemon(server.address, ACCESS)
+        assert await daemon.snapshot() == ()
+        await daemon.close()
+
+
+class Rude(HistoryServer):
+    async def listen(self, request: bytes, context: object):  # type: ignore[no-untyped-def]
+        from daemons import grpc
+
+        await context.abort(grpc.StatusCode.INTERNAL, "x\n\x1b[31m" + "y" * 5000)  # type: ignore[attr-defined]
+        yield b""
+
+
+async def test_words_of_the_other_side_are_short_and_printable() -> None:
+    async with serving(AUTHORITY, Rude()) as server:
+        daemon = Daemon(server.address, ACCESS)
+        with pytest.raises(DaemonError) as caught:
+            await daemon.snapshot()
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 400
+        await daemon.close()
+
+
+def test_an_access_shows_nothing_of_itself() -> None:
+    shown = repr(ACCESS) + str(ACCESS)
+    assert not re.search("BEGIN|PRIVATE|CERTIFICATE", shown)
+
+
+def test_an_error_of_the_wire_is_one_of_this_package() -> None:
+    assert issubclass(WireError, module.BuildpoolError)
+    assert issubclass(DaemonError, module.BuildpoolError)

@@ -1,0 +1,105 @@
+"""Requests against a real HTTP server that answers badly, late, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from kubernetes.aio.client import ApiClient, Configuration
+
+from buildpool.errors import UnavailableError
+from buildpool.kube.cluster import Cluster
+from buildpool.metrics import Metrics
+from buildpool.resources import Ref
+
+POD = Ref("Pod", "builds", "ci-builder-0")
+HANG_UP, SAY_NOTHING = -1, -2
+
+
+class Server:
+    """Answers with one status after the other, the last one for ever."""
+
+    def __init__(self, *statuses: int) -> None:
+        self._statuses = statuses
+        self.connections: list[object] = []
+        """Of each request, the connection on which it came."""
+        self.asked = asyncio.Event()
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.connections.append(request.transport)
+        self.asked.set()
+        status = self._statuses[min(len(self.connections), len(self._statuses)) - 1]
+        if status == SAY_NOTHING:
+            await asyncio.sleep(3600)
+        if status == HANG_UP and request.transport:
+            request.transport.close()
+        return web.json_response({"message": "so it is"}, status=max(status, 200))
+
+
+@asynccontextmanager
+async def seen_by(server: Server) -> AsyncIterator[Cluster]:
+    """The server, as a ``Cluster`` sees it."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.answer)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    try:
+        async with ApiClient(Configuration(host=f"http://127.0.0.1:{port}")) as api:
+            yield Cluster(api, Metrics())
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_request_that_is_put_off_is_tried_again() -> None:
+    server = Server(429, 503, 200)
+    async with seen_by(server) as cluster:
+        assert await cluster.get(POD) == {"message": "so it is"}
+    assert len(server.connections) == 3
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+async def test_an_error_of_the_api_server_is_told_at_once(status: int) -> None:
+    server = Server(status)
+    async with seen_by(server) as cluster:
+        with pytest.raises(UnavailableError, match="so it is"):
+            await cluster.get(POD)
+    assert len(server.connections) == 1
+
+
+async def test_a_connection_that_ends_is_not_an_answer() -> None:
+    async with seen_by(Server(HANG_UP)) as cluster:
+        with pytest.raises(UnavailableError):
+            await cluster.patch(POD, {})
+
+
+async def test_a_connection_without_an_answer_is_never_used_again() -> None:
+    server = Server(200, SAY_NOTHING, 200)
+    async with seen_by(server) as cluster:
+        await cluster.get(POD)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await cluster.get(POD)
+        await cluster.get(POD)
+    first, dead, new = server.connections
+    assert first is dead
+    assert new is not dead
+
+
+async def test_once_cut_no_request_is_waited_for_and_none_is_sent() -> None:
+    server = Server(SAY_NOTHING)
+    async with seen_by(server) as cluster:
+        waiting = asyncio.create_task(cluster.get(POD))
+        await server.asked.wait()
+        cluster.cut()
+        async with asyncio.timeout(1):
+            with pytest.raises(UnavailableError):
+                await waiting
+            with pytest.raises(UnavailableError, match="cut"):
+                await cluster.get(POD)
+    assert len(server.connections) == 1
