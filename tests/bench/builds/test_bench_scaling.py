@@ -35,7 +35,8 @@ class Watched:
         command = ["kubectl", "get", resource, "-n", namespace, *flags, "--watch", "-o", "json"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.seen: list[tuple[datetime, dict[str, Any]]] = []
-        threading.Thread(target=self._read, daemon=True).start()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -51,6 +52,9 @@ class Watched:
         """Ends the watch."""
         self._process.kill()
         self._process.wait()
+        self._thread.join()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
 
 @contextmanager

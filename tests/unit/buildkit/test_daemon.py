@@ -80,7 +80,7 @@ async def test_however_a_question_ended_closing_hangs_up(
         daemon = Daemon(wire.address, ACCESS)
         question = first_event(daemon) if end == "events given up" else daemon.snapshot()
         task: asyncio.Task[object] = asyncio.create_task(question)
-        await until(lambda: server.snapshots + server.listeners > 0, "it was asked")
+        await until(lambda: task.done() or server.snapshots + server.listeners > 0, "it was asked")
         if end == "cancelled":
             task.cancel()
         await asyncio.wait([task])  # which keeps what it has ended with

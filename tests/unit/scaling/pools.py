@@ -140,6 +140,7 @@ def pools(draw: st.DrawFn) -> list[Builder]:
             as_of=draw(st.none() | _moments),
             flaw=draw(st.sampled_from([None, None, OUTDATED])),
             retired=draw(st.none() | st.none() | _moments),
+            overdue=draw(st.none() | _moments),
         )
         for index in draw(st.lists(st.integers(0, 11), max_size=8, unique=True))
     ]
@@ -205,9 +206,15 @@ class World:
                 as_of=None if truth.is_silent else self.now,
                 flaw=None if truth.revision == self.revision else OUTDATED,
                 retired=truth.retired,
+                overdue=self._reported(truth),
             )
             for truth in self.builders.values()
         ]
+
+    def _reported(self, truth: Truth) -> datetime | None:
+        """When it was told that a builder's builds are overdue: at once."""
+        late = truth.retired + MAX_BUILD if truth.retired else None
+        return late if late and late <= self.now else None
 
     def decided(self, seen: Sequence[Builder] | None = None) -> Decision:
         pool = self.observed() if seen is None else seen

@@ -9,7 +9,7 @@ import pytest
 from buildpool.api import RetireReason
 from buildpool.scaling import NOTICE, SETTLE, Builder, Calm, Decision, Flaw, Memory, Retirement
 from buildpool.scaling.choice import LOOK_AGAIN
-from samples import NOW
+from samples import DAY, NOW
 from unit.scaling.pools import (
     IDLE_AFTER,
     MAX_BUILD,
@@ -33,8 +33,15 @@ def retired(decision: Decision) -> list[int]:
 
 
 def gone(index: int, builds: int | None = 0, *, since: timedelta, **overrides: Any) -> Builder:
-    """A builder that retired so long ago, and is outdated, so that it will not serve again."""
-    return a_builder(index, builds, **{"retired": NOW - since, "flaw": OUTDATED, **overrides})
+    """A builder that retired so long ago, and is outdated, so that it will not serve again.
+
+    If it is overdue, that was reported at once.
+    """
+    retired = NOW - since
+    overdue = retired + MAX_BUILD if since >= MAX_BUILD else None
+    return a_builder(
+        index, builds, **{"retired": retired, "flaw": OUTDATED, "overdue": overdue, **overrides}
+    )
 
 
 # --- fewer ---------------------------------------------------------------------------------------
@@ -197,6 +204,11 @@ REMOVED = {
         False,
     ),
     "overdue, and reported for long enough": (gone(0, 1, since=MAX_BUILD + NOTICE), True),
+    "overdue for long, and reported late": (
+        gone(0, 1, since=DAY, overdue=NOW - NOTICE + SECOND),
+        False,
+    ),
+    "overdue for long, and never reported": (gone(0, 1, since=DAY, overdue=None), False),
     "silent for as long": (gone(0, None, since=MAX_BUILD + NOTICE, as_of=None), True),
     "idle, but it serves": (a_builder(0), False),
     "without a flaw, but no longer needed": (gone(0, since=MINUTE, flaw=None), True),
