@@ -165,15 +165,12 @@ def _builders(
 
     A builder that runs something else is never written again: it is replaced.
     """
-    for member in members:
-        if member.is_current and member.builder.index not in decision.remove:
-            index = member.builder.index
-            yield from _changes(desired_builder(pool, index, observation, image=image), observation)
-    for index in decision.add:
+    kept = [m.builder.index for m in members if m.is_current]
+    for index in (*(i for i in kept if i not in decision.remove), *decision.add):
         for obj in desired_builder(pool, index, observation, image=image):
             there = observation.live.get(ref_of(obj))
             if there is not None and is_owned(there, pool):
-                yield from _changes([obj], observation)  # a volume that has outlived its builder
+                yield from _changes([obj], observation)
             else:
                 reason = _CREATED.get(_what(obj))
                 yield Apply(obj, reason, f"created {ref_of(obj)}", is_unseen=True)

@@ -50,6 +50,11 @@ async def act(cluster: Cluster, plan: Plan) -> Outcome:
         outcome = _joined(outcome, await asyncio.gather(*(_apply(cluster, c) for c in stage)))
         if outcome.failures:
             return outcome  # what comes later needs what was refused
+    volumes = tuple(change for change in builders if not is_builder(change.object))
+    outcome = _joined(outcome, await asyncio.gather(*(_apply(cluster, c) for c in volumes)))
+    # A builder has the name of its volume, and must never get somebody else's.
+    refused = {failure.ref.name for failure in outcome.failures}
+    builders = tuple(c for c in builders if c not in volumes and c.ref.name not in refused)
     for stage in (builders, cache):
         outcome = _joined(outcome, await asyncio.gather(*(_apply(cluster, c) for c in stage)))
     return _joined(outcome, await asyncio.gather(*(remove(cluster, d) for d in plan.delete)))
@@ -78,13 +83,22 @@ async def _mark(cluster: Cluster, mark: Mark) -> _Result:
 
 async def _apply(cluster: Cluster, change: Apply) -> _Result:
     try:
-        if change.is_unseen and await cluster.get(change.ref) is not None:
+        if change.is_unseen and not await _is_free(cluster, change):
             return Failure(change.ref, TAKEN, Reason.NAME_CONFLICT)
         stored = await cluster.apply(change.object)
     except (RefusedError, ConflictError) as error:
         return Failure(change.ref, str(error))
     path = first_difference(stored, change.object)
     return _told(change) if path is None else Overruled(change.ref, path)
+
+
+async def _is_free(cluster: Cluster, change: Apply) -> bool:
+    """Whether nobody has the name of a new object, or we have and somebody took off its label."""
+    found = await cluster.get(change.ref)
+    if found is None:
+        return True
+    ours = {owner["uid"] for owner in change.object["metadata"]["ownerReferences"]}
+    return any(o["uid"] in ours for o in found["metadata"].get("ownerReferences", ()))
 
 
 def _told(change: Apply | Delete | Mark) -> Event | None:
