@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ import pytest
 from cluster import PROJECT, Api, eventually
 from e2e.clients import BASE, SHORT, Client, client_of, context, running_build
 from e2e.pools import deploy, newcomer, pods_of, serving, settle
+from e2e.stories import Story, telling
 
-Story = Callable[[Api, str, Path], None]
 EVICTION = "/api/v1/namespaces/{namespace}/pods/{name}/eviction"
 
 
@@ -119,11 +119,8 @@ def told(
 ) -> Iterator[dict[Story, Future[None]]]:
     """All stories, going on."""
     folder = tmp_path_factory.mktemp("stories")
-    with ThreadPoolExecutor(len(STORIES)) as threads:
-        yield {
-            story: threads.submit(story, api, shared_namespace, folder / story.__name__)
-            for story in STORIES
-        }
+    with telling(STORIES, api, shared_namespace, folder) as told:
+        yield told
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)

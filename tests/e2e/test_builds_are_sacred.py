@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,7 @@ from e2e.pools import (
     serving,
     settle,
 )
-
-Story = Callable[[Api, str, Path], None]
+from e2e.stories import Story, telling
 
 
 def the_pod_is_deleted(api: Api, namespace: str, folder: Path) -> None:
@@ -216,11 +215,8 @@ def told(
 ) -> Iterator[dict[Story, Future[None]]]:
     """All stories, going on."""
     folder = tmp_path_factory.mktemp("stories")
-    with ThreadPoolExecutor(len(STORIES)) as threads:
-        yield {
-            story: threads.submit(story, api, shared_namespace, folder / story.__name__)
-            for story in STORIES
-        }
+    with telling(STORIES, api, shared_namespace, folder) as told:
+        yield told
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
