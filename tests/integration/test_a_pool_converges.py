@@ -21,7 +21,7 @@ def created(api: Api, namespace: str, **spec: Any) -> dict[str, dict[str, Any]]:
     api.apply(a_pool("ci", namespace, **spec))
     eventually(
         lambda: api.condition("ci", namespace, "CertificatesReady").get("status") == "True",
-        within=10,
+        within=30,  # some tests have only just started the operator
         what="the pool is carried out",
     )
     return children(api, "ci", namespace)
