@@ -47,8 +47,9 @@ async def act(cluster: Cluster, plan: Plan) -> Outcome:
     outcome = _joined(Outcome(), marked)
     authority, needed, builders, cache = _stages(plan.apply)
     for stage in (authority, needed):
-        outcome = _joined(outcome, await asyncio.gather(*(_apply(cluster, c) for c in stage)))
-        if outcome.failures:
+        results = await asyncio.gather(*(_apply(cluster, c) for c in stage))
+        outcome = _joined(outcome, results)
+        if any(isinstance(result, Failure) for result in results):
             return outcome  # what comes later needs what was refused
     volumes = tuple(change for change in builders if not is_builder(change.object))
     outcome = _joined(outcome, await asyncio.gather(*(_apply(cluster, c) for c in volumes)))

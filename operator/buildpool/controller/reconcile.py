@@ -92,7 +92,8 @@ class Reconciler:
         authority = authority_of(pool, observation, home=self.home)
         if authority is not None:
             await self.survey.follow(pool, observation, todo, authority, now)
-        if not (outcome.failures or todo.conflicts):
+        # Whatever else was refused: a request must not be carried out in each pass anew.
+        if not todo.conflicts and all(failure.ref.kind != "Secret" for failure in outcome.failures):
             await self._fulfilled(pool)
         verdict = conclude(pool, observation, todo, outcome, home=self.home, now=now)
         await self._report(pool, verdict.after(lost))
