@@ -54,10 +54,12 @@ SIGTERM finishes its builds but refuses new connections, of which a build of lin
 one to go on. A daemon that does not answer is busy, not idle; if it dies, its container ends."""
 
 INPUTS: Final = """\
+trap 'exit 1' TERM
 until [ "$(cat {files} | sha256sum | cut -c 1-16)" = {expected} ]; do sleep 0.2; done
 """
 """Waits until the kubelet shows what this revision is made of: it may have an older state of the
-Secret or ConfigMap at hand, and the daemon reads both only once."""
+Secret or ConfigMap at hand, and the daemon reads both only once. What is outdated meanwhile waits
+in vain, until it is told to go: process 1 of a container would not hear that without the trap."""
 
 
 def builder_deployment(pool: Pool, index: int, *, image: str, certificate: Bundle) -> Object:
@@ -312,7 +314,9 @@ def _volume_free(pool: Pool) -> Object:
     A daemon that finds the lock taken would end, again and again, and then be restarted late.
     """
     lock = f"{STATE_DIRECTORY[pool.spec.builders.security]}/buildkitd.lock"
-    wait = f"[ ! -e {lock} ] || ! command -v flock || flock {lock} true"
+    held = f"[ -e {lock} ] && command -v flock"
+    # Told to go, it goes: process 1 of a container hears only what it has a trap for.
+    wait = f"trap 'exit 1' TERM; if {held}; then flock {lock} true & wait $!; fi"
     rights = _security_context(pool.spec.builders.security)
     return _init_container(pool, "volume-free", ["sh", "-c", wait], rights)
 

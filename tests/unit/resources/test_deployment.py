@@ -184,6 +184,24 @@ def test_a_builder_waits_until_it_sees_the_files_it_is_made_of(
     assert done.stdout == ("" if stale is None else "waits\n")
 
 
+@pytest.mark.parametrize("number", [0, 2], ids=["for its inputs", "for its volume"])
+def test_what_waits_in_vain_goes_when_it_is_told_to(tmp_path: Path, number: int) -> None:
+    """As process 1 of a container it would not be ended by the signal itself."""
+    containers = deployment(builders=PERSISTENT)["spec"]["template"]["spec"]["initContainers"]
+    script = containers[number]["command"][-1]
+    for mount in containers[number]["volumeMounts"]:
+        script = script.replace(mount["mountPath"], str(tmp_path))
+    lock = tmp_path / "buildkitd.lock"
+    lock.touch()
+    with subprocess.Popen(["flock", str(lock), "sleep", "60"]) as holder:
+        with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE) as waiting:
+            with pytest.raises(subprocess.TimeoutExpired):
+                waiting.wait(timeout=1)
+            waiting.terminate()
+            assert waiting.wait(timeout=5) == 1, "its own answer, not the signal's doing"
+        holder.terminate()
+
+
 def test_the_users_own_labels_never_replace_ours() -> None:
     metadata = deployment(builders={"podLabels": {"team": "a"}})["spec"]["template"]["metadata"]
     assert metadata["labels"]["team"] == "a"
