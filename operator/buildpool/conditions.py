@@ -17,11 +17,12 @@ from buildpool.api import (
     Pool,
     Reason,
 )
+from buildpool.cachestate import MAX_MESSAGE
 from buildpool.observation import Observation
 from buildpool.outcome import Failure, Outcome
 from buildpool.plan import Plan
 from buildpool.resources import Ref
-from buildpool.roster import MAX_MESSAGE
+from buildpool.words import counted
 
 PATIENT: Final = frozenset(
     {
@@ -75,7 +76,7 @@ def progressing(
     if stuck is not None:
         kept = sum(builder.ready for builder in old)
         tail = (
-            f"; {counted(kept)} of before {'keeps' if kept == 1 else 'keep'} serving"
+            f"; {counted(kept, 'builder')} of before {'keeps' if kept == 1 else 'keep'} serving"
             if kept
             else ""
         )
@@ -86,9 +87,9 @@ def progressing(
         return state_of(pool, kind, True, Reason.ROLLING_OUT, message)
     if len(new) != size:
         message = (
-            f"{counted(size - len(new))} being added."
+            f"{counted(size - len(new), 'builder')} being added."
             if len(new) < size
-            else f"{counted(len(new) - size)} to go, each once it is idle."
+            else f"{counted(len(new) - size, 'builder')} to go, each once it is idle."
         )
         return state_of(pool, kind, True, Reason.SCALING, message)
     starting = [builder.name for builder in new if not builder.ready]
@@ -156,11 +157,6 @@ def _least(pool: Pool, size: int) -> int:
     """How many builders have to take builds: a pool that grows was not less ready before."""
     always = pool.spec.scaling.min if pool.spec.replicas is None else size
     return max(1, min(size, always))
-
-
-def counted(builders: int) -> str:
-    """So many builders, in words."""
-    return "1 builder" if builders == 1 else f"{builders} builders"
 
 
 def _conflict(refs: Sequence[Ref]) -> str:

@@ -14,6 +14,7 @@ from typing import Final
 from buildpool import naming
 from buildpool.api import Pool, RetireReason
 from buildpool.api.quantity import format_bytes, parse_bytes
+from buildpool.api.status import format_time
 from buildpool.certificates import builder_ref, bundle_at, cache_secrets
 from buildpool.diagnosis import is_ready
 from buildpool.load import Build
@@ -74,10 +75,12 @@ def wanted_revision(pool: Pool, observation: Observation, *, image: str) -> str:
 
 
 def members_of(
-    pool: Pool, observation: Observation, *, image: str, now: datetime
+    pool: Pool, observation: Observation, *, revision: str, now: datetime
 ) -> tuple[Member, ...]:
-    """The builders of a pool that are not being deleted, by their number."""
-    revision = wanted_revision(pool, observation, image=image)
+    """The builders of a pool that are not being deleted, by their number.
+
+    ``revision`` is what they shall run.
+    """
     found = (
         _member(pool, index, deployment, observation, revision, now)
         for index, deployment in _deployments(pool, observation)
@@ -101,14 +104,13 @@ def taken_numbers(pool: Pool, observation: Observation) -> frozenset[int]:
     )
 
 
-def everyone_runs(pool: Pool, observation: Observation, *, image: str) -> bool:
+def everyone_runs(pool: Pool, observation: Observation, *, revision: str, image: str) -> bool:
     """Whether every daemon, draining ones too, and the cache have read the present certificates."""
-    wanted = wanted_revision(pool, observation, image=image)
+    cache = _wanted_cache(pool, observation, image=image)
     deployments = (revision_of(deployment) for _, deployment in _deployments(pool, observation))
     pods = (_revision_of_pod(pod) for pod in observation.pods)
-    return all(revision == wanted for revision in (*deployments, *pods)) and all(
-        _revision_of_pod(pod) == _wanted_cache(pool, observation, image=image)
-        for pod in observation.cache_pods
+    return all(found == revision for found in (*deployments, *pods)) and all(
+        _revision_of_pod(pod) == cache for pod in observation.cache_pods
     )
 
 
@@ -206,7 +208,7 @@ def _flaw(
     if not is_current:
         return Flaw(RetireReason.OUTDATED, "it does not run what the spec wants any more")
     if recycle.max_age is not None and age_started + recycle.max_age <= now:
-        return Flaw(RetireReason.TOO_OLD, f"it was created at {age_started:%Y-%m-%dT%H:%M:%SZ}")
+        return Flaw(RetireReason.TOO_OLD, f"it was created at {format_time(age_started)}")
     if recycle.max_builds is not None and served >= recycle.max_builds:
         return Flaw(RetireReason.TOO_MANY_BUILDS, f"it has served {served} builds")
     if recycle.max_memory is not None and memory > parse_bytes(recycle.max_memory):

@@ -21,7 +21,7 @@ from typing import Final
 from buildpool import naming
 from buildpool.api import EventReason, Pool
 from buildpool.certificates import Issuance, issuances, renewals
-from buildpool.fleet import Member, everyone_runs, members_of, taken_numbers
+from buildpool.fleet import Member, everyone_runs, members_of, taken_numbers, wanted_revision
 from buildpool.marks import Mark, marks
 from buildpool.observation import Observation
 from buildpool.resources import (
@@ -108,13 +108,14 @@ def plan(pool: Pool, observation: Observation, *, home: str, image: str, now: da
     image, of which some of the pool's containers are.
     """
     live = observation.live
-    members = members_of(pool, observation, image=image, now=now)
+    revision = wanted_revision(pool, observation, image=image)
+    members = members_of(pool, observation, revision=revision, now=now)
     conflicts = tuple(
         ref for ref in wanted_refs(pool, home=home) if ref in live and not is_owned(live[ref], pool)
     )
     if conflicts:
         return Plan(conflicts=conflicts, members=members, recheck=TROUBLED)
-    read = everyone_runs(pool, observation, image=image)
+    read = everyone_runs(pool, observation, revision=revision, image=image)
     issue = tuple(issuances(pool, observation, home=home, now=now, everyone_has_it=read))
     if issue:
         return Plan(issue=issue)

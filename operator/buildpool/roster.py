@@ -12,14 +12,14 @@ from typing import Final
 from buildpool.api import BuilderState, BuilderStatus, EventReason, Pool, PoolStatus, Reason
 from buildpool.api.duration import format_duration
 from buildpool.api.status import format_time
-from buildpool.diagnosis import Finding, diagnose
+from buildpool.cachestate import MAX_MESSAGE
+from buildpool.diagnosis import diagnose
 from buildpool.fleet import Member
 from buildpool.load import Build
 from buildpool.outcome import Event, EventType
 from buildpool.plan import Plan
 from buildpool.scaling import NOTICE
 
-MAX_MESSAGE: Final = 1024
 UNKNOWN: Final = "(the daemon does not say which)"
 """Stands for builds of a daemon that does not answer, on a builder that should be gone by now."""
 
@@ -63,8 +63,7 @@ def _status(pool: Pool, member: Member, plan: Plan, now: datetime) -> BuilderSta
     if said is None and state is BuilderState.DRAINING:
         said = _why_it_drains(member, plan)
     if said is None and state is BuilderState.STARTING:
-        finding = Finding(Reason.BUILDERS_STARTING, "the builder is starting")
-        said = finding.reason.value, finding.message
+        said = Reason.BUILDERS_STARTING.value, "the builder is starting"
     return BuilderStatus(
         name=member.name,
         state=state,

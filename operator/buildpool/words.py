@@ -1,4 +1,4 @@
-"""Vocabularies: words for machines that know what they mean to people.
+"""Words: vocabularies for machines that know what they mean to people, and numbers of things.
 
 Pure. Documentation is generated from the meanings.
 """
@@ -20,3 +20,8 @@ class Word(StrEnum):
         word._value_ = value
         word.meaning = meaning
         return word
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, with the noun in the number it needs."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

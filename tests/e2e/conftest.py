@@ -9,11 +9,13 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 
 from cluster import OPERATOR_NAMESPACE, Api, eventually
+from e2e.stories import Story
 
 _numbers = itertools.count(1)
 LABEL = "buildpool.dev/end-to-end-test"
@@ -64,3 +66,20 @@ def restricted_namespace(api: Api) -> Iterator[str]:
     """A namespace that refuses what builders need."""
     with _a_namespace(api, "restricted") as name:
         yield name
+
+
+@pytest.fixture(scope="module")
+def told(
+    request: pytest.FixtureRequest,
+    api: Api,
+    shared_namespace: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[Story, Future[None]]]:
+    """All stories of a module, its ``STORIES``, going on."""
+    stories: tuple[Story, ...] = request.module.STORIES
+    folder = tmp_path_factory.mktemp("stories")
+    with ThreadPoolExecutor(len(stories)) as threads:
+        yield {
+            story: threads.submit(story, api, shared_namespace, folder / story.__name__)
+            for story in stories
+        }

@@ -18,7 +18,7 @@ import pytest
 from cluster import PROJECT, Api, eventually
 from e2e.clients import BASE, SHORT, Client, client_of, context, running_build
 from e2e.pools import deploy, newcomer, pods_of, serving, settle
-from e2e.stories import Story, telling
+from e2e.stories import Story
 
 EVICTION = "/api/v1/namespaces/{namespace}/pods/{name}/eviction"
 
@@ -111,16 +111,6 @@ STORIES: tuple[Story, ...] = (
     a_build_that_takes_too_long_is_reported_and_goes_on,
     a_builder_that_has_served_enough_is_replaced,
 )
-
-
-@pytest.fixture(scope="module")
-def told(
-    api: Api, shared_namespace: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[Story, Future[None]]]:
-    """All stories, going on."""
-    folder = tmp_path_factory.mktemp("stories")
-    with telling(STORIES, api, shared_namespace, folder) as told:
-        yield told
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)

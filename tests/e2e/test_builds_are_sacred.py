@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,7 +29,7 @@ from e2e.pools import (
     serving,
     settle,
 )
-from e2e.stories import Story, telling
+from e2e.stories import Story
 
 
 def the_pod_is_deleted(api: Api, namespace: str, folder: Path) -> None:
@@ -207,16 +206,6 @@ STORIES: tuple[Story, ...] = (
     the_certificate_of_the_builder_is_renewed,
     the_authority_is_replaced,
 )
-
-
-@pytest.fixture(scope="module")
-def told(
-    api: Api, shared_namespace: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[Story, Future[None]]]:
-    """All stories, going on."""
-    folder = tmp_path_factory.mktemp("stories")
-    with telling(STORIES, api, shared_namespace, folder) as told:
-        yield told
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)

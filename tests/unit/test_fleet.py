@@ -30,7 +30,9 @@ LEAVING = "2026-01-01T12:00:00Z"
 
 def members(cluster: MemoryCluster, pool: Pool | None = None) -> tuple[Member, ...]:
     pool = pool or a_pool()
-    return members_of(pool, cluster.observe(pool), image=OWN_IMAGE, now=cluster.now)
+    observation = cluster.observe(pool)
+    revision = wanted_revision(pool, observation, image=OWN_IMAGE)
+    return members_of(pool, observation, revision=revision, now=cluster.now)
 
 
 def only(cluster: MemoryCluster, pool: Pool | None = None) -> Member:
@@ -47,7 +49,8 @@ def seen(
     observation = replace(cluster.observe(pool), pods=pods, loads=loads or {})
     deployment = observation.live[Ref("Deployment", "builds", "ci-builder-0")]
     deployment["metadata"]["annotations"] |= edits.get("annotations", {})
-    (member,) = members_of(pool, observation, image=OWN_IMAGE, now=NOW)
+    revision = wanted_revision(pool, observation, image=OWN_IMAGE)
+    (member,) = members_of(pool, observation, revision=revision, now=NOW)
     return member
 
 
@@ -96,7 +99,8 @@ def test_the_cache_is_no_builder() -> None:
 def test_builders_of_a_namesake_are_none_of_the_pools_but_their_numbers_are_taken() -> None:
     pool = a_pool()
     observation = settled(a_pool(uid=OTHER_UID)).observe(pool)
-    assert members_of(pool, observation, image=OWN_IMAGE, now=NOW) == ()
+    revision = wanted_revision(pool, observation, image=OWN_IMAGE)
+    assert members_of(pool, observation, revision=revision, now=NOW) == ()
     assert taken_numbers(pool, observation) == {0}
 
 
@@ -276,7 +280,9 @@ def test_without_limits_a_builder_stays_for_ever() -> None:
 
 
 def read_by_everyone(cluster: MemoryCluster, pool: Pool) -> bool:
-    return everyone_runs(pool, cluster.observe(pool), image=OWN_IMAGE)
+    observation = cluster.observe(pool)
+    revision = wanted_revision(pool, observation, image=OWN_IMAGE)
+    return everyone_runs(pool, observation, revision=revision, image=OWN_IMAGE)
 
 
 CACHED = a_pool(replicas=2, cache={"registry": {"managed": {}}})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from buildpool import naming
 from buildpool.api import EventReason, Pool, RetireReason, SizeReason
-from buildpool.fleet import members_of
+from buildpool.fleet import members_of, wanted_revision
 from buildpool.marks import LEAVE_ALONE, Mark, marks
 from buildpool.resources import Object, disruption_budget, pool_service
 from buildpool.scaling import Decision, Retirement
@@ -39,7 +39,8 @@ def marked(
 ) -> list[Mark]:
     pool = pool or a_pool()
     observation = cluster.observe(pool)
-    members = members_of(pool, observation, image=OWN_IMAGE, now=LATER)
+    revision = wanted_revision(pool, observation, image=OWN_IMAGE)
+    members = members_of(pool, observation, revision=revision, now=LATER)
     return list(marks(pool, members, decision or a_decision(), observation, now=LATER))
 
 
@@ -160,7 +161,9 @@ def test_a_builder_that_retires_is_marked_before_its_pod() -> None:
 def test_when_it_retired_is_never_read_back_as_later_than_it_was() -> None:
     cluster = settled(a_pool())
     carry_out(cluster, marked(cluster, retiring(0)))
-    (member,) = members_of(a_pool(), cluster.observe(a_pool()), image=OWN_IMAGE, now=LATER)
+    observation = cluster.observe(a_pool())
+    revision = wanted_revision(a_pool(), observation, image=OWN_IMAGE)
+    (member,) = members_of(a_pool(), observation, revision=revision, now=LATER)
     assert member.builder.retired is not None
     assert timedelta(0) <= LATER - member.builder.retired < timedelta(milliseconds=1)
 

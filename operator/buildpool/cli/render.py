@@ -9,7 +9,7 @@ import yaml
 from buildpool.api import Pool
 from buildpool.certificates import authority_of
 from buildpool.controller.act import issue_all
-from buildpool.controller.reconcile import utc_now
+from buildpool.controller.clock import utc_now
 from buildpool.observation import Observation
 from buildpool.plan import plan
 

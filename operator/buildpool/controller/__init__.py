@@ -7,6 +7,7 @@ Knows no Kopf. Decides nothing: it observes, asks the core, and does as told.
     reconcile   one pass: observe → plan → act → report
     tending     passes over one pool, one after the other, for as long as it lives
     wakeups     who is to be looked at now
+    clock       the wall clock, for all of them
     sentinel    notices changed Secrets, which we may not watch
     inspector   asks the registries of shared caches how they are
     sweep       removes authorities whose pool is gone

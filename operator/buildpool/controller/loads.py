@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
-from typing import Final
 
 from buildpool.buildkit import Access
+from buildpool.controller.clock import utc_now
 from buildpool.controller.wakeups import Wakeups
 from buildpool.controller.watcher import Connect, Target, Watcher
 from buildpool.load import Load
 from buildpool.naming import PoolKey
-
-UTC_NOW: Final = partial(datetime.now, UTC)
 
 
 class Loads:
     """Watches the daemons of pools. For one event loop."""
 
     def __init__(
-        self, connect: Connect, wakeups: Wakeups, *, clock: Callable[[], datetime] = UTC_NOW
+        self, connect: Connect, wakeups: Wakeups, *, clock: Callable[[], datetime] = utc_now
     ) -> None:
         self._connect = connect
         self._wakeups = wakeups

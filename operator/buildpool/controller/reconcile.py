@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from buildpool import naming
 from buildpool.api import Pool, PoolStatus, identify_pool, parse_pool
@@ -16,6 +16,7 @@ from buildpool.cache import CacheTarget, Trouble
 from buildpool.cachestate import cache_references, cache_target
 from buildpool.certificates import authority_of
 from buildpool.controller.act import act, issue_all, remove
+from buildpool.controller.clock import utc_now
 from buildpool.controller.inspector import Inspector
 from buildpool.controller.observe import observe
 from buildpool.controller.sentinel import Sentinel
@@ -31,11 +32,6 @@ from buildpool.removal import PATIENCE, plan_removal
 from buildpool.resources import Object, Ref
 from buildpool.verdict import Verdict, conclude, farewell, refuse
 from buildpool.wanted import wanted_refs
-
-
-def utc_now() -> datetime:
-    """The present moment."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)

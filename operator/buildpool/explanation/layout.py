@@ -64,11 +64,6 @@ def listed(names: Sequence[str]) -> str:
 _LISTED: Final = 5
 
 
-def count(number: int, noun: str) -> str:
-    """A number of things."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def at(moment: datetime, now: datetime) -> str:
     """A moment to the second, with its date where that is not today's."""
     moment, today = moment.astimezone(UTC), now.astimezone(UTC).date()

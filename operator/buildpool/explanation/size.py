@@ -19,7 +19,8 @@ from buildpool.api import (
     SizeReason,
 )
 from buildpool.api.duration import format_duration
-from buildpool.explanation.layout import Row, at, count, sentence
+from buildpool.explanation.layout import Row, at, sentence
+from buildpool.words import counted
 
 LATE: Final = timedelta(minutes=2)
 """How long after a decision was due its absence means that no operator is there."""
@@ -53,7 +54,7 @@ def _growth(spec: PoolSpec, scaling: ScalingStatus) -> str:
     if scaling.size < spec.scaling.max:
         enough = _capacity(spec, scaling.size)
         verb = "runs" if enough == 1 else "run"
-        return f"It grows as soon as more than {count(enough, 'build')} {verb}."
+        return f"It grows as soon as more than {counted(enough, 'build')} {verb}."
     if scaling.reason == SizeReason.AT_MAXIMUM:
         return (
             f"It cannot grow: raise scaling.max ({spec.scaling.max}), or builders.slots "
@@ -67,7 +68,7 @@ def _shrinkage(spec: PoolSpec, status: PoolStatus, scaling: ScalingStatus, now: 
         return f"It shrinks no further: scaling.min is {spec.scaling.min}."
     patience = spec.scaling.idle_after
     if scaling.calm_since is None or scaling.peak is None:
-        few = count(_capacity(spec, scaling.size - 1), "build")
+        few = counted(_capacity(spec, scaling.size - 1), "build")
         return (
             f"It shrinks once there were no more than {few} at a time for "
             f"{format_duration(patience)} (scaling.idleAfter)."

@@ -24,8 +24,9 @@ from buildpool.api import (
 )
 from buildpool.api.duration import format_duration
 from buildpool.errors import InvalidSpecError
-from buildpool.explanation.layout import Row, at, count, hung, laid_out, listed, on, sentence
+from buildpool.explanation.layout import Row, at, hung, laid_out, listed, on, sentence
 from buildpool.explanation.size import missed, size_rows
+from buildpool.words import counted
 
 
 def explain(pool: Pool, *, now: datetime, refusal: InvalidSpecError | None = None) -> str:
@@ -61,12 +62,12 @@ def _headline(pool: Pool, spec: PoolSpec | None) -> str:
     if spec is not None and spec.replicas is None:
         limits = f" (of {spec.scaling.min} to {spec.scaling.max})"
     if size is None or size == ready:
-        builders = f"{count(ready, 'builder')}{limits}"
+        builders = f"{counted(ready, 'builder')}{limits}"
     else:
         verb = "takes" if ready == 1 else "take"
-        builders = f"{count(size, 'builder')} wanted{limits}, {ready} {verb} builds"
+        builders = f"{counted(size, 'builder')} wanted{limits}, {ready} {verb} builds"
     draining = sum(b.builds or 0 for b in status.builders if b.state is BuilderState.DRAINING)
-    builds = f"{count(status.busy_slots - draining, 'build')} on {count(status.slots, 'slot')}"
+    builds = f"{counted(status.busy_slots - draining, 'build')} on {counted(status.slots, 'slot')}"
     more = f" and {draining} on builders that drain" if draining else ""
     condition = status.condition(ConditionType.READY)
     is_ready = condition is not None and condition.status is ConditionStatus.TRUE

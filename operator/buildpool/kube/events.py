@@ -11,11 +11,12 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from buildpool import naming
 from buildpool.api import EventReason, Reason
+from buildpool.api.status import format_time
 from buildpool.errors import KubernetesError
 from buildpool.kube.cluster import Cluster
 from buildpool.naming import PoolKey
@@ -66,7 +67,7 @@ class Reporter:
         told.count += 1
         try:
             await self._cluster.patch(
-                told.ref, {"count": told.count, "lastTimestamp": _seconds(now)}
+                told.ref, {"count": told.count, "lastTimestamp": format_time(now)}
             )
         except KubernetesError:
             return False  # Events live an hour; this one is gone
@@ -93,8 +94,8 @@ class Reporter:
                 "source": {"component": naming.FIELD_MANAGER},
                 "reportingComponent": f"{naming.GROUP}/operator",
                 "reportingInstance": self._identity,
-                "firstTimestamp": _seconds(now),
-                "lastTimestamp": _seconds(now),
+                "firstTimestamp": format_time(now),
+                "lastTimestamp": format_time(now),
                 "count": 1,
             }
         )
@@ -109,7 +110,3 @@ def together(events: Iterable[Event]) -> tuple[Event, ...]:
     for event in events:
         messages.setdefault((event.type, event.reason), []).append(event.message)
     return tuple(Event(*what, " ".join(said)) for what, said in messages.items())
-
-
-def _seconds(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

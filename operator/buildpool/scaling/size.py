@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from buildpool.api import PoolSpec, SizeReason
 from buildpool.scaling.values import Builder, Calm, Memory
+from buildpool.words import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,11 @@ class _Load:
 
     def __str__(self) -> str:
         """The same in words, to begin a sentence with."""
-        text = f"{_count(self.builds, 'build')} {'runs' if self.builds == 1 else 'run'}"
+        text = f"{counted(self.builds, 'build')} {'runs' if self.builds == 1 else 'run'}"
         if self.draining:
             text += f", and {self.draining} more on builders that drain"
         if self.silent:
-            text += f" ({_count(self.silent, 'builder')} did not say)"
+            text += f" ({counted(self.silent, 'builder')} did not say)"
         return text
 
 
@@ -51,7 +52,7 @@ def size_for(
 ) -> Sizing:
     """How many builders the pool shall have now."""
     if spec.replicas is not None:
-        text = f"spec.replicas asks for {_count(spec.replicas, 'builder')}."
+        text = f"spec.replicas asks for {counted(spec.replicas, 'builder')}."
         return Sizing(spec.replicas, SizeReason.REPLICAS_SET, text)
     load = _load(builders)
     needed = _clamped(spec, _need(spec, load))
@@ -105,9 +106,9 @@ def _following(spec: PoolSpec, load: _Load, size: int) -> Sizing:
         text = f"{load}; that needs {need} builders, but scaling.max is {size}."
         return Sizing(size, SizeReason.AT_MAXIMUM, text)
     if size == spec.scaling.min:
-        text = f"{load}; the {_count(size, 'builder')} of scaling.min will do."
+        text = f"{load}; the {counted(size, 'builder')} of scaling.min will do."
         return Sizing(size, SizeReason.AT_MINIMUM, text)
-    room = f"{_count(size, 'builder')} of {_count(spec.builders.slots, 'slot')}"
+    room = f"{counted(size, 'builder')} of {counted(spec.builders.slots, 'slot')}"
     target = f"{spec.scaling.target_utilization} %"
     text = f"{load}; with {room}, utilization stays at {target} or less."
     return Sizing(size, SizeReason.FOLLOWS_LOAD, text)
@@ -120,11 +121,7 @@ def _cooling(spec: PoolSpec, load: _Load, *, size: int, needed: int, calm: Calm)
     until = since + spec.scaling.idle_after
     day = "" if until.date() == since.date() else f"{until:%Y-%m-%d} "
     text = (
-        f"{load}; {_count(needed, 'builder')} would do, but the pool keeps {size}"
+        f"{load}; {counted(needed, 'builder')} would do, but the pool keeps {size}"
         f" until {day}{until:%H:%M:%S} UTC, in case more builds come."
     )
     return Sizing(size, SizeReason.COOLING_DOWN, text, calm)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from bench.figures import report
 from bench.pools.processes import cpu_seconds, resident_mib
 from buildpool.buildkit import Daemon
 from buildpool.controller.loads import Loads
@@ -135,7 +136,7 @@ async def test_a_thousand_daemons() -> None:
         with suppress(asyncio.CancelledError):
             await running
         results["the end"] = {"seconds": time.monotonic() - began}
-    report(results)
+    report("loads", f"{DAEMONS} daemons, each of a pool of its own", results)
     assert not quiet, "a pool is woken although nothing happens"
 
 
@@ -153,16 +154,3 @@ async def over(seconds: float, pid: int) -> Figures:
 def delay(woken: list[float], at: float) -> float:
     """Seconds from something that happened to the next wake-up."""
     return min((when - at for when in woken if when >= at), default=float("inf"))
-
-
-def report(results: dict[str, Figures]) -> None:
-    """The table and the file."""
-    file = PROJECT / "build" / "bench" / "loads.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(results, indent=2) + "\n")
-    print(f"\n{DAEMONS} daemons, each of a pool of its own")
-    for title, figures in results.items():
-        print(f"\n{title}")
-        for name, value in figures.items():
-            print(f"  {name:<26} {value:10.2f}")
-    print(f"\n{file.relative_to(PROJECT)}")

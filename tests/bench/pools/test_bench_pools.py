@@ -6,7 +6,6 @@ are those of this machine. That an idle pool is not written to holds on every ma
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from bench.figures import report
 from bench.pools.processes import (
     cpu_seconds,
     pid_here,
@@ -24,7 +24,7 @@ from bench.pools.processes import (
     requests_made,
     resident_mib,
 )
-from cluster import PROJECT, Api, OperatorProcess, a_pool, eventually, operator_process
+from cluster import Api, OperatorProcess, a_pool, eventually, operator_process
 
 POOLS = 100
 OBJECTS = 6
@@ -131,7 +131,7 @@ def test_a_hundred_pools(installed: Api, kubeconfig: Path, tmp_path: Path) -> No
     for namespace in (EARLIER, LATER):
         installed.must("delete", "namespace", namespace, "--wait=false")
 
-    report(results)
+    report("pools", f"{POOLS} pools of one builder, {OBJECTS} objects each", results)
     assert idle["writes"] == 0, "an idle pool is written to"
     assert restart["writes"] == 0, "a restart writes to pools that are as they should be"
 
@@ -161,16 +161,3 @@ def count_objects(api: Api, namespace: str) -> int:
     kinds, selector = "deployments,services,configmaps,secrets", f"pool-namespace={namespace}"
     names = api.must("get", kinds, "-A", "-l", f"buildpool.dev/{selector}", "-o", "name")
     return len(names.splitlines())
-
-
-def report(results: dict[str, Figures]) -> None:
-    """The table and the file."""
-    file = PROJECT / "build" / "bench" / "pools.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(results, indent=2) + "\n")
-    print(f"\n{POOLS} pools of one builder, {OBJECTS} objects each")
-    for title, figures in results.items():
-        print(f"\n{title}")
-        for name, value in figures.items():
-            print(f"  {name:<24} {value:10.2f}")
-    print(f"\n{file.relative_to(PROJECT)}")
