@@ -10,5 +10,7 @@ Knows no Kopf. Decides nothing: it observes, asks the core, and does as told.
     clock       the wall clock, for all of them
     sentinel    notices changed Secrets, which we may not watch
     inspector   asks the registries of shared caches how they are
+    loads       asks build daemons what runs on them, each by a watcher of its own
+    survey      what passes and loads tell each other
     sweep       removes authorities whose pool is gone
 """
