@@ -71,8 +71,8 @@ unit: install ## The pure core; seconds
 	$(PYTEST) tests/unit -q
 
 .PHONY: integration
-integration: install ## Real API server, operators as processes, no kubelet
-	$(PYTHON) -m tests.in_cluster --control-plane tests/integration
+integration: install ## Real API server and a real Envoy, operators as processes, no kubelet
+	$(PYTHON) -m tests.in_cluster --control-plane tests/gateway tests/integration
 
 .PHONY: devcluster
 devcluster: install ## The devcluster itself: repair, two side by side, nothing left
@@ -85,9 +85,10 @@ e2e: install ## The whole node: kubelet, rootless builders, unmodified clients, 
 .PHONY: chaos
 chaos: install ## 200 seeded disruptions under load, and what a plain Deployment loses (CHAOS_SEED=…)
 	CHAOS_DISRUPTIONS=$${CHAOS_DISRUPTIONS:-200} CHAOS_BASELINE=$${CHAOS_BASELINE:-60} $(PYTHON) -m tests.in_cluster tests/chaos -s
+	GATEWAY_HOLD_SECONDS=300 $(PYTHON) -m tests.in_cluster tests/e2e/test_the_gateway.py -k longer_than_they_would_connect
 
 .PHONY: bench
 bench: install ## Measurements; never part of the tests
 	$(PYTEST) tests/bench/loads -q -s
-	$(PYTHON) -m tests.in_cluster --control-plane tests/bench/pools -s
+	$(PYTHON) -m tests.in_cluster --control-plane tests/bench/gateway tests/bench/pools -s
 	$(PYTHON) -m tests.in_cluster tests/bench/builds -s

@@ -14,23 +14,18 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from demo import cache
-from demo.clients import (
-    base_image,
-    build_options,
-    build_with_buildx,
-    buildctl,
-    certificates_of,
-    forwarded,
-)
+from demo import builds
+from demo.clients import a_client, forwarded
+from demo.install import NAMESPACE as OPERATOR
 from demo.install import install
 from demo.lab import BUILD, PROJECT, Lab, LabError
 
 NAMESPACE: Final = "builds"
 POOL: Final = "ci"
 CLIENT: Final = "default"
-SLEEPS: Final = 4 * 5
-"""Seconds that the stages of the Dockerfile sleep, one after the other."""
+AT_WORK: Final = 2
+"""Builders that are warm when many builds come at once."""
+BUILDERS: Final = f"buildpool.dev/pool={POOL},app.kubernetes.io/component=builder"
 console = Console(highlight=False)
 
 
@@ -39,7 +34,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     lab = Lab.from_environment("demo")
     rows: list[tuple[str, float, str]] = []
-    rounds: list[cache.Round] = []
+    rounds: list[builds.Round] = []
     try:
         _tour(lab, rows, rounds)
     except (LabError, subprocess.TimeoutExpired) as error:
@@ -52,27 +47,44 @@ def main() -> int:
     return 0
 
 
-def _tour(lab: Lab, rows: list[tuple[str, float, str]], rounds: list[cache.Round]) -> None:
+def _tour(lab: Lab, rows: list[tuple[str, float, str]], rounds: list[builds.Round]) -> None:
     if lab.devcluster:
         with _step(rows, "a Kubernetes cluster", "real, one node, in a box"):
             if subprocess.run(lab.driver("up"), cwd=PROJECT, check=False).returncode:
                 raise LabError("the devcluster did not come up; see above")
     with _step(rows, "the operator", "image by BuildKit, chart by Helm"):
         install(lab)
-    with _step(rows, "a BuildKitPool", f"{POOL}: two rootless builders and a cache, Ready"):
-        lab.kubectl("apply", "-f", str(PROJECT / "manifests/samples/pool.yaml"))
-        lab.kubectl(
-            *("wait", "bkp", POOL, "-n", NAMESPACE, "--for=condition=Ready", "--timeout=180s"),
-        )
-    certificates, base = certificates_of(lab, f"{POOL}-client-{CLIENT}", NAMESPACE), base_image(lab)
-    with forwarded(lab, f"service/{POOL}", NAMESPACE) as address:
-        with _step(rows, "buildctl build", f"{SLEEPS} s of sleep in 4 parallel stages"):
-            build = ["build", "--no-cache", *build_options(base)]
-            lab.run(*buildctl(certificates, address), *build)
-        with _step(rows, "docker buildx build", "the same, with a remote builder"):
-            build_with_buildx(lab, certificates, base)
-    with _step(rows, "the shared cache", "exported by one builder, imported by another"):
-        rounds += cache.shared_cache(lab, POOL, NAMESPACE, certificates, base)
+    pool = ("bkp", POOL, "-n", NAMESPACE)
+    with _step(rows, "a BuildKitPool", f"{POOL}, with a cache; asleep: no builder runs"):
+        lab.kubectl("apply", "-f", str(PROJECT / "demo/pool.yaml"))
+        lab.kubectl("wait", *pool, "--for=condition=Ready", "--timeout=60s")
+    with (
+        forwarded(lab, "service/buildpool-gateway", OPERATOR),
+        a_client(lab, f"{POOL}-client-{CLIENT}", NAMESPACE, f"{POOL}.{NAMESPACE}.svc") as client,
+    ):
+        with _step(rows, "docker buildx build", "wakes the pool, and builds on it"):
+            rounds.append(builds.one_build("the first, wakes the pool", client))
+        lab.kubectl("scale", *pool, "--replicas=2")
+        two = f"jsonpath={{.status.readyReplicas}}={AT_WORK}"
+        lab.kubectl("wait", *pool, f"--for={two}", "--timeout=120s")
+        with _step(
+            rows, f"{builds.AT_ONCE} builds at once", f"room for {builds.ROOM}, all succeed"
+        ):
+            times, waited = builds.many_at_once(lab, client, POOL, NAMESPACE)
+            if not waited:
+                raise LabError(f"none of {builds.AT_ONCE} builds waited for one of the others")
+            console.print(
+                f"    {waited} waited; from {times[0]:.1f} to {times[-1]:.1f} s, "
+                f"with buildctl and with docker buildx"
+            )
+        with _step(rows, "other builders", "those there were are thrown away"):
+            lab.kubectl("delete", "deployment", "-n", NAMESPACE, "-l", BUILDERS, "--wait=true")
+            lab.kubectl("wait", *pool, "--for=jsonpath={.status.readyReplicas}=0", "--timeout=60s")
+            lab.kubectl("wait", *pool, f"--for={two}", "--timeout=120s")
+        with _step(rows, "docker buildx build", "the same project, and no cache flag"):
+            rounds.append(builds.one_build("again, on a builder that has nothing", client))
+    if rounds[-1].cached != rounds[-1].steps or not rounds[-1].steps:
+        raise LabError(f"the cache was not found: {rounds[-1]}")
 
 
 @contextmanager
@@ -83,14 +95,14 @@ def _step(rows: list[tuple[str, float, str]], title: str, meaning: str) -> Itera
     rows.append((title, time.monotonic() - started, meaning))
 
 
-def _summary(lab: Lab, rows: list[tuple[str, float, str]], rounds: list[cache.Round]) -> None:
+def _summary(lab: Lab, rows: list[tuple[str, float, str]], rounds: list[builds.Round]) -> None:
     table = Table("step", "seconds", "what", box=None, title="What happened", title_justify="left")
     for title, seconds, meaning in rows:
         table.add_row(title, f"{seconds:.1f}", meaning)
     console.print()
     console.print(table)
     console.print()
-    console.print(cache.table(rounds))
+    console.print(builds.table(rounds))
     console.print()
     console.print(lab.kubectl("get", "bkp", "-A"))
     prefix = " ".join(lab.command()) if lab.devcluster else ""

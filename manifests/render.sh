@@ -17,5 +17,5 @@ render() {
 }
 
 cp "$here/helm/buildpool/files/buildkitpools.buildpool.dev.yaml" "$out/crd.yaml"
-render serviceaccount rbac user-roles > "$out/rbac.yaml"
-render deployment metrics > "$out/deployment.yaml"
+render serviceaccount rbac gateway-rbac user-roles > "$out/rbac.yaml"
+render deployment gateway metrics > "$out/deployment.yaml"

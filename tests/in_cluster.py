@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
-FRONTENDS = ("dockerfile-frontend", "mockerfile")
-"""Images that only tests use; compiled out here, where Go finds its modules."""
+IMAGES = ("busybox", "dockerfile-frontend", "mockerfile")
+"""Images that tests use; made out here, where package registries are found."""
 
 
 def main(arguments: list[str]) -> int:
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
         return (
             run("up", *up)
             or (0 if up else subprocess.run(install, cwd=PROJECT, check=False).returncode)
-            or any(run("image", image) for image in (() if up else FRONTENDS))
+            or any(run("image", image) for image in (() if up else IMAGES))
             or run("exec", "--", *pytest)
         )
     finally:

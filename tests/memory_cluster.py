@@ -80,7 +80,7 @@ class MemoryCluster:
         listed = {
             ref: obj
             for ref, obj in self.objects.items()
-            if ref.kind in LISTED
+            if (ref.kind in LISTED or (ref.kind, ref.namespace) == ("Secret", HOME))
             and obj["metadata"].get("labels", {}).get(naming.LABEL_POOL) == pool.key.name
         }
         if any(component_of(obj) == naming.COMPONENT_CACHE for obj in listed.values()):

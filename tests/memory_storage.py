@@ -108,7 +108,7 @@ def _defaulted(obj: Object) -> Object:
                 if "image" in part:
                     part.update({**_CONTAINER_DEFAULTS, **part})
         case "Service":
-            obj["spec"] = {**copy.deepcopy(_SERVICE_DEFAULTS), **obj["spec"]}
+            obj["spec"] = _completed_service(obj["spec"])
         case "PersistentVolumeClaim":
             obj["spec"].setdefault("volumeMode", "Filesystem")
             obj["spec"].setdefault("storageClassName", "standard")
@@ -151,3 +151,10 @@ _SERVICE_DEFAULTS: Object = {
     "ipFamilyPolicy": "SingleStack",
     "sessionAffinity": "None",
 }
+
+
+def _completed_service(spec: Object) -> Object:
+    """What the API server makes of a Service: addresses, unless it is but another name."""
+    if spec["type"] == "ExternalName":
+        return {k: v for k, v in spec.items() if k not in _SERVICE_DEFAULTS}
+    return {**copy.deepcopy(_SERVICE_DEFAULTS), **spec}

@@ -9,7 +9,7 @@ from buildpool.api import EventReason, Pool
 from buildpool.observation import Observation
 from buildpool.plan import Plan, plan
 from buildpool.resources import Object
-from samples import HOME, NOW, OWN_IMAGE
+from samples import GATEWAY, HOME, NOW, OWN_IMAGE
 
 PERSISTENT: Final = {"storage": {"volumeClaim": {"size": "10Gi"}}}
 
@@ -21,7 +21,7 @@ def image(tag: str, **builders: Any) -> dict[str, Any]:
 
 def asked(pool: Pool, observation: Observation, now: datetime = NOW) -> Plan:
     """The plan, though it may ask for certificates first."""
-    return plan(pool, observation, home=HOME, image=OWN_IMAGE, now=now)
+    return plan(pool, observation, home=HOME, image=OWN_IMAGE, gateway=GATEWAY, now=now)
 
 
 def applied(todo: Plan) -> list[str]:

@@ -23,6 +23,8 @@ from buildpool.resources import Object, Ref, guard, ref_of
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 HOME = "buildpool-system"
+GATEWAY = "buildpool-gateway"
+"""The Service of the gateway there."""
 OWN_IMAGE = "r.example/buildpool:v1"
 UID = "1a2b3c4d-0000-4000-8000-000000000001"
 OTHER_UID = "9f8e7d6c-0000-4000-8000-000000000009"
@@ -168,11 +170,11 @@ def planned(
 ) -> tuple[Observation, Plan]:
     """The plan, once everything it asks to be issued is, as the controller does it."""
     observation = observation or Observation()
-    todo = plan(pool, observation, home=HOME, image=OWN_IMAGE, now=now)
+    todo = plan(pool, observation, home=HOME, image=OWN_IMAGE, gateway=GATEWAY, now=now)
     while todo.issue:
         authority = authority_of(pool, observation, home=HOME)
         observation = observation.with_issued(carry_out(todo.issue, authority, now=now))
-        todo = plan(pool, observation, home=HOME, image=OWN_IMAGE, now=now)
+        todo = plan(pool, observation, home=HOME, image=OWN_IMAGE, gateway=GATEWAY, now=now)
     return observation, todo
 
 

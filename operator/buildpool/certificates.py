@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from buildpool import naming
-from buildpool.api import Pool
+from buildpool.api import Pool, Routing
 from buildpool.observation import Observation
 from buildpool.pki import (
     Authority,
@@ -90,7 +90,13 @@ def cache_secrets(pool: Pool) -> tuple[Ref, Ref]:
     return Ref("Secret", key.namespace, names[0]), Ref("Secret", key.namespace, names[1])
 
 
-def certificate_requests(pool: Pool) -> Mapping[Ref, CertificateRequest]:
+def gateway_secrets(pool: Pool, *, home: str) -> tuple[Ref, Ref]:
+    """The Secrets of the gateway: what it shows the pool's clients, and what its builders."""
+    names = naming.gateway_certificate(pool.key), naming.gateway_upstream(pool.key)
+    return Ref("Secret", home, names[0]), Ref("Secret", home, names[1])
+
+
+def certificate_requests(pool: Pool, *, home: str) -> Mapping[Ref, CertificateRequest]:
     """The certificates a pool consists of, by their Secrets."""
     key, lifetime = pool.key, pool.spec.access.certificate_duration
     requests = {
@@ -115,6 +121,21 @@ def certificate_requests(pool: Pool) -> Mapping[Ref, CertificateRequest]:
             use=Use.CLIENT,
             common_name=f"{key} builder",
             uris=(naming.builder_identity(key),),
+            lifetime=lifetime,
+        )
+    if pool.spec.routing is Routing.GATEWAY:
+        server, upstream = gateway_secrets(pool, home=home)
+        names = naming.gateway_names(naming.service(key), key.namespace)
+        requests[server] = CertificateRequest(
+            use=Use.SERVER,
+            common_name=f"{key} gateway",
+            dns_names=(*names, *pool.spec.gateway.hostnames),
+            lifetime=lifetime,
+        )
+        requests[upstream] = CertificateRequest(
+            use=Use.CLIENT,
+            common_name=f"{key} gateway",
+            uris=(naming.gateway_identity(key),),
             lifetime=lifetime,
         )
     for client in pool.spec.access.clients:
@@ -176,14 +197,14 @@ def issuances(
     authority = authority_of(pool, observation, home=home)
     # One step in a pass: the next one has to see what became of the Secrets.
     if ref not in observation.issued:
-        circumstances = _circumstances(pool, observation, authority, everyone_has_it)
+        circumstances = _circumstances(pool, observation, authority, everyone_has_it, home=home)
         step = next_step(authority, circumstances, now=now)
         if step is not None:
             yield Issuance(ref, step.change, step.finding.reason, step.finding.message)
             return
     if authority is None:
         return
-    for ref, request in certificate_requests(pool).items():
+    for ref, request in certificate_requests(pool, home=home).items():
         current = bundle_at(observation, ref)
         found = why_reissue(current, request, authority, now=now)
         if found is None and ref not in observation.issued:
@@ -223,7 +244,7 @@ def renewals(pool: Pool, observation: Observation, *, home: str) -> Iterator[dat
 
     A moment that is over stands for something that waits for daemons, not for time.
     """
-    for ref in certificate_requests(pool):
+    for ref in certificate_requests(pool, home=home):
         if (bundle := bundle_at(observation, ref)) is not None:
             yield renew_at(bundle.pair)
     if (authority := authority_of(pool, observation, home=home)) is not None:
@@ -236,26 +257,35 @@ def renewals(pool: Pool, observation: Observation, *, home: str) -> Iterator[dat
 
 
 def _circumstances(
-    pool: Pool, observation: Observation, authority: Authority | None, everyone_has_it: bool
+    pool: Pool,
+    observation: Observation,
+    authority: Authority | None,
+    everyone_has_it: bool,
+    *,
+    home: str,
 ) -> Circumstances:
     access = pool.spec.access
     return Circumstances(
         overlap=access.authority_overlap,
         certificate_lifetime=access.certificate_duration,
         is_requested=rotation_request(pool) is Rotation.AUTHORITY,
-        secrets_follow=authority is not None and _secrets_follow(pool, observation, authority),
+        secrets_follow=authority is not None
+        and _secrets_follow(pool, observation, authority, home=home),
         everyone_has_it=everyone_has_it,
     )
 
 
-def _secrets_follow(pool: Pool, observation: Observation, authority: Authority) -> bool:
+def _secrets_follow(
+    pool: Pool, observation: Observation, authority: Authority, *, home: str
+) -> bool:
     """Whether all Secrets that can be read hold what the present phase wants.
 
     Those that are written, not those that were only issued. One that is absent misleads nobody.
     """
     if authority.phase is AuthorityPhase.STEADY:
         return True  # and nobody asks
-    bundles = (bundle_of(observation.live.get(ref)) for ref in certificate_requests(pool))
+    refs = certificate_requests(pool, home=home)
+    bundles = (bundle_of(observation.live.get(ref)) for ref in refs)
     return all(follows(bundle, authority) for bundle in bundles if bundle is not None)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from buildpool import naming
 from buildpool.api import (
     BuilderState,
     BuilderStatus,
@@ -16,12 +17,14 @@ from buildpool.api import (
     ConditionType,
     Pool,
     Reason,
+    Routing,
 )
 from buildpool.cachestate import MAX_MESSAGE
 from buildpool.observation import Observation
 from buildpool.outcome import Failure, Outcome
 from buildpool.plan import Plan
 from buildpool.resources import Ref
+from buildpool.waiting import refusal
 from buildpool.words import counted
 
 PATIENT: Final = frozenset(
@@ -56,6 +59,7 @@ def certificates_ready(pool: Pool, plan: Plan, outcome: Outcome, *, valid: bool)
 
 def progressing(
     pool: Pool,
+    observation: Observation,
     plan: Plan,
     outcome: Outcome,
     builders: Sequence[BuilderStatus],
@@ -82,6 +86,8 @@ def progressing(
         )
         message = f"{stuck.name}: {stuck.message}{tail}"
         return state_of(pool, kind, False, Reason(stuck.reason or ""), message)
+    if observation.absent and not all(builder.ready for builder in new):
+        return state_of(pool, kind, False, *_absence(observation))
     if old:
         message = f"{sum(b.ready for b in new)} of {size} builders are as the spec wants them."
         return state_of(pool, kind, True, Reason.ROLLING_OUT, message)
@@ -118,16 +124,23 @@ def ready_to_build(
     outcome: Outcome,
     builders: Sequence[BuilderStatus],
     size: int,
+    *,
+    gateway: str,
 ) -> Condition:
     """Whether as many builders take builds as the pool always has."""
     kind = ConditionType.READY
     if plan.conflicts:
         return state_of(pool, kind, False, Reason.NAME_CONFLICT, _conflict(plan.conflicts))
+    through_gateway = pool.spec.routing is Routing.GATEWAY
+    if through_gateway and (trouble := _trouble_of_gateway(pool, observation, gateway)):
+        return state_of(pool, kind, False, *trouble)
+    if not size and through_gateway and pool.spec.replicas is None:
+        return state_of(pool, kind, True, Reason.ASLEEP, "No builder runs; a build wakes the pool.")
     if not size:
         message = "The pool shall have no builders: set spec.replicas to 1 or more, or remove it."
         return state_of(pool, kind, False, Reason.SCALED_TO_ZERO, message)
     ready = sum(builder.ready for builder in builders)
-    if ready >= _least(pool, size):
+    if ready >= _least(pool, size) and (ready or not any(map(is_stuck, builders))):
         message = f"{ready} of {size} builders take builds."
         if ready >= size:
             message = (
@@ -137,12 +150,8 @@ def ready_to_build(
     if outcome.failures:
         reason = outcome.failures[0].reason
         return state_of(pool, kind, False, reason, _refusals(outcome.failures))
-    absent = sorted(observation.absent)
-    if absent:
-        reason = (
-            Reason.SECRET_NOT_FOUND if absent[0].kind == "Secret" else Reason.CONFIG_MAP_NOT_FOUND
-        )
-        return state_of(pool, kind, False, reason, _missing(absent))
+    if observation.absent:
+        return state_of(pool, kind, False, *_absence(observation))
     lagging = [b for b in builders if not b.ready and b.state is not BuilderState.DRAINING]
     first = next(filter(is_stuck, lagging), next(iter(lagging), None))
     if first is None:
@@ -153,10 +162,33 @@ def ready_to_build(
     return state_of(pool, kind, False, reason, message)
 
 
+def _trouble_of_gateway(
+    pool: Pool, observation: Observation, gateway: str
+) -> tuple[Reason, str] | None:
+    """Why the gateway serves a pool that is behind it to nobody; None where it does."""
+    if not gateway:
+        message = (
+            "routing is Gateway, and none is installed: set gateway.enabled in the values of the "
+            "chart, or set spec.routing to Direct."
+        )
+        return Reason.GATEWAY_MISSING, message
+    if refused := refusal(pool, observation):
+        return Reason.HOSTNAME_TAKEN, refused
+    if not any(observation.gateways.values()):
+        message = (
+            "No pod of the gateway is ready; see kubectl get pods --all-namespaces "
+            f"--selector=app.kubernetes.io/component={naming.COMPONENT_GATEWAY}"
+        )
+        return Reason.GATEWAY_NOT_READY, message
+    return None
+
+
 def _least(pool: Pool, size: int) -> int:
     """How many builders have to take builds: a pool that grows was not less ready before."""
     always = pool.spec.scaling.min if pool.spec.replicas is None else size
-    return max(1, min(size, always))
+    # Where builds can wait, a pool that wakes is ready as it was asleep.
+    waits = pool.spec.routing is Routing.GATEWAY and pool.spec.replicas is None
+    return max(0 if waits else 1, min(size, always))
 
 
 def _conflict(refs: Sequence[Ref]) -> str:
@@ -170,9 +202,15 @@ def _refusals(failures: Sequence[Failure]) -> str:
     return " ".join(f"{failure.ref} was refused: {failure.message}" for failure in failures)
 
 
-def _missing(refs: Sequence[Ref]) -> str:
-    names = ", ".join(str(ref) for ref in refs)
-    return f"The spec names {names}, which does not exist; create it, and the builders start."
+def _absence(observation: Observation) -> tuple[Reason, str]:
+    """What the spec names and is not there; something is."""
+    absent = sorted(observation.absent)
+    is_secret = absent[0].kind == "Secret"
+    names = ", ".join(str(ref) for ref in absent)
+    return (
+        Reason.SECRET_NOT_FOUND if is_secret else Reason.CONFIG_MAP_NOT_FOUND,
+        f"The spec names {names}, which does not exist; create it, and the builders start.",
+    )
 
 
 def state_of(

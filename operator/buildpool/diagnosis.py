@@ -79,6 +79,11 @@ def is_ready(pod: Object) -> bool:
     return ready and not is_terminating(pod)
 
 
+def has_ended(pod: Object) -> bool:
+    """Whether nothing of a pod runs any more: an evicted one stays so for a long time."""
+    return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
+
+
 def diagnose(deployment: Object | None, pods: Sequence[Object]) -> Finding | None:
     """What keeps a builder from being ready; None where it is just starting."""
     staying = [pod for pod in pods if not _is_over(pod) and not is_ready(pod)]
@@ -188,7 +193,7 @@ CHECKS: Final[tuple[Check, ...]] = (
 
 def _is_over(pod: Object) -> bool:
     """Whether a pod has a successor: evicted ones stay as Failed for a long time."""
-    return is_terminating(pod) or pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
+    return is_terminating(pod) or has_ended(pod)
 
 
 def _containers(pods: Sequence[Object]) -> Iterator[Object]:

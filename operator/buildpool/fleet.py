@@ -16,7 +16,7 @@ from buildpool.api import Pool, RetireReason
 from buildpool.api.quantity import format_bytes, parse_bytes
 from buildpool.api.status import format_time
 from buildpool.certificates import builder_ref, bundle_at, cache_secrets
-from buildpool.diagnosis import is_ready
+from buildpool.diagnosis import has_ended, is_ready
 from buildpool.load import Build
 from buildpool.observation import Observation
 from buildpool.resources import (
@@ -108,9 +108,9 @@ def everyone_runs(pool: Pool, observation: Observation, *, revision: str, image:
     """Whether every daemon, draining ones too, and the cache have read the present certificates."""
     cache = _wanted_cache(pool, observation, image=image)
     deployments = (revision_of(deployment) for _, deployment in _deployments(pool, observation))
-    pods = (_revision_of_pod(pod) for pod in observation.pods)
+    pods = (_revision_of_pod(pod) for pod in observation.pods if not has_ended(pod))
     return all(found == revision for found in (*deployments, *pods)) and all(
-        _revision_of_pod(pod) == cache for pod in observation.cache_pods
+        _revision_of_pod(pod) == cache for pod in observation.cache_pods if not has_ended(pod)
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from buildpool.api import EventReason
+from buildpool.diagnosis import has_ended
 from buildpool.fleet import daemon_of, name_of_builder
 from buildpool.observation import Observation
 from buildpool.outcome import Event, EventType
@@ -46,11 +47,14 @@ def look(
 
 def _sight(pod: Object, before: Sight | None, observation: Observation) -> Sight:
     load = observation.loads.get(pod["metadata"]["uid"])
-    if load is not None:
-        refs = frozenset(build.ref for build in load.builds)
+    told = before.refs if before and _cause(before, pod) else frozenset()
+    if has_ended(pod):
+        refs: frozenset[str] = frozenset()  # what its daemon said last is known for a while
+    elif load is not None:
+        refs = frozenset(build.ref for build in load.builds) - told
     else:
         # A daemon that has just died does not answer; what it was at is what is lost.
-        refs = before.refs if before and not _cause(before, pod) else frozenset()
+        refs = (before.refs if before else frozenset()) - told
     return Sight(name_of_builder(pod), refs, _restarts(pod), is_terminating(pod))
 
 

@@ -224,15 +224,6 @@ class Metrics:
         self._cache_reclaimed.labels(*pool).inc(reclaimed if reclaimed >= 0 else usage.reclaimed)
         self._cache_damaged.labels(*pool).inc(damaged if damaged >= 0 else usage.damaged)
 
-    def described(self) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
-        """Name, type, labels and meaning of each metric, for the documentation."""
-        for value in vars(self).values():
-            if isinstance(value, MetricWrapperBase):
-                family = next(iter(value.describe()))
-                suffix = "_total" if family.type == "counter" else ""
-                labels = value._labelnames  # noqa: SLF001
-                yield family.name + suffix, family.type, labels, family.documentation
-
     def forget(self, pool: PoolKey) -> None:
         """Shows nothing more of a pool that is gone."""
         self._usage.pop(pool, None)
@@ -261,3 +252,13 @@ class Metrics:
         )
         for metric in (*of_pools, *of_caches):
             metric.remove_by_labels({"namespace": pool.namespace, "pool": pool.name})
+
+
+def described(metrics: object) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
+    """Name, type, labels and meaning of each metric of a process, for the documentation."""
+    for value in vars(metrics).values():
+        if isinstance(value, MetricWrapperBase):
+            family = next(iter(value.describe()))
+            suffix = "_total" if family.type == "counter" else ""
+            labels = value._labelnames  # noqa: SLF001
+            yield family.name + suffix, family.type, labels, family.documentation

@@ -45,6 +45,8 @@ COMPONENT_BUILDER: Final = "builder"
 COMPONENT_CACHE: Final = "cache"
 COMPONENT_CLIENT: Final = "client"
 COMPONENT_ENDPOINT: Final = "endpoint"
+COMPONENT_GATEWAY: Final = "gateway"
+CLUSTER_DOMAIN: Final = "cluster.local"
 PORT: Final = 1234
 """The TCP port of buildkitd by convention of BuildKit's own examples."""
 
@@ -174,13 +176,36 @@ def operator_identity(pool: PoolKey) -> str:
     return f"buildpool://{pool.namespace}/{pool.name}/operator"
 
 
+def gateway_certificate(pool: PoolKey) -> str:
+    """The Secret, in the operator's own namespace, with what the gateway shows a pool's clients.
+
+    With it stands what the gateway has to know of the pool.
+    """
+    return f"gateway.{pool.namespace}.{pool.name}"
+
+
+def gateway_upstream(pool: PoolKey) -> str:
+    """The Secret, likewise, with what the gateway shows a pool's builders."""
+    return f"upstream.{pool.namespace}.{pool.name}"
+
+
+def gateway_identity(pool: PoolKey) -> str:
+    """The URI SAN by which the builders of a pool know the gateway."""
+    return f"buildpool://{pool.namespace}/{pool.name}/gateway"
+
+
+def gateway_names(service_name: str, namespace: str) -> tuple[str, ...]:
+    """DNS names by which the gateway knows a pool: those that no other pool can have."""
+    return server_names(service_name, namespace)[1:-1]
+
+
 def server_names(service_name: str, namespace: str) -> tuple[str, ...]:
     """DNS names under which a Service is reached, and localhost for port-forward."""
     return (
         service_name,
         f"{service_name}.{namespace}",
         f"{service_name}.{namespace}.svc",
-        f"{service_name}.{namespace}.svc.cluster.local",
+        f"{service_name}.{namespace}.svc.{CLUSTER_DOMAIN}",
         "localhost",
     )
 
@@ -188,6 +213,11 @@ def server_names(service_name: str, namespace: str) -> tuple[str, ...]:
 def cache_host(pool: PoolKey, port: int = CACHE_PORT) -> str:
     """The managed cache registry as image references begin; or another port of its pod."""
     return f"{cache(pool)}.{pool.namespace}.svc:{port}"
+
+
+def authority_form(address: str, port: int) -> str:
+    """An IP address and a port as URLs have them (RFC 3986): that of version 6 in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def endpoint(pool: PoolKey) -> str:

@@ -23,10 +23,15 @@ class Observation:
     wants."""
     pods: tuple[Object, ...] = ()
     """The pods of the pool's builders."""
+    replica_sets: tuple[Object, ...] = ()
+    """Those of the pool's Deployments, and what is left of Deployments that are gone."""
     loads: Mapping[str, Load] = field(default_factory=dict)
     """What the daemons said last, by the uid of their pod; nothing of those that did not answer."""
     memory: Mapping[str, int] = field(default_factory=dict)
     """Bytes that pods take, by name; nothing where nobody measures or nobody needs to know."""
+    gateways: Mapping[str, bool] = field(default_factory=dict)
+    """The pods of the gateway, by name, and whether they are ready; looked for where the pool needs
+    any. Those that are gone speak for nobody."""
     cache_pods: tuple[Object, ...] = ()
     """The pods of its managed cache registry: one, or for a while its predecessor beside it."""
     cache: CacheReport | None = None

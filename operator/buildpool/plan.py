@@ -13,7 +13,7 @@ business, and how the result is told to the user is ``verdict``'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -37,6 +37,7 @@ from buildpool.resources import (
 )
 from buildpool.resources.objects import was_applied_as
 from buildpool.scaling import Calm, Decision, Memory, decide
+from buildpool.waiting import BLOCKED_AFTER, queue_of
 from buildpool.wanted import desired, desired_builder, wanted_refs
 
 RESYNC: Final = timedelta(minutes=10)
@@ -101,11 +102,14 @@ class Plan:
         return not (self.issue or self.mark or self.apply or self.delete or self.conflicts)
 
 
-def plan(pool: Pool, observation: Observation, *, home: str, image: str, now: datetime) -> Plan:
+def plan(
+    pool: Pool, observation: Observation, *, home: str, image: str, gateway: str = "", now: datetime
+) -> Plan:
     """What to do about a pool.
 
     ``home`` is the operator's own namespace, where the pool's authority lies; ``image`` its own
-    image, of which some of the pool's containers are.
+    image, of which some of the pool's containers are; ``gateway`` the Service of the gateway there,
+    empty where there is none.
     """
     live = observation.live
     revision = wanted_revision(pool, observation, image=image)
@@ -124,9 +128,10 @@ def plan(pool: Pool, observation: Observation, *, home: str, image: str, now: da
         [member.builder for member in members],
         taken=taken_numbers(pool, observation),
         memory=_memory(pool),
+        waiting=queue_of(pool, observation).waiting,
         now=now,
     )
-    wanted = desired(pool, observation, home=home, image=image, size=decision.size)
+    wanted = desired(pool, observation, home=home, image=image, gateway=gateway, size=decision.size)
     return Plan(
         mark=tuple(marks(pool, members, decision, observation, now=now)),
         apply=(
@@ -136,6 +141,7 @@ def plan(pool: Pool, observation: Observation, *, home: str, image: str, now: da
         delete=(
             *_removals(members, decision),
             *_leftovers(pool, members, decision, observation, home=home),
+            *strays(observation),
         ),
         members=members,
         decision=decision,
@@ -228,9 +234,28 @@ _CREATED: Final = {
 }
 
 
+def strays(observation: Observation) -> Iterator[Delete]:
+    """ReplicaSets of builders whose Deployment is gone, and which would keep their pods for ever.
+
+    Kubernetes collects them by itself, but for one case: where a Deployment went and another of its
+    name came while the connection to the API server was broken, the garbage collector sees one
+    Deployment that has changed. Those that belong to nobody are a new Deployment's to adopt.
+    """
+    there = {obj["metadata"]["uid"] for ref, obj in observation.live.items() if is_builder(obj)}
+    for obj in observation.replica_sets:
+        owners = obj["metadata"].get("ownerReferences") or ()
+        owner = next((o for o in owners if o.get("controller") and o["kind"] == "Deployment"), None)
+        is_builders = component_of(obj) == naming.COMPONENT_BUILDER
+        if not is_builders or is_terminating(obj) or owner is None or owner["uid"] in there:
+            continue
+        ref = Ref("ReplicaSet", obj["metadata"]["namespace"], obj["metadata"]["name"])
+        message = f"removed {ref}, whose Deployment is gone"
+        yield Delete(ref, obj["metadata"]["uid"], None, message)
+
+
 def _leftovers(
     pool: Pool,
-    members: Iterable[Member],
+    members: Sequence[Member],
     decision: Decision,
     observation: Observation,
     *,
@@ -247,11 +272,15 @@ def _leftovers(
     ]
     # A build that runs may come back for what it has imported.
     is_read = any(has_guard(pod) for pod in observation.pods)
+    # And for its builder, through the gateway by which it came.
+    is_building = any(member.builder.builds != 0 for member in members)
     # By the Deployment, the cache's Secrets are found again, which may not be listed: it goes last.
     has_secrets = any(_what(obj) == ("Secret", naming.COMPONENT_CACHE) for _, obj in left)
     for ref, obj in left:
-        is_cache = component_of(obj) == naming.COMPONENT_CACHE
+        component = component_of(obj)
+        is_cache = component == naming.COMPONENT_CACHE
         waits = is_cache and (is_read or (has_secrets and ref.kind == "Deployment"))
+        waits = waits or (component == naming.COMPONENT_GATEWAY and is_building)
         if waits or is_terminating(obj):
             continue
         message = f"removed {ref}, which the pool needs no more"
@@ -290,6 +319,8 @@ def _recheck(
     """How long nothing will change by itself."""
     builders, recycle = pool.spec.builders, pool.spec.builders.recycle
     moments = [*renewals(pool, observation, home=home)]
+    if (since := queue_of(pool, observation).since) is not None:
+        moments.append(since + BLOCKED_AFTER)
     for member in members:
         moments += [b.started + builders.max_build_duration for b in member.builds if b.started]
         if recycle.max_age is not None:

@@ -18,7 +18,7 @@ from buildpool import naming
 from buildpool.api import EventReason, Pool
 from buildpool.certificates import authority_ref
 from buildpool.observation import Observation
-from buildpool.plan import Delete
+from buildpool.plan import Delete, strays
 from buildpool.resources import component_of, is_builder, is_owned, is_terminating
 
 KINDS: Final = frozenset({"Service", "Deployment"})
@@ -54,15 +54,17 @@ def plan_removal(pool: Pool, observation: Observation, *, home: str) -> Removal:
     authority = authority_ref(pool, home=home)
     others = [item for item in left if item[0] != authority] or left
     now = serving or ([] if draining else others)
+    going = (
+        Delete(
+            ref,
+            obj["metadata"]["uid"],
+            EventReason.REMOVED_BUILDER if is_builder(obj) else None,
+            f"removed {ref}, since its pool is deleted",
+        )
+        for ref, obj in now
+    )
     return Removal(
-        delete=tuple(
-            Delete(
-                ref,
-                obj["metadata"]["uid"],
-                EventReason.REMOVED_BUILDER if is_builder(obj) else None,
-                f"removed {ref}, since its pool is deleted",
-            )
-            for ref, obj in now
-        ),
+        # Not before its Deployments: until these are gone, theirs are no strays.
+        delete=(*going, *strays(observation)),
         draining=draining,
     )

@@ -6,7 +6,7 @@ Pure. Speaks of the builders as they are after the plan was carried out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from buildpool.api import BuilderState, BuilderStatus, EventReason, Pool, PoolStatus, Reason
@@ -16,7 +16,7 @@ from buildpool.cachestate import MAX_MESSAGE
 from buildpool.diagnosis import diagnose
 from buildpool.fleet import Member
 from buildpool.load import Build
-from buildpool.outcome import Event, EventType
+from buildpool.outcome import Event, EventType, Outcome
 from buildpool.plan import Plan
 from buildpool.scaling import NOTICE
 
@@ -24,9 +24,12 @@ UNKNOWN: Final = "(the daemon does not say which)"
 """Stands for builds of a daemon that does not answer, on a builder that should be gone by now."""
 
 
-def roster(pool: Pool, plan: Plan, *, now: datetime) -> tuple[BuilderStatus, ...]:
+def roster(pool: Pool, plan: Plan, outcome: Outcome, *, now: datetime) -> tuple[BuilderStatus, ...]:
     """The builders there are, but for those that were removed just now."""
-    gone = frozenset(plan.decision.remove) if plan.decision else frozenset()
+    gone: frozenset[int] = frozenset()
+    # Where anything was refused, they may be there still.
+    if plan.decision and not outcome.failures:
+        gone = frozenset(plan.decision.remove)
     return tuple(
         _status(pool, member, plan, now)
         for member in plan.members
@@ -56,7 +59,7 @@ def _status(pool: Pool, member: Member, plan: Plan, now: datetime) -> BuilderSta
     overdue, since = _overdue(pool, member, retired, now)
     said = None
     if overdue:
-        message = _about_overdue(pool, overdue, retired, since)
+        message = _about_overdue(pool, member, overdue, retired, since)
         said = EventReason.BUILD_OVERDUE.value, message
     if said is None and (finding := diagnose(member.deployment, member.pods)):
         said = finding.reason.value, finding.message
@@ -117,16 +120,19 @@ def _overdue(
 
 
 def _about_overdue(
-    pool: Pool, overdue: Sequence[str], retired: datetime | None, since: datetime
+    pool: Pool, member: Member, overdue: Sequence[str], retired: datetime | None, since: datetime
 ) -> str:
     """What is overdue, and what will be done about it."""
     limit = pool.spec.builders.max_build_duration
+    # A pod keeps the grace with which it was made.
+    graces = (pod["spec"].get("terminationGracePeriodSeconds") for pod in member.pods)
+    grace = min((timedelta(seconds=each) for each in graces if each is not None), default=limit)
     deleted = max(since + NOTICE, (retired or since) + limit)
     follows = (
         "nothing is done to it while its builder is needed"
         if retired is None
         else f"its builder is to go: its pod is deleted at {format_time(deleted)} at the earliest "
-        f"and ends it {format_duration(limit)} later"
+        f"and ends it {format_duration(grace)} later"
     )
     return (
         f"build {', '.join(overdue)} runs for longer than builders.maxBuildDuration "

@@ -6,9 +6,11 @@ Plain values. The command line reads them from flags and environment; nothing el
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
-from buildpool import __version__
+from buildpool import __version__, naming
 
 DEFAULT_IMAGE: Final = f"buildpool:{__version__}"
 """What the project's own Dockerfile is built as."""
@@ -25,6 +27,9 @@ class Settings:
     image: str = DEFAULT_IMAGE
     """This program's own image: the guard beside each builder and the keeper beside each managed
     cache run it, so that a pool's nodes must be able to pull it."""
+    gateway_service: str = ""
+    """Name of the gateway's Service in the operator's own namespace, to which pools with
+    ``Gateway`` routing lead; empty: no gateway is installed, and such pools are not ready."""
     watch_namespaces: tuple[str, ...] = ()
     """Namespaces whose pools are tended; empty: all."""
     health_port: int = 8081
@@ -36,3 +41,29 @@ class Settings:
     secret_reads_per_second: float = 10.0
     """How many Secrets are looked at again per second at most, to notice that one was changed or
     deleted. We may not watch Secrets (docs/adr/0009), so this is the price of noticing."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """One router process, beside its Envoy."""
+
+    namespace: str
+    """The gateway's own namespace, which is the operator's: what it is told about pools lies here.
+    """
+    identity: str
+    """Who this process is in pools' status; the pod's name."""
+    watch_namespaces: tuple[str, ...] = ()
+    """Namespaces whose pools are served; empty: all."""
+    drain_time: timedelta = timedelta(hours=4)
+    """Envoy's: how long the connections of a chain that has changed go on. More than the longest
+    build."""
+    port: int = naming.PORT
+    """TCP port on which Envoy takes the connections of clients."""
+    router_port: int = 19001
+    """TCP port, on loopback, on which this process answers Envoy."""
+    memory_file: Path | None = None
+    """Where it notes which connection builds where, for the next process; absent: nowhere."""
+    health_port: int = 8083
+    """TCP port of ``/healthz`` and ``/readyz``; 0 turns it off."""
+    metrics_port: int = 8082
+    """TCP port of ``/metrics``; 0 turns it off."""

@@ -48,6 +48,8 @@ from buildpool.pki import Authority, AuthorityPhase, Bundle, KeyPair, read
 from buildpool.plan import Plan
 from buildpool.resources import Ref, is_owned
 from buildpool.roster import overdue_events, roster
+from buildpool.waiting import queue_of
+from buildpool.words import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +65,36 @@ class Verdict:
 
 
 def conclude(
-    pool: Pool, observation: Observation, plan: Plan, outcome: Outcome, *, home: str, now: datetime
+    pool: Pool,
+    observation: Observation,
+    plan: Plan,
+    outcome: Outcome,
+    *,
+    home: str,
+    gateway: str = "",
+    now: datetime,
 ) -> Verdict:
     """The status after a pass, and the Events of what was done and what has changed."""
     own = {ref: obj for ref, obj in observation.live.items() if is_owned(obj, pool)}
     observation = replace(observation, live=own)
-    ends = {ref: _end_of(bundle_at(observation, ref)) for ref in certificate_requests(pool)}
+    ends = {
+        ref: _end_of(bundle_at(observation, ref)) for ref in certificate_requests(pool, home=home)
+    }
     valid = all(end is not None and end > now for end in ends.values())
-    builders = roster(pool, plan, now=now)
+    builders = roster(pool, plan, outcome, now=now)
     ready = sum(builder.ready for builder in builders)
     scaling = _scaling(pool, plan, now)
     size = scaling.size if scaling else pool.spec.builder_count
     slots = ready * pool.spec.builders.slots
     busy = sum(builder.builds or 0 for builder in builders)
+    queue = queue_of(pool, observation)
     cache = cache_condition(pool, observation, outcome)
     conditions = (
         *([cache] if cache else []),
         state_of(pool, ConditionType.ACCEPTED, True, Reason.ACCEPTED, "The spec is valid."),
         certificates_ready(pool, plan, outcome, valid=valid),
-        progressing(pool, plan, outcome, builders, size),
-        ready_to_build(pool, observation, plan, outcome, builders, size),
+        progressing(pool, observation, plan, outcome, builders, size),
+        ready_to_build(pool, observation, plan, outcome, builders, size, gateway=gateway),
     )
     status = PoolStatus(
         observed_generation=pool.generation,
@@ -94,6 +106,9 @@ def conclude(
         busy=f"{busy}/{slots}",
         busy_slots=busy,
         slots=slots,
+        waiting=queue.waiting,
+        blocked_since=queue.since if queue.is_blocked(now) else None,
+        gateways=pool.status.gateways,
         scaling=scaling,
         selector=naming.format_selector(naming.builder_selector(pool.key)),
         endpoint=naming.endpoint(pool.key),
@@ -108,6 +123,7 @@ def conclude(
         *outcome.done,
         *_rotation(pool, status),
         *overdue_events(pool.status, status),
+        *_blocked(pool.status, status),
         *_transitions(pool.status, status),
     )
     return Verdict(status, events)
@@ -177,6 +193,20 @@ def _scaled(old: PoolStatus, new: PoolStatus) -> Iterator[Event]:
     reason = EventReason.SCALED_UP if after > before else EventReason.SCALED_DOWN
     message = f"From {before} to {after} builders ({new.scaling.reason}): {new.scaling.message}"
     yield Event(EventType.NORMAL, reason, message)
+
+
+def _blocked(old: PoolStatus, new: PoolStatus) -> Iterator[Event]:
+    """An Event where the queue has come to stand still; once for each time."""
+    since = new.blocked_since
+    if since is None or since == old.blocked_since:
+        return
+    ready = new.condition(ConditionType.READY)
+    why = new.scaling.message if new.scaling else ""
+    if ready is not None and ready.status is not ConditionStatus.TRUE:
+        why = ready.message
+    waiting = f"{counted(new.waiting, 'build')} waiting"
+    message = f"{waiting}, and none got a slot since {since:%H:%M:%S} UTC. {why}"
+    yield Event(EventType.WARNING, EventReason.QUEUE_BLOCKED, message)
 
 
 def _authority(authority: Authority | None) -> AuthorityStatus | None:

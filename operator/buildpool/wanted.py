@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from buildpool import naming
-from buildpool.api import Pool
+from buildpool.api import Pool, Routing
 from buildpool.certificates import (
     authority_of,
     authority_ref,
@@ -17,6 +17,7 @@ from buildpool.certificates import (
     cache_secrets,
     certificate_requests,
     client_ref,
+    gateway_secrets,
     noted_clients,
 )
 from buildpool.observation import Observation
@@ -35,11 +36,13 @@ from buildpool.resources import (
     cache_volume,
     certificate_secret,
     disruption_budget,
+    gateway_secret,
     is_builder,
     is_owned,
     managed_registry,
     pool_service,
     recipes_config,
+    upstream_secret,
 )
 
 
@@ -52,7 +55,7 @@ def wanted_refs(pool: Pool, *, home: str) -> tuple[Ref, ...]:
     recipes = pool.spec.cache.registry is not None
     return (
         authority_ref(pool, home=home),
-        *certificate_requests(pool),
+        *certificate_requests(pool, home=home),
         Ref("ConfigMap", key.namespace, naming.builder_config(key)),
         Ref("Service", key.namespace, naming.service(key)),
         Ref("PodDisruptionBudget", key.namespace, naming.disruption_budget(key)),
@@ -67,12 +70,12 @@ def _cache_refs(pool: Pool) -> Iterator[Ref]:
 
 
 def desired(
-    pool: Pool, observation: Observation, *, home: str, image: str, size: int
+    pool: Pool, observation: Observation, *, home: str, image: str, gateway: str, size: int
 ) -> Iterator[Object]:
     """Every object the pool consists of but its builders, in the order in which they are needed.
 
-    Every certificate has to be there already. ``image`` is the operator's own; ``size`` is how many
-    builders there shall be.
+    Every certificate has to be there already. ``image`` is the operator's own; ``gateway`` is the
+    gateway's Service; ``size`` is how many builders there shall be.
     """
     authority = authority_of(pool, observation, home=home)
     assert authority is not None  # noqa: S101 - asked for before
@@ -84,11 +87,17 @@ def desired(
         if client_ref(pool, name) in observation.live
     }
     yield authority_secret(pool, authority, namespace=home, clients=sorted(clients | leaving))
-    for ref in certificate_requests(pool):
-        component = _components(pool).get(ref.name, naming.COMPONENT_CLIENT)
-        yield certificate_secret(pool, ref.name, _bundle(observation, ref), component=component)
+    gateways = gateway_secrets(pool, home=home)
+    for ref in certificate_requests(pool, home=home):
+        if ref not in gateways:
+            component = _components(pool).get(ref.name, naming.COMPONENT_CLIENT)
+            yield certificate_secret(pool, ref.name, _bundle(observation, ref), component=component)
+    if pool.spec.routing is Routing.GATEWAY:
+        server, upstream = gateways
+        yield gateway_secret(pool, _bundle(observation, server), namespace=home)
+        yield upstream_secret(pool, _bundle(observation, upstream), namespace=home)
     yield builder_config(pool)
-    yield pool_service(pool)
+    yield pool_service(pool, gateway=f"{gateway}.{home}.svc.{naming.CLUSTER_DOMAIN}")
     yield disruption_budget(pool)
     if recipes := cache_recipes(pool):
         yield recipes_config(pool, recipes)

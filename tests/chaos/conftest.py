@@ -52,9 +52,11 @@ def _a_namespace(api: PatientApi, name: str) -> Iterator[str]:
     finally:
         api.must("delete", "bkp,deployments", "-n", name, "--all", "--wait=false")
         # Kubernetes looks at a namespace with pods in it again after half their grace period.
-        eventually(
-            lambda: not api.list("pods", name), within=120, what="all pods are gone", every=1
-        )
+        try:
+            eventually(lambda: not api.list("pods", name), within=120, what="no pod", every=1)
+        except AssertionError:
+            left = api.must("get", "pods,bkp,events", "-n", name, "-o", "wide")
+            raise AssertionError(f"pods of {name} stay:\n{left}") from None
         api.must("delete", "namespace", name, "--wait=false")
         eventually(
             lambda: not api.must("get", "namespace", name, "--ignore-not-found", "-o", "name"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from chaos.records import Result
 from chaos.schedule import Kind, Step
-from chaos.target import NAME, OWN_SIZE, Act, Answer, Common
+from chaos.target import NAME, OWN_SIZE, TAKING, Act, Answer, Common
 from cluster import OPERATOR_NAMESPACE, a_pool, eventually
+from e2e.clients import Client
 from e2e.pools import is_leaving, settle
 
 SPEC: Final[Mapping[str, Any]] = {
@@ -23,6 +24,7 @@ SPEC: Final[Mapping[str, Any]] = {
 ROTATE: Final = "buildpool.dev/rotate"
 """The annotation by which a user asks for new certificates."""
 OPERATORS: Final = "app.kubernetes.io/name=buildpool,app.kubernetes.io/component=operator"
+GATEWAYS: Final = "app.kubernetes.io/name=buildpool,app.kubernetes.io/component=gateway"
 RETURN: Final = 40.0
 """Seconds an operator may take to come back from the last kill."""
 
@@ -40,9 +42,11 @@ class Pool(Common):
         """Labels of the builders' pods."""
         return f"buildpool.dev/pool={NAME},app.kubernetes.io/component=builder"
 
+    spec: ClassVar[Mapping[str, Any]] = SPEC
+
     def deploy(self) -> None:
         """Brings the builders up, and waits until they serve."""
-        self.api.apply(a_pool(NAME, self.namespace, **SPEC))
+        self.api.apply(a_pool(NAME, self.namespace, **self.spec))
         self.settle(120)
 
     def settle(self, within: float) -> None:
@@ -101,3 +105,44 @@ class Pool(Common):
                 if "running" in status["state"] and not is_leaving(pod):
                     return pod["metadata"]["name"], status["containerID"]
         return None
+
+
+class PoolBehindTheGateway(Pool):
+    """The same, behind the gateway, which is disrupted, too."""
+
+    spec: ClassVar[Mapping[str, Any]] = {**SPEC, "routing": "Gateway"}
+
+    @property
+    def title(self) -> str:
+        """For the report."""
+        return "pool behind the gateway"
+
+    def acts(self) -> Mapping[Kind, Act]:
+        """What each kind of disruption is to it."""
+        return {
+            **super().acts(),
+            Kind.KILL_ROUTER: self._kill_router,
+            Kind.ROLL_GATEWAY: self._roll_gateway,
+        }
+
+    def must_take(self, client: Client) -> None:
+        """The gateway takes this client, on to any builder."""
+        eventually(client.can_connect, within=TAKING, what="the gateway takes the client", every=1)
+
+    def _kill_router(self, step: Step) -> Answer:
+        """One that has been killed is started again within its container."""
+        pods = [
+            pod["metadata"]["name"]
+            for pod in self.api.list("pods", OPERATOR_NAMESPACE, GATEWAYS)
+            for status in pod["status"].get("containerStatuses", [])
+            if "running" in status["state"]
+        ]
+        name = pods[step.among(len(pods))]
+        inside = ("exec", name, "-n", OPERATOR_NAMESPACE, "-c", "router", "--")
+        self.api.must(*inside, "sh", "-c", "kill -9 $(cat /tmp/router.pid)")
+        return Result.DONE, name
+
+    def _roll_gateway(self, _: Step) -> Answer:
+        deployment = ("deployment/buildpool-gateway", "-n", OPERATOR_NAMESPACE)
+        self.api.must("rollout", "restart", *deployment)
+        return Result.DONE, ""

@@ -6,6 +6,7 @@ that means to the thing that is disrupted.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,14 +30,26 @@ class Kind(StrEnum):
     KILL_API = "kill -9 the API server"
     EVICT = "evict a builder's pod"
     DELETE = "delete a builder's pod"
+    KILL_ROUTER = "kill -9 a router of the gateway"
+    ROLL_GATEWAY = "replace the gateway"
 
 
 ROUND: Final[Mapping[Kind, int]] = {
     kind: 2 if kind in (Kind.SCALE_UP, Kind.SCALE_DOWN, Kind.EVICT, Kind.DELETE) else 1
     for kind in Kind
+    if kind not in (Kind.KILL_ROUTER, Kind.ROLL_GATEWAY)
 }
-"""How often each kind comes in a round. Each round is shuffled anew: in any two rounds' length of a
-schedule is every kind, and operator and API server get time to come back between two kills."""
+"""How often each kind comes in a round. Each round is shuffled anew."""
+RARE: Final = {Kind.KILL_API: 3}
+"""What comes in the first of so many rounds only. All that watches the API server, kube-proxy too,
+pauses twice as long after each end of a connection, up to a minute, unless two minutes are quiet.
+Would it end more often, proxies would lead to pods that are long gone, whoever made them go."""
+GATEWAY_ROUND: Final[Mapping[Kind, int]] = {
+    **ROUND,
+    Kind.KILL_ROUTER: 1,
+    Kind.ROLL_GATEWAY: 1,
+}
+"""The same for a pool behind the gateway."""
 SHORTEST_PAUSE: Final = timedelta(seconds=2.0)
 LONGEST_PAUSE: Final = timedelta(seconds=2.8)
 
@@ -58,16 +71,21 @@ class Step:
         return int(self.draw * count)
 
 
-def schedule(seed: int, count: int) -> tuple[Step, ...]:
+def schedule(seed: int, count: int, round_: Mapping[Kind, int] = ROUND) -> tuple[Step, ...]:
     """The first ``count`` disruptions of a seed. A longer schedule only goes on further."""
     chance = random.Random(seed)
-    kinds = _kinds(chance)
+    kinds = _kinds(chance, round_)
     return tuple(_step(number, next(kinds), chance) for number in range(1, count + 1))
 
 
-def _kinds(chance: random.Random) -> Iterator[Kind]:
-    while True:
-        kinds = [kind for kind, times in ROUND.items() for _ in range(times)]
+def _kinds(chance: random.Random, round_: Mapping[Kind, int]) -> Iterator[Kind]:
+    for number in itertools.count():
+        kinds = [
+            kind
+            for kind, times in round_.items()
+            for _ in range(times)
+            if number % RARE.get(kind, 1) == 0
+        ]
         chance.shuffle(kinds)
         yield from kinds
 

@@ -3,13 +3,14 @@
 ``make chaos`` runs the long version and prints it; the end-to-end tier runs a short one.
 
     CHAOS_SEED          which schedule
-    CHAOS_DISRUPTIONS   how many disruptions of the pool
+    CHAOS_DISRUPTIONS   how many disruptions of each pool: one with Direct, one with Gateway routing
     CHAOS_BASELINE      how many of them a plain Deployment has to go through, too
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -17,29 +18,39 @@ import pytest
 
 from chaos.baseline import PlainDeployment
 from chaos.campaign import run_campaign
-from chaos.disruptions import Pool
+from chaos.disruptions import Pool, PoolBehindTheGateway
 from chaos.node import Node
 from chaos.patience import PatientApi
 from chaos.records import BuildKind, Result
-from chaos.schedule import schedule
+from chaos.schedule import GATEWAY_ROUND, ROUND, Kind, schedule
 from chaos.tally import report, verdict
 
 SEED: Final = int(os.environ.get("CHAOS_SEED", "1"))
-DISRUPTIONS: Final = int(os.environ.get("CHAOS_DISRUPTIONS", "25"))
+DISRUPTIONS: Final = int(os.environ.get("CHAOS_DISRUPTIONS", "20"))
 BASELINE: Final = int(os.environ.get("CHAOS_BASELINE", "0"))
 
 
 @pytest.mark.skipif(not DISRUPTIONS, reason="CHAOS_DISRUPTIONS is 0")
+@pytest.mark.parametrize(
+    ("target", "kinds"),
+    [(Pool, ROUND), (PoolBehindTheGateway, GATEWAY_ROUND)],
+    ids=["direct", "gateway"],
+)
 def test_no_build_is_lost_while_a_pool_is_disrupted(
-    api: PatientApi, node: Node, pool_namespace: str, tmp_path: Path
+    target: type[Pool],
+    kinds: Mapping[Kind, int],
+    api: PatientApi,
+    node: Node,
+    pool_namespace: str,
+    tmp_path: Path,
 ) -> None:
-    steps = schedule(SEED, DISRUPTIONS)
-    record = run_campaign(Pool(api, node, pool_namespace), steps, tmp_path, seed=SEED)
+    steps = schedule(SEED, DISRUPTIONS, kinds)
+    record = run_campaign(target(api, node, pool_namespace), steps, tmp_path, seed=SEED)
     print(f"\n{report(record)}")
     assert not record.lost, verdict(record)
     assert not record.results(Result.FAILED, Result.NOT_HERE)
     assert record.settled_after is not None, record.trouble
-    assert {one.kind for one in record.disruptions} == {step.kind for step in steps}
+    assert {one.kind for one in record.disruptions} == {*kinds}
     assert {build.kind for build in record.builds} >= {*BuildKind}, "nothing was left out"
 
 

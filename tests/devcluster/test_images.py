@@ -9,10 +9,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from devcluster import building, oci
 from devcluster.errors import DevclusterError
-from devcluster.images import CAP_SETGID, CAP_SETUID, recipes
+from devcluster.images import AT_START, CAP_SETGID, CAP_SETUID, recipes
+from devcluster.layout import PROJECT
 from devcluster.oci import Entry, ImageConfig
 from devcluster.rootfs import is_left_out
 
@@ -87,6 +89,13 @@ def test_the_images_have_the_names_of_the_ones_they_stand_in_for() -> None:
     assert references["buildkit-rootless"] == "docker.io/moby/buildkit:v0.34.2-rootless"
     assert references["registry"] == "docker.io/library/registry:3.1.2"
     assert references["dockerfile-frontend"] == "docker.io/docker/dockerfile:1"
+
+
+def test_a_node_has_the_very_envoy_that_the_chart_asks_for() -> None:
+    values = yaml.safe_load((PROJECT / "manifests/helm/buildpool/values.yaml").read_text())
+    image = values["gateway"]["image"]
+    asked = building.full_reference(f"{image['repository']}:{image['tag']}")
+    assert asked in [recipe.reference for recipe in recipes() if recipe.name in AT_START]
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,15 @@ def deploy(api: Api, name: str, namespace: str, **spec: Any) -> None:
     settle(api, name, namespace)
 
 
-def settle(api: Api, name: str, namespace: str, *, within: float = 60) -> None:
+def settle(api: Api, name: str, namespace: str, *, within: float = 120) -> None:
     """Waits until a pool is what its present spec says; what was before may still drain."""
+
+    seen: list[str] = []
 
     def is_settled() -> bool:
         pool = api.get("bkp", name, namespace) or {}
         conditions = pool.get("status", {}).get("conditions", [])
+        seen[:] = [f"{each['type']} {each['reason']}: {each['message']}" for each in conditions]
         reasons = {
             condition["type"]: condition["reason"]
             for condition in conditions
@@ -34,7 +37,10 @@ def settle(api: Api, name: str, namespace: str, *, within: float = 60) -> None:
         }
         return reasons.get("Ready") == "Ready" and reasons.get("Progressing") in DONE
 
-    eventually(is_settled, within=within, what=f"{namespace}/{name} is settled", every=0.5)
+    try:
+        eventually(is_settled, within=within, what=f"{namespace}/{name} is settled", every=0.5)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; {'; '.join(seen)}") from None
     # A builder is Ready up to a second or two before every kube-proxy knows of it.
     service = f"{name}.{namespace}.svc"
     eventually(lambda: is_open(service, 1234), within=5, what=f"{service} is open")

@@ -30,8 +30,8 @@ def client(api: Api, pool: str, tmp_path: Path) -> Client:
 
 def test_the_pool_shows_itself_in_a_table(api: Api, pool: str) -> None:
     header, row = api.must("get", "bkp", "-n", pool).splitlines()
-    assert header.split() == ["NAME", "READY", "BUSY", "STATUS", "ENDPOINT", "AGE"]
-    assert row.split()[:-1] == ["ci", "2/2", "0/4", "Ready", f"tcp://ci.{pool}.svc:1234"]
+    assert header.split() == ["NAME", "READY", "BUSY", "WAITING", "STATUS", "ENDPOINT", "AGE"]
+    assert row.split()[:-1] == ["ci", "2/2", "0/4", "0", "Ready", f"tcp://ci.{pool}.svc:1234"]
 
 
 def test_a_builder_is_ready_within_three_seconds_of_its_start(api: Api, pool: str) -> None:

@@ -141,7 +141,7 @@ def test_a_pool_that_cannot_work_says_why_and_what_helps(api: Api, wrong: str, n
     assert len(told) <= 2, "one Event for each condition that says it, and no more"
     assert " ".join(case.says[-1].split()) in " ".join(status.split())
     row = api.must("get", "bkp", name, "-n", wrong, "--no-headers").split()
-    assert row[1:4] == ["0/1", "0/0", case.reason]
+    assert row[1:5] == ["0/1", "0/0", "0", case.reason]
 
 
 @pytest.mark.parametrize("name", CASES)

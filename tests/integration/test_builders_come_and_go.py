@@ -138,7 +138,7 @@ def test_kubectl_get_tells_how_many_are_ready_and_how_many_builds_run(
         return dict(zip(head.split(), row.split(), strict=True))
 
     shown = columns()
-    assert list(shown) == ["NAME", "READY", "BUSY", "STATUS", "ENDPOINT", "AGE"]
+    assert list(shown) == ["NAME", "READY", "BUSY", "WAITING", "STATUS", "ENDPOINT", "AGE"]
     assert (shown["READY"], shown["BUSY"]) == ("0/2", "0/0")
     takes_builds(installed, namespace, 1)
     eventually(

@@ -163,3 +163,35 @@ def says_name_conflict(api: Api, namespace: str) -> dict[str, Any]:
         what="NameConflict",
     )
     return found
+
+
+def test_a_replica_set_whose_deployment_is_gone_is_removed(
+    installed: Api, operator: OperatorProcess, namespace: str
+) -> None:
+    created(installed, namespace)
+    come_to_be(installed, namespace, 0)
+    (template,) = [d["spec"]["template"] for d in installed.list("deployments", namespace)]
+    # Of a version that does not exist: so the garbage collector does not find out, as it does not
+    # where another Deployment took the name while the API server was away.
+    owner = {"apiVersion": "apps/v9", "kind": "Deployment", "name": "ci-builder-0", "uid": "gone"}
+    left = {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "metadata": {
+            "name": "left",
+            "namespace": namespace,
+            "labels": template["metadata"]["labels"],
+            "ownerReferences": [{**owner, "controller": True}],
+        },
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": template["metadata"]["labels"]},
+            "template": template,
+        },
+    }
+    installed.apply(left)
+    change(installed, namespace, builders={"slots": 3})
+    eventually(
+        lambda: not installed.get("replicaset", "left", namespace), within=10, what="it is gone"
+    )
+    assert len(installed.list("replicasets", namespace)) == 1, "that of the builder stays"

@@ -1,6 +1,6 @@
-"""The operator may do what it does and nothing else: its rules against the API server's audit log.
+"""Operator and gateway may do what they do and nothing else: rules against the API's audit log.
 
-Runs last in the tier (conftest.py), because the tests before it are what makes the operator use its
+Runs last in the tier (conftest.py), because the tests before it are what makes them use their
 rights. The log is the devcluster's; other clusters are not asked for theirs.
 """
 
@@ -18,7 +18,8 @@ import yaml
 from cluster import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, PROJECT, Api
 from devcluster.layout import layout
 
-OPERATOR = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR_ACCOUNT}"
+ACCOUNTS = (OPERATOR_ACCOUNT, f"{OPERATOR_ACCOUNT}-gateway")
+OPERATOR, GATEWAY = (f"system:serviceaccount:{OPERATOR_NAMESPACE}:{name}" for name in ACCOUNTS)
 
 
 class Right(NamedTuple):
@@ -47,29 +48,39 @@ NEVER_A_REQUEST = {
 }
 
 
+@pytest.fixture(scope="module", params=ACCOUNTS)
+def account(request: pytest.FixtureRequest) -> str:
+    """Whose rights are judged."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(scope="module")
-def rules() -> dict[str, set[Right]]:
-    """What the installation grants the operator, by the kind of role that grants it."""
+def rules(account: str) -> dict[str, set[Right]]:
+    """What the installation grants the account, by the kind of role that grants it."""
     documents = yaml.safe_load_all((PROJECT / "manifests/kustomize/rbac.yaml").read_text())
     objects = {(o["kind"], o["metadata"]["name"]): o for o in documents}
     granted: dict[str, set[Right]] = {}
     for (kind, _), binding in objects.items():
-        if kind in ("ClusterRoleBinding", "RoleBinding"):
+        if not kind.endswith("Binding"):
+            continue
+        if account in [subject["name"] for subject in binding["subjects"]]:
             role = objects[binding["roleRef"]["kind"], binding["roleRef"]["name"]]
             granted.setdefault(role["kind"], set()).update(rights_in(role["rules"]))
     return granted
 
 
 @pytest.fixture(scope="module")
-def requests(request: pytest.FixtureRequest) -> set[Request]:
-    """What the operators of all tests have needed."""
+def requests(request: pytest.FixtureRequest, account: str) -> set[Request]:
+    """What the account's processes of all tests have needed."""
     if "DEVCLUSTER_NAME" not in os.environ:
         pytest.skip("only the devcluster's audit log is known")
     tier = {item.path.name for item in request.session.items}
     if missing := {file.name for file in Path(__file__).parent.glob("test_*.py")} - tier:
         pytest.skip(f"needs the whole tier; not run: {', '.join(sorted(missing))}")
     log = layout(os.environ["DEVCLUSTER_NAME"], os.environ, Path.home()).audit_log
-    return {needed for file in log.parent.glob("audit*.log") for needed in needed_in(file)}
+    user = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{account}"
+    return {needed for file in log.parent.glob("audit*.log") for needed in needed_in(file, user)}
 
 
 def rights_in(rules: list[dict[str, Any]]) -> Iterator[Right]:
@@ -80,12 +91,12 @@ def rights_in(rules: list[dict[str, Any]]) -> Iterator[Right]:
                 yield from (Right(verb, group, resource) for verb in rule["verbs"])
 
 
-def needed_in(log: Path) -> Iterator[Request]:
+def needed_in(log: Path, user: str) -> Iterator[Request]:
     for line in log.read_text().splitlines():
         entry = json.loads(line)
         target = entry.get("objectRef", {})
         # Discovery has no resource: every ServiceAccount may discover.
-        if entry["user"]["username"] != OPERATOR or "resource" not in target:
+        if entry["user"]["username"] != user or "resource" not in target:
             continue
         parts = (target["resource"], target.get("subresource"))
         resource, group = "/".join(filter(None, parts)), target.get("apiGroup", "")
@@ -138,6 +149,27 @@ FORBIDDEN = {
 @pytest.mark.parametrize("question", FORBIDDEN.values(), ids=FORBIDDEN)
 def test_the_operator_never(installed: Api, question: tuple[str, ...]) -> None:
     assert may(installed, OPERATOR, *question) == "no"
+
+
+FORBIDDEN_AT_THE_GATEWAY = {
+    "reads the Secrets of others": ("list", "secrets", "--namespace=kube-system"),
+    "writes a Secret, not even its own": ("patch", "secrets", f"--namespace={OPERATOR_NAMESPACE}"),
+    "makes a Secret": ("create", "secrets", f"--namespace={OPERATOR_NAMESPACE}"),
+    "changes a pool": ("patch", "buildkitpools", "--all-namespaces"),
+    "changes a pod": ("patch", "pods", "--all-namespaces"),
+    "removes a pod": ("delete", "pods", "--all-namespaces"),
+    "enters a pod": ("create", "pods/exec", "--all-namespaces"),
+    "leads": ("patch", "leases", f"--namespace={OPERATOR_NAMESPACE}"),
+    "changes its own rights": ("patch", "roles", f"--namespace={OPERATOR_NAMESPACE}"),
+    "acts as somebody else": ("impersonate", "serviceaccounts", "--all-namespaces"),
+}
+
+
+@pytest.mark.parametrize(
+    "question", FORBIDDEN_AT_THE_GATEWAY.values(), ids=FORBIDDEN_AT_THE_GATEWAY
+)
+def test_the_gateway_never(installed: Api, question: tuple[str, ...]) -> None:
+    assert may(installed, GATEWAY, *question) == "no"
 
 
 USERS = {

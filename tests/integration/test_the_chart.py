@@ -6,7 +6,6 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -20,29 +19,20 @@ from cluster import (
     eventually,
     operator_process,
 )
+from integration.charts import (
+    CHART,
+    SECOND,
+    credentials_of,
+    flags_of,
+    helm,
+    must_helm,
+    rendered,
+    second_release,
+    the,
+)
 
-CHART = PROJECT / "manifests" / "helm" / "buildpool"
 PLAIN = PROJECT / "manifests" / "kustomize"
 SAMPLES = PROJECT / "manifests" / "samples"
-Object = dict[str, Any]
-
-
-def helm(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["helm", *args], capture_output=True, text=True, timeout=120, check=False)
-
-
-def must_helm(*args: str) -> str:
-    done = helm(*args)
-    assert done.returncode == 0, done.stderr or done.stdout
-    return done.stdout
-
-
-def rendered(*settings: str) -> list[Object]:
-    """The objects of the chart, with these values set."""
-    flags = [flag for setting in settings for flag in ("--set", setting)]
-    text = must_helm("template", "buildpool", str(CHART), "-n", OPERATOR_NAMESPACE, *flags)
-    return [document for document in yaml.safe_load_all(text) if document]
-
 
 VALUES = {
     "as they are": (),
@@ -61,13 +51,29 @@ VALUES = {
         "extraEnv[0].name=TZ",
         "extraEnv[0].value=UTC",
     ),
+    "no gateway": ("gateway.enabled=false",),
+    "everything for the gateway": (
+        "gateway.replicas=3",
+        "gateway.image.digest=sha256:" + "a" * 64,
+        "gateway.service.type=LoadBalancer",
+        "gateway.service.loadBalancerClass=example.com/internal",
+        "gateway.service.loadBalancerSourceRanges={10.0.0.0/8}",
+        "gateway.service.annotations.note=a",
+        "gateway.nodeSelector.disk=ssd",
+        "gateway.tolerations[0].operator=Exists",
+        "gateway.topologySpreadConstraints[0].maxSkew=1",
+        "gateway.topologySpreadConstraints[0].topologyKey=topology.kubernetes.io/zone",
+        "gateway.topologySpreadConstraints[0].whenUnsatisfiable=ScheduleAnyway",
+        "gateway.priorityClassName=system-cluster-critical",
+        "gateway.podLabels.team=a",
+        "gateway.podAnnotations.note=b",
+    ),
 }
 
 
 @pytest.mark.parametrize("settings", VALUES.values(), ids=VALUES)
 def test_the_chart_is_without_reproach(installed: Api, settings: tuple[str, ...]) -> None:
-    flags = [flag for setting in settings for flag in ("--set", setting)]
-    must_helm("lint", "--strict", str(CHART), *flags)
+    must_helm("lint", "--strict", str(CHART), *flags_of(*settings))
     # The namespaces that are watched have to exist, and here they do not.
     here = (None, OPERATOR_NAMESPACE)
     objects = [o for o in rendered(*settings) if o["metadata"].get("namespace") in here]
@@ -76,21 +82,26 @@ def test_the_chart_is_without_reproach(installed: Api, settings: tuple[str, ...]
     installed.must(*apply, "-f", "-", stdin=yaml.safe_dump_all(objects))
 
 
-def test_a_service_monitor_is_there_for_those_who_want_it() -> None:
+@pytest.mark.parametrize("name", ["buildpool", "buildpool-gateway"])
+def test_a_service_monitor_is_there_for_those_who_want_it(name: str) -> None:
     labels = "metrics.serviceMonitor.labels.release=prometheus"
     objects = rendered("metrics.serviceMonitor.enabled=true", labels)
-    monitor = next(o for o in objects if o["kind"] == "ServiceMonitor")
-    service = next(o for o in objects if o["kind"] == "Service")
+    monitor = the("ServiceMonitor", name, objects)
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
-    selected = monitor["spec"]["selector"]["matchLabels"]
-    assert selected.items() <= service["metadata"]["labels"].items()
-    assert [e["port"] for e in monitor["spec"]["endpoints"]] == [
-        p["name"] for p in service["spec"]["ports"]
+    selected = monitor["spec"]["selector"]["matchLabels"].items()
+    (port,) = (endpoint["port"] for endpoint in monitor["spec"]["endpoints"])
+    scraped = [
+        o["metadata"]["name"]
+        for o in objects
+        if o["kind"] == "Service"
+        and selected <= o["metadata"]["labels"].items()
+        and port in [each["name"] for each in o["spec"]["ports"]]
     ]
+    assert scraped == [f"{name}-metrics"]
 
 
 def test_the_crd_survives_the_chart() -> None:
-    definition = next(o for o in rendered() if o["kind"] == "CustomResourceDefinition")
+    definition = the("CustomResourceDefinition", "buildkitpools.buildpool.dev", rendered())
     assert definition["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
     file = PROJECT / "crds" / "buildkitpools.buildpool.dev.yaml"
     assert definition == yaml.safe_load(file.read_text())
@@ -107,7 +118,8 @@ def test_the_plain_manifests_are_what_the_chart_renders(tmp_path: Path) -> None:
 def test_the_plain_manifests_are_accepted_as_one(installed: Api) -> None:
     apply = ("apply", "--server-side", "--force-conflicts", "--dry-run=server")
     answer = installed.must(*apply, "--kustomize", str(PLAIN))
-    assert "deployment.apps/buildpool" in answer
+    assert "deployment.apps/buildpool " in answer
+    assert "deployment.apps/buildpool-gateway " in answer
     assert "customresourcedefinition.apiextensions.k8s.io/buildkitpools" in answer
 
 
@@ -120,8 +132,15 @@ def test_with_watched_namespaces_hardly_anything_is_cluster_wide() -> None:
         ("ClusterRole", "buildpool-view"),
         ("ClusterRole", "buildpool-edit"),
     }
-    roles = [o["metadata"]["namespace"] for o in objects if o["kind"] == "Role"]
-    assert sorted(roles) == [OPERATOR_NAMESPACE, "builds", "more"]
+    namespaces: dict[str, list[str]] = {}
+    for role in (o["metadata"] for o in objects if o["kind"] == "Role"):
+        namespaces.setdefault(role["name"], []).append(role["namespace"])
+    assert namespaces == {
+        "buildpool": [OPERATOR_NAMESPACE],
+        "buildpool-pools": ["builds", "more"],
+        "buildpool-gateway": [OPERATOR_NAMESPACE],
+        "buildpool-gateway-pools": ["builds", "more"],
+    }
     nothing = rendered(
         "watchNamespaces={builds}", "crds.install=false", "rbac.aggregateToUsers=false"
     )
@@ -141,6 +160,11 @@ REFUSED = {
     "a negative number of operators": ("replicas=-1", "replicas"),
     "a name that is too long": (f"fullnameOverride={'a' * 51}", "fullnameOverride"),
     "an interval without a unit": ("metrics.serviceMonitor.interval=30", "interval"),
+    "a value of the gateway that does not exist": ("gateway.replica=2", "replica"),
+    "a gateway that waits for no build": ("gateway.drainSeconds=0", "drainSeconds"),
+    "an Envoy without threads": ("gateway.concurrency=0", "concurrency"),
+    "no image of Envoy": ("gateway.image.repository=", "repository"),
+    "a Service that leads elsewhere": ("gateway.service.type=ExternalName", "type"),
 }
 
 
@@ -154,25 +178,17 @@ def test_the_chart_refuses(setting: str, named: str) -> None:
 
 @pytest.fixture
 def release(installed: Api, namespace: str) -> Iterator[str]:
-    """A second installation, by Helm, in a namespace of its own, for one watched namespace."""
-    home = f"{namespace}-operator"
-    values = ["crds.install=false", f"watchNamespaces={{{namespace}}}"]
-    flags = [flag for value in values for flag in ("--set", value)]
-    must_helm("install", "second", str(CHART), "-n", home, "--create-namespace", *flags)
-    yield home
-    must_helm("upgrade", "second", str(CHART), "-n", home, "--reuse-values", "--set", "replicas=2")
-    must_helm("uninstall", "second", "-n", home)
-    assert installed.list("roles", namespace) == []
-    installed.must("delete", "namespace", home, "--wait=false")
+    """The home of a second installation, for one watched namespace."""
+    with second_release(installed, namespace) as home:
+        yield home
 
 
 def test_roles_are_enough_for_watched_namespaces(
     installed: Api, kubeconfig: Path, namespace: str, release: str, tmp_path: Path
 ) -> None:
-    own = yaml.safe_load(kubeconfig.read_text())
-    own["users"][0]["user"]["token"] = installed.must("create", "token", "second", "-n", release)
-    credentials = tmp_path / "kubeconfig"
-    credentials.write_text(yaml.safe_dump(own))
+    credentials = credentials_of(
+        installed, SECOND, release, like=kubeconfig, file=tmp_path / "kubeconfig"
+    )
     # The later of two flags wins.
     flags = ("--namespace", release, "--watch-namespace", namespace)
     process = OperatorProcess(credentials, tmp_path / "operator.log", "second", flags)

@@ -47,6 +47,19 @@ def pools(api: Any) -> Any:
 DIGEST = "@sha256:" + "a" * 64
 SECRET = {"secret": {"name": "s"}}
 BAD = {
+    "names of a gateway without one": (
+        a_pool({"gateway": {"hostnames": ["build.example.com"]}}),
+        "with Direct routing nobody answers to gateway.hostnames",
+    ),
+    "a longer wait than the gateway can hold": (
+        a_pool({"routing": "Gateway", "gateway": {"maxWait": "1h"}}),
+        "out of range; choose between 1s and 55m",
+    ),
+    "no weight": (a_pool({"access": {"clients": [{"name": "ci", "weight": 0}]}}), "weight"),
+    "a host name with a scheme": (
+        a_pool({"routing": "Gateway", "gateway": {"hostnames": ["tcp://build.example.com"]}}),
+        "gateway.hostnames",
+    ),
     "an image without a tag": (builders(image="moby/buildkit"), "the image has no tag"),
     "an image without a tag at a registry with a port": (
         builders(image="registry.example:5000/buildkit"),
@@ -237,6 +250,19 @@ BAD = {
 }
 
 GOOD = {
+    "a pool that sleeps behind the gateway": a_pool({"routing": "Gateway", "scaling": {"min": 0}}),
+    "all that a gateway can be told": a_pool(
+        {
+            "routing": "Gateway",
+            "gateway": {
+                "maxWait": "55m",
+                "affinity": ["Client"],
+                "hostnames": ["build.example.com"],
+            },
+            "cache": {"inject": "Import", "exportInterval": "0s"},
+            "access": {"clients": [{"name": "ci", "weight": 100, "inject": "None"}]},
+        }
+    ),
     "a managed cache": a_cache(managed={}),
     "a managed cache with all there is": a_cache(
         managed={
@@ -322,5 +348,11 @@ def test_the_api_server_fills_in_the_defaults(pools: Any) -> None:
     assert spec["access"] == {
         "authorityOverlap": "1h",
         "certificateDuration": "90d",
-        "clients": [{"name": "default"}],
+        "clients": [{"name": "default", "weight": 1}],
     }
+    assert spec["routing"] == "Direct"
+    assert spec["gateway"] == {
+        "maxWait": "30m",
+        "affinity": ["Source", "Image", "Context", "Client"],
+    }
+    assert spec["cache"] == {"inject": "Full", "exportInterval": "1m"}

@@ -29,7 +29,7 @@ from buildpool.plan import Plan
 from buildpool.resources import Object, is_terminating
 from buildpool.verdict import Verdict, conclude
 from memory_cluster import MemoryCluster
-from samples import HOME, NOW, a_pool, planned
+from samples import GATEWAY, HOME, NOW, a_pool, planned
 
 READY, PROGRESSING = ConditionType.READY, ConditionType.PROGRESSING
 CERTIFICATES, ACCEPTED = ConditionType.CERTIFICATES_READY, ConditionType.ACCEPTED
@@ -41,7 +41,9 @@ def judged(
 ) -> Verdict:
     """The verdict of a pass that saw this."""
     observation, todo = planned(pool, observation, now=now)
-    return conclude(pool, observation, todo, outcome or Outcome(), home=HOME, now=now)
+    return conclude(
+        pool, observation, todo, outcome or Outcome(), home=HOME, gateway=GATEWAY, now=now
+    )
 
 
 def told(verdict: Verdict) -> list[tuple[EventType, str]]:
@@ -139,7 +141,9 @@ class Story:
         self.sights, lost = look(self.sights, seen)
         seen, todo = planned(self.pool, seen, now=self.now)
         outcome = Outcome(done=_done(todo))
-        verdict = conclude(self.pool, seen, todo, outcome, home=HOME, now=self.now).after(lost)
+        verdict = conclude(
+            self.pool, seen, todo, outcome, home=HOME, gateway=GATEWAY, now=self.now
+        ).after(lost)
         self.cluster.act(todo)
         self.cluster.roll()
         self.cluster.pods = {

@@ -105,7 +105,7 @@ def secrets(todo: list[Issuance]) -> list[Ref]:
     return [each.secret for each in todo]
 
 
-LEAVES = list(certificate_requests(POOL))
+LEAVES = list(certificate_requests(POOL, home=HOME))
 
 
 # --- what is asked for ---------------------------------------------------------------------------

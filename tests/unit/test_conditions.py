@@ -8,10 +8,12 @@ import pytest
 
 from buildpool import naming
 from buildpool.api import Reason
+from buildpool.fleet import name_of_builder
 from buildpool.observation import Observation
 from buildpool.outcome import EventType, Failure, Outcome
 from buildpool.resources import Ref
 from memory_cluster import MemoryCluster, settled
+from plans import image
 from samples import DAY, NOW, a_pod, a_pool, clients, foreign
 from unit.passes import (
     CERTIFICATES,
@@ -237,6 +239,19 @@ def test_what_the_spec_names_and_is_not_there_is_named(kind: str, reason: str) -
     assert says(verdict, READY) == ("False", reason)
     assert f"{kind} builds/corporate-ca" in condition(verdict, READY).message
     assert "create it" in condition(verdict, READY).message
+
+
+def test_a_rollout_that_waits_for_what_is_missing_says_so_though_the_pool_is_ready() -> None:
+    cluster = settled(a_pool(replicas=1, builders=image("v1")))
+    pool = a_pool(replicas=1, builders=image("v2"))
+    cluster.step(pool)
+    (new,) = (pod for pod in cluster.pods.values() if name_of_builder(pod) == "ci-builder-1")
+    new["status"] = {"phase": "Pending", "conditions": []}
+    secret = Ref("Secret", "builds", "corporate-ca")
+    verdict = judged(pool, replace(cluster.observe(pool), absent=frozenset({secret})))
+    assert says(verdict, READY) == ("True", "Ready")
+    assert says(verdict, PROGRESSING) == ("False", "SecretNotFound")
+    assert "Secret builds/corporate-ca" in condition(verdict, PROGRESSING).message
 
 
 def test_what_is_missing_is_no_news_while_all_builders_serve() -> None:

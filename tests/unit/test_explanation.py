@@ -433,3 +433,12 @@ def test_a_pool_shrinks_when_and_as_far_as_it_is_said_to(
         assert "It does not shrink while builders do not say" in " ".join(text.split())
     else:
         assert f"At 12:06:00 UTC (in 6m) it shrinks to {at_last}," in text
+
+
+def test_who_waits_is_told_with_how_long_it_may_and_whether_the_queue_moves() -> None:
+    text = told(status=a_status(waiting=3))
+    assert "queue 3 builds wait for a slot at the gateway, for up to 30m (gateway.maxWait)." in text
+    blocked = told(status=a_status(waiting=1, blockedSince=ago(3 * MINUTE)))
+    assert "1 build waits for a slot" in blocked
+    assert "None has got one since 11:57:00 UTC (3m ago)." in blocked
+    assert "queue" not in told()

@@ -314,6 +314,15 @@ def test_one_pod_of_another_revision_has_not_read_them(name: str, edit: Any) -> 
     assert not read_by_everyone(cluster, CACHED)
 
 
+@pytest.mark.parametrize("name", ["ci-builder-1", "ci-cache"])
+def test_a_pod_that_has_ended_will_never_read_them(name: str) -> None:
+    cluster = settled(CACHED)
+    (pod,) = (pod for each, pod in cluster.pods.items() if each.startswith(name))
+    old(pod)
+    pod["status"]["phase"] = "Failed"
+    assert read_by_everyone(cluster, CACHED)
+
+
 def test_a_pod_that_drains_is_waited_for_too() -> None:
     cluster = settled(CACHED)
     cluster.pods["late"] = a_pod("ci-builder-7", terminating=True)

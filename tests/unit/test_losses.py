@@ -90,6 +90,14 @@ def test_an_evicted_pod_is_told_in_the_words_of_the_kubelet() -> None:
     assert message.startswith("ci-builder-0 has lost builds a: its pod has failed: Usage of Empty")
 
 
+def test_what_a_daemon_said_before_its_pod_failed_is_lost_once() -> None:
+    watch = busy("a")
+    pod = a_pod(phase="Failed", running=False)
+    assert len(watch.see((pod, ("a",)))) == 1
+    assert watch.see((pod, ("a",))) == []
+    assert watch.see((pod, None)) == []
+
+
 def test_a_pod_that_failed_without_a_word_is_told_all_the_same() -> None:
     (message,) = busy("a").see((a_pod(phase="Failed", running=False), None))
     assert message.endswith("its pod has failed: unknown.")

@@ -63,7 +63,7 @@ def selects(selector: dict[str, str], pod: Object) -> bool:
 
 def is_reached(cluster: MemoryCluster, index: int = 0) -> bool:
     """Whether the pool's Service leads to a builder."""
-    return selects(pool_service(a_pool())["spec"]["selector"], pod_of(cluster, index))
+    return selects(pool_service(a_pool(), gateway="")["spec"]["selector"], pod_of(cluster, index))
 
 
 def is_spared(cluster: MemoryCluster, index: int = 0) -> bool:

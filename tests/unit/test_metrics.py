@@ -18,7 +18,8 @@ from buildpool.api import (
 )
 from buildpool.cache import Usage
 from buildpool.errors import UnavailableError
-from buildpool.metrics import Metrics
+from buildpool.gateway.metrics import GatewayMetrics
+from buildpool.metrics import Metrics, described
 from buildpool.naming import PoolKey
 from samples import NOW
 
@@ -174,7 +175,7 @@ def test_nothing_more_is_shown_of_a_pool_that_is_gone_and_the_others_stay() -> N
         metrics.report_cache(pool, Usage())
         with metrics.measured_pass(pool):
             pass
-    everything = {name for name, _, labels, _ in metrics.described() if "pool" in labels}
+    everything = {name for name, _, labels, _ in described(metrics) if "pool" in labels}
     assert {s.name for s in samples_of(metrics, "ci")} >= everything
     metrics.forget(CI)
     assert samples_of(metrics, "ci") == []
@@ -212,17 +213,21 @@ def test_two_operators_in_one_process_do_not_meet() -> None:
     assert second.registry.get_sample_value("buildpool_leader") == 0
 
 
-def test_every_metric_is_described_once_and_by_the_name_it_is_shown_under() -> None:
-    metrics = Metrics()
-    described = list(metrics.described())
-    names = [name for name, *_ in described]
+@pytest.mark.parametrize("process", [Metrics, GatewayMetrics])
+def test_every_metric_is_described_once_and_by_the_name_it_is_shown_under(
+    process: type[Metrics | GatewayMetrics],
+) -> None:
+    metrics = process()
+    listed = list(described(metrics))
+    names = [name for name, *_ in listed]
     families = [f"{f.name}{'_total' * (f.type == 'counter')}" for f in metrics.registry.collect()]
     assert sorted(names) == sorted(families)
     assert len(set(names)) == len(names)
-    for name, kind, labels, meaning in described:
+    for name, kind, labels, meaning in listed:
         assert name.startswith("buildpool_")
         assert kind in ("counter", "gauge", "histogram")
         assert meaning.endswith(".")
         assert set(labels) <= {
             "namespace", "pool", "result", "condition", "method", "kind", "code", "state", "reason",
+            "client", "choice", "what",
         }, "labels must be bounded"  # fmt: skip

@@ -76,7 +76,7 @@ def test_the_selector_of_builders_selects_their_pods_and_nothing_else_of_the_poo
     wanted = naming.builder_selector(pool.key).items()
     pod = builder_deployment(pool, 0, image=OWN_IMAGE, certificate=CERTIFICATE)["spec"]["template"]
     assert wanted <= pod["metadata"]["labels"].items()
-    assert not wanted <= pool_service(pool)["metadata"]["labels"].items()
+    assert not wanted <= pool_service(pool, gateway="")["metadata"]["labels"].items()
     assert not wanted <= naming.pool_labels(pool.key).items()
 
 

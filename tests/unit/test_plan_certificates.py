@@ -175,7 +175,7 @@ def phase(cluster: MemoryCluster) -> AuthorityPhase:
 
 
 def bundles(pool: Pool, cluster: MemoryCluster) -> list[Object]:
-    return [cluster.objects[ref] for ref in certificate_requests(pool)]
+    return [cluster.objects[ref] for ref in certificate_requests(pool, home=HOME)]
 
 
 def ends(pool: Pool, cluster: MemoryCluster) -> list[datetime]:

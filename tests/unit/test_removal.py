@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 
 from buildpool import naming
 from buildpool.api import EventReason, Pool, identify_pool
 from buildpool.observation import Observation
+from buildpool.plan import strays
 from buildpool.removal import Removal, plan_removal
-from buildpool.resources import Ref
+from buildpool.resources import Object, Ref
 from memory_cluster import MemoryCluster, settled
-from samples import HOME, OTHER_UID, a_pool, a_raw_pool, clients, foreign, specs
+from samples import HOME, OTHER_UID, a_pool, a_raw_pool, clients, foreign, planned, specs
 
 BROKEN = {"builders": {"image": "r.example/buildkit:latest", "oops": 1}, "replicas": "many"}
 
@@ -149,3 +152,38 @@ def test_a_deletion_names_the_very_object_it_means() -> None:
 
 def test_a_pool_that_never_had_anything_is_done_at_once() -> None:
     assert plan_removal(leaving(), Observation(), home=HOME).is_done
+
+
+def test_what_is_left_of_a_deployment_that_is_gone_goes_too() -> None:
+    """The garbage collector overlooks it where another one took its name in the meantime."""
+    cluster = settled(a_pool(replicas=1))
+    (deployment,) = (obj for ref, obj in cluster.objects.items() if ref.kind == "Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+
+    def a_replica_set(name: str, *owners: dict[str, object]) -> Object:
+        metadata = {"name": name, "namespace": "builds", "uid": f"uid of {name}", "labels": labels}
+        return {"kind": "ReplicaSet", "metadata": {**metadata, "ownerReferences": list(owners)}}
+
+    present = {
+        "kind": "Deployment",
+        "uid": deployment["metadata"]["uid"],
+        "controller": True,
+    }
+    gone = {**present, "uid": "of one before"}
+    going = a_replica_set("going", gone)
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    observation = replace(
+        cluster.observe(leaving()),
+        replica_sets=(
+            a_replica_set("in-use", present),
+            a_replica_set("left", gone),
+            a_replica_set("to-be-adopted"),
+            a_replica_set("of-others", {**gone, "kind": "Rollout"}),
+            going,
+        ),
+    )
+    left = Ref("ReplicaSet", "builds", "left")
+    assert [deletion.ref for deletion in strays(observation)] == [left]
+    assert left in [d.ref for d in plan_removal(leaving(), observation, home=HOME).delete]
+    _, todo = planned(a_pool(replicas=1), observation)
+    assert [deletion.ref for deletion in todo.delete] == [left]

@@ -225,7 +225,7 @@ class World:
                 if server.ref == client.servers:
                     why = f"{self.now}: {self.authority.phase}, {client.ref.name}"
                     assert self.meet(client.bundle, server) is None, why
-        authority, refs = self.authority, certificate_requests(self.pool)
+        authority, refs = self.authority, certificate_requests(self.pool, home=HOME)
         if authority.upcoming is not None:
             issuer = Authority(authority.upcoming, previous=authority.signer.certificate)
             assert not any(follows(self.bundle(r), issuer) for r in refs if r in self.secrets)
@@ -428,7 +428,7 @@ def test_one_daemon_that_drains_for_long_holds_up_the_next_phase() -> None:
 
 def test_no_certificate_is_issued_where_only_the_trust_changes() -> None:
     world = asking(a_world(AT_ONCE), "authority")
-    refs = certificate_requests(world.pool)
+    refs = certificate_requests(world.pool, home=HOME)
     pairs = {ref: world.bundle(ref).pair for ref in refs}
     world.passes()
     changed = {}
@@ -501,6 +501,9 @@ def test_an_operator_may_die_after_any_write_and_nobody_is_refused(data: st.Data
     world.live(DAY)
     assert world.authority == Authority(world.authority.signer)
     assert world.authority.signer != before
-    assert all(follows(world.bundle(r), world.authority) for r in certificate_requests(world.pool))
+    assert all(
+        follows(world.bundle(r), world.authority)
+        for r in certificate_requests(world.pool, home=HOME)
+    )
     assert not world.outdated()
     assert world.step() == []

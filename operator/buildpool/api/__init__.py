@@ -6,11 +6,21 @@ Pure. The models here are the one source of parser, CRD and reference, so these 
 from __future__ import annotations
 
 from buildpool.api.builders import Architecture, Builders, Recycle, Rollout, Security, Storage
-from buildpool.api.cache import CacheRegistry, ManagedRegistry
+from buildpool.api.cache import CacheRegistry, Inject, ManagedRegistry
 from buildpool.api.podfields import Resources
 from buildpool.api.pool import Pool, identify_pool, parse_pool
 from buildpool.api.reasons import ConditionType, EventReason, Reason, RetireReason, SizeReason
-from buildpool.api.spec import Access, CaBundle, Client, PoolSpec, Registry, Routing, Scaling
+from buildpool.api.spec import (
+    Access,
+    AffinityKey,
+    CaBundle,
+    Client,
+    Gateway,
+    PoolSpec,
+    Registry,
+    Routing,
+    Scaling,
+)
 from buildpool.api.status import (
     AuthorityStatus,
     BuilderState,
@@ -26,6 +36,7 @@ from buildpool.api.status import (
 
 __all__ = [
     "Access",
+    "AffinityKey",
     "Architecture",
     "AuthorityStatus",
     "BuilderState",
@@ -40,6 +51,8 @@ __all__ = [
     "ConditionStatus",
     "ConditionType",
     "EventReason",
+    "Gateway",
+    "Inject",
     "ManagedRegistry",
     "Pool",
     "PoolSpec",

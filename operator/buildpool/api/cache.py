@@ -6,6 +6,7 @@ Pure data with defaults and limits; the one source of the CRD and of the referen
 from __future__ import annotations
 
 from datetime import timedelta
+from enum import StrEnum
 from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
@@ -72,11 +73,27 @@ class CacheRegistry(Model):
     whether the cache can be written. Builders have no credentials: clients bring their own."""
 
 
+class Inject(StrEnum):
+    """What the gateway adds to builds whose clients say nothing of a cache."""
+
+    FULL = "Full"
+    IMPORT = "Import"
+    NONE = "None"
+
+
 class Cache(Model):
     """What builders share, so that one finds what another has built."""
 
     registry: CacheRegistry | None = None
     """Where it is kept; absent: there is no shared cache."""
+    inject: Inject = Inject.FULL
+    """What the gateway adds to builds that do not say themselves: `Full`: they import the shared
+    cache and export to it, `Import`: they only import, `None`: neither. What a client says of
+    imports or exports is left as it is, and so is `--no-cache`."""
+    export_interval: Annotated[
+        timedelta, DurationText(minimum=timedelta(0), maximum=timedelta(days=1))
+    ] = timedelta(minutes=1)
+    """How often, at most, the gateway has one project's cache exported."""
 
 
 class Frontends(Model):

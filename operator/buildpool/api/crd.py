@@ -35,6 +35,12 @@ _COLUMNS: Final = (
         "description": "Builds that run, and slots there are.",
     },
     {
+        "name": "Waiting",
+        "type": "integer",
+        "jsonPath": ".status.waiting",
+        "description": "Builds that wait for a slot.",
+    },
+    {
         "name": "Status",
         "type": "string",
         "description": "Why the pool is ready or not.",

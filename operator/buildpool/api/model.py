@@ -111,12 +111,16 @@ def exactly_one(first: str, second: str, *, remedy: str) -> Rule:
 
 def default_of(info: FieldInfo) -> JsonValue:
     """What the API server fills in for an absent field; None where absence means the same."""
-    value = None if info.is_required() else info.get_default(call_default_factory=True)
+    return _filled_in(None if info.is_required() else info.get_default(call_default_factory=True))
+
+
+def _filled_in(value: object) -> JsonValue:
+    """A value as the API server fills it in; None for an empty one."""
     match value:
         case Model():
             return _sparse(value)
         case tuple() if value:
-            return [_sparse(item) for item in value]
+            return [_filled_in(item) for item in value]
         case timedelta():
             return format_duration(value)
         case StrEnum():

@@ -13,7 +13,10 @@ class ConditionType(Word):
     """What a condition of a pool speaks about."""
 
     ACCEPTED = "Accepted", "The spec is valid and is being carried out."
-    READY = "Ready", "At least as many builders take builds as the pool always has."
+    READY = (
+        "Ready",
+        "As many builders take builds as the pool always has, or more, and clients reach them.",
+    )
     PROGRESSING = "Progressing", "Builders are being added, removed or replaced."
     CERTIFICATES_READY = (
         "CertificatesReady",
@@ -55,6 +58,16 @@ class Reason(Word):
     NAME_CONFLICT = (
         "NameConflict",
         "An object with a name that the pool needs exists and belongs to somebody else.",
+    )
+    ASLEEP = "Asleep", "No builder runs; the next build wakes the pool."
+    GATEWAY_MISSING = (
+        "GatewayMissing",
+        "The pool wants `Gateway` routing, and no gateway is installed.",
+    )
+    GATEWAY_NOT_READY = "GatewayNotReady", "No pod of the gateway is ready."
+    HOSTNAME_TAKEN = (
+        "HostnameTaken",
+        "One of `gateway.hostnames` is a name of another pool, so that this one is not served.",
     )
     SCALED_TO_ZERO = "ScaledToZero", "The pool shall have no builders, so no build can run."
     TERMINATING = "Terminating", "The pool is being deleted; running builds finish first."
@@ -154,6 +167,10 @@ class EventReason(Word):
     BUILDS_LOST = (
         "BuildsLost",
         "A builder ended while builds ran on it; the message names them and the cause.",
+    )
+    QUEUE_BLOCKED = (
+        "QueueBlocked",
+        "Builds wait, and for minutes none of them got a slot; the message says why.",
     )
     ROTATING_AUTHORITY = (
         "RotatingAuthority",

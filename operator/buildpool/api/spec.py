@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Final
 from pydantic import Field
 
 from buildpool.api.builders import Builders
-from buildpool.api.cache import HOST, Cache, Frontends
+from buildpool.api.cache import HOST, Cache, Frontends, Inject
 from buildpool.api.fields import DataKey, DurationText, ObjectName, UniqueBy
 from buildpool.api.model import Model, Rule, exactly_one
 
@@ -24,6 +24,52 @@ class Routing(StrEnum):
     """How a client's connection finds a builder."""
 
     DIRECT = "Direct"
+    GATEWAY = "Gateway"
+
+
+class AffinityKey(StrEnum):
+    """What of a build says that it is like another one, so that both go to one builder."""
+
+    SOURCE = "Source"
+    """Its repository: ``vcs:source``, or a context that is a URL."""
+    IMAGE = "Image"
+    """The name of the image that it exports."""
+    CONTEXT = "Context"
+    """The key by which its client shares what it uploads: the name of the context's folder."""
+    CLIENT = "Client"
+    """Who builds."""
+
+
+class Gateway(Model):
+    """How builds wait and which builder takes them, with `Gateway` routing."""
+
+    max_wait: Annotated[
+        timedelta, DurationText(minimum=timedelta(seconds=1), maximum=timedelta(minutes=55))
+    ] = timedelta(minutes=30)
+    """How long a build waits for a slot before its client is told that there is none."""
+    affinity: Annotated[tuple[AffinityKey, ...], Field(max_length=4)] = (
+        AffinityKey.SOURCE,
+        AffinityKey.IMAGE,
+        AffinityKey.CONTEXT,
+        AffinityKey.CLIENT,
+    )
+    """What keeps builds of one project on one builder, whose own cache they find: the first of
+    these that a build has counts. Empty: builds go where most slots are free."""
+    hostnames: Annotated[
+        tuple[
+            Annotated[
+                str,
+                Field(
+                    pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+                    max_length=253,
+                ),
+            ],
+            ...,
+        ],
+        Field(max_length=16),
+    ] = ()
+    """More names under which clients reach the pool, such as that of a load balancer in front of
+    the gateway. They stand in its certificate; no two pools can have the same."""
 
 
 class Scaling(Model):
@@ -123,6 +169,12 @@ class Client(Model):
         Field(pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", min_length=1, max_length=MAX_CLIENT_NAME),
     ]
     """Name of the client; its Secret is `<pool>-client-<name>`."""
+    weight: Annotated[int, Field(ge=1, le=100)] = 1
+    """Its share of the slots when builds wait, in proportion to the weights of the others."""
+    inject: Inject | None = None
+    """What the gateway adds to its builds, in place of `cache.inject`. With `Import`, it may not
+    export to the shared cache by itself either: right for builds of code that nobody has
+    reviewed."""
 
 
 class Access(Model):
@@ -131,7 +183,8 @@ class Access(Model):
     clients: Annotated[tuple[Client, ...], Field(min_length=1, max_length=64), UniqueBy("name")] = (
         Client(name="default"),
     )
-    """The clients of the pool. A client that is removed cannot connect any more."""
+    """The clients of the pool. One that is removed gets no new certificate. The gateway refuses it
+    at once; with `Direct` routing, a copy of its certificate is good until its end."""
     certificate_duration: Annotated[
         timedelta, DurationText(minimum=timedelta(hours=1), maximum=timedelta(days=825))
     ] = timedelta(days=90)
@@ -153,6 +206,14 @@ class PoolSpec(Model):
             remedy="set scaling.min to 1 or more",
             field="scaling.min",
         ),
+        Rule(
+            cel="self.routing != 'Direct' || !has(self.gateway.hostnames) "
+            "|| size(self.gateway.hostnames) == 0",
+            holds=lambda spec: spec.routing is not Routing.DIRECT or not spec.gateway.hostnames,
+            message="with Direct routing nobody answers to gateway.hostnames",
+            remedy="set routing to Gateway or remove them",
+            field="gateway.hostnames",
+        ),
     )
 
     replicas: Annotated[int, Field(ge=0, le=100)] | None = None
@@ -160,7 +221,10 @@ class PoolSpec(Model):
     builders: Builders = Builders()
     scaling: Scaling = Scaling()
     routing: Routing = Routing.DIRECT
-    """How a client's connection finds a builder. `Direct`: a Service in front of the builders."""
+    """How a client's connection finds a builder. `Direct`: a Service in front of the builders.
+    `Gateway`: by the gateway of this installation, where builds wait for a slot, wake a pool that
+    has no builders, and find their cache."""
+    gateway: Gateway = Gateway()
     registries: Annotated[tuple[Registry, ...], Field(max_length=64), UniqueBy("host")] = ()
     """How builders reach registries that are not plain public ones."""
     cache: Cache = Cache()

@@ -169,6 +169,19 @@ class AuthorityStatus(_Reported):
     """Since when all Secrets follow that phase; absent for a moment, or while one does not."""
 
 
+class GatewayStatus(_Reported):
+    """What one pod of the gateway tells about the pool. Written by it alone."""
+
+    name: Name
+    """Name of the pod."""
+    waiting: Count = 0
+    """Builds that wait there for a slot."""
+    since: Time | None = None
+    """Since when they wait and nobody has got one."""
+    refused: Text | None = None
+    """Why it does not serve the pool; absent where it does."""
+
+
 class PoolStatus(_Reported):
     """What the operator observed and did."""
 
@@ -188,6 +201,12 @@ class PoolStatus(_Reported):
     """Number of builds that run, those on builders that drain included."""
     slots: Count = 0
     """Number of builds that the builders which take builds are meant to run at once."""
+    waiting: Count = 0
+    """Number of builds that wait for a slot; with `Direct` routing none does."""
+    blocked_since: Time | None = None
+    """Since when nobody of them has got one, where that is so long that it was told."""
+    gateways: Annotated[tuple[GatewayStatus, ...], Field(max_length=64), UniqueBy("name")] = ()
+    """What the gateway tells, by pod; absent where no build waits and the pool is served."""
     scaling: ScalingStatus | None = None
     selector: Text | None = None
     """Label selector of the builder pods, for autoscalers."""

@@ -15,7 +15,8 @@ from datetime import timedelta
 from typing import Final
 
 from buildpool.buildkit import wire
-from buildpool.buildkit.wire import Event, EventKind, WireError
+from buildpool.buildkit.protobuf import WireError
+from buildpool.buildkit.wire import Event, EventKind
 from buildpool.errors import BuildpoolError
 from buildpool.load import Build
 from buildpool.pki import KeyPair
@@ -85,6 +86,17 @@ class Daemon:
                 if event.kind is EventKind.STARTED:
                     builds[event.build.ref] = event.build
         return tuple(builds[ref] for ref in sorted(builds))
+
+    async def steps(self, ref: str) -> tuple[int, int] | None:
+        """Steps of a build that has ended: those that were cached, and all. Raises DaemonError.
+
+        None where the daemon has no record of it.
+        """
+        found: dict[str, Event] = {}
+        async with aclosing(self._talk(wire.record_of(ref), DEADLINE)) as events:
+            async for event in events:
+                found[event.build.ref] = event
+        return found[ref].steps if ref in found else None
 
     def events(self) -> AsyncGenerator[Event, None]:
         """What happens to builds from now on, after a start for each that runs already.

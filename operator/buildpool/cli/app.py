@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import kopf
 import typer
 import yaml
 
@@ -19,28 +16,21 @@ from buildpool.api import crd as crd_module
 from buildpool.api import parse_pool
 from buildpool.cli import docs as docs_module
 from buildpool.cli import explain as explain_module
+from buildpool.cli import gateway, sidecars
 from buildpool.cli import render as render_module
 from buildpool.cli import run as run_module
-from buildpool.cli import sidecars
+from buildpool.cli.flags import (
+    LogFormat,
+    LogFormatFlag,
+    LogLevel,
+    LogLevelFlag,
+    WatchNamespace,
+    set_up_logging,
+)
 from buildpool.errors import BuildpoolError
 from buildpool.settings import DEFAULT_IMAGE, Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-
-class LogFormat(StrEnum):
-    """How log lines look."""
-
-    JSON = "json"
-    TEXT = "text"
-
-
-class LogLevel(StrEnum):
-    """How much is logged."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
 
 
 @app.callback()
@@ -57,13 +47,7 @@ def run(
             envvar="POD_NAMESPACE",
         ),
     ],
-    watch_namespace: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Namespace whose pools are tended; repeat it for more. Absent: all.",
-            envvar="BUILDPOOL_WATCH_NAMESPACE",
-        ),
-    ] = None,
+    watch_namespace: WatchNamespace = None,
     identity: Annotated[
         str, typer.Option(help="Name in the Lease; the pod's name.", envvar="POD_NAME")
     ] = socket.gethostname(),
@@ -74,28 +58,29 @@ def run(
             envvar="BUILDPOOL_IMAGE",
         ),
     ] = DEFAULT_IMAGE,
+    gateway_service: Annotated[
+        str,
+        typer.Option(
+            help="Service of the gateway in the operator's own namespace; empty: there is none.",
+            envvar="BUILDPOOL_GATEWAY_SERVICE",
+        ),
+    ] = "",
     metrics_port: Annotated[
         int, typer.Option(help="Port of /metrics; 0 turns it off.", envvar="BUILDPOOL_METRICS_PORT")
     ] = 8080,
     health_port: Annotated[
         int, typer.Option(help="Port of /healthz; 0 turns it off.", envvar="BUILDPOOL_HEALTH_PORT")
     ] = 8081,
-    log_format: Annotated[LogFormat, typer.Option(envvar="BUILDPOOL_LOG_FORMAT")] = LogFormat.JSON,
-    log_level: Annotated[LogLevel, typer.Option(envvar="BUILDPOOL_LOG_LEVEL")] = LogLevel.INFO,
+    log_format: LogFormatFlag = LogFormat.JSON,
+    log_level: LogLevelFlag = LogLevel.INFO,
 ) -> None:
     """Run the operator."""
-    kopf.configure(
-        debug=log_level is LogLevel.DEBUG,
-        quiet=log_level is LogLevel.WARNING,
-        log_format=kopf.LogFormat.JSON if log_format is LogFormat.JSON else kopf.LogFormat.PLAIN,
-    )
-    if log_level is not LogLevel.DEBUG:
-        # Kopf tells of every handler it calls; what matters is told by the controller.
-        logging.getLogger("kopf").setLevel(logging.WARNING)
+    set_up_logging(log_format, log_level)
     settings = Settings(
         namespace=namespace,
         identity=identity,
         image=image,
+        gateway_service=gateway_service,
         watch_namespaces=tuple(watch_namespace or ()),
         metrics_port=metrics_port,
         health_port=health_port,
@@ -144,6 +129,9 @@ def docs(
 
 app.command()(sidecars.cache_keeper)
 app.command()(sidecars.cache_guard)
+app.command()(gateway.gateway)
+app.command()(gateway.gateway_bootstrap)
+app.command()(gateway.drain_gateway)
 
 
 @app.command()

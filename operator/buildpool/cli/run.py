@@ -87,7 +87,13 @@ async def _term(
         await _require_crd(cluster, operator.settings)
         metrics.leader.set(1)
         others = asyncio.all_tasks()
-        rounds = (operator.sentinel, operator.inspector, operator.loads, operator.sweeper)
+        rounds = (
+            operator.sentinel,
+            operator.inspector,
+            operator.loads,
+            operator.sweeper,
+            operator.gateways,
+        )
         parts |= {asyncio.create_task(each.run()) for each in rounds}
         parts.add(asyncio.create_task(stop.wait()))
         watching = asyncio.create_task(_kopf(operator, stop, ignored=others | parts))

@@ -123,7 +123,8 @@ def _joined(outcome: Outcome, results: Iterable[_Result]) -> Outcome:
 
 def _stages(changes: Iterable[Apply]) -> tuple[tuple[Apply, ...], ...]:
     changes = tuple(changes)
-    first, rest = changes[:1], changes[1:]
+    first = tuple(c for c in changes if component_of(c.object) == naming.COMPONENT_AUTHORITY)
+    rest = tuple(change for change in changes if change not in first)
     cache = tuple(change for change in rest if _is_cache(change))
     builders = tuple(change for change in rest if _is_of_builder(change.object))
     others = tuple(change for change in rest if change not in (*cache, *builders))

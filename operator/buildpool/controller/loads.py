@@ -10,20 +10,27 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
+from typing import Protocol
 
 from buildpool.buildkit import Access
 from buildpool.controller.clock import utc_now
-from buildpool.controller.wakeups import Wakeups
 from buildpool.controller.watcher import Connect, Target, Watcher
 from buildpool.load import Load
 from buildpool.naming import PoolKey
+
+
+class Waker(Protocol):
+    """Who is told; ``controller.wakeups.Wakeups``."""
+
+    def wake(self, pool: PoolKey) -> None:
+        """Something has happened to a build of this pool."""
 
 
 class Loads:
     """Watches the daemons of pools. For one event loop."""
 
     def __init__(
-        self, connect: Connect, wakeups: Wakeups, *, clock: Callable[[], datetime] = utc_now
+        self, connect: Connect, wakeups: Waker, *, clock: Callable[[], datetime] = utc_now
     ) -> None:
         self._connect = connect
         self._wakeups = wakeups

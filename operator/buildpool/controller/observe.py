@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from buildpool import naming
-from buildpool.api import Pool
+from buildpool.api import Pool, Routing
 from buildpool.cachestate import cache_references
 from buildpool.certificates import cache_secrets, client_ref, noted_clients
+from buildpool.diagnosis import has_ended, is_ready
 from buildpool.kube.cluster import Cluster
 from buildpool.observation import Observation
 from buildpool.resources import Object, Ref, component_of, ref_of
@@ -34,12 +35,16 @@ async def observe(cluster: Cluster, pool: Pool, *, home: str) -> Observation:
     """What is there of a pool, and what is not."""
     wanted = wanted_refs(pool, home=home)
     labels = {naming.LABEL_POOL: pool.key.name}
-    live, pods, listed = await asyncio.gather(
+    live, pods, replica_sets, own, gateways, listed = await asyncio.gather(
         _read(cluster, (ref for ref in wanted if ref.kind not in LISTED)),
         cluster.select("Pod", pool.key.namespace, labels),
+        cluster.select("ReplicaSet", pool.key.namespace, labels),
+        # Those of the gateway are there for as long as anybody needs them, whatever is wanted now.
+        cluster.select("Secret", home, {**labels, naming.LABEL_POOL_NAMESPACE: pool.key.namespace}),
+        _gateways(cluster, pool, home=home),
         asyncio.gather(*(cluster.select(kind, pool.key.namespace, labels) for kind in LISTED)),
     )
-    live |= {ref_of(obj): obj for objects in listed for obj in objects}
+    live |= {ref_of(obj): obj for objects in (own, *listed) for obj in objects}
     leaving = {client_ref(pool, name) for name in noted_clients(pool, live, home=home)}
     if any(component_of(obj) == naming.COMPONENT_CACHE for obj in live.values()):
         leaving |= set(cache_secrets(pool))
@@ -53,9 +58,20 @@ async def observe(cluster: Cluster, pool: Pool, *, home: str) -> Observation:
         live={ref: obj for ref, obj in live.items() if ref not in theirs},
         pods=tuple(pod for pod in pods if component_of(pod) == naming.COMPONENT_BUILDER),
         cache_pods=tuple(pod for pod in pods if component_of(pod) == naming.COMPONENT_CACHE),
+        replica_sets=tuple(replica_sets),
+        gateways=gateways,
         absent=frozenset(ref for ref in references_of_builders(pool) if ref not in live),
         referred={ref: obj for ref, obj in live.items() if ref in references},
     )
+
+
+async def _gateways(cluster: Cluster, pool: Pool, *, home: str) -> dict[str, bool]:
+    """The pods of the gateway, where any serves the pool, or has told something about it."""
+    if pool.spec.routing is not Routing.GATEWAY and not pool.status.gateways:
+        return {}
+    labels = {"app.kubernetes.io/component": naming.COMPONENT_GATEWAY}
+    pods = await cluster.select("Pod", home, labels)
+    return {pod["metadata"]["name"]: is_ready(pod) for pod in pods if not has_ended(pod)}
 
 
 def references_of(pool: Pool) -> Iterator[Ref]:

@@ -7,6 +7,7 @@ costs reads and no write.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -21,7 +22,7 @@ from buildpool.controller.inspector import Inspector
 from buildpool.controller.observe import observe
 from buildpool.controller.sentinel import Sentinel
 from buildpool.controller.survey import Survey
-from buildpool.errors import InvalidSpecError, NotFoundError
+from buildpool.errors import ConflictError, InvalidSpecError, NotFoundError
 from buildpool.kube.cluster import Cluster
 from buildpool.kube.events import Reporter
 from buildpool.metrics import Metrics
@@ -31,6 +32,7 @@ from buildpool.plan import RESYNC, TROUBLED, Plan, plan
 from buildpool.removal import PATIENCE, plan_removal
 from buildpool.resources import Object, Ref
 from buildpool.verdict import Verdict, conclude, farewell, refuse
+from buildpool.waiting import forsaken, kept_entries
 from buildpool.wanted import wanted_refs
 
 
@@ -48,6 +50,8 @@ class Reconciler:
     """The operator's own namespace."""
     image: str
     """The operator's own image."""
+    gateway: str
+    """The Service of the gateway; empty where none is installed."""
     clock: Callable[[], datetime] = utc_now
     overruled: dict[PoolKey, dict[Ref, str]] = field(default_factory=dict)
     """What the cluster changes as it stores it, by pool. Forgotten at a restart: then it is tried
@@ -65,6 +69,8 @@ class Reconciler:
             pool = parse_pool(raw)
         except InvalidSpecError as error:
             pool = identify_pool(raw)
+            # Nobody would hang up on a pod that is told to go, and it waits for that.
+            self.survey.forget(key)
             verdict = refuse(pool.status, error, generation=pool.generation, now=self.clock())
             await self._report(pool, verdict)
             self.metrics.report(pool.key, pool.status, verdict.status)
@@ -91,8 +97,13 @@ class Reconciler:
         # Whatever else was refused: a request must not be carried out in each pass anew.
         if not todo.conflicts and all(failure.ref.kind != "Secret" for failure in outcome.failures):
             await self._fulfilled(pool)
-        verdict = conclude(pool, observation, todo, outcome, home=self.home, now=now)
+        verdict = conclude(
+            pool, observation, todo, outcome, home=self.home, gateway=self.gateway, now=now
+        )
         await self._report(pool, verdict.after(lost))
+        self.survey.told(pool.key)
+        if forsaken(pool, observation):
+            await self._take_away(pool, observation)
         self.metrics.report(pool.key, pool.status, verdict.status)
         self.metrics.report_lost(pool.key, len(lost))
         self.metrics.report_cache(pool.key, report.usage if report else None)
@@ -113,7 +124,9 @@ class Reconciler:
         return observation, todo
 
     def _plan(self, pool: Pool, observation: Observation, now: datetime) -> Plan:
-        return plan(pool, observation, home=self.home, image=self.image, now=now)
+        return plan(
+            pool, observation, home=self.home, image=self.image, gateway=self.gateway, now=now
+        )
 
     async def _remove(self, pool: Pool, raw: Object) -> timedelta | None:
         # Builders that are to go wait until nobody is connected.
@@ -142,13 +155,34 @@ class Reconciler:
 
     async def _fulfilled(self, pool: Pool) -> None:
         """Takes the request for a rotation off a pool, once it is carried out."""
-        if naming.ANNOTATION_ROTATE not in pool.annotations:
-            return
-        change = {"metadata": {"annotations": {naming.ANNOTATION_ROTATE: None}}}
+        asked = pool.annotations.get(naming.ANNOTATION_ROTATE)
         ref = Ref(naming.KIND, pool.key.namespace, pool.key.name)
+        while asked is not None:
+            raw = await self.cluster.get(ref)
+            metadata = raw["metadata"] if raw else {}
+            if (metadata.get("annotations") or {}).get(naming.ANNOTATION_ROTATE) != asked:
+                return  # another request, which wakes us
+            change = {
+                "annotations": {naming.ANNOTATION_ROTATE: None},
+                "resourceVersion": metadata["resourceVersion"],
+            }
+            with suppress(ConflictError, NotFoundError):
+                await self.cluster.patch(ref, {"metadata": change})
+                return
+
+    async def _take_away(self, pool: Pool, observation: Observation) -> None:
+        """Takes away what pods of the gateway told that are gone; not what is told just now."""
+        ref = Ref(naming.KIND, pool.key.namespace, pool.key.name)
+        raw = await self.cluster.get(ref)
+        if raw is None or PoolStatus.read(raw.get("status")).gateways != pool.status.gateways:
+            return  # the change of it wakes us
+        change = {
+            "metadata": {"resourceVersion": raw["metadata"]["resourceVersion"]},
+            "status": {"gateways": kept_entries(pool, observation)},
+        }
         try:
-            await self.cluster.patch(ref, change)
-        except NotFoundError:
+            await self.cluster.patch(ref, change, subresource="status")
+        except (NotFoundError, ConflictError):
             return
 
     def _watch_secrets(self, pool: Pool, observation: Observation) -> None:
@@ -175,7 +209,8 @@ class Reconciler:
             "apiVersion": naming.API_VERSION,
             "kind": naming.KIND,
             "metadata": {"name": pool.key.name, "namespace": pool.key.namespace},
-            "status": status.to_dict(),
+            # What the gateway tells is the gateway's to write.
+            "status": {k: v for k, v in status.to_dict().items() if k != "gateways"},
         }
         try:
             await self.cluster.apply(body, subresource="status")

@@ -43,6 +43,8 @@ class _Known:
     """Builds that were served in each pod before the present count began, by uid."""
     counted: dict[str, int] = field(default_factory=dict)
     """The present count, which begins again when a daemon does."""
+    lost: tuple[Event, ...] = ()
+    """What is to be told."""
 
 
 class Survey:
@@ -71,10 +73,15 @@ class Survey:
         return replace(observation, loads=loads, memory=await self._memory(pool))
 
     def lost(self, pool: Pool, observation: Observation) -> tuple[Event, ...]:
-        """The builds that have been lost since the last look."""
+        """The builds that have been lost and were not told yet."""
         known = self._known.setdefault(pool.key, _Known())
         known.sights, events = look(known.sights, observation)
-        return events
+        known.lost += events
+        return known.lost
+
+    def told(self, pool: PoolKey) -> None:
+        """What was lost has been told."""
+        self._known.setdefault(pool, _Known()).lost = ()
 
     async def follow(
         self, pool: Pool, observation: Observation, plan: Plan, authority: Authority, now: datetime
@@ -86,7 +93,7 @@ class Survey:
             known.access = await asyncio.to_thread(issue, authority, request, now=now)
         assert known.access is not None  # noqa: S101 - none is a reason to issue one
         addresses = {
-            pod["metadata"]["uid"]: f"{_host(pod['status']['podIP'])}:{naming.PORT}"
+            pod["metadata"]["uid"]: naming.authority_form(pod["status"]["podIP"], naming.PORT)
             for pod in observation.pods
             # One that is told to go waits until nobody is connected.
             if has_daemon(pod) and pod["status"].get("podIP") and not is_terminating(pod)
@@ -129,7 +136,3 @@ def _unproven(plan: Plan, observation: Observation, now: datetime) -> Iterator[s
 
 def _bytes(metrics: JSON) -> int:
     return sum(parse_bytes(container["usage"]["memory"]) for container in metrics["containers"])
-
-
-def _host(address: str) -> str:
-    return f"[{address}]" if ":" in address else address

@@ -1,7 +1,7 @@
-"""Removes authorities whose pool is gone.
+"""Removes authorities, and what the gateway was given, whose pool is gone.
 
-They lie in the operator's own namespace, out of reach of owner references. A pool's removal takes
-its authority along; this finds those of pools that went while no operator was there to see it.
+These lie in the operator's own namespace, out of reach of owner references. A pool's removal takes
+them along; this finds those of pools that went while no operator was there to see it.
 """
 
 from __future__ import annotations
@@ -49,8 +49,12 @@ class Sweeper:
                 continue
 
     async def sweep(self) -> None:
-        """Removes every authority whose pool does not exist, or is another of the same name."""
-        labels = {"app.kubernetes.io/component": naming.COMPONENT_AUTHORITY}
+        """Removes every such Secret whose pool does not exist, or is another of the same name."""
+        for component in (naming.COMPONENT_GATEWAY, naming.COMPONENT_AUTHORITY):
+            await self._sweep(component)
+
+    async def _sweep(self, component: str) -> None:
+        labels = {"app.kubernetes.io/component": component}
         for secret in await self._cluster.select("Secret", self._home, labels):
             metadata = secret["metadata"]
             key = PoolKey(

@@ -28,6 +28,11 @@ class Wakeups:
             del self._flags[pool]
         return is_current
 
+    def wake_all(self) -> None:
+        """Has every pool looked at soon."""
+        for flag in self._flags.values():
+            flag.set()
+
     def wake(self, pool: PoolKey) -> None:
         """Has the pool looked at soon; unknown pools are nobody's business."""
         if pool in self._flags:

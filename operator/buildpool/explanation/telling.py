@@ -40,7 +40,12 @@ def explain(pool: Pool, *, now: datetime, refusal: InvalidSpecError | None = Non
     if pool.deletion_timestamp is not None:
         rows = [*_absence(pool, None, now), *_leaving(status, pool.deletion_timestamp, spec, now)]
         return "\n".join((f"{pool.key}: is being deleted", *laid_out(rows)))
-    rows = [*_invalid(refused), *_absence(pool, spec, now), *_obstacles(status, now)]
+    rows = [
+        *_invalid(refused),
+        *_absence(pool, spec, now),
+        *_obstacles(status, now),
+        *_queue(status, spec, now),
+    ]
     if status.scaling is None and not status.builders:
         return "\n".join((f"{pool.key}: no builders yet", *laid_out(rows)))
     rows += [*size_rows(pool, spec, now), *_troubles(pool, spec)]
@@ -149,6 +154,20 @@ def _obstacles(status: PoolStatus, now: datetime) -> Iterator[Row]:
         yield Row("stuck", ("The builders are not as the spec wants them, for the same reason.",))
     else:
         yield Row("stuck", (_told(progress, now),))
+
+
+def _queue(status: PoolStatus, spec: PoolSpec | None, now: datetime) -> Iterator[Row]:
+    """Builds that wait at the gateway."""
+    if not status.waiting:
+        return
+    verb = "waits" if status.waiting == 1 else "wait"
+    text = f"{counted(status.waiting, 'build')} {verb} for a slot at the gateway"
+    text += (
+        f", for up to {format_duration(spec.gateway.max_wait)} (gateway.maxWait)." if spec else "."
+    )
+    if status.blocked_since is not None:
+        text += f" None has got one since {at(status.blocked_since, now)}."
+    yield Row("queue", (text,))
 
 
 def _told(condition: Condition, now: datetime) -> str:

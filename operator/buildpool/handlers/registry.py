@@ -94,15 +94,17 @@ async def pool_changed(
     name: str,
     uid: str,
     meta: kopf.Meta,
+    status: kopf.Status,
     memo: Any,
     **_: Any,
 ) -> None:
-    """Wakes a pool whose spec has changed, or of which something is asked by annotation.
+    """Wakes a pool whose spec has changed, of which something is asked, or for which builds wait.
 
-    Our own status writes change neither.
+    Our own status writes change none of these.
     """
     operator: Operator = memo
-    asked = (meta["generation"], meta.annotations.get(naming.ANNOTATION_ROTATE))
+    rotation = meta.annotations.get(naming.ANNOTATION_ROTATE)
+    asked = (meta["generation"], rotation, status.get("gateways"))
     if event["type"] == "DELETED":
         operator.asked.pop(uid, None)
         operator.sweeper.ask()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from buildpool.buildkit import Daemon
+from buildpool.controller.gateways import GatewayWatch
 from buildpool.controller.inspector import Inspector
 from buildpool.controller.loads import Loads
 from buildpool.controller.reconcile import Reconciler
@@ -24,14 +25,16 @@ class Operator:
     def __init__(self, settings: Settings, cluster: Cluster, metrics: Metrics) -> None:
         self.settings = settings
         self.wakeups = Wakeups()
-        self.asked: dict[str, tuple[int, str | None]] = {}
-        """What was asked of each pool, by uid, when it was woken last: generation and rotation."""
+        self.asked: dict[str, tuple[object, ...]] = {}
+        """What was asked of each pool, by uid, when it was woken last: generation, rotation, and
+        builds that wait at the gateway."""
         self.sentinel = Sentinel(
             cluster, self.wakeups, reads_per_second=settings.secret_reads_per_second
         )
         self.sweeper = Sweeper(
             cluster, home=settings.namespace, namespaces=settings.watch_namespaces
         )
+        self.gateways = GatewayWatch(cluster, self.wakeups, home=settings.namespace)
         self.inspector = Inspector(inspect, self.wakeups)
         self.loads = Loads(Daemon, self.wakeups)
         survey = Survey(cluster, self.loads)
@@ -44,6 +47,7 @@ class Operator:
             survey,
             home=settings.namespace,
             image=settings.image,
+            gateway=settings.gateway_service,
         )
         self.tender = Tender(
             reconciler,

@@ -39,6 +39,7 @@ RESOURCES: Final = {
     "BuildKitPool": _Resource(f"apis/{naming.API_VERSION}", naming.PLURAL),
     "ConfigMap": _Resource("api/v1", "configmaps"),
     "Deployment": _Resource("apis/apps/v1", "deployments"),
+    "ReplicaSet": _Resource("apis/apps/v1", "replicasets"),
     "Event": _Resource("api/v1", "events"),
     "Lease": _Resource("apis/coordination.k8s.io/v1", "leases"),
     "PersistentVolumeClaim": _Resource("api/v1", "persistentvolumeclaims"),
@@ -80,17 +81,69 @@ class Cluster:
         return found
 
     async def select(self, kind: str, namespace: str, labels: dict[str, str]) -> list[Object]:
-        """The objects of a kind with these labels; the newest state, not a cache's."""
+        """The objects of a kind with these labels; the newest state, not a cache's.
+
+        In all namespaces where ``namespace`` is empty.
+        """
+        _, items = await self.listed(kind, namespace, labels)
+        return items
+
+    async def listed(
+        self, kind: str, namespace: str, labels: dict[str, str]
+    ) -> tuple[str, list[Object]]:
+        """The same, after the version of what was listed, from which a watch goes on."""
         query = {"labelSelector": naming.format_selector(labels)}
         answer = await self._request("GET", Ref(kind, namespace, ""), query)
         resource = RESOURCES[kind]
         # Items of a list come without the kind that every single object has.
         head = {"apiVersion": resource.api.partition("/")[2], "kind": kind}
-        return [{**head, **item} for item in answer["items"]]
+        return answer["metadata"]["resourceVersion"], [{**head, **i} for i in answer["items"]]
 
-    async def apply(self, obj: Object, *, subresource: str = "") -> Object:
+    async def watched(
+        self,
+        kind: str,
+        namespace: str,
+        labels: dict[str, str],
+        *,
+        version: str,
+        duration: int,
+        inactivity: float,
+    ) -> AsyncIterator[bytes]:
+        """What a watch says, in pieces of any size; it ends after ``duration`` seconds.
+
+        Raises UnavailableError where it says nothing for ``inactivity`` seconds.
+        """
+        query = {
+            "labelSelector": naming.format_selector(labels),
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(duration),
+        }
+        url = f"{self._api.configuration.host}/{_path(Ref(kind, namespace, ''), '')}"
+        url += f"?{urlencode(query)}"
+        headers = {"Accept": "application/json"}
+        await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, "GET", None)
+        # Nobody but this may use its connection: a request that is broken off in the midst ends it.
+        with network_errors():
+            async with asyncio.timeout(inactivity) as limit:
+                answer = await self._api.call_api(
+                    "GET", url, headers, None, _request_timeout=duration + inactivity
+                )
+                try:
+                    if answer.status >= 300:
+                        raise error_of(answer.status, await answer.read())  # type: ignore[no-untyped-call]
+                    async for chunk in answer.response.content.iter_any():
+                        limit.reschedule(asyncio.get_running_loop().time() + inactivity)
+                        yield chunk
+                finally:
+                    answer.response.close()
+
+    async def apply(
+        self, obj: Object, *, subresource: str = "", manager: str = naming.FIELD_MANAGER
+    ) -> Object:
         """Makes the fields of ``obj`` so, and only these; creates the object if need be."""
-        query = {"fieldManager": naming.FIELD_MANAGER, "force": "true"}
+        query = {"fieldManager": manager, "force": "true"}
         content = "application/apply-patch+yaml"
         applied: Object = await self._request(
             "PATCH", ref_of(obj), query, subresource=subresource, body=obj, content=content
@@ -101,9 +154,10 @@ class Cluster:
         """A new object; ``ConflictError`` where the name is taken."""
         await self._request("POST", ref_of(obj)._replace(name=""), body=obj)
 
-    async def patch(self, ref: Ref, change: JSON) -> None:
+    async def patch(self, ref: Ref, change: JSON, *, subresource: str = "") -> None:
         """A JSON merge patch: for the few fields that cannot be applied, such as finalizers."""
-        await self._request("PATCH", ref, body=change, content="application/merge-patch+json")
+        content = "application/merge-patch+json"
+        await self._request("PATCH", ref, subresource=subresource, body=change, content=content)
 
     async def delete(self, ref: Ref, *, uid: str, version: str | None = None) -> None:
         """Removes this very object, not a successor of the same name. Gone already is fine.
@@ -179,5 +233,6 @@ async def connect(metrics: Metrics) -> AsyncIterator[Cluster]:
 
 def _path(ref: Ref, subresource: str) -> str:
     resource = RESOURCES[ref.kind]
-    parts = (resource.api, "namespaces", ref.namespace, resource.plural, ref.name, subresource)
+    within = ("namespaces", ref.namespace) if ref.namespace else ()
+    parts = (resource.api, *within, resource.plural, ref.name, subresource)
     return "/".join(part for part in parts if part)

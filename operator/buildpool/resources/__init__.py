@@ -17,6 +17,7 @@ from buildpool.resources.config import builder_config, daemon_toml
 from buildpool.resources.deployment import builder_deployment, builder_revision
 from buildpool.resources.disruption import disruption_budget
 from buildpool.resources.drift import first_difference
+from buildpool.resources.gateway import brief_of, gateway_secret, upstream_secret
 from buildpool.resources.guard import has_guard
 from buildpool.resources.objects import (
     JSON,
@@ -39,6 +40,7 @@ __all__ = [
     "Recipes",
     "Ref",
     "authority_secret",
+    "brief_of",
     "builder_config",
     "builder_deployment",
     "builder_revision",
@@ -55,6 +57,7 @@ __all__ = [
     "daemon_toml",
     "disruption_budget",
     "first_difference",
+    "gateway_secret",
     "has_guard",
     "is_builder",
     "is_owned",
@@ -64,4 +67,5 @@ __all__ = [
     "pool_service",
     "recipes_config",
     "ref_of",
+    "upstream_secret",
 ]

@@ -27,6 +27,9 @@ from buildpool.resources.objects import (
 from buildpool.resources.secret import certificate_volume
 
 CONTAINER: Final = "buildkitd"
+FORGET: Final = 10
+"""Seconds until no proxy of the cluster leads to a pod that goes. A moment, as a rule; but proxies
+that have lost the API server pause for longer and longer before they ask again."""
 GRACE_MARGIN: Final = timedelta(minutes=1)
 """On top of the longest build: for the pause before draining and for the daemon's own exit."""
 ROOTLESS_USER: Final = 1000
@@ -38,7 +41,7 @@ STATE_DIRECTORY: Final = {
 }
 
 DRAIN: Final = """\
-sleep 3
+sleep {forget}
 idle() {{
   seen=$(buildctl --addr {socket} debug histories) || return 1
   ! echo "$seen" | grep -q ^STARTED || return 1
@@ -48,10 +51,11 @@ until idle 2>/dev/null && sleep 1 && idle 2>/dev/null; do sleep 1; done
 """
 """What holds back SIGTERM, whoever asked for it: an eviction, ``kubectl delete pod``, ourselves.
 
-First every proxy must forget this pod; what connects meanwhile is still served. Then until no build
-is active and no client is connected: BuildKit does not list all solves, and a daemon that got
-SIGTERM finishes its builds but refuses new connections, of which a build of linked targets needs
-one to go on. A daemon that does not answer is busy, not idle; if it dies, its container ends."""
+First every proxy must forget this pod (``FORGET``); what connects meanwhile is still served. Then
+until no build is active and no client is connected: BuildKit does not list all solves, and a daemon
+that got SIGTERM finishes its builds but refuses new connections, of which a build of linked targets
+needs one to go on. A daemon that does not answer is busy, not idle; one that dies ends its
+container."""
 
 INPUTS: Final = """\
 trap 'exit 1' TERM
@@ -180,7 +184,7 @@ def _first_containers(pool: Pool, image: str, inputs: str) -> Iterator[Object]:
 def _container(pool: Pool) -> Object:
     builders = pool.spec.builders
     socket = config.SOCKET[builders.security]
-    drain = DRAIN.format(socket=socket, port=naming.PORT)
+    drain = DRAIN.format(forget=FORGET, socket=socket, port=naming.PORT)
     container: Object = {
         "name": CONTAINER,
         "image": builders.resolved_image,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from buildpool import naming
-from buildpool.api import Pool
+from buildpool.api import Pool, Routing
 from buildpool.resources.objects import Object, pool_metadata, sealed
 
 
-def pool_service(pool: Pool) -> Object:
-    """A plain ClusterIP Service: a connection goes to one of the Ready builders and stays there.
+def pool_service(pool: Pool, *, gateway: str) -> Object:
+    """What clients connect to. With the gateway, another name of it (docs/adr/0021).
+
+    Otherwise a plain ClusterIP Service: a connection goes to one of the Ready builders and stays
+    there.
 
     A builder that is to go loses its label first: it takes no new connection, and keeps those it
     has.
@@ -16,6 +19,20 @@ def pool_service(pool: Pool) -> Object:
     All RPCs of a build travel on one TCP connection, so nothing smarter is needed to keep a build
     together (buildx and buildctl open one connection per process and node).
     """
+    spec = {
+        "type": "ClusterIP",
+        "selector": {**naming.builder_selector(pool.key), naming.LABEL_SERVING: "true"},
+        "ports": [
+            {
+                "name": "buildkit",
+                "protocol": "TCP",
+                "port": naming.PORT,
+                "targetPort": "buildkit",
+            }
+        ],
+    }
+    if pool.spec.routing is Routing.GATEWAY:
+        spec = {"type": "ExternalName", "externalName": gateway}
     return sealed(
         {
             "apiVersion": "v1",
@@ -23,17 +40,6 @@ def pool_service(pool: Pool) -> Object:
             "metadata": pool_metadata(
                 pool, naming.service(pool.key), component=naming.COMPONENT_ENDPOINT
             ),
-            "spec": {
-                "type": "ClusterIP",
-                "selector": {**naming.builder_selector(pool.key), naming.LABEL_SERVING: "true"},
-                "ports": [
-                    {
-                        "name": "buildkit",
-                        "protocol": "TCP",
-                        "port": naming.PORT,
-                        "targetPort": "buildkit",
-                    }
-                ],
-            },
+            "spec": spec,
         }
     )

@@ -25,14 +25,16 @@ def decide(
     *,
     taken: frozenset[int],
     memory: Memory,
+    waiting: int = 0,
     now: datetime,
 ) -> Decision:
     """How many builders the pool shall have, and what to do about it now.
 
     ``taken`` are numbers that no new builder can have although no builder here has them, as where
-    the pod of one that was removed still ends. The order of the builders does not matter.
+    the pod of one that was removed still ends. ``waiting`` are builds without a slot. The order of
+    the builders does not matter.
     """
-    sizing = size_for(spec, builders, memory=memory, now=now)
+    sizing = size_for(spec, builders, memory=memory, waiting=waiting, now=now)
     size, rollout = sizing.size, spec.builders.rollout
     retired = [builder for builder in builders if builder.retired is not None]
     serving = [builder for builder in builders if builder.retired is None]

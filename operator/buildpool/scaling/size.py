@@ -36,10 +36,14 @@ class _Load:
     silent: int
     """Builders that serve and do not say what they run. They make no pool grow; where a pool
     shrinks, each keeps its own place."""
+    waiting: int
+    """Builds without a slot, at the gateway."""
 
     def __str__(self) -> str:
         """The same in words, to begin a sentence with."""
         text = f"{counted(self.builds, 'build')} {'runs' if self.builds == 1 else 'run'}"
+        if self.waiting:
+            text += f" and {self.waiting} {'waits' if self.waiting == 1 else 'wait'}"
         if self.draining:
             text += f", and {self.draining} more on builders that drain"
         if self.silent:
@@ -48,13 +52,18 @@ class _Load:
 
 
 def size_for(
-    spec: PoolSpec, builders: Sequence[Builder], *, memory: Memory, now: datetime
+    spec: PoolSpec,
+    builders: Sequence[Builder],
+    *,
+    memory: Memory,
+    waiting: int = 0,
+    now: datetime,
 ) -> Sizing:
     """How many builders the pool shall have now."""
     if spec.replicas is not None:
         text = f"spec.replicas asks for {counted(spec.replicas, 'builder')}."
         return Sizing(spec.replicas, SizeReason.REPLICAS_SET, text)
-    load = _load(builders)
+    load = _load(builders, waiting)
     needed = _clamped(spec, _need(spec, load))
     was = _clamped(spec, _last_size(builders) if memory.size is None else memory.size)
     if needed >= was:
@@ -68,18 +77,23 @@ def size_for(
     return _cooling(spec, load, size=size, needed=needed, calm=Calm(now, needed))
 
 
-def _load(builders: Sequence[Builder]) -> _Load:
+def _load(builders: Sequence[Builder], waiting: int) -> _Load:
     serving = [builder for builder in builders if builder.retired is None]
     return _Load(
         builds=sum(builder.builds or 0 for builder in serving),
         draining=sum(builder.builds or 0 for builder in builders if builder.retired is not None),
         silent=sum(builder.builds is None for builder in serving),
+        waiting=waiting,
     )
 
 
 def _need(spec: PoolSpec, load: _Load) -> int:
     """How many builders keep utilization at its target, whatever the limits. Exact: no floats."""
-    return -(-load.builds * 100 // (spec.builders.slots * spec.scaling.target_utilization))
+    return -(
+        -(load.builds + load.waiting)
+        * 100
+        // (spec.builders.slots * spec.scaling.target_utilization)
+    )
 
 
 def _last_size(builders: Sequence[Builder]) -> int:

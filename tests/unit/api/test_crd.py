@@ -106,6 +106,7 @@ def test_the_api_server_fills_in_what_the_models_would() -> None:
         name: value for name, value in expected["builders"].items() if name not in nothing
     }
     expected["builders"]["resources"] = {}
+    del expected["gateway"]["hostnames"]
     assert filled | absent == expected
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from buildpool.buildkit import Daemon, DaemonError, Event, EventKind
 from buildpool.buildkit import daemon as module
-from buildpool.buildkit.wire import WireError
+from buildpool.buildkit.protobuf import WireError
 from buildpool.load import Build
 from buildpool.pki import KeyPair, Use
 from daemons import STARTED, HistoryServer, an_access, an_authority, serving, until, wired

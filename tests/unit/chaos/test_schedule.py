@@ -1,15 +1,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaos.schedule import LONGEST_PAUSE, ROUND, SHORTEST_PAUSE, Kind, Step, schedule
+from chaos.schedule import (
+    GATEWAY_ROUND,
+    LONGEST_PAUSE,
+    RARE,
+    ROUND,
+    SHORTEST_PAUSE,
+    Kind,
+    Step,
+    schedule,
+)
 
 SEEDS = st.integers(0, 2**32)
-LENGTH = sum(ROUND.values())
+ROUNDS = st.sampled_from([ROUND, GATEWAY_ROUND])
 
 
 @given(SEEDS, st.integers(0, 60))
@@ -27,17 +37,26 @@ def test_other_seeds_are_other_schedules(seed: int) -> None:
     assert schedule(seed, 25) != schedule(seed + 1, 25)
 
 
-@given(SEEDS)
-def test_every_round_has_every_kind_as_often_as_it_says(seed: int) -> None:
-    kinds = [step.kind for step in schedule(seed, 3 * LENGTH)]
-    for start in range(0, len(kinds), LENGTH):
-        assert Counter(kinds[start : start + LENGTH]) == ROUND
-    assert set(ROUND) == set(Kind)
+@given(SEEDS, ROUNDS)
+def test_every_round_has_every_kind_as_often_as_it_says(
+    seed: int, round_: Mapping[Kind, int]
+) -> None:
+    usual = {kind: times for kind, times in round_.items() if kind not in RARE}
+    kinds = [step.kind for step in schedule(seed, 3 * sum(round_.values()), round_)]
+    first, length = sum(round_.values()), sum(usual.values())
+    assert Counter(kinds[:first]) == round_
+    for start in (first, first + length):
+        assert Counter(kinds[start : start + length]) == usual
+    assert kinds[first + 2 * length :].count(Kind.KILL_API) <= 1
 
 
-@given(SEEDS)
-def test_the_short_schedule_has_every_kind(seed: int) -> None:
-    assert {step.kind for step in schedule(seed, 25)} == set(Kind)
+def test_no_kind_is_left_out() -> None:
+    assert set(GATEWAY_ROUND) == set(Kind)
+
+
+@given(SEEDS, ROUNDS)
+def test_the_short_schedule_has_every_kind(seed: int, round_: Mapping[Kind, int]) -> None:
+    assert {step.kind for step in schedule(seed, 20, round_)} == set(round_)
 
 
 @given(SEEDS)

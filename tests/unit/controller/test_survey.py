@@ -330,4 +330,6 @@ async def test_losses_of_a_pool_are_those_since_its_own_last_look() -> None:
     assert survey.lost(a_pool(name="other"), Observation()) == ()
     (event,) = survey.lost(a_pool(), Observation())
     assert "ci-builder-0 has lost builds build-0" in event.message
+    assert survey.lost(a_pool(), Observation()) == (event,), "until it has been told"
+    survey.told(CI)
     assert survey.lost(a_pool(), Observation()) == ()

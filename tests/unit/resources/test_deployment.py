@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -193,13 +194,13 @@ def test_what_waits_in_vain_goes_when_it_is_told_to(tmp_path: Path, number: int)
         script = script.replace(mount["mountPath"], str(tmp_path))
     lock = tmp_path / "buildkitd.lock"
     lock.touch()
-    with subprocess.Popen(["flock", str(lock), "sleep", "60"]) as holder:
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
         with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE) as waiting:
             with pytest.raises(subprocess.TimeoutExpired):
                 waiting.wait(timeout=1)
             waiting.terminate()
             assert waiting.wait(timeout=5) == 1, "its own answer, not the signal's doing"
-        holder.terminate()
 
 
 def test_the_users_own_labels_never_replace_ours() -> None:

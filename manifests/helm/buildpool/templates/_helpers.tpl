@@ -10,6 +10,28 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end }}
 
+{{- define "buildpool.gatewayName" -}}
+{{ include "buildpool.name" . }}-gateway
+{{- end }}
+
+{{- define "buildpool.gatewaySelectorLabels" -}}
+app.kubernetes.io/name: buildpool
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: gateway
+{{- end }}
+
+{{- define "buildpool.gatewayLabels" -}}
+{{ include "buildpool.gatewaySelectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "buildpool.gatewaySubjects" -}}
+- kind: ServiceAccount
+  name: {{ include "buildpool.gatewayName" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end }}
+
 {{- define "buildpool.labels" -}}
 {{ include "buildpool.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
@@ -31,4 +53,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - kind: ServiceAccount
   name: {{ include "buildpool.serviceAccountName" . }}
   namespace: {{ .Release.Namespace }}
+{{- end }}
+
+{{/* A container that Pod Security calls restricted. */}}
+{{- define "buildpool.restricted" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
 {{- end }}

@@ -25,6 +25,10 @@ Everything the operator may do, by API group and resource, each with its reason.
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
+# What is left of a Deployment that is gone, where Kubernetes overlooks it.
+- apiGroups: [apps]
+  resources: [replicasets]
+  verbs: [list, delete]
 # Memory of builders, where builders.recycle.maxMemory asks for it.
 - apiGroups: [metrics.k8s.io]
   resources: [pods]
@@ -48,12 +52,41 @@ Everything the operator may do, by API group and resource, each with its reason.
   verbs: [patch]
 {{- end }}
 
+{{/* What the gateway's router may do in the namespaces of pools. */}}
+{{- define "buildpool.gatewayPoolRules" -}}
+# Where builders are, and whether they take builds.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+# Find what an earlier process of the same pod told.
+- apiGroups: [buildpool.dev]
+  resources: [buildkitpools]
+  verbs: [list]
+# Tell the operator what waits.
+- apiGroups: [buildpool.dev]
+  resources: [buildkitpools/status]
+  verbs: [patch]
+{{- end }}
+
+{{/* And in its own namespace. */}}
+{{- define "buildpool.gatewayOwnRules" -}}
+# What it is told about pools. The authorities of pools lie here, too, and rules know no prefixes: the
+# router is trusted as the operator is. Envoy, which faces the network, gets no token.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [list, watch]
+{{- end }}
+
 {{/* In the operator's own namespace, always by a Role. */}}
 {{- define "buildpool.ownRules" -}}
 # The authorities of all pools. List: find those whose pool is gone.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, create, patch, delete]
+# See which pods of the gateway there are and whether any is ready.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
 # Only one operator is active.
 - apiGroups: [coordination.k8s.io]
   resources: [leases]

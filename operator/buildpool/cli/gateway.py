@@ -1,0 +1,111 @@
+"""The commands of the gateway's pods: the router, what Envoy starts with, and the end of a pod."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from buildpool import naming
+from buildpool.cli.flags import (
+    LogFormat,
+    LogFormatFlag,
+    LogLevel,
+    LogLevelFlag,
+    WatchNamespace,
+    set_up_logging,
+)
+from buildpool.settings import GatewaySettings
+
+ROUTER_PORT = Annotated[int, typer.Option(help="Port, on loopback, of the router.")]
+ADMIN_PORT = Annotated[int, typer.Option(help="Port, on loopback, of Envoy's administration.")]
+
+
+def gateway(
+    namespace: Annotated[
+        str, typer.Option(help="The operator's own namespace.", envvar="POD_NAMESPACE")
+    ],
+    watch_namespace: WatchNamespace = None,
+    identity: Annotated[
+        str, typer.Option(help="Name in pools' status; the pod's name.", envvar="POD_NAME")
+    ] = socket.gethostname(),
+    drain_seconds: Annotated[
+        int, typer.Option(help="Envoy's --drain-time-s: more than the longest build.")
+    ] = 14400,
+    port: Annotated[int, typer.Option(help="Port on which Envoy takes connections.")] = naming.PORT,
+    router_port: ROUTER_PORT = 19001,
+    memory_file: Annotated[
+        Path | None,
+        typer.Option(help="Where it notes which connection builds where, for the next process."),
+    ] = None,
+    metrics_port: Annotated[int, typer.Option(help="Port of /metrics; 0 turns it off.")] = 8082,
+    health_port: Annotated[
+        int, typer.Option(help="Port of /healthz and /readyz; 0 turns it off.")
+    ] = 8083,
+    log_format: LogFormatFlag = LogFormat.JSON,
+    log_level: LogLevelFlag = LogLevel.INFO,
+) -> None:
+    """Run the router beside an Envoy."""
+    from buildpool.gateway import server  # Envoy's types take a while to load
+
+    set_up_logging(log_format, log_level)
+    settings = GatewaySettings(
+        namespace=namespace,
+        identity=identity,
+        watch_namespaces=tuple(watch_namespace or ()),
+        drain_time=timedelta(seconds=drain_seconds),
+        port=port,
+        router_port=router_port,
+        memory_file=memory_file,
+        metrics_port=metrics_port,
+        health_port=health_port,
+    )
+    asyncio.run(server.main(settings))
+
+
+def gateway_bootstrap(
+    output: Annotated[
+        Path | None, typer.Option(help="The file to write; absent: standard output.")
+    ] = None,
+    router_port: ROUTER_PORT = 19001,
+    admin_port: ADMIN_PORT = 19901,
+    memory: Annotated[
+        int, typer.Option(help="Bytes of memory that Envoy may have; 0: any number.")
+    ] = 0,
+) -> None:
+    """Write the configuration that Envoy starts with."""
+    from buildpool.gateway.xds.bootstrap import bootstrap
+
+    static = bootstrap(router_port=router_port, admin_port=admin_port, memory=memory)
+    text = json.dumps(static, indent=2)
+    if output is None:
+        typer.echo(text)
+    else:
+        output.write_text(text + "\n")
+
+
+def drain_gateway(
+    admin_port: ADMIN_PORT = 19901,
+    settle_seconds: Annotated[
+        float, typer.Option(help="How long proxies may still send new connections.")
+    ] = 30.0,
+    patience_seconds: Annotated[
+        float, typer.Option(help="How long builds that run are waited for.")
+    ] = 14400.0,
+) -> None:
+    """Wait until nothing runs through this pod's Envoy any more: the pod's preStop hook."""
+    from buildpool.gateway.draining import drain
+
+    is_quiet = asyncio.run(
+        drain(
+            admin_port=admin_port,
+            settle=timedelta(seconds=settle_seconds),
+            patience=timedelta(seconds=patience_seconds),
+        )
+    )
+    typer.echo("nothing runs any more" if is_quiet else "builds still run")

@@ -1,0 +1,40 @@
+"""What is asked about a build once it has ended: its steps, and what became of its builder.
+
+Best effort: a daemon that is gone says nothing, and the cluster may never say why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from buildpool.buildkit import Access, Daemon, DaemonError
+from buildpool.gateway.builds import Build
+from buildpool.gateway.house import House
+
+GONE_PATIENCE: Final = 10.0
+"""Seconds in which the cluster says why a builder is gone, if it ever does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """Completes builds that have ended."""
+
+    house: House
+
+    async def __call__(self, build: Build) -> None:
+        """Adds what can be found out."""
+        if build.result == "lost":
+            why = await self.house.trouble(build.builder, patience=GONE_PATIENCE)
+            build.trouble = why or build.trouble
+            return
+        room = self.house.room_of(build.pool)
+        if room is None:
+            return
+        daemon = Daemon(build.builder.address, Access(room.tenant.trust, room.tenant.upstream))
+        try:
+            build.steps = await daemon.steps(build.ref)
+        except DaemonError:
+            return
+        finally:
+            await daemon.close()

@@ -1,0 +1,110 @@
+"""What the gateway tells Prometheus. Labels are bounded by pools and their clients.
+
+An own registry, like the operator's. ``docs/reference/metrics.md`` is generated from it.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from buildpool.naming import PoolKey
+from buildpool.routing.sharing import Share
+
+POOL: Final = ("namespace", "pool")
+WAITS: Final = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 1800)
+DECISIONS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
+
+
+class GatewayMetrics:
+    """The metrics of one pod of the gateway."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = own = registry or CollectorRegistry()
+        self.pools = Gauge("buildpool_gateway_pools", "Pools that are served.", registry=own)
+        self.envoys = Gauge(
+            "buildpool_gateway_envoys", "Envoys that are connected; 1 in each pod.", registry=own
+        )
+        self.rejected_configurations = Counter(
+            "buildpool_gateway_configurations_rejected_total",
+            "Configurations that Envoy refused; the one before serves on.",
+            registry=own,
+        )
+        self._waiting = Gauge(
+            "buildpool_gateway_waiting", "Builds that wait for a slot.", POOL, registry=own
+        )
+        self._wait_seconds = Histogram(
+            "buildpool_gateway_wait_seconds",
+            "How long builds waited for a slot.",
+            POOL,
+            buckets=WAITS,
+            registry=own,
+        )
+        self._builds = Counter(
+            "buildpool_gateway_builds_total",
+            "Builds that ended, by client and result: succeeded, failed, abandoned by the client, "
+            "or lost with the builder.",
+            (*POOL, "client", "result"),
+            registry=own,
+        )
+        self._placed = Counter(
+            "buildpool_gateway_placements_total",
+            "Builds by how their builder was chosen: favourite (it has built this before), spilled "
+            "(the favourite was full), kept (an earlier build of the connection chose).",
+            (*POOL, "choice"),
+            registry=own,
+        )
+        self._shared = Counter(
+            "buildpool_gateway_cache_added_total",
+            "Builds to which the shared cache was added, by what: import or export.",
+            (*POOL, "what"),
+            registry=own,
+        )
+        self._refused = Counter(
+            "buildpool_gateway_refused_total",
+            "Requests and connections that were refused, by gRPC status; TLS for a handshake that "
+            "failed, NO_POOL for a name that no pool has.",
+            (*POOL, "reason"),
+            registry=own,
+        )
+        self._decision_seconds = Histogram(
+            "buildpool_gateway_decision_seconds",
+            "How long the router took to say where a request goes, by what the request means to "
+            "it; hello and session include what was waited for.",
+            ("kind",),
+            buckets=DECISIONS,
+            registry=own,
+        )
+
+    def waiting(self, pool: PoolKey, builds: int) -> None:
+        """So many builds wait now."""
+        self._waiting.labels(*pool).set(builds)
+
+    def waited(self, pool: PoolKey, wait: timedelta) -> None:
+        """A build got its slot after this time."""
+        self._wait_seconds.labels(*pool).observe(wait.total_seconds())
+
+    def built(self, pool: PoolKey, client: str, result: str) -> None:
+        """A build has ended."""
+        self._builds.labels(*pool, client, result).inc()
+
+    def placed(self, pool: PoolKey, is_favourite: bool | None) -> None:
+        """A build has got its builder."""
+        choice = "kept" if is_favourite is None else "favourite" if is_favourite else "spilled"
+        self._placed.labels(*pool, choice).inc()
+
+    def shared(self, pool: PoolKey, share: Share) -> None:
+        """What was added to a build."""
+        for what, reference in (("import", share.imports), ("export", share.exports)):
+            if reference is not None:
+                self._shared.labels(*pool, what).inc()
+
+    def refused(self, pool: PoolKey, reason: str) -> None:
+        """A request or a connection was refused."""
+        self._refused.labels(*pool, reason).inc()
+
+    def decided(self, kind: str, seconds: float) -> None:
+        """The router has said where a request goes, or that it goes nowhere."""
+        self._decision_seconds.labels(kind).observe(seconds)

@@ -1,0 +1,249 @@
+"""One router process, wired together: from the first look at the cluster to the last request.
+
+It answers Envoy only once it knows all pools and has heard the daemons: a router that starts again
+must neither take a pool away nor give away slots that are taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import logging
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Final
+
+import grpc.aio
+from aiohttp import web
+from envoy.service.accesslog.v3 import als_pb2_grpc
+from envoy.service.discovery.v3 import ads_pb2_grpc
+from envoy.service.ext_proc.v3 import external_processor_pb2_grpc
+from prometheus_client import disable_created_metrics, start_http_server
+
+from buildpool import naming
+from buildpool.api import PoolStatus
+from buildpool.api.status import GatewayStatus
+from buildpool.buildkit import Daemon
+from buildpool.controller.clock import utc_now
+from buildpool.errors import KubernetesError
+from buildpool.gateway.builds import Ledger
+from buildpool.gateway.directory import Directory
+from buildpool.gateway.house import House
+from buildpool.gateway.inquiry import Inquiry
+from buildpool.gateway.journal import Journal
+from buildpool.gateway.memory import Memory
+from buildpool.gateway.metrics import GatewayMetrics
+from buildpool.gateway.news import News
+from buildpool.gateway.processor import Processor
+from buildpool.gateway.xds.discovery import Discovery
+from buildpool.gateway.xds.publishing import Publisher
+from buildpool.kube.cluster import Cluster, connect
+from buildpool.metrics import Metrics
+from buildpool.naming import PoolKey
+from buildpool.routing.values import Backlog
+from buildpool.settings import GatewaySettings
+
+HEARING: Final = 5.0
+"""Seconds that daemons have to tell what they run before the first request is answered."""
+MAX_MESSAGE: Final = 64 << 20
+"""Bytes: the largest definition, and the configuration of some thousand pools."""
+PAUSE: Final = 2.0
+"""Seconds until the API server is asked again."""
+HUNG: Final = 30.0
+"""Seconds after which a process whose event loop stands still ends, for another to begin."""
+LAST_WORDS: Final = 2.0
+"""Seconds for the requests that are being answered when the process is told to end."""
+log: Final = logging.getLogger(__name__)
+
+
+async def main(settings: GatewaySettings) -> None:
+    """Serves until a signal."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    metrics = Metrics()
+    gateway_metrics = GatewayMetrics(metrics.registry)
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, registry=metrics.registry)
+    async with connect(metrics) as cluster:
+        router = Router(settings, cluster, gateway_metrics)
+        await router.run(stop)
+
+
+async def watch_over_the_loop() -> None:
+    """Ends the process, with a trace of all threads, once nothing gets its turn any more.
+
+    Not the kubelet: a container that it restarts is told so by ``preStop``, which drains Envoy.
+    """
+    try:
+        while True:
+            faulthandler.dump_traceback_later(HUNG, exit=True)
+            await asyncio.sleep(HUNG / 6)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+class Router:
+    """The parts of one router process."""
+
+    def __init__(
+        self, settings: GatewaySettings, cluster: Cluster, metrics: GatewayMetrics
+    ) -> None:
+        self._settings = settings
+        self._cluster = cluster
+        self._metrics = metrics
+        self._is_answering = False
+        self._directory = Directory(
+            cluster, home=settings.namespace, namespaces=settings.watch_namespaces
+        )
+        self._nothing = GatewayStatus(name=settings.identity)
+        self._news = News(cluster, self._nothing, self._entry, clock=utc_now)
+        memory = Memory(settings.memory_file, now=utc_now())
+        self._house = House(self._directory, Daemon, clock=utc_now, memory=memory, told=self._told)
+        self._discovery = Discovery(
+            on_rejected=metrics.rejected_configurations.inc,
+            on_connected=metrics.envoys.set,
+        )
+        self._publisher = Publisher(
+            self._discovery,
+            port=settings.port,
+            drain_time=settings.drain_time,
+            on_refused=self._refused,
+        )
+        ledger = Ledger(metrics, inquire=Inquiry(self._house))
+        self._processor = Processor(self._house, ledger, metrics, clock=utc_now)
+        self._journal = Journal(self._house, metrics)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serves until ``stop``; raises what any part of it fails with."""
+        self._directory.subscribe(self._refresh)
+        async with AsyncExitStack() as stack:
+            if self._settings.health_port:
+                await stack.enter_async_context(self._health_server())
+            parts = [
+                asyncio.create_task(part)
+                for part in (
+                    self._directory.run(),
+                    self._house.run(),
+                    self._news.run(),
+                    self._publisher.run(),
+                    self._serve(stop),
+                    self._take_back(stop),
+                    watch_over_the_loop(),
+                    stop.wait(),
+                )
+            ]
+            try:
+                await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for part in parts:
+                    part.cancel()
+                await asyncio.gather(*parts, return_exceptions=True)
+            for part in parts:
+                if not part.cancelled():
+                    part.result()
+
+    async def _serve(self, stop: asyncio.Event) -> None:
+        await self._directory.synced.wait()
+        self._publisher.update(self._house.tenants)
+        await self._hear()
+        options = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE),
+            ("grpc.max_send_message_length", -1),
+        ]
+        server = grpc.aio.server(options=options)
+        external_processor_pb2_grpc.add_ExternalProcessorServicer_to_server(self._processor, server)
+        ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._discovery, server)
+        als_pb2_grpc.add_AccessLogServiceServicer_to_server(self._journal, server)
+        server.add_insecure_port(f"127.0.0.1:{self._settings.router_port}")
+        await server.start()
+        self._is_answering = True
+        log.info("The gateway serves %d pools.", len(self._house.tenants))
+        try:
+            await stop.wait()
+        finally:
+            self._is_answering = False
+            await server.stop(LAST_WORDS)
+
+    async def _hear(self) -> None:
+        """Waits for the daemons to tell what they run, if they do so soon."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEARING):
+                while any(self._unheard(room.brief.key) for room in self._house.rooms()):
+                    await self._house.next_change()
+
+    def _unheard(self, pool: PoolKey) -> bool:
+        known = self._house.loads.loads(pool).keys()
+        return any(b.is_serving and b.uid not in known for b in self._directory.builders(pool))
+
+    async def _take_back(self, stop: asyncio.Event) -> None:
+        """What an earlier process of this pod has told of its queue is not so any more."""
+        while True:
+            try:
+                await self._tell_anew()
+            except KubernetesError as error:
+                log.warning("Cannot read what was told of the queues: %s", error)
+                await asyncio.sleep(PAUSE)
+            else:
+                await stop.wait()
+                return
+
+    async def _tell_anew(self) -> None:
+        for namespace in self._settings.watch_namespaces or ("",):
+            for raw in await self._cluster.select(naming.KIND, namespace, {}):
+                status = PoolStatus.read(raw.get("status"))
+                if any(entry.name == self._settings.identity for entry in status.gateways):
+                    metadata = raw["metadata"]
+                    self._news.remember([PoolKey(metadata["namespace"], metadata["name"])])
+
+    def _refresh(self, pool: PoolKey) -> None:
+        self._house.refresh(pool)
+        self._metrics.pools.set(len(self._house.tenants))
+        if self._directory.synced.is_set():
+            self._publisher.update(self._house.tenants)
+
+    def _refused(self, pool: PoolKey, why: str | None) -> None:
+        if why is not None:
+            log.warning("%s: not served: %s", pool, why)
+        self._news.changed(pool)
+
+    def _told(self, pool: PoolKey) -> None:
+        self._metrics.waiting(pool, self._entry(pool).waiting)
+        self._news.changed(pool)
+
+    def _entry(self, pool: PoolKey) -> GatewayStatus:
+        """What the pool's status shall say of this pod."""
+        room = self._house.room_of(pool)
+        backlog = Backlog() if room is None else room.desk.backlog
+        return self._nothing.model_copy(
+            update={
+                "waiting": backlog.waiting,
+                "since": backlog.since,
+                "refused": self._publisher.refusal(pool),
+            }
+        )
+
+    @asynccontextmanager
+    async def _health_server(self) -> AsyncIterator[None]:
+        """``/healthz``: the process lives. ``/readyz``: Envoy has all pools and is answered."""
+
+        async def healthz(_: web.Request) -> web.Response:
+            return web.Response(text="ok\n")
+
+        async def readyz(_: web.Request) -> web.Response:
+            if self._is_answering and self._discovery.is_settled:
+                return web.Response(text="ok\n")
+            return web.Response(status=503, text="Envoy has not taken all pools yet\n")
+
+        app = web.Application()
+        app.router.add_get("/healthz", healthz)
+        app.router.add_get("/readyz", readyz)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "0.0.0.0", self._settings.health_port).start()  # noqa: S104 - the kubelet asks from outside
+            yield
+        finally:
+            await runner.cleanup()

@@ -1,0 +1,27 @@
+"""The pools that the gateway serves, each with all that is needed to serve it. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from buildpool.naming import PoolKey
+from buildpool.pki import KeyPair
+from buildpool.routing.values import Brief
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One pool with ``Gateway`` routing."""
+
+    brief: Brief
+    server: KeyPair
+    """What the gateway shows the pool's clients."""
+    upstream: KeyPair
+    """What the gateway shows the pool's builders."""
+    trust: bytes = field(repr=False)
+    """PEM, the pool's authorities: they vouch for clients and builders alike."""
+
+    @property
+    def key(self) -> PoolKey:
+        """Which pool."""
+        return self.brief.key

@@ -1,0 +1,134 @@
+"""What Envoy starts with: where the router is. All that concerns a pool comes from the router.
+
+Nothing here may ever depend on a pool. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+ROUTER: Final = "router"
+"""The cluster of the router: it answers Envoy's questions, reads its logs and configures it."""
+MAX_CONNECTIONS: Final = 20_000
+"""Connections of clients at once; Envoy refuses more, so that its memory is bounded."""
+
+
+TRACKED: Final = 20
+"""Streams that keep 2 to the power of this many bytes are those that are reset first."""
+_TYPE: Final = "type.googleapis.com/envoy.extensions.resource_monitors."
+_HEAP: Final = "envoy.resource_monitors.fixed_heap"
+
+
+def bootstrap(*, router_port: int, admin_port: int, memory: int = 0) -> dict[str, Any]:
+    """Envoy's static configuration. ``memory``: the bytes that it may have; 0: any number."""
+    loopback = "127.0.0.1"
+    return {
+        "node": {"id": "gateway", "cluster": "gateway"},
+        "admin": {"address": _address(loopback, admin_port)},
+        # A thousand pools would make 150,000 numbers, of which nobody looks at one.
+        "stats_config": {
+            "stats_matcher": {
+                "inclusion_list": {
+                    "patterns": [
+                        {"prefix": "http.gateway.downstream_"},
+                        {"prefix": "listener_manager."},
+                        {"prefix": "cluster.router."},
+                        {"prefix": "server."},
+                        {"prefix": "control_plane."},
+                        {"suffix": "downstream_cx_overload_reject"},
+                        {"suffix": "no_filter_chain_match"},
+                    ]
+                }
+            }
+        },
+        "overload_manager": _overload_manager(memory),
+        "static_resources": {"clusters": [_router(loopback, router_port)]},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": True,
+                "grpc_services": [{"envoy_grpc": {"cluster_name": ROUTER}}],
+            },
+            "lds_config": {"resource_api_version": "V3", "ads": {}},
+            "cds_config": {"resource_api_version": "V3", "ads": {}},
+        },
+    }
+
+
+def _overload_manager(memory: int) -> dict[str, Any]:
+    """What bounds connections and memory: better some requests end than Envoy, and all with it."""
+    connections = {
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": {
+            "@type": f"{_TYPE}downstream_connections.v3.DownstreamConnectionsConfig",
+            "max_active_downstream_connections": MAX_CONNECTIONS,
+        },
+    }
+    if not memory:
+        return {"resource_monitors": [connections]}
+    heap = {
+        "name": _HEAP,
+        "typed_config": {
+            "@type": f"{_TYPE}fixed_heap.v3.FixedHeapConfig",
+            # Beside the heap there are the program itself and stacks.
+            "max_heap_size_bytes": memory * 9 // 10,
+        },
+    }
+    actions = {
+        "shrink_heap": {"threshold": {"value": 0.8}},
+        # Those with the largest buffers first: who sends much and never ends, or never reads.
+        "reset_high_memory_stream": {
+            "scaled": {"scaling_threshold": 0.85, "saturation_threshold": 0.95}
+        },
+        "stop_accepting_connections": {"threshold": {"value": 0.95}},
+    }
+    return {
+        "refresh_interval": "0.25s",
+        "resource_monitors": [connections, heap],
+        "buffer_factory_config": {"minimum_account_to_track_power_of_two": TRACKED},
+        "actions": [
+            {"name": f"envoy.overload_actions.{name}", "triggers": [{"name": _HEAP, **trigger}]}
+            for name, trigger in actions.items()
+        ],
+    }
+
+
+def _router(host: str, port: int) -> dict[str, Any]:
+    unlimited = 1_000_000
+    return {
+        "name": ROUTER,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        # Every request that waits is a request to the router, and one that is tried again while the
+        # router starts: none may be too many.
+        "circuit_breakers": {
+            "thresholds": [
+                {
+                    "max_requests": unlimited,
+                    "max_pending_requests": unlimited,
+                    "max_retries": unlimited,
+                }
+            ]
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3."
+                "HttpProtocolOptions",
+                "explicit_http_config": {
+                    "http2_protocol_options": {
+                        "initial_stream_window_size": 16 << 20,
+                        "initial_connection_window_size": 32 << 20,
+                    }
+                },
+            }
+        },
+        "load_assignment": {
+            "cluster_name": ROUTER,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(host, port)}}]}],
+        },
+    }
+
+
+def _address(host: str, port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": host, "port_value": port}}

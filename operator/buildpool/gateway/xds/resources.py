@@ -1,0 +1,284 @@
+"""One pool as Envoy knows it: a filter chain of the one listener, a cluster, and three secrets.
+
+A chain that changes is cut, with all its connections, once Envoy's drain time is over. So a chain
+says nothing but the pool's name and how it is reached; what changes is in secrets, which Envoy gets
+by name. Nothing of the listener itself may change: that would cut all pools. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+
+# Every type that a configuration names has to be known before it can be parsed.
+from envoy.extensions.access_loggers.grpc.v3 import als_pb2 as _als  # noqa: F401
+from envoy.extensions.filters.http.ext_proc.v3 import ext_proc_pb2 as _ext_proc  # noqa: F401
+from envoy.extensions.filters.http.router.v3 import router_pb2 as _router  # noqa: F401
+from envoy.extensions.filters.listener.tls_inspector.v3 import (
+    tls_inspector_pb2 as _tls_inspector,  # noqa: F401
+)
+from envoy.extensions.filters.network.direct_response.v3 import (
+    config_pb2 as _direct_response,  # noqa: F401
+)
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as _manager,  # noqa: F401
+)
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
+from envoy.extensions.transport_sockets.tls.v3 import tls_pb2 as _tls  # noqa: F401
+from envoy.extensions.upstreams.http.v3 import (
+    http_protocol_options_pb2 as _protocol_options,  # noqa: F401
+)
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from buildpool.buildkit.solving import MAX_MESSAGE
+from buildpool.gateway.tenants import Tenant
+from buildpool.gateway.xds.bootstrap import ROUTER
+from buildpool.gateway.xds.questions import FILTER, ext_proc_filter, routes
+from buildpool.pki import KeyPair
+from buildpool.routing.values import ROUTE_BUILDER, ROUTE_METADATA, label_of
+
+LISTENER: Final = "gateway"
+NOBODY: Final = "nobody"
+"""The chain of connections that ask for no pool."""
+CONNECTION: Final = "connection"
+"""What is told of a connection that has ended: its number, as Envoy counts;"""
+SERVER_NAME: Final = "server-name"
+"""the name that its client asked for;"""
+CHAIN: Final = "chain"
+"""the filter chain that took it, if one did;"""
+FAILURE: Final = "failure"
+"""and why its handshake failed, if it did, as Envoy's TLS library says."""
+_TYPE: Final = "type.googleapis.com/envoy."
+_HTTP2: Final = {
+    "initial_stream_window_size": 16 << 20,
+    "initial_connection_window_size": 32 << 20,
+}
+
+
+def listener(tenants: Iterable[Tenant], *, port: int) -> listener_pb2.Listener:
+    """The one listener, with a chain for each pool."""
+    result = _parsed(
+        {
+            "name": LISTENER,
+            "address": {
+                "socket_address": {"address": "::", "port_value": port, "ipv4_compat": True}
+            },
+            "enable_reuse_port": True,
+            # A request that starts a build is gathered as a whole.
+            "per_connection_buffer_limit_bytes": MAX_MESSAGE + (1 << 20),
+            "listener_filters": [
+                {
+                    "name": "tls_inspector",
+                    "typed_config": {
+                        "@type": f"{_TYPE}extensions.filters.listener.tls_inspector.v3.TlsInspector"
+                    },
+                }
+            ],
+            "listener_filters_timeout": "10s",
+            "access_log": [_access_log()],
+            # Who asks for no pool is hung up on; and the listener is there without any pool.
+            "default_filter_chain": {
+                "name": NOBODY,
+                "filters": [
+                    {
+                        "name": "hang-up",
+                        "typed_config": {
+                            "@type": f"{_TYPE}extensions.filters.network.direct_response.v3.Config"
+                        },
+                    }
+                ],
+            },
+        },
+        listener_pb2.Listener(),
+    )
+    chains = (chain(tenant) for tenant in sorted(tenants, key=lambda tenant: tenant.key))
+    result.filter_chains.extend(chains)
+    return result
+
+
+def chain(tenant: Tenant) -> listener_components_pb2.FilterChain:
+    """What becomes of a connection to one pool."""
+    label = label_of(tenant.key)
+    return _parsed(
+        {
+            "name": label,
+            # Each once: Envoy takes two equal ones for an overlap, and refuses the whole listener.
+            "filter_chain_match": {"server_names": sorted(set(tenant.brief.server_names))},
+            "filters": [{"name": "http", "typed_config": _connection_manager(label)}],
+            "transport_socket_connect_timeout": "10s",
+            "transport_socket": {
+                "name": "tls",
+                "typed_config": {
+                    "@type": f"{_TYPE}extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                    "require_client_certificate": True,
+                    # A session that is taken up again would not show its certificate again.
+                    "disable_stateless_session_resumption": True,
+                    "disable_stateful_session_resumption": True,
+                    "common_tls_context": {
+                        "alpn_protocols": ["h2"],
+                        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                        "tls_certificate_sds_secret_configs": [_secret(label, "server")],
+                        "validation_context_sds_secret_config": _secret(label, "trust"),
+                    },
+                },
+            },
+        },
+        listener_components_pb2.FilterChain(),
+    )
+
+
+def cluster(tenant: Tenant) -> cluster_pb2.Cluster:
+    """How the builders of one pool are reached: at the address that the router says."""
+    label = label_of(tenant.key)
+    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    unlimited = 1_000_000
+    limits = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
+    return _parsed(
+        {
+            "name": label,
+            "type": "ORIGINAL_DST",
+            "lb_policy": "CLUSTER_PROVIDED",
+            "connect_timeout": "5s",
+            "original_dst_lb_config": {
+                "metadata_key": {"key": ROUTE_METADATA, "path": [{"key": ROUTE_BUILDER}]}
+            },
+            "circuit_breakers": {"thresholds": [dict.fromkeys(limits, unlimited)]},
+            # A connection of a client is one to a builder, too: its end is seen by the daemon.
+            "connection_pool_per_downstream_connection": True,
+            # No pings of HTTP/2: BuildKit hangs up on those that come more often than every 5 min.
+            "upstream_connection_options": {
+                "tcp_keepalive": {
+                    "keepalive_probes": 3,
+                    "keepalive_time": 10,
+                    "keepalive_interval": 5,
+                }
+            },
+            "typed_extension_protocol_options": {
+                options: {
+                    "@type": f"type.googleapis.com/{options}",
+                    # A builder that drains waits for connections, and one that rests would keep
+                    # an old certificate.
+                    "common_http_protocol_options": {"idle_timeout": "5s"},
+                    "explicit_http_config": {"http2_protocol_options": _HTTP2},
+                }
+            },
+            "transport_socket": {
+                "name": "tls",
+                "typed_config": {
+                    "@type": f"{_TYPE}extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                    "sni": tenant.brief.upstream_name,
+                    "common_tls_context": {
+                        "alpn_protocols": ["h2"],
+                        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                        "tls_certificate_sds_secret_configs": [_secret(label, "upstream")],
+                        "combined_validation_context": {
+                            "default_validation_context": {
+                                "match_typed_subject_alt_names": [
+                                    {
+                                        "san_type": "DNS",
+                                        "matcher": {"exact": tenant.brief.upstream_name},
+                                    }
+                                ]
+                            },
+                            "validation_context_sds_secret_config": _secret(label, "trust"),
+                        },
+                    },
+                },
+            },
+        },
+        cluster_pb2.Cluster(),
+    )
+
+
+def secrets(tenant: Tenant) -> tuple[secret_pb2.Secret, ...]:
+    """The certificates of one pool."""
+    label = label_of(tenant.key)
+    trust = secret_pb2.Secret(name=f"{label}/trust")
+    trust.validation_context.trusted_ca.inline_bytes = tenant.trust
+    return (
+        _certificate(f"{label}/server", tenant.server),
+        _certificate(f"{label}/upstream", tenant.upstream),
+        trust,
+    )
+
+
+def _connection_manager(label: str) -> dict[str, Any]:
+    return {
+        "@type": f"{_TYPE}extensions.filters.network.http_connection_manager.v3."
+        "HttpConnectionManager",
+        "stat_prefix": "gateway",
+        # Not by ALPN: buildx offers none.
+        "codec_type": "HTTP2",
+        "stream_idle_timeout": "0s",
+        "request_timeout": "0s",
+        "http2_protocol_options": {
+            **_HTTP2,
+            "max_concurrent_streams": 1000,
+            # Finds clients that are gone without a word.
+            "connection_keepalive": {"interval": "30s", "timeout": "20s"},
+        },
+        "common_http_protocol_options": {"idle_timeout": "600s"},
+        "generate_request_id": False,
+        "use_remote_address": False,
+        "skip_xff_append": True,
+        "route_config": {
+            "name": label,
+            "validate_clusters": False,
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": list(routes(label))}],
+        },
+        "http_filters": [
+            {"name": FILTER, "typed_config": ext_proc_filter()},
+            {
+                "name": "forward",
+                "typed_config": {
+                    "@type": f"{_TYPE}extensions.filters.http.router.v3.Router",
+                    "suppress_envoy_headers": True,
+                },
+            },
+        ],
+    }
+
+
+def _access_log() -> dict[str, Any]:
+    tags = {
+        CONNECTION: "%CONNECTION_ID%",
+        SERVER_NAME: "%REQUESTED_SERVER_NAME%",
+        CHAIN: "%FILTER_CHAIN_NAME%",
+        FAILURE: "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
+    }
+    return {
+        "name": "connections",
+        "typed_config": {
+            "@type": f"{_TYPE}extensions.access_loggers.grpc.v3.TcpGrpcAccessLogConfig",
+            "common_config": {
+                "log_name": "connections",
+                "transport_api_version": "V3",
+                "grpc_service": {"envoy_grpc": {"cluster_name": ROUTER}},
+                "buffer_flush_interval": "0.1s",
+                "custom_tags": [{"tag": tag, "value": value} for tag, value in tags.items()],
+            },
+        },
+    }
+
+
+def _secret(label: str, which: str) -> dict[str, Any]:
+    return {
+        "name": f"{label}/{which}",
+        # One that is missing must not hold up the other pools.
+        "sds_config": {"resource_api_version": "V3", "ads": {}, "initial_fetch_timeout": "1s"},
+    }
+
+
+def _certificate(name: str, pair: KeyPair) -> secret_pb2.Secret:
+    secret = secret_pb2.Secret(name=name)
+    secret.tls_certificate.certificate_chain.inline_bytes = pair.certificate
+    secret.tls_certificate.private_key.inline_bytes = pair.key
+    return secret
+
+
+def _parsed(described: dict[str, Any], message: Message) -> Any:
+    return json_format.ParseDict(described, message)

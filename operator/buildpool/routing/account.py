@@ -1,0 +1,336 @@
+"""Who waits, who holds a slot, and who runs where: the gateway's account of one pool's connections.
+
+A connection holds one slot of one builder from its admission until its last session has ended,
+however many targets it builds: linked targets wait for each other, so none of them may wait here.
+
+    waiting    has no slot; in the queue
+    reserved   has a slot of the pool; of which builder is decided when it says what it builds
+    settled    has a builder, and holds a slot of it while any of its streams goes on; has again a
+               slot of the pool, for a while, where it has built nothing but what is internal:
+               buildx asks so what a builder can, and then builds
+    aside      has given its reservation back, as it built nothing; where it builds after all, it is
+               the next to get a slot
+
+What daemons say corrects this account: builds that are none of ours (of another replica, or from
+before a restart) take slots, too. Pure: the time is an argument, and so is the world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from buildpool.routing.affinity import Candidate, choose
+from buildpool.routing.fairness import Turns, Waiting, next_in_line
+from buildpool.routing.values import Builder
+from buildpool.routing.world import Place, World
+
+PATIENCE: Final = timedelta(seconds=5)
+"""How long a reservation stands for a connection that builds nothing."""
+MAX_REFS: Final = 256
+"""Builds of one connection that are remembered."""
+FORGOTTEN: Final = timedelta(days=1)
+"""How long a connection without a slot is known: not everyone's end is told."""
+
+
+class _State(StrEnum):
+    WAITING = "waiting"
+    RESERVED = "reserved"
+    SETTLED = "settled"
+    ASIDE = "aside"
+
+
+@dataclass(slots=True)
+class _Connection:
+    client: str
+    order: int
+    since: datetime
+    """When it entered its state."""
+    state: _State = _State.WAITING
+    builder: str = ""
+    """The uid of the pod that it has settled on."""
+    streams: int = 0
+    """Sessions and solves that go on."""
+    refs: dict[str, None] = field(default_factory=dict)
+    """The latest builds, in their order."""
+    has_waited: bool = False
+    """Whether it had a slot once: it need not wait for its turn again."""
+    is_urgent: bool = False
+    """Whether it had a slot, and is the next to get one."""
+    has_come_back: bool = False
+    """Whether it asked again after it had a slot and built nothing: once, it is next in line."""
+    has_asked: bool = False
+    """Whether it began an internal build,"""
+    has_built: bool = False
+    """or any other."""
+    is_resumed: bool = False
+    """Whether it may have sessions and solves that were never counted here."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether it takes a slot."""
+        return self.state is _State.RESERVED or (self.state is _State.SETTLED and self.streams > 0)
+
+    def note(self, ref: str) -> None:
+        """It builds this."""
+        self.refs[ref] = None
+        if len(self.refs) > MAX_REFS:
+            del self.refs[next(iter(self.refs))]
+
+
+class Account:
+    """The connections of one pool to this gateway."""
+
+    def __init__(self) -> None:
+        self._connections: dict[str, _Connection] = {}
+        self._arrivals = 0
+        self._turns = Turns()
+
+    def arrive(self, connection: str, client: str, *, now: datetime) -> None:
+        """A connection asks for a slot. It is in the queue, unless it has one."""
+        known = self._connections.get(connection)
+        if known is None:
+            self._arrivals += 1
+            self._connections[connection] = _Connection(client, self._arrivals, now)
+        elif known.state is _State.RESERVED:
+            known.since = now  # it is about to build
+        elif known.state is _State.ASIDE:
+            self._enqueue(known, now)
+            known.is_urgent = known.has_waited and not known.has_come_back
+            known.has_come_back = True
+
+    def resume(
+        self, connection: str, client: str, builder: str, ref: str, *, now: datetime
+    ) -> None:
+        """A connection that had a slot before this account began; what it runs, daemons say.
+
+        ``builder`` is empty where it had not settled yet.
+        """
+        self.arrive(connection, client, now=now)
+        known = self._connections[connection]
+        known.has_waited = True
+        if not builder:
+            known.state = _State.RESERVED
+            return
+        known.state, known.builder, known.is_resumed = _State.SETTLED, builder, True
+        if ref:
+            known.note(ref)
+
+    def leave(self, connection: str) -> None:
+        """A connection has ended, or gives up."""
+        self._connections.pop(connection, None)
+
+    def admit(self, world: World, *, now: datetime) -> tuple[str, ...]:
+        """Gives what slots are free to those who wait; returns who got one, in this order."""
+        admitted = []
+        for _ in range(self._free(world)):
+            waiting = list(self.waiting())
+            urgent = [each for each in waiting if self._connections[each.connection].is_urgent]
+            following = next_in_line(
+                urgent or waiting, held=self._held(), turns=self._turns, weights=world.weights
+            )
+            if following is None:
+                break
+            self._turns.take(following.client, world.weights.get(following.client, 1))
+            connection = self._connections[following.connection]
+            connection.state, connection.since = _State.RESERVED, now
+            connection.has_waited, connection.is_urgent = True, False
+            admitted.append(following.connection)
+        return tuple(admitted)
+
+    def reclaim(self, *, now: datetime) -> tuple[str, ...]:
+        """Takes the reservations back of those who have built nothing for a while.
+
+        Returns the connections that are forgotten for good.
+        """
+        forgotten = []
+        for name, connection in tuple(self._connections.items()):
+            waited = now - connection.since
+            if connection.state is _State.RESERVED and waited >= PATIENCE:
+                connection.state = _State.ASIDE
+            is_over = connection.state is not _State.WAITING and not connection.holds
+            if is_over and waited >= FORGOTTEN:
+                del self._connections[name]
+                forgotten.append(name)
+        return tuple(forgotten)
+
+    def client_of(self, connection: str) -> str:
+        """Whose a known connection is."""
+        return self._connections[connection].client
+
+    def is_known(self, connection: str) -> bool:
+        """Whether a connection asked for a slot and was not forgotten since."""
+        return connection in self._connections
+
+    def is_building(self, connection: str) -> bool:
+        """Whether sessions or solves of a connection go on, as far as is known."""
+        known = self._connections.get(connection)
+        return known is not None and (known.streams > 0 or known.is_resumed)
+
+    def is_admitted(self, connection: str) -> bool:
+        """Whether a connection has a slot, or a builder that it may come back to."""
+        known = self._connections.get(connection)
+        return known is not None and known.state in (_State.RESERVED, _State.SETTLED)
+
+    def begin(
+        self,
+        connection: str,
+        client: str,
+        key: str | None,
+        world: World,
+        *,
+        ref: str | None = None,
+        is_internal: bool = False,
+        now: datetime,
+    ) -> Place | None:
+        """A session or solve begins: on the connection's builder, or on one that is chosen now.
+
+        ``ref`` is the build that a solve begins, and whether it ``is_internal``. None, and nothing
+        has begun, where it has no slot and none is free, or where no builder takes builds. A
+        connection that built before comes back without waiting: what it does may belong to what
+        runs.
+        """
+        known = self._connections.get(connection)
+        if known is None:
+            self.arrive(connection, client, now=now)
+            known = self._connections[connection]
+        place = self._place(known, key, world, is_session=ref is None)
+        if place is None:
+            if known.state is not _State.WAITING:
+                self._enqueue(known, now)
+            known.is_urgent = known.has_waited
+            return None
+        # At once: a slot that is chosen and not yet held would be given away.
+        known.state, known.since, known.builder = _State.SETTLED, now, place.builder.uid
+        known.streams += 1
+        if ref:
+            known.note(ref)
+            known.has_asked |= is_internal
+            known.has_built |= not is_internal
+        return place
+
+    def give_up(self, connection: str, *, now: datetime) -> None:
+        """A connection that was about to begin waits no more; it may come again."""
+        known = self._connections.get(connection)
+        if known is not None and known.state is _State.WAITING:
+            known.state, known.since, known.is_urgent = _State.ASIDE, now, False
+
+    def _place(
+        self, known: _Connection, key: str | None, world: World, *, is_session: bool
+    ) -> Place | None:
+        # The session that targets of a bake share begins first, and nobody says hello for it.
+        needs_slot = not (is_session and known.has_asked)
+        if known.state is _State.SETTLED:
+            if (own := self._own(known, world)) is not None:
+                return Place(own)
+        elif known.state is not _State.RESERVED and needs_slot and self._free(world) <= 0:
+            return None
+        candidates = {
+            builder.name: builder for builder in sorted(world.serving, key=lambda b: b.uid)
+        }
+        chosen = choose(
+            key,
+            [
+                Candidate(name, self.used(builder, world), world.slots)
+                for name, builder in sorted(candidates.items())
+            ],
+        )
+        if chosen is None:
+            return None
+        return Place(candidates[chosen.name], chosen.is_favourite)
+
+    def end(self, connection: str, *, now: datetime) -> bool:
+        """A session or solve has ended; with the last one, the slot is free.
+
+        True where the connection has its slot still, but no builder any more.
+        """
+        known = self._connections.get(connection)
+        if known is None or not known.streams:
+            return False
+        known.streams -= 1
+        known.since = now
+        if known.streams or known.has_built or known.is_resumed:
+            return False
+        known.state, known.builder = _State.RESERVED, ""
+        known.refs.clear()
+        return True
+
+    def home_of(self, connection: str, world: World) -> Builder | None:
+        """The builder that a connection has settled on; None where it would be given another."""
+        known = self._connections.get(connection)
+        return None if known is None else self._own(known, world)
+
+    def last_of(self, connection: str, world: World) -> Builder | None:
+        """The builder on which a connection has built last; None where it is gone."""
+        known = self._connections.get(connection)
+        return world.builder(known.builder) if known is not None else None
+
+    def owner_of(self, ref: str) -> str | None:
+        """Whose build it is; None where no connection here is known to have begun it."""
+        return next((c.client for c in self._connections.values() if ref in c.refs), None)
+
+    def runs(self, ref: str, world: World) -> Builder | None:
+        """The builder that runs a build, as we know or as its daemon says."""
+        for known in self._connections.values():
+            if ref in known.refs and known.builder:
+                return world.builder(known.builder)
+        uid = next((uid for uid, refs in world.builds.items() if ref in refs), "")
+        return world.builder(uid)
+
+    @property
+    def has_connections(self) -> bool:
+        """Whether any connection is known."""
+        return bool(self._connections)
+
+    def is_busy(self, world: World) -> bool:
+        """Whether anybody waits, has a slot, or may be building on a builder that is there."""
+        return any(
+            c.holds
+            or c.state is _State.WAITING
+            or (c.is_resumed and world.builder(c.builder) is not None)
+            for c in self._connections.values()
+        )
+
+    def waiting(self) -> Iterator[Waiting]:
+        """Those who wait."""
+        for name, known in self._connections.items():
+            if known.state is _State.WAITING:
+                yield Waiting(name, known.client, known.since, known.order)
+
+    def used(self, builder: Builder, world: World) -> int:
+        """Slots of a builder that are taken: by connections of ours, and by builds of others."""
+        own = [c for c in self._connections.values() if c.builder == builder.uid]
+        refs: set[str] = set().union(*(connection.refs for connection in own))
+        running = world.builds.get(builder.uid)
+        if running is None:  # nobody says whether what was there before still is
+            return sum(c.holds or c.is_resumed for c in own)
+        # A build of ours that the daemon still runs holds its slot, though its session has ended.
+        return len(running - refs) + sum(c.holds or bool(c.refs.keys() & running) for c in own)
+
+    def _own(self, known: _Connection, world: World) -> Builder | None:
+        """Where a connection goes on; None where it has nothing to go on with."""
+        own = world.builder(known.builder)
+        if own is not None and (own.is_serving or known.streams or known.is_resumed):
+            return own
+        return None
+
+    def _enqueue(self, known: _Connection, now: datetime) -> None:
+        """A connection goes to the end of the queue."""
+        self._arrivals += 1
+        known.state, known.since, known.order = _State.WAITING, now, self._arrivals
+
+    def _free(self, world: World) -> int:
+        """Slots that nobody has, and nobody has reserved."""
+        room = sum(max(0, world.slots - self.used(b, world)) for b in world.serving)
+        reserved = sum(c.state is _State.RESERVED for c in self._connections.values())
+        return room - reserved
+
+    def _held(self) -> dict[str, int]:
+        held: dict[str, int] = {}
+        for connection in self._connections.values():
+            if connection.holds:
+                held[connection.client] = held.get(connection.client, 0) + 1
+        return held

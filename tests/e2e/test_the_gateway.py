@@ -1,0 +1,261 @@
+"""Builds through the gateway: they wait, wake their pool, find their cache, hear what goes wrong.
+
+Stories that go on at the same time, each with a pool of its own and all through the one gateway.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster import OPERATOR_NAMESPACE, Api, eventually
+from e2e.clients import (
+    APP,
+    SHORT,
+    STEPS,
+    cached_steps,
+    client_of,
+    context,
+    run,
+    running_build,
+)
+from e2e.gateways import a_build, buildx_build, deploy, ends_well, know_builder, status
+from e2e.pools import change, newcomer, pods_of, port_forward, serving
+from e2e.stories import Story
+
+HOLD = float(os.environ.get("GATEWAY_HOLD_SECONDS", "50"))
+"""How long clients are held that would give up by themselves after 20 and 40 seconds."""
+
+
+def an_idle_pool_wakes_for_a_build_and_falls_asleep(api: Api, namespace: str, folder: Path) -> None:
+    scaling = {"min": 0, "max": 1, "idleAfter": "3s"}
+    deploy(api, "sleeps", namespace, scaling=scaling)
+    assert status(api, "sleeps", namespace)["ready"] == "0/0"
+    assert api.condition("sleeps", namespace, "Ready")["reason"] == "Asleep"
+    assert pods_of(api, "sleeps", namespace) == []
+    client = client_of(api, "sleeps", namespace, folder)
+    for number in (1, 2):
+        with a_build(client, folder / str(number)) as build:
+            ends_well(build)
+        eventually(
+            lambda: not pods_of(api, "sleeps", namespace), within=60, what="it sleeps", every=1
+        )
+
+
+def builds_wait_for_the_one_slot_and_all_end_well(api: Api, namespace: str, folder: Path) -> None:
+    deploy(api, "queue", namespace)
+    client = client_of(api, "queue", namespace, folder)
+    for number in (1, 3):
+        know_builder(client, folder / f"{number}")  # which waits, too, where all slots are taken
+    with ExitStack() as stack:
+        ways = [a_build, buildx_build] * 2
+        builds = [
+            stack.enter_context(way(client, folder / f"{n}", 8)) for n, way in enumerate(ways)
+        ]
+        seen = []
+        while any(build.is_running for build in builds):
+            found = status(api, "queue", namespace)
+            seen.append((found["busySlots"], found["waiting"]))
+            time.sleep(0.2)
+        for build in builds:
+            ends_well(build)
+    assert max(busy for busy, _ in seen) == 1, "never more than its slots"
+    assert max(waiting for _, waiting in seen) == 3
+    assert status(api, "queue", namespace)["waiting"] == 0
+
+
+def clients_that_wait_for_longer_than_they_would_connect_build_all_the_same(
+    api: Api, namespace: str, folder: Path
+) -> None:
+    """buildctl would give up after 20 s, buildx after 40, were their connections not answered."""
+    deploy(api, "held", namespace)
+    client = client_of(api, "held", namespace, folder)
+    with running_build(client, folder / "first") as first:
+        (pod,) = pods_of(api, "held", namespace)
+        with a_build(client, folder / "buildctl") as waiting:
+            eventually(
+                lambda: status(api, "held", namespace)["waiting"] == 1, within=10, what="it waits"
+            )
+            with buildx_build(client, folder / "buildx") as other:
+                time.sleep(HOLD)
+                assert waiting.is_running
+                assert other.is_running
+                first.end(pod["status"]["podIP"])
+                ends_well(waiting)
+                ends_well(other)
+
+
+def who_waits_in_vain_is_told(api: Api, namespace: str, folder: Path) -> None:
+    deploy(api, "full", namespace, gateway={"maxWait": "3s"})
+    client = client_of(api, "full", namespace, folder)
+    with running_build(client, folder / "first") as first:
+        (pod,) = pods_of(api, "full", namespace)
+        done = run(*client.build_command(context(folder / "second", SHORT)))
+        assert done.returncode != 0
+        told = f"pool {namespace}/full: waited 3s for a slot, 1 of 1 builders busy"
+        assert told in done.stderr
+        # It asks in three ways before it reports one of the answers.
+        with buildx_build(client, folder / "third") as third:
+            assert third.process.wait(timeout=15) != 0
+            assert told in third.progress
+        first.end(pod["status"]["podIP"])
+
+
+def a_project_finds_its_cache_on_another_builder_with_no_flag(
+    api: Api, namespace: str, folder: Path
+) -> None:
+    cache = {"registry": {"managed": {"storage": {"size": "1Gi"}}}, "exportInterval": "0s"}
+    deploy(api, "shares", namespace, cache=cache)
+    eventually(
+        lambda: api.condition("shares", namespace, "CacheReady").get("status") == "True",
+        within=60,
+        what="the cache is ready",
+    )
+    client = client_of(api, "shares", namespace, folder)
+    source = context(folder / "source", APP)
+    (source / "source").write_text("one\n")
+    build = client.build_command(source, "--opt", "vcs:source=https://github.com/acme/app.git")
+    first = run(*build)
+    assert first.returncode == 0, first.stderr
+    assert cached_steps(first.stderr) == 0
+    before = pods_of(api, "shares", namespace)
+    api.must("delete", "deployment", "shares-builder-0", "-n", namespace)
+    newcomer(api, "shares", namespace, before)
+    second = run(*build)
+    assert second.returncode == 0, second.stderr
+    assert cached_steps(second.stderr) == STEPS, second.stderr
+    again = run(*build, "--no-cache")
+    assert again.returncode == 0, again.stderr
+    assert cached_steps(again.stderr) == 0, "who wants no cache gets none"
+
+
+def a_client_that_is_removed_is_refused(api: Api, namespace: str, folder: Path) -> None:
+    clients = [{"name": "default"}, {"name": "leaver"}]
+    deploy(api, "access", namespace, access={"clients": clients})
+    leaver = client_of(api, "access", namespace, folder, name="leaver")
+    assert leaver.can_connect()
+    change(api, "access", namespace, access={"clients": clients[:1]})
+    eventually(lambda: not leaver.can_connect(), within=30, what="it is refused", every=0.5)
+    done = run(*leaver.buildctl("debug", "info"))
+    assert "is not among access.clients" in done.stderr
+    assert client_of(api, "access", namespace, folder).can_connect()
+
+
+def a_client_that_may_only_import_builds_with_both_tools(
+    api: Api, namespace: str, folder: Path
+) -> None:
+    clients = [{"name": "default"}, {"name": "guests", "inject": "Import"}]
+    deploy(api, "guarded", namespace, access={"clients": clients})
+    client = client_of(api, "guarded", namespace, folder, "guests")
+    with a_build(client, folder / "buildctl") as one, buildx_build(client, folder / "bx") as other:
+        ends_well(one)
+        ends_well(other)
+
+
+def buildx_gets_the_attestations_of_its_build(api: Api, namespace: str, folder: Path) -> None:
+    deploy(api, "attests", namespace)
+    client = client_of(api, "attests", namespace, folder)
+    told = folder / "metadata.json"
+    client.build_with_buildx(context(folder / "source", SHORT), f"--metadata-file={told}")
+    metadata = json.loads(told.read_text())
+    assert metadata["buildx.build.ref"]
+    assert metadata["buildx.build.provenance"]["buildType"]
+
+
+def a_port_forward_leads_to_the_pool_whose_name_is_asked_for(
+    api: Api, namespace: str, folder: Path
+) -> None:
+    deploy(api, "remote", namespace, gateway={"hostnames": ["build.example.com"]})
+    client = client_of(api, "remote", namespace, folder)
+    with port_forward("service/buildpool-gateway", OPERATOR_NAMESPACE) as address:
+        for name in (f"remote.{namespace}.svc", "build.example.com"):
+            far = replace(client, address=address, server_name=name)
+            assert "BuildKit" in far.ask("debug", "info")
+        nobody = replace(client, address=address, server_name="nobody.example.com")
+        assert not nobody.can_connect()
+
+
+def a_client_hears_what_became_of_its_builder(api: Api, namespace: str, folder: Path) -> None:
+    deploy(api, "crash", namespace)
+    client = client_of(api, "crash", namespace, folder)
+    with running_build(client, folder) as build:
+        inside = ("exec", "-n", namespace, "deploy/crash-builder-0", "-c", "buildkitd", "--")
+        api.must(*inside, "sh", "-c", "kill -9 $(pidof buildkitd)")
+        # What it prints is what it hears first, which may be the end of another of its streams.
+        assert build.process.wait(timeout=30) != 0
+    logs = ("logs", "-n", OPERATOR_NAMESPACE, "deployment/buildpool-gateway", "-c", "router")
+    line = eventually(
+        lambda: next((x for x in api.must(*logs).splitlines() if f"{namespace}/crash " in x), None),
+        within=30,
+        what="the gateway tells of the build",
+        every=1,
+    )
+    assert "result=lost" in line
+    assert "its daemon ended with exit code" in line
+
+
+def the_routing_changes_under_a_running_build(api: Api, namespace: str, folder: Path) -> None:
+    deploy(api, "moves", namespace)
+    client = client_of(api, "moves", namespace, folder)
+    with running_build(client, folder) as build:
+        (pod,) = pods_of(api, "moves", namespace)
+        change(api, "moves", namespace, routing="Direct")
+        eventually(client.can_connect, within=60, what="the Service leads to builders", every=1)
+        build.end(pod["status"]["podIP"])
+    assert [each["metadata"]["uid"] for each in pods_of(api, "moves", namespace)] == [
+        pod["metadata"]["uid"]
+    ]
+
+
+def the_authority_rotates_under_a_running_build(api: Api, namespace: str, folder: Path) -> None:
+    deploy(api, "rotates", namespace, access={"authorityOverlap": "2s"})
+    client = client_of(api, "rotates", namespace, folder / "before")
+    with running_build(client, folder) as build:
+        (pod,) = pods_of(api, "rotates", namespace)
+        rotate = ("annotate", "bkp", "rotates", "-n", namespace, "buildpool.dev/rotate=authority")
+        api.must(*rotate)
+        eventually(
+            lambda: "phase" in status(api, "rotates", namespace)["authority"],
+            within=20,
+            what="it rotates",
+        )
+        eventually(
+            lambda: serving(api, "rotates-builder-1", namespace), within=60, what="a new builder"
+        )
+        build.end(pod["status"]["podIP"])
+    eventually(
+        lambda: "phase" not in status(api, "rotates", namespace)["authority"],
+        within=90,
+        what="it has rotated",
+        every=1,
+    )
+    assert client_of(api, "rotates", namespace, folder / "after").can_connect()
+    assert not client.can_connect(), "the old certificate is of no authority any more"
+
+
+STORIES: tuple[Story, ...] = (
+    an_idle_pool_wakes_for_a_build_and_falls_asleep,
+    builds_wait_for_the_one_slot_and_all_end_well,
+    clients_that_wait_for_longer_than_they_would_connect_build_all_the_same,
+    who_waits_in_vain_is_told,
+    a_project_finds_its_cache_on_another_builder_with_no_flag,
+    a_client_that_is_removed_is_refused,
+    a_client_that_may_only_import_builds_with_both_tools,
+    buildx_gets_the_attestations_of_its_build,
+    a_port_forward_leads_to_the_pool_whose_name_is_asked_for,
+    a_client_hears_what_became_of_its_builder,
+    the_routing_changes_under_a_running_build,
+    the_authority_rotates_under_a_running_build,
+)
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
+def test_that(story: Story, told: dict[Story, Future[None]]) -> None:
+    told[story].result(timeout=300 + HOLD)

@@ -1,0 +1,111 @@
+"""What a real Envoy makes of what it is told about pools: one that is odd must not harm others."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import grpc
+import grpc.aio
+import pytest
+from aiohttp import ClientSession
+
+from buildpool.pki import KeyPair
+from gateway.lab import CONTROL, Lab, PoolLab, call
+
+HELLO = f"{CONTROL}ListWorkers"
+NONE = b"no certificate"
+
+
+async def serves(lab: Lab, pool: PoolLab) -> bool:
+    """Whether a client of the pool reaches its builder."""
+    async with lab.connect(pool) as channel:
+        try:
+            return bool(await call(channel, HELLO, within=5))
+        except grpc.aio.AioRpcError:
+            return False
+
+
+async def counted(lab: Lab, name: str) -> int:
+    """One of Envoy's own numbers."""
+    address = f"http://127.0.0.1:{lab.admin_port}/stats"
+    async with ClientSession() as session, session.get(address) as answer:
+        lines = (await answer.text()).splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}: "))
+
+
+@pytest.mark.parametrize("part", ["certificate", "key", "authority", "upstream"])
+async def test_certificates_that_are_none_harm_their_own_pool_alone(lab: Lab, part: str) -> None:
+    pools = [PoolLab(name=name) for name in ("a", "b", "c", "d")]
+    odd = pools[1]
+    for pool in pools:
+        await lab.add_pool(pool, f"{pool.name}-builder-0")
+    good = odd.tenant()
+    stranger = pools[2].tenant().server
+    await lab.becomes(
+        odd,
+        {
+            "certificate": replace(good, server=KeyPair(NONE, good.server.key)),
+            "key": replace(good, server=KeyPair(good.server.certificate, stranger.key)),
+            "authority": replace(good, trust=NONE),
+            "upstream": replace(good, upstream=KeyPair(NONE, NONE)),
+        }[part],
+    )
+    late = PoolLab(name="e")
+    await lab.add_pool(late, "e-builder-0")
+    for pool in (*pools, late):
+        assert await serves(lab, pool), "what was good before serves on, and so do the others"
+    assert lab.metrics.registry.get_sample_value("buildpool_gateway_configurations_rejected_total")
+    await lab.becomes(odd)
+    assert await serves(lab, odd)
+
+
+async def test_a_pool_that_is_told_of_with_garbage_alone_is_not_served(lab: Lab) -> None:
+    odd, other = PoolLab(name="a"), PoolLab(name="b")
+    lab.told.tenants[odd.key] = replace(odd.tenant(), server=KeyPair(NONE, NONE), trust=NONE)
+    lab.refresh(odd.key)
+    await lab.add_pool(other, "b-builder-0")
+    async with asyncio.timeout(5):
+        # Envoy waits a second for secrets before it goes on without them.
+        while not await serves(lab, other):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.05)
+    assert not await serves(lab, odd)
+
+
+async def test_a_pool_may_list_a_name_that_it_has_anyway(lab: Lab) -> None:
+    pool = PoolLab(hostnames=("ci.builds.svc", "x.example.com", "x.example.com"))
+    other = PoolLab(name="other")
+    await lab.add_pool(pool, "ci-builder-0")
+    await lab.add_pool(other, "other-builder-0")
+    assert await serves(lab, pool)
+    assert await serves(lab, other), "the listener was not refused"
+
+
+async def test_a_pool_cannot_take_the_name_of_anothers_service(lab: Lab) -> None:
+    victim, usurper = PoolLab(name="web"), PoolLab(name="a", namespace="a")
+    await lab.add_pool(usurper, "a-builder-0")
+    await lab.add_pool(victim, "web-builder-0")
+    async with lab.connect(victim) as channel:
+        await call(channel, HELLO)
+        usurper.hostnames = ("web.builds.svc",)
+        await lab.becomes(usurper)
+        assert [pool for pool, _ in lab.refused] == [usurper.key]
+        assert await call(channel, HELLO)
+    assert await serves(lab, victim)
+
+
+async def test_a_router_that_starts_again_changes_nothing(lab: Lab) -> None:
+    pools = [PoolLab(name=name) for name in ("a", "b")]
+    for pool in pools:
+        await lab.add_pool(pool, f"{pool.name}-builder-0")
+    changes = "listener_manager.listener_modified"
+    updates = "listener_manager.lds.update_success"
+    before = [await counted(lab, name) for name in (changes, updates)]
+    await lab.stop_router()
+    await lab.start_router()
+    await lab.settled()
+    after = [await counted(lab, name) for name in (changes, updates)]
+    assert after[0] == before[0]
+    # The one answer that it waits for, which is empty.
+    assert after[1] <= before[1] + 1
+    assert await asyncio.gather(*(serves(lab, pool) for pool in pools)) == [True, True]

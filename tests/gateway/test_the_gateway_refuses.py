@@ -1,0 +1,232 @@
+"""Who does not belong here, and who takes more than is theirs: refused or bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+
+from buildpool.buildkit import protobuf
+from buildpool.gateway import messages
+from buildpool.pki import Bundle
+from gateway.lab import CONTROL, Lab, PoolLab, call
+
+HELLO = f"{CONTROL}ListWorkers"
+A_SOLVE = protobuf.field(1, b"ref")
+
+
+async def refused(channel: grpc.aio.Channel, method: str = HELLO) -> grpc.aio.AioRpcError:
+    """How a request failed."""
+    async with channel:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await call(channel, method, within=10)
+    return error.value
+
+
+async def refusals(lab: Lab, pool: PoolLab, reason: str) -> float:
+    """How often the pool refused for this reason; waits until it is told."""
+    labels = {"namespace": pool.namespace, "pool": pool.name, "reason": reason}
+    name, registry = "buildpool_gateway_refused_total", lab.metrics.registry
+    async with asyncio.timeout(5):
+        while not (found := registry.get_sample_value(name, labels)):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def serves_on(lab: Lab, pool: PoolLab) -> None:
+    """Others are not affected."""
+    async with lab.connect(pool) as channel:
+        assert await call(channel, HELLO, within=10)
+
+
+@pytest.fixture
+async def pool(lab: Lab) -> PoolLab:
+    """A pool with one builder."""
+    pool = PoolLab(slots=10)
+    await lab.add_pool(pool, "ci-builder-0")
+    return pool
+
+
+async def test_a_certificate_of_another_pool_opens_nothing(lab: Lab, pool: PoolLab) -> None:
+    other = PoolLab(name="other")
+    await lab.add_pool(other, "other-builder-0")
+    stolen = Bundle(other.client().pair, trust=pool.authority.certificate)
+    error = await refused(lab.connect(pool, stolen))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert await refusals(lab, pool, "TLS")
+    await serves_on(lab, pool)
+
+
+async def test_an_expired_certificate_opens_nothing(lab: Lab, pool: PoolLab) -> None:
+    expired = pool.client(lifetime=timedelta(hours=1), ago=timedelta(hours=2))
+    error = await refused(lab.connect(pool, expired))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert await refusals(lab, pool, "TLS")
+
+
+async def test_without_a_certificate_nothing_opens(lab: Lab, pool: PoolLab) -> None:
+    credentials = grpc.ssl_channel_credentials(pool.authority.certificate)
+    name = f"{pool.name}.{pool.namespace}.svc"
+    channel = grpc.aio.secure_channel(
+        f"127.0.0.1:{lab.port}",
+        credentials,
+        options=[("grpc.ssl_target_name_override", name), ("grpc.enable_http_proxy", 0)],
+    )
+    error = await refused(channel)
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert await refusals(lab, pool, "TLS")
+
+
+async def test_a_certificate_that_belongs_to_no_client_builds_nothing(
+    lab: Lab, pool: PoolLab
+) -> None:
+    error = await refused(lab.connect(pool, pool.client("mallory")))
+    assert error.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert "mallory is not among access.clients of pool builds/ci" in (error.details() or "")
+
+
+async def test_a_builders_or_the_gateways_own_certificate_builds_nothing(
+    lab: Lab, pool: PoolLab
+) -> None:
+    tenant = lab.told.tenants[pool.key]
+    own = Bundle(tenant.upstream, trust=pool.authority.certificate)
+    error = await refused(lab.connect(pool, own))
+    assert error.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_client_that_is_removed_builds_what_it_builds_and_nothing_more(
+    lab: Lab, pool: PoolLab
+) -> None:
+    (builder,) = lab.fakes
+    async with lab.connect(pool) as channel:
+        await call(channel, HELLO)
+        running = asyncio.create_task(call(channel, f"{CONTROL}Solve", A_SOLVE))
+        async with asyncio.timeout(10):
+            while len(builder.asked) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        brief = lab.told.tenants[pool.key].brief
+        left = tuple(client for client in brief.clients if client.name != "ann")
+        lab.told.tenants[pool.key] = pool.tenant(clients=left)
+        lab.refresh(pool.key)
+        linked = asyncio.create_task(call(channel, f"{CONTROL}Solve", A_SOLVE))
+        await asyncio.sleep(0.3)
+        builder.release.set()
+        assert await running
+        assert await linked, "what belongs to a build that runs"
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await call(channel, HELLO)
+        assert error.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    denied = await refused(lab.connect(pool))
+    assert denied.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_name_that_no_pool_has_is_hung_up_on(lab: Lab, pool: PoolLab) -> None:
+    error = await refused(lab.connect(pool, name="nobody.example.com"))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    await serves_on(lab, pool)
+
+
+@pytest.mark.parametrize(
+    "header", ["x-envoy-original-dst-host", "builder", ":authority", "host", "x-forwarded-for"]
+)
+async def test_no_header_of_a_client_names_the_builder(
+    lab: Lab, pool: PoolLab, header: str
+) -> None:
+    other = PoolLab(name="other")
+    (theirs,) = await lab.add_pool(other, "other-builder-0")
+    async with lab.connect(pool) as channel:
+        name = header.lstrip(":") if header.startswith(":") else header
+        answer = await call(channel, HELLO, headers={name: f"127.0.0.1:{theirs.port}"})
+    assert b"ci-builder-0" in answer
+    assert theirs.asked == []
+
+
+async def test_what_is_no_method_of_buildkit_reaches_no_builder(lab: Lab, pool: PoolLab) -> None:
+    error = await refused(lab.connect(pool), "/grpc.reflection.v1.ServerReflection/Any")
+    assert error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNKNOWN)
+
+
+async def test_garbage_is_hung_up_on(lab: Lab, pool: PoolLab) -> None:
+    for garbage in (b"GET / HTTP/1.1\r\n\r\n", bytes(range(256)) * 40, b"\x16\x03\x01\xff\xff"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", lab.port)
+        writer.write(garbage)
+        async with asyncio.timeout(15):
+            with suppress(OSError):
+                await reader.read()
+        writer.close()
+    await serves_on(lab, pool)
+
+
+async def test_garbage_within_a_connection_ends_that_one_alone(
+    lab: Lab, pool: PoolLab, tmp_path: Path
+) -> None:
+    client = pool.client()
+    for name, content in (("c", client.pair.certificate), ("k", client.pair.key)):
+        (tmp_path / name).write_bytes(content)
+    context = ssl.create_default_context(cadata=pool.authority.certificate.decode())
+    context.load_cert_chain(tmp_path / "c", tmp_path / "k")
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", lab.port, ssl=context, server_hostname=f"{pool.name}.{pool.namespace}.svc"
+    )
+    writer.write(b"this is no HTTP/2 " * 100)
+    async with asyncio.timeout(10):
+        with suppress(OSError):
+            await reader.read()
+    writer.close()
+    await serves_on(lab, pool)
+
+
+async def test_five_hundred_idle_connections_hinder_nobody(lab: Lab, pool: PoolLab) -> None:
+    idle = [await asyncio.open_connection("127.0.0.1", lab.port) for _ in range(500)]
+    await serves_on(lab, pool)
+    for _, writer in idle:
+        writer.close()
+
+
+async def test_a_client_that_never_reads_holds_up_nobody_else(lab: Lab) -> None:
+    pool = PoolLab(slots=10)
+    (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    builder.floods = True
+    async with lab.connect(pool) as channel:
+        await call(channel, HELLO)
+        session = channel.stream_stream(f"{CONTROL}Session")(timeout=60)
+        told = -1
+        async with asyncio.timeout(30):
+            while told != builder.told or not told:
+                told = builder.told
+                await asyncio.sleep(1)
+        assert told < 128 << 20, "what lies between them is bounded"
+        await serves_on(lab, pool)
+        session.cancel()
+
+
+async def test_a_message_that_never_ends_is_refused(
+    lab: Lab, pool: PoolLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "BODY_PATIENCE", 1.0)
+    async with lab.connect(pool) as channel:
+        await call(channel, HELLO)
+        solve = channel.stream_unary(f"{CONTROL}Solve")(timeout=20)
+        await solve.write(A_SOLVE)
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await solve
+    assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "did not come within 1 s" in (error.value.details() or "")
+    await serves_on(lab, pool)
+
+
+async def test_an_address_in_a_brief_is_no_way_to_another_pools_builder(
+    lab: Lab, pool: PoolLab
+) -> None:
+    other = PoolLab(name="other")
+    await lab.add_pool(other, "other-builder-0")
+    lab.told.known[pool.key] = lab.told.known[other.key]
+    lab.refresh(pool.key)
+    error = await refused(lab.connect(pool))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE, "its certificate is of another authority"

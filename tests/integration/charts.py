@@ -1,0 +1,70 @@
+"""The chart as tests see it: rendered by Helm, and installed once more beside the first."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster import OPERATOR_NAMESPACE, PROJECT, Api
+
+CHART = PROJECT / "manifests" / "helm" / "buildpool"
+SECOND = "second"
+"""The release of ``second_release``, hence the name of its objects."""
+Object = dict[str, Any]
+
+
+def helm(*args: str) -> subprocess.CompletedProcess[str]:
+    """Runs helm; the exit code is the caller's to judge."""
+    return subprocess.run(["helm", *args], capture_output=True, text=True, timeout=120, check=False)
+
+
+def must_helm(*args: str) -> str:
+    """Runs helm, which has to succeed; what it printed."""
+    done = helm(*args)
+    assert done.returncode == 0, done.stderr or done.stdout
+    return done.stdout
+
+
+def flags_of(*settings: str) -> list[str]:
+    """Helm's flags that set these values."""
+    return [flag for setting in settings for flag in ("--set", setting)]
+
+
+def rendered(*settings: str) -> list[Object]:
+    """The objects of the chart, with these values set."""
+    flags = flags_of(*settings)
+    text = must_helm("template", "buildpool", str(CHART), "-n", OPERATOR_NAMESPACE, *flags)
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def the(kind: str, name: str, objects: list[Object]) -> Object:
+    """The one object of this kind and name."""
+    (found,) = (o for o in objects if (o["kind"], o["metadata"]["name"]) == (kind, name))
+    return found
+
+
+@contextmanager
+def second_release(api: Api, namespace: str) -> Iterator[str]:
+    """A second installation, in a namespace of its own, for one watched namespace; its home."""
+    home = f"{namespace}-operator"
+    flags = flags_of("crds.install=false", f"watchNamespaces={{{namespace}}}")
+    must_helm("install", SECOND, str(CHART), "-n", home, "--create-namespace", *flags)
+    yield home
+    must_helm("upgrade", SECOND, str(CHART), "-n", home, "--reuse-values", "--set", "replicas=2")
+    must_helm("uninstall", SECOND, "-n", home)
+    assert api.list("roles", namespace) == []
+    api.must("delete", "namespace", home, "--wait=false")
+
+
+def credentials_of(api: Api, account: str, home: str, *, like: Path, file: Path) -> Path:
+    """A kubeconfig of a ServiceAccount, made from that of another."""
+    own = yaml.safe_load(like.read_text())
+    own["users"][0]["user"]["token"] = api.must("create", "token", account, "-n", home).strip()
+    file.write_text(yaml.safe_dump(own))
+    file.chmod(0o600)
+    return file

@@ -1,0 +1,168 @@
+"""What a pool hears from the gateway: whether its pods are ready, and what they write."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buildpool.api.status import format_time
+from cluster import (
+    OPERATOR_NAMESPACE,
+    Api,
+    OperatorProcess,
+    a_pool,
+    eventually,
+    operator_process,
+)
+
+POD = "a-gateway"
+
+
+@pytest.fixture
+def operator(kubeconfig: Path, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """One operator that knows of a gateway."""
+    process = OperatorProcess(
+        kubeconfig, tmp_path / "log", "of-a-gateway", ("--gateway-service", "buildpool-gateway")
+    )
+    with operator_process(process):
+        eventually(
+            lambda: "leads." in process.log.read_text(), within=30, what="the operator leads"
+        )
+        yield process
+
+
+@pytest.fixture
+def gateway(installed: Api) -> Iterator[str]:
+    """A pod of the gateway that is ready, as far as its labels and its status say."""
+    labels = {"app.kubernetes.io/component": "gateway"}
+    metadata = {"name": POD, "namespace": OPERATOR_NAMESPACE, "labels": labels}
+    restricted = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    container = {"name": "none", "image": "none.example/none:1", "securityContext": restricted}
+    spec = {"containers": [container]}
+    installed.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    is_ready(installed, POD, True)
+    yield POD
+    installed.must("delete", "pod", POD, "-n", OPERATOR_NAMESPACE, "--now", "--ignore-not-found")
+
+
+@pytest.fixture
+def pool(installed: Api, namespace: str, operator: OperatorProcess, gateway: str) -> str:
+    """A pool behind the gateway, asleep."""
+    scaling = {"min": 0, "max": 3}
+    installed.apply(a_pool("ci", namespace, routing="Gateway", scaling=scaling))
+    becomes(installed, namespace, "Asleep", within=20)
+    return namespace
+
+
+def is_ready(api: Api, pod: str, ready: bool) -> None:
+    """What the kubelet would say of a pod."""
+    condition = {"type": "Ready", "status": str(ready)}
+    patch = json.dumps({"status": {"conditions": [condition]}})
+    api.must("patch", "pod", pod, "-n", OPERATOR_NAMESPACE, "--subresource=status", "-p", patch)
+
+
+def becomes(api: Api, namespace: str, reason: str, *, within: float = 5) -> None:
+    """Waits until this is why the pool is ready, or is not."""
+    eventually(
+        lambda: api.condition("ci", namespace, "Ready").get("reason") == reason,
+        within=within,
+        what=f"it is {reason}",
+    )
+
+
+def tell(api: Api, namespace: str, pod: str, waiting: int, *, refused: str = "") -> None:
+    """What the pod would write."""
+    entry: dict[str, Any] = {"name": pod, "waiting": waiting}
+    if waiting:
+        entry["since"] = format_time(datetime.now(UTC))
+    if refused:
+        entry["refused"] = refused
+    body: dict[str, Any] = {
+        "apiVersion": "buildpool.dev/v1alpha1",
+        "kind": "BuildKitPool",
+        "metadata": {"name": "ci", "namespace": namespace},
+        "status": {"gateways": [entry] if waiting or refused else []},
+    }
+    apply = ("apply", "--server-side", "--subresource=status", f"--field-manager=buildpool-{pod}")
+    api.must(*apply, "-f", "-", stdin=json.dumps(body))
+
+
+def status(api: Api, namespace: str) -> dict[str, Any]:
+    found: dict[str, Any] = (api.get("bkp", "ci", namespace) or {}).get("status", {})
+    return found
+
+
+def test_what_waits_is_told_and_wakes_the_pool_at_once(
+    installed: Api, pool: str, gateway: str
+) -> None:
+    tell(installed, pool, gateway, 2)
+    told = time.monotonic()
+    eventually(lambda: status(installed, pool)["waiting"] == 2, within=5, what="it is told")
+    assert time.monotonic() - told < 3
+    eventually(
+        lambda: installed.list("deployments", pool, "app.kubernetes.io/component=builder"),
+        within=5,
+        what="a builder is made",
+    )
+    row = installed.must("get", "bkp", "ci", "-n", pool).splitlines()
+    assert row[0].split()[:4] == ["NAME", "READY", "BUSY", "WAITING"]
+    assert row[1].split()[3] == "2"
+    tell(installed, pool, gateway, 0)
+    eventually(lambda: status(installed, pool)["waiting"] == 0, within=5, what="nobody waits")
+
+
+def test_what_the_gateway_tells_is_left_alone_by_the_operators_own_writes(
+    installed: Api, pool: str, gateway: str
+) -> None:
+    tell(installed, pool, gateway, 1)
+    eventually(lambda: status(installed, pool)["waiting"] == 1, within=5, what="it is told")
+    installed.must("annotate", "bkp", "ci", "-n", pool, "buildpool.dev/rotate=certificates")
+    eventually(
+        lambda: "IssuedCertificate" in installed.reasons("ci", pool), within=20, what="a pass"
+    )
+    assert [entry["name"] for entry in status(installed, pool)["gateways"]] == [gateway]
+
+
+def test_what_a_pod_told_that_is_gone_counts_no_more_and_is_taken_away(
+    installed: Api, pool: str
+) -> None:
+    tell(installed, pool, "a-pod-that-is-gone", 3)
+    eventually(
+        lambda: not status(installed, pool).get("gateways"), within=10, what="it is taken away"
+    )
+    assert status(installed, pool)["waiting"] == 0
+    assert not installed.list("deployments", pool, "app.kubernetes.io/component=builder")
+
+
+def test_a_pool_is_ready_only_while_the_gateway_is(installed: Api, pool: str, gateway: str) -> None:
+    is_ready(installed, gateway, False)
+    becomes(installed, pool, "GatewayNotReady")
+    assert installed.condition("ci", pool, "Ready")["status"] == "False"
+    is_ready(installed, gateway, True)
+    becomes(installed, pool, "Asleep")
+    installed.must("delete", "pod", gateway, "-n", OPERATOR_NAMESPACE, "--now")
+    becomes(installed, pool, "GatewayNotReady")
+
+
+def test_a_pool_that_the_gateway_does_not_serve_says_why(
+    installed: Api, pool: str, gateway: str
+) -> None:
+    why = "gateway.hostnames: x.example.com is a name of pool builds/other already"
+    tell(installed, pool, gateway, 0, refused=why)
+    becomes(installed, pool, "HostnameTaken")
+    ready = installed.condition("ci", pool, "Ready")
+    assert (ready["status"], ready["message"]) == ("False", why)
+    assert status(installed, pool)["waiting"] == 0
+    tell(installed, pool, gateway, 0)
+    becomes(installed, pool, "Asleep")

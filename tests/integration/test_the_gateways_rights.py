@@ -1,0 +1,172 @@
+"""What a gateway's router may do by its own rights: enough, in all namespaces or in some."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from buildpool import naming
+from buildpool.naming import PoolKey
+from cluster import (
+    OPERATOR_ACCOUNT,
+    OPERATOR_NAMESPACE,
+    PROJECT,
+    Api,
+    OperatorProcess,
+    a_pool,
+    eventually,
+    operator_process,
+)
+from integration.charts import SECOND, Object, credentials_of, rendered, second_release, the
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Where the operator and its gateway run, and with whose rights."""
+
+    name: str
+    """Of the operator's account; the gateway's is named after it."""
+    home: str
+    flags: tuple[str, ...] = ()
+
+    @property
+    def gateway(self) -> str:
+        return f"{self.name}-gateway"
+
+
+@contextmanager
+def router_process(where: Installation, kubeconfig: Path, log: Path, pod: str) -> Iterator[None]:
+    """A router without an Envoy, for the length of a block."""
+    command = [
+        sys.executable,
+        "-m",
+        "buildpool.cli",
+        "gateway",
+        "--namespace",
+        where.home,
+        "--identity",
+        pod,
+        *where.flags,
+    ]
+    # Any free port for Envoy, which nobody runs.
+    command += ["--router-port", "0", "--metrics-port", "0", "--health-port", "0"]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command,
+            stdout=out,
+            stderr=out,
+            env={**os.environ, "KUBECONFIG": str(kubeconfig)},
+            cwd=PROJECT,
+        )
+    try:
+        yield
+        assert process.poll() is None, log.read_text()[-4000:]
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def a_pod_of_the_gateway(where: Installation, name: str) -> Object:
+    """It is never started: there is no node."""
+    template = the("Deployment", "buildpool-gateway", rendered())["spec"]["template"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": where.home,
+            "labels": template["metadata"]["labels"],
+        },
+        "spec": {**template["spec"], "serviceAccountName": where.gateway},
+    }
+
+
+def what_waits(pool: str, namespace: str, pod: str) -> Object:
+    """What a pod of the gateway tells while one build waits there."""
+    entry = {"name": pod, "waiting": 1, "since": "2030-01-01T00:00:00Z"}
+    return {
+        "apiVersion": naming.API_VERSION,
+        "kind": naming.KIND,
+        "metadata": {"name": pool, "namespace": namespace},
+        "status": {"gateways": [entry]},
+    }
+
+
+def serve_a_pool(
+    api: Api, kubeconfig: Path, namespace: str, where: Installation, folder: Path
+) -> None:
+    """A pool gets behind the gateway, whose router takes back what a killed one has told."""
+    operator, router = folder / "operator.log", folder / "router.log"
+    operators, routers = (
+        credentials_of(api, account, where.home, like=kubeconfig, file=folder / account)
+        for account in (where.name, where.gateway)
+    )
+    flags = ("--namespace", where.home, *where.flags, "--gateway-service", where.gateway)
+    pod = f"{namespace}-gateway-of-before"
+    api.apply(a_pod_of_the_gateway(where, pod))
+    with operator_process(OperatorProcess(operators, operator, namespace, flags)):
+        api.apply(a_pool("ci", namespace, routing="Gateway"))
+        certificate = naming.gateway_certificate(PoolKey(namespace, "ci"))
+        eventually(
+            lambda: api.get("secret", certificate, where.home),
+            within=30,
+            what="the gateway is told of the pool",
+        )
+        tell = ("apply", "--server-side", "--subresource=status", "-f", "-")
+        as_router = f"--field-manager={naming.FIELD_MANAGER}-{pod}"
+        api.must(*tell, as_router, stdin=yaml.safe_dump(what_waits("ci", namespace, pod)))
+        eventually(
+            lambda: status_of(api, namespace).get("waiting") == 1,
+            within=30,
+            what="the operator counts what waits",
+        )
+        with router_process(where, routers, router, pod):
+            eventually(
+                lambda: not status_of(api, namespace).get("gateways"),
+                within=30,
+                what="the router takes back what is not so any more",
+            )
+            eventually(
+                lambda: " pools." in router.read_text(), within=30, what="the router answers"
+            )
+        api.must("delete", "bkp", "ci", "-n", namespace, "--timeout=30s")
+        assert api.get("secret", certificate, where.home) is None
+    api.must("delete", "pod", pod, "-n", where.home, "--wait=false")
+    for log in (operator, router):
+        assert "forbidden" not in log.read_text().lower()
+        assert "Traceback" not in log.read_text(), log.read_text()[-4000:]
+
+
+def status_of(api: Api, namespace: str) -> Object:
+    """What the pool says."""
+    status: Object = (api.get("bkp", "ci", namespace) or {}).get("status", {})
+    return status
+
+
+def test_roles_are_enough_for_the_gateway(
+    installed: Api, kubeconfig: Path, namespace: str, tmp_path: Path
+) -> None:
+    where = Installation(OPERATOR_ACCOUNT, OPERATOR_NAMESPACE)
+    serve_a_pool(installed, kubeconfig, namespace, where, tmp_path)
+
+
+@pytest.fixture
+def release(installed: Api, namespace: str) -> Iterator[str]:
+    """The home of a second installation, for one watched namespace."""
+    with second_release(installed, namespace) as home:
+        yield home
+
+
+def test_roles_are_enough_for_the_gateway_of_watched_namespaces(
+    installed: Api, kubeconfig: Path, namespace: str, release: str, tmp_path: Path
+) -> None:
+    where = Installation(SECOND, release, ("--watch-namespace", namespace))
+    serve_a_pool(installed, kubeconfig, namespace, where, tmp_path)

@@ -1,0 +1,76 @@
+"""What a refusal holds up: what needs the refused object, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from buildpool import naming
+from buildpool.controller.act import act
+from buildpool.errors import RefusedError
+from buildpool.outcome import Outcome
+from buildpool.plan import Apply, Delete, Plan
+from buildpool.resources import Object, Ref, ref_of
+
+
+class Refusing:
+    """A cluster that refuses some objects, and writes down what it was asked for."""
+
+    def __init__(self, *refused: str) -> None:
+        self.refused = refused
+        self.done: list[str] = []
+
+    async def apply(self, obj: Object) -> Object:
+        """Takes an object, or refuses it."""
+        name = obj["metadata"]["name"]
+        if name in self.refused:
+            raise RefusedError("forbidden: so says a policy")
+        self.done.append(name)
+        return obj
+
+    async def delete(self, ref: Ref, **_: Any) -> None:
+        """Takes a removal."""
+        self.done.append(f"no {ref.name}")
+
+
+def written(kind: str, name: str, component: str) -> Apply:
+    """An object of a pool that is to be written."""
+    labels = {"app.kubernetes.io/component": component}
+    metadata = {"name": name, "namespace": "builds", "labels": labels}
+    return Apply({"kind": kind, "metadata": metadata}, None, f"created {name}")
+
+
+AUTHORITY = written("Secret", "authority", naming.COMPONENT_AUTHORITY)
+CLIENT = written("Secret", "client", naming.COMPONENT_CLIENT)
+CACHE = written("PersistentVolumeClaim", "cache", naming.COMPONENT_CACHE)
+NEW = written("Deployment", "new", naming.COMPONENT_BUILDER)
+OTHER = written("Deployment", "other", naming.COMPONENT_BUILDER)
+OLD = Delete(Ref("Deployment", "builds", "old"), "uid", None, "removed old")
+
+
+async def carried_out(*applied: Apply, refused: str) -> tuple[list[str], Outcome]:
+    """What was done of a plan that removes an old builder, too, and its outcome."""
+    cluster: Any = Refusing(refused)
+    outcome = await act(cluster, Plan(apply=applied, delete=(OLD,)))
+    assert [failure.ref.name for failure in outcome.failures] == [refused]
+    return cluster.done, outcome
+
+
+async def test_a_cache_that_is_refused_holds_up_no_builder() -> None:
+    done, _ = await carried_out(CACHE, NEW, refused="cache")
+    assert done == ["new", "no old"]
+
+
+async def test_a_builder_that_is_refused_holds_up_no_other() -> None:
+    done, _ = await carried_out(NEW, OTHER, refused="new")
+    assert done == ["other", "no old"]
+
+
+async def test_what_needs_a_refused_secret_waits_for_it() -> None:
+    done, _ = await carried_out(AUTHORITY, CLIENT, NEW, CACHE, refused="client")
+    assert done == ["authority"]
+
+
+async def test_without_its_authority_nothing_is_written() -> None:
+    done, outcome = await carried_out(AUTHORITY, CLIENT, NEW, CACHE, refused="authority")
+    assert done == []
+    assert [failure.ref for failure in outcome.failures] == [ref_of(AUTHORITY.object)]

@@ -1,0 +1,192 @@
+"""The end of a gateway's pod, before a real HTTP server that plays Envoy's administration."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from time import monotonic
+
+import pytest
+from aiohttp import web
+
+from buildpool.gateway.draining import ACTIVE, drain
+
+SOON = timedelta(seconds=0.05)
+LONG = timedelta(seconds=20)
+NOTHING = timedelta()
+
+ERROR = "an error"
+CUT = "a connection that is cut"
+LATE = "no answer in time"
+Answer = int | str
+"""How many requests are active, or how it fails to say so."""
+
+
+class Envoy:
+    """What Envoy's administration answers, one look after the other; the last one for ever."""
+
+    def __init__(self, *answers: Answer, refusals: int = 0) -> None:
+        self.requests: list[str] = []
+        self.asked_at: list[float] = []
+        self.looked = asyncio.Event()
+        self.port = 0
+        self._answers = list(answers)
+        self._refusals = refusals
+        self._ended = asyncio.Event()
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def looks(self) -> int:
+        return sum(request.startswith("GET /stats") for request in self.requests)
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.router.add_post("/drain_listeners", self._drain)
+        app.router.add_get("/stats", self._stats)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        await self._runner.setup()
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port = listener.getsockname()[1]
+        await web.SockSite(self._runner, listener).start()
+
+    async def stop(self) -> None:
+        self._ended.set()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def _note(self, request: web.Request) -> None:
+        self.requests.append(f"{request.method} {request.path_qs}")
+        self.asked_at.append(monotonic())
+
+    async def _drain(self, request: web.Request) -> web.Response:
+        self._note(request)
+        if self._refusals:
+            self._refusals -= 1
+            return web.Response(status=503)
+        return web.Response(text="OK\n")
+
+    async def _stats(self, request: web.Request) -> web.Response:
+        self._note(request)
+        assert request.query["filter"] == r"^http\.gateway\.downstream_rq_active$"
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        self.looked.set()
+        if answer == ERROR:
+            return web.Response(status=503)
+        if answer == CUT:
+            assert request.transport is not None
+            request.transport.abort()
+        if answer == LATE:
+            await self._ended.wait()
+        return web.Response(text=f"{ACTIVE}: {answer}\n")
+
+
+@asynccontextmanager
+async def running(envoy: Envoy) -> AsyncIterator[Envoy]:
+    await envoy.start()
+    try:
+        yield envoy
+    finally:
+        await envoy.stop()
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks follow each other at once, and who does not answer is given up soon."""
+    monkeypatch.setattr("buildpool.gateway.draining.POLL", 0.01)
+    monkeypatch.setattr("buildpool.gateway.draining.ANSWER", 0.5)
+
+
+async def drained(envoy: Envoy, *, settle: timedelta = NOTHING, patience: timedelta = LONG) -> bool:
+    return await drain(admin_port=envoy.port, settle=settle, patience=patience)
+
+
+async def test_listeners_are_closed_once_before_anything_is_counted() -> None:
+    async with running(Envoy(0)) as envoy:
+        assert await drained(envoy)
+    first, *others = envoy.requests
+    # Without ``graceful``, which would say GOAWAY again and again to clients that build.
+    assert first == "POST /drain_listeners"
+    assert {request.partition("?")[0] for request in others} == {"GET /stats"}
+
+
+async def test_connections_that_are_on_their_way_are_still_taken() -> None:
+    settle = timedelta(seconds=0.2)
+    async with running(Envoy(0)) as envoy:
+        begun = monotonic()
+        assert await drained(envoy, settle=settle)
+    assert envoy.asked_at[0] - begun >= settle.total_seconds()
+
+
+async def test_builds_that_run_are_waited_for() -> None:
+    async with running(Envoy(2, 1, 1, 0)) as envoy:
+        assert await drained(envoy)
+    assert envoy.looks == 3 + 3
+
+
+async def test_a_moment_between_two_requests_of_a_build_is_not_its_end() -> None:
+    async with running(Envoy(1, 0, 0, 1, 0)) as envoy:
+        assert await drained(envoy)
+    assert envoy.looks == 4 + 3
+
+
+async def test_an_envoy_that_never_had_a_client_is_quiet() -> None:
+    class Unvisited(Envoy):
+        async def _stats(self, request: web.Request) -> web.Response:
+            self._note(request)
+            return web.Response(text="")
+
+    async with running(Unvisited(0)) as envoy:
+        assert await drained(envoy)
+    assert envoy.looks == 3
+
+
+async def test_builds_that_outlast_the_patience_are_said_to_run() -> None:
+    async with running(Envoy(1)) as envoy:
+        assert not await drained(envoy, patience=SOON)
+
+
+SILENCES = {
+    "an error": (0, 0, ERROR, 0),
+    # Twice: a connection that was kept is tried once more by itself.
+    "a cut connection": (0, 0, CUT, CUT, 0),
+    "no answer": (0, 0, LATE, 0),
+}
+
+
+@pytest.mark.parametrize("answers", SILENCES.values(), ids=SILENCES)
+async def test_what_does_not_answer_may_still_run(answers: tuple[Answer, ...]) -> None:
+    async with running(Envoy(*answers)) as envoy:
+        assert await drained(envoy)
+    assert envoy.looks == len(answers) - 1 + 3, "three looks in a row, after the silence"
+
+
+async def test_an_envoy_that_never_answers_is_not_taken_for_quiet() -> None:
+    async with running(Envoy(ERROR)) as envoy:
+        assert not await drained(envoy, patience=SOON)
+
+
+async def test_listeners_that_did_not_close_are_told_again() -> None:
+    async with running(Envoy(0, refusals=2)) as envoy:
+        assert await drained(envoy)
+    assert envoy.requests.count("POST /drain_listeners") == 3
+    assert envoy.looks == 3
+
+
+async def test_an_envoy_that_is_gone_has_nothing_to_wait_for() -> None:
+    envoy = Envoy(1)
+    async with running(envoy):
+        pass
+    assert await drained(envoy)
+    assert envoy.requests == []
+
+
+async def test_an_envoy_that_goes_meanwhile_took_its_builds_with_it() -> None:
+    async with running(Envoy(1)) as envoy:
+        draining = asyncio.create_task(drained(envoy))
+        await envoy.looked.wait()
+        await envoy.stop()
+        assert await draining

@@ -1,0 +1,98 @@
+"""What Envoy starts with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from envoy.config.bootstrap.v3 import bootstrap_pb2
+from envoy.extensions.resource_monitors.downstream_connections.v3 import (
+    downstream_connections_pb2,
+)
+from envoy.extensions.resource_monitors.fixed_heap.v3 import fixed_heap_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from google.protobuf import json_format
+
+from buildpool.gateway.draining import ACTIVE
+from buildpool.gateway.xds.bootstrap import MAX_CONNECTIONS, ROUTER, bootstrap
+
+HTTP2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def parsed(memory: int = 0) -> bootstrap_pb2.Bootstrap:
+    """As Envoy reads it: fields that it does not know are errors."""
+    text = json.dumps(bootstrap(router_port=19001, admin_port=19901, memory=memory))
+    return json_format.Parse(text, bootstrap_pb2.Bootstrap())
+
+
+def test_nobody_outside_the_pod_reaches_what_envoy_starts_with() -> None:
+    started = parsed()
+    (router,) = started.static_resources.clusters
+    (locality,) = router.load_assignment.endpoints
+    (endpoint,) = locality.lb_endpoints
+    admin = started.admin.address.socket_address
+    asked = endpoint.endpoint.address.socket_address
+    assert (admin.address, admin.port_value) == ("127.0.0.1", 19901)
+    assert (asked.address, asked.port_value) == ("127.0.0.1", 19001)
+    assert not started.static_resources.listeners
+
+
+def test_all_of_the_pools_comes_from_the_router_as_changes() -> None:
+    dynamic = parsed().dynamic_resources
+    (service,) = dynamic.ads_config.grpc_services
+    assert service.envoy_grpc.cluster_name == ROUTER
+    assert dynamic.ads_config.api_type == dynamic.ads_config.DELTA_GRPC
+    assert dynamic.cds_config.HasField("ads")
+    assert dynamic.lds_config.HasField("ads")
+
+
+def test_the_router_is_spoken_to_as_grpc_is_and_is_never_asked_too_much() -> None:
+    (router,) = parsed().static_resources.clusters
+    (limits,) = router.circuit_breakers.thresholds
+    assert limits.max_requests.value >= 10 * MAX_CONNECTIONS
+    assert limits.max_pending_requests.value >= 10 * MAX_CONNECTIONS
+    assert limits.max_retries.value >= 10 * MAX_CONNECTIONS
+    options = http_protocol_options_pb2.HttpProtocolOptions()
+    assert router.typed_extension_protocol_options[HTTP2].Unpack(options)
+    assert options.explicit_http_config.HasField("http2_protocol_options")
+
+
+def test_connections_are_bounded() -> None:
+    (monitor,) = parsed().overload_manager.resource_monitors
+    limit = downstream_connections_pb2.DownstreamConnectionsConfig()
+    assert monitor.typed_config.Unpack(limit)
+    assert limit.max_active_downstream_connections == MAX_CONNECTIONS
+
+
+@pytest.mark.parametrize(
+    ("name", "is_kept"),
+    [
+        (ACTIVE, True),
+        ("listener_manager.lds.update_rejected", True),
+        ("cluster.router.upstream_rq_pending_total", True),
+        ("cluster.builds/ci.upstream_rq_total", False),
+        ("cluster.router-of/somebody.upstream_rq_total", False),
+        ("sds.builds/ci/server.update_success", False),
+        ("listener.[__]_1234.ssl.handshake", False),
+    ],
+)
+def test_numbers_are_kept_of_what_does_not_grow_with_the_pools(name: str, is_kept: bool) -> None:
+    kept = parsed().stats_config.stats_matcher.inclusion_list.patterns
+    found = any(
+        name.startswith(pattern.prefix) if pattern.prefix else name.endswith(pattern.suffix)
+        for pattern in kept
+    )
+    assert found is is_kept
+
+
+def test_near_the_end_of_its_memory_the_largest_requests_end_and_not_envoy() -> None:
+    manager = parsed(memory=1 << 30).overload_manager
+    heap = fixed_heap_pb2.FixedHeapConfig()
+    assert manager.resource_monitors[1].typed_config.Unpack(heap)
+    assert heap.max_heap_size_bytes == (1 << 30) * 9 // 10
+    assert [action.name.rpartition(".")[2] for action in manager.actions] == [
+        "shrink_heap",
+        "reset_high_memory_stream",
+        "stop_accepting_connections",
+    ]
+    assert not parsed().overload_manager.actions
