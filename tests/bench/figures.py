@@ -17,5 +17,5 @@ def report(name: str, headline: str, results: Mapping[str, Mapping[str, float]])
     for title, figures in results.items():
         print(f"\n{title}")
         for what, value in figures.items():
-            print(f"  {what:<26} {value:10.2f}")
+            print(f"  {what:<34} {value:10.2f}")
     print(f"\n{file.relative_to(PROJECT)}")

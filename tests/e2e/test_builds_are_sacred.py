@@ -259,13 +259,17 @@ def is_going(api: Api, pod: dict[str, Any]) -> bool:
 
 
 def goes_after(api: Api, pod: dict[str, Any], build: RunningBuild) -> None:
-    """The pod stays until its build has ended well, and no longer than it needs to notice."""
+    """The pod stays until its build has ended well, and then goes.
+
+    Which takes its while: the API server's garbage collector, the ten seconds in which proxies
+    forget a pod, and the daemon's own exit, on a machine where nine such stories go on.
+    """
     eventually(lambda: is_going(api, pod), within=10, what="the builder is to go")
     build.end(pod["status"]["podIP"])
     metadata = pod["metadata"]
     eventually(
         lambda: api.get("pod", metadata["name"], metadata["namespace"]) is None,
-        within=20,
+        within=60,
         what=f"{metadata['name']} is gone",
         every=0.5,
     )
