@@ -113,7 +113,7 @@ class ManagedCache:
         # A program that is process 1 gets only signals it handles; Go dies of this one.
         self.api.kubectl("exec", pod, *container, "--", "kill", "-QUIT", "1")
         yield
-        eventually(lambda: self.restarts() > before, within=60, what="it is restarted", every=0.5)
+        eventually(lambda: self.restarts() > before, within=150, what="it is restarted", every=0.5)
         self.pod()
 
     def run(self, command: str) -> str:

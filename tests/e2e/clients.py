@@ -264,7 +264,7 @@ class RunningBuild:
             assert self.is_running, self.progress
             return bool(re.search(r"^#\d+ [\d.]+ running$", self.progress, re.MULTILINE))
 
-        eventually(runs, within=30, what="the build runs")
+        eventually(runs, within=120, what="the build runs")
 
     def end(self, host: str) -> None:
         """Lets the build on this builder end, which has to be a good end."""

@@ -43,7 +43,7 @@ def settle(api: Api, name: str, namespace: str, *, within: float = 120) -> None:
         raise AssertionError(f"{error}; {'; '.join(seen)}") from None
     # A builder is Ready up to a second or two before every kube-proxy knows of it.
     service = f"{name}.{namespace}.svc"
-    eventually(lambda: is_open(service, 1234), within=5, what=f"{service} is open")
+    eventually(lambda: is_open(service, 1234), within=60, what=f"{service} is open")
 
 
 def settle_cache(api: Api, name: str, namespace: str, *, within: float = 60) -> None:
@@ -113,7 +113,7 @@ def is_retired(pod: dict[str, Any]) -> bool:
 
 
 def newcomer(
-    api: Api, pool: str, namespace: str, before: Sequence[dict[str, Any]], *, within: float = 60
+    api: Api, pool: str, namespace: str, before: Sequence[dict[str, Any]], *, within: float = 150
 ) -> dict[str, Any]:
     """A pod that takes builds and is none of these."""
     known = {pod["metadata"]["uid"] for pod in before}

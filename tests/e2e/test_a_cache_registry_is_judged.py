@@ -270,7 +270,7 @@ def test_a_cache_that_cannot_be_used_says_why_and_what_helps(
             and "Events:" in text
             and text
         ),
-        within=10,
+        within=60,
         what="describe shows condition and Event",
     )
     for part in " ".join(shown.split()).split("Events:"):

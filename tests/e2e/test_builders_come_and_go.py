@@ -30,7 +30,7 @@ def a_pool_grows_with_its_builds_and_shrinks_again(api: Api, namespace: str, fol
         builds = [stack.enter_context(sleeping_build(client, folder / str(n))) for n in (1, 2)]
         eventually(
             lambda: status(api, "grows", namespace)["scaling"]["size"] == 2,
-            within=20,
+            within=60,
             what="two builds need another builder",
         )
         settle(api, "grows", namespace)
@@ -42,9 +42,9 @@ def a_pool_grows_with_its_builds_and_shrinks_again(api: Api, namespace: str, fol
         settle(api, "grows", namespace)
         told = explained("grows", namespace)
         assert "2 builders (of 1 to 3), 2 builds on 4 slots" in told, told
-        assert [build.wait(timeout=90) for build in builds] == [0, 0]
+        assert [build.wait(timeout=240) for build in builds] == [0, 0]
     eventually(
-        lambda: len(pods_of(api, "grows", namespace)) == 1, within=60, what="one builder is left"
+        lambda: len(pods_of(api, "grows", namespace)) == 1, within=150, what="one builder is left"
     )
     reasons = api.reasons("grows", namespace)
     assert {"ScaledUp", "ScaledDown", "RetiredBuilder", "RemovedBuilder"} <= set(reasons)
@@ -57,7 +57,7 @@ def a_build_that_is_lost_is_named(api: Api, namespace: str, folder: Path) -> Non
     with running_build(client, folder):
         ref = client.ask("debug", "histories").split("STARTED")[1].split()[0]
         eventually(
-            lambda: status(api, "crash", namespace)["busy"] == "1/2", within=10, what="it is seen"
+            lambda: status(api, "crash", namespace)["busy"] == "1/2", within=60, what="it is seen"
         )
         inside = ("exec", "-n", namespace, "deploy/crash-builder-0", "-c", "buildkitd", "--")
         api.must(*inside, "sh", "-c", "kill -9 $(pidof buildkitd)")
@@ -115,13 +115,13 @@ STORIES: tuple[Story, ...] = (
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
 def test_that(story: Story, told: dict[Story, Future[None]]) -> None:
-    told[story].result(timeout=240)
+    told[story].result(timeout=420)
 
 
 @contextmanager
 def sleeping_build(client: Client, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A build of forty seconds, of which several can run on one builder."""
-    source = context(folder, f"FROM {BASE}\nRUN echo {folder.name}; sleep 40\n")
+    """A build of ninety seconds, of which several can run on one builder."""
+    source = context(folder, f"FROM {BASE}\nRUN echo {folder.name}; sleep 90\n")
     command = client.build_command(source, "--no-cache")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -101,7 +101,7 @@ def test_parallel_stages_take_the_time_of_one(client: Client, tmp_path: Path) ->
     assert cached_steps(client.build(PARALLEL, f"--output=type=local,dest={out}")) == 0
     took = time.monotonic() - started
     print(f"four stages of 5 s each: {took:.1f} s")
-    assert 5 <= took < 15
+    assert 5 <= took < 20
     assert tuple((out / "parts" / name).read_text().strip() for name in PARTS) == PARTS
 
 

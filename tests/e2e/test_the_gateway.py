@@ -45,7 +45,7 @@ def an_idle_pool_wakes_for_a_build_and_falls_asleep(api: Api, namespace: str, fo
         with a_build(client, folder / str(number)) as build:
             ends_well(build)
         eventually(
-            lambda: not pods_of(api, "sleeps", namespace), within=60, what="it sleeps", every=1
+            lambda: not pods_of(api, "sleeps", namespace), within=150, what="it sleeps", every=1
         )
 
 
@@ -57,7 +57,7 @@ def builds_wait_for_the_one_slot_and_all_end_well(api: Api, namespace: str, fold
     with ExitStack() as stack:
         ways = [a_build, buildx_build] * 2
         builds = [
-            stack.enter_context(way(client, folder / f"{n}", 8)) for n, way in enumerate(ways)
+            stack.enter_context(way(client, folder / f"{n}", 15)) for n, way in enumerate(ways)
         ]
         seen = []
         while any(build.is_running for build in builds):
@@ -81,7 +81,7 @@ def clients_that_wait_for_longer_than_they_would_connect_build_all_the_same(
         (pod,) = pods_of(api, "held", namespace)
         with a_build(client, folder / "buildctl") as waiting:
             eventually(
-                lambda: status(api, "held", namespace)["waiting"] == 1, within=10, what="it waits"
+                lambda: status(api, "held", namespace)["waiting"] == 1, within=60, what="it waits"
             )
             with buildx_build(client, folder / "buildx") as other:
                 time.sleep(HOLD)
@@ -103,7 +103,7 @@ def who_waits_in_vain_is_told(api: Api, namespace: str, folder: Path) -> None:
         assert told in done.stderr
         # It asks in three ways before it reports one of the answers.
         with buildx_build(client, folder / "third") as third:
-            assert third.process.wait(timeout=15) != 0
+            assert third.process.wait(timeout=60) != 0
             assert told in third.progress
         first.end(pod["status"]["podIP"])
 
@@ -223,21 +223,23 @@ def the_authority_rotates_under_a_running_build(api: Api, namespace: str, folder
         api.must(*rotate)
         eventually(
             lambda: "phase" in status(api, "rotates", namespace)["authority"],
-            within=20,
+            within=60,
             what="it rotates",
         )
         eventually(
-            lambda: serving(api, "rotates-builder-1", namespace), within=60, what="a new builder"
+            lambda: serving(api, "rotates-builder-1", namespace), within=150, what="a new builder"
         )
         build.end(pod["status"]["podIP"])
     eventually(
         lambda: "phase" not in status(api, "rotates", namespace)["authority"],
-        within=90,
+        within=240,
         what="it has rotated",
         every=1,
     )
     assert client_of(api, "rotates", namespace, folder / "after").can_connect()
-    assert not client.can_connect(), "the old certificate is of no authority any more"
+    eventually(
+        lambda: not client.can_connect(), within=30, what="the old certificate opens nothing"
+    )
 
 
 STORIES: tuple[Story, ...] = (
@@ -258,4 +260,4 @@ STORIES: tuple[Story, ...] = (
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
 def test_that(story: Story, told: dict[Story, Future[None]]) -> None:
-    told[story].result(timeout=300 + HOLD)
+    told[story].result(timeout=600 + HOLD)

@@ -49,7 +49,7 @@ def test_routers_are_killed_under_a_running_build_and_one_that_waits(
         (pod,) = pods_of(api, "kills", namespace)
         with a_build(client, tmp_path / "second") as waiting:
             eventually(
-                lambda: status(api, "kills", namespace)["waiting"] == 1, within=10, what="it waits"
+                lambda: status(api, "kills", namespace)["waiting"] == 1, within=60, what="it waits"
             )
             (gateway,) = filter(is_ready, gateways(api))
             name = gateway["metadata"]["name"]
@@ -82,7 +82,7 @@ def test_two_pods_of_the_gateway_share_the_slots_of_a_builder(
             (pod,) = pods_of(api, "two", namespace)
             with a_build(other, tmp_path / "other") as waiting:
                 eventually(
-                    lambda: status(api, "two", namespace)["waiting"] == 1, within=10, what="waits"
+                    lambda: status(api, "two", namespace)["waiting"] == 1, within=60, what="waits"
                 )
                 time.sleep(5)
                 assert waiting.is_running

@@ -132,7 +132,7 @@ def test_a_pool_that_cannot_work_says_why_and_what_helps(api: Api, wrong: str, n
             and "Events:" in text
             and text
         ),
-        within=10,
+        within=60,
         what="describe shows condition and Event",
     )
     status, _, events = shown.partition("\nEvents:")
@@ -148,7 +148,7 @@ def test_a_pool_that_cannot_work_says_why_and_what_helps(api: Api, wrong: str, n
 def test_a_pool_that_was_put_right_gets_ready(api: Api, right: str, name: str) -> None:
     settle(api, name, right, within=150)
     eventually(
-        lambda: len(pods_of(api, name, right)) == 1, within=20, what="the pod that failed is gone"
+        lambda: len(pods_of(api, name, right)) == 1, within=60, what="the pod that failed is gone"
     )
 
 
@@ -191,6 +191,6 @@ def test_a_pool_that_serves_goes_on_when_its_new_image_is_wrong(
     client.build(context(tmp_path / "context", SHORT))
     change(api, "ci", namespace, builders={"image": None})
     settle(api, "ci", namespace)
-    eventually(lambda: len(pods_of(api, "ci", namespace)) == 1, within=20, what="one pod is left")
+    eventually(lambda: len(pods_of(api, "ci", namespace)) == 1, within=60, what="one pod is left")
     (after,) = pods_of(api, "ci", namespace)
     assert after["metadata"]["uid"] == before["metadata"]["uid"], "it served all the time"

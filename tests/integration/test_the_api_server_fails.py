@@ -137,7 +137,7 @@ def test_after_a_blackout_it_leads_and_acts_in_the_same_process(
     """In between it does not lead and says so, but is healthy: no reason to restart it."""
     with_two_pools(installed, namespace)
     proxy.is_silent = True
-    comes_to(proxied, LOST, within=15)
+    comes_to(proxied, LOST, within=30)
     assert answer(proxied.flags[1], "/healthz") == "ok\n"
     assert "buildpool_leader 0.0" in answer(proxied.metrics_port, "/metrics")
     proxy.is_silent = False
@@ -254,7 +254,7 @@ def test_a_leader_that_wakes_too_late_finds_another_and_waits(
             installed.apply(*(a_pool(pool, namespace, scaling={"min": 2}) for pool in pools))
             one.process.send_signal(signal.SIGSTOP)
             try:
-                comes_to(two, LEADS, within=25)
+                comes_to(two, LEADS, within=60)
                 eventually(
                     lambda: all(builders(installed, pool, namespace) == 2 for pool in pools),
                     within=20,
