@@ -10,19 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from typing import Final
 
 from buildpool.api.duration import format_duration
+from buildpool.gateway.changes import Changes
 from buildpool.gateway.memory import Home, Memory
 from buildpool.gateway.refusals import Exhausted, NotServed, Reminder, Unavailable
+from buildpool.gateway.whereabouts import Whereabouts
 from buildpool.naming import PoolKey
 from buildpool.routing.account import Account
 from buildpool.routing.values import Backlog, Builder
 from buildpool.routing.world import Place, World
 
-T = TypeVar("T")
 SESSION_PATIENCE: Final = 8.0
 """Seconds that a session may wait: its client gives up after ten."""
 SOLVE_PATIENCE: Final = 2.0
@@ -44,6 +44,8 @@ class Desk:
         """``told`` is called when the backlog has changed."""
         self.pool = pool
         self.account = Account()
+        self._changes = Changes()
+        self.where = Whereabouts(pool, self.account, world, changes=self._changes, note=self._note)
         self._memory = memory
         self._world = world
         self._clock = clock
@@ -54,10 +56,7 @@ class Desk:
         self._callers: dict[object, datetime] = {}
         """Who waits for any builder at all, since when."""
         self._reminder = Reminder(clock)
-        self._provisional: dict[str, str] = {}
-        """Uids of builders: where solves go should this process end before it decides."""
         self._settled: dict[str, asyncio.Event] = {}
-        self._turned = asyncio.Event()
         self._last_admission: datetime | None = None
         self._last_told = Backlog()
         self._dismissals = 0
@@ -109,10 +108,10 @@ class Desk:
         self._reminder.check(connection)
         try:
             async with asyncio.timeout(max_wait.total_seconds()):
-                while (found := self.present_builder(connection)) is None:
+                while (found := self.where.present(connection)) is None:
                     self._callers[caller] = self._callers.get(caller) or self._clock()
                     self._tell()
-                    await self._next_turn()
+                    await self._changes.next()
                     if dismissals != self._dismissals:
                         raise NotServed(self.pool)
         except TimeoutError:
@@ -121,22 +120,6 @@ class Desk:
             if self._callers.pop(caller, None) is not None:
                 self._tell()
         return found
-
-    def present_builder(self, connection: str) -> Builder | None:
-        """The same, of the builders there are now; None where there is none."""
-        world = self._world()
-        own = self.account.home_of(connection, world)
-        if own is not None:
-            return own
-        return min(
-            world.serving,
-            key=lambda builder: (self.account.used(builder, world), builder.name),
-            default=None,
-        )
-
-    def caretaker(self, connection: str) -> Builder | None:
-        """The builder to answer what is asked after a build: that one, though it may be going."""
-        return self.account.last_of(connection, self._world()) or self.present_builder(connection)
 
     async def begin(
         self,
@@ -163,7 +146,7 @@ class Desk:
                         self.turn()
                         if self.account.is_admitted(connection):
                             continue
-                    await self._next_turn()
+                    await self._changes.next()
         except TimeoutError:
             raise Exhausted(
                 f"pool {self.pool}: this connection gave its slot back and none is free now; "
@@ -172,28 +155,12 @@ class Desk:
         finally:
             if connection not in self._waiters:
                 self.account.give_up(connection, now=self._clock())
-        self._provisional.pop(connection, None)
+        self.where.decided(connection)
         self._note(Home(connection, client, place.builder.uid, ref or ""))
         self._event(connection).set()
         self._grant(connection)
         self.turn()
         return place
-
-    def provisional(self, connection: str, client: str) -> Builder | None:
-        """Where a solve goes should this process end before its place is decided; None: nowhere.
-
-        It is noted, so that its session follows, and what is asked about it.
-        """
-        world = self._world()
-        own = self.account.home_of(connection, world)
-        if own is not None or not self.account.is_admitted(connection):
-            return own
-        found = world.builder(self._provisional.get(connection, ""))
-        found = found or self.present_builder(connection)
-        if found is not None:
-            self._provisional[connection] = found.uid
-            self._note(Home(connection, client, found.uid))
-        return found
 
     async def follow(self, connection: str, client: str, key: str | None) -> Place:
         """A session begins: where its solve does, for which it waits a little. As ``begin``."""
@@ -222,7 +189,7 @@ class Desk:
     def _withdraw(self, connection: str) -> None:
         """A connection has ended, or has given up."""
         self.account.leave(connection)
-        self._provisional.pop(connection, None)
+        self.where.decided(connection)
         self._memory.drop(self.pool, connection)
         self._settled.pop(connection, None)
         admission = self._admissions.pop(connection, None)
@@ -242,7 +209,7 @@ class Desk:
         """Forgets connections that the account does not know."""
         known = self.account.is_known
         self._settled = {name: event for name, event in self._settled.items() if known(name)}
-        self._provisional = {name: uid for name, uid in self._provisional.items() if known(name)}
+        self.where.forget_strangers()
         self._reminder.forget_old()
 
     def turn(self) -> None:
@@ -254,37 +221,8 @@ class Desk:
             self._last_admission = now
             self._note(Home(connection, self.account.client_of(connection)))
             self._grant(connection)
-        self._turned.set()
-        self._turned = asyncio.Event()
+        self._changes.tell()
         self._tell()
-
-    def known_home(self, connection: str, ref: str) -> Builder | None:
-        """Where a request about a build goes should this process end now; None: nowhere."""
-        world = self._world()
-        found = self._running(connection, ref) or self.account.home_of(connection, world)
-        return found or world.builder(self._provisional.get(connection, ""))
-
-    def runs(self, ref: str) -> bool:
-        """Whether a builder runs this build, whoever began it."""
-        return self.account.runs(ref, self._world()) is not None
-
-    async def home_of(self, connection: str, ref: str) -> Builder:
-        """The builder of a request about a build that runs: where it runs, or its connection is.
-
-        What is asked about a build can come before the build itself has its builder, which may be
-        another than that of the connection's last one. Raises Unavailable, within seconds.
-        """
-        found = await self._until(lambda: self._running(connection, ref))
-        found = found or self.known_home(connection, ref)
-        if found is None:
-            raise Unavailable(f"pool {self.pool}: no builder runs the build {ref}")
-        return found
-
-    async def owner_of(self, ref: str) -> str | None:
-        """Whose build it is, for who may ask before it has begun; None where it began elsewhere."""
-        nobody = ""
-        find = lambda: self.account.owner_of(ref) or (nobody if self.runs(ref) else None)  # noqa: E731
-        return await self._until(find) or None
 
     @property
     def is_busy(self) -> bool:
@@ -305,23 +243,6 @@ class Desk:
     def _note(self, home: Home) -> None:
         self._memory.keep(self.pool, home, now=self._clock())
 
-    def _running(self, connection: str, ref: str) -> Builder | None:
-        """Where a build runs, or all that its connection does."""
-        world = self._world()
-        found = self.account.runs(ref, world) if ref else None
-        if found is None and self.account.is_building(connection):
-            found = self.account.home_of(connection, world)
-        return found
-
-    async def _until(self, find: Callable[[], T | None]) -> T | None:
-        """What is found now or after some turn; None after ``SESSION_PATIENCE``."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(SESSION_PATIENCE):
-                while (found := find()) is None:
-                    await self._next_turn()
-                return found
-        return None
-
     def _grant(self, connection: str) -> None:
         """The requests that wait for this connection's slot wait no more."""
         admission = self._admissions.pop(connection, None)
@@ -333,9 +254,6 @@ class Desk:
         if backlog != self._last_told:
             self._last_told = backlog
             self._told()
-
-    async def _next_turn(self) -> None:
-        await self._turned.wait()
 
     def _event(self, connection: str) -> asyncio.Event:
         return self._settled.setdefault(connection, asyncio.Event())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -17,6 +16,7 @@ from typing import Final, Protocol
 from buildpool.buildkit import Access
 from buildpool.controller.loads import Loads
 from buildpool.controller.watcher import Connect
+from buildpool.gateway.changes import Changes
 from buildpool.gateway.desk import Desk
 from buildpool.gateway.memory import Memory
 from buildpool.gateway.tenants import Tenant
@@ -110,7 +110,7 @@ class House:
         self._told = told
         self._rooms: dict[PoolKey, Room] = {}
         self._labels: dict[str, PoolKey] = {}
-        self._changed = asyncio.Event()
+        self._changes = Changes()
         self.loads = Loads(connect, self, clock=clock)
 
     @property
@@ -133,7 +133,7 @@ class House:
 
     def refresh(self, pool: PoolKey) -> None:
         """Something is known anew of a pool: whether it is served, or its builders."""
-        self._note_change()
+        self._changes.tell()
         tenant, room = self._source.tenants.get(pool), self._rooms.get(pool)
         if tenant is not None and room is None:
             desk = Desk(
@@ -170,14 +170,14 @@ class House:
 
     def wake(self, pool: PoolKey) -> None:
         """A daemon has told something new of its builds."""
-        self._note_change()
+        self._changes.tell()
         room = self._rooms.get(pool)
         if room is not None:
             room.desk.turn()
 
     async def next_change(self) -> None:
         """Waits until something is known anew of any pool."""
-        await self._changed.wait()
+        await self._changes.next()
 
     def known_trouble(self, builder: Builder) -> str:
         """What became of a builder; empty where it is not known, or it is well."""
@@ -186,11 +186,8 @@ class House:
 
     async def trouble(self, builder: Builder, *, patience: float) -> str:
         """The same, once the cluster tells; empty after ``patience`` seconds."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                while not self.known_trouble(builder):
-                    await self.next_change()
-        return self.known_trouble(builder)
+        find = lambda: self.known_trouble(builder) or None  # noqa: E731
+        return await self._changes.until(find, patience=patience) or ""
 
     async def run(self) -> None:
         """Goes on for ever."""
@@ -207,10 +204,6 @@ class House:
                 elif room.desk.account.has_connections:
                     room.desk.turn()
                 room.forget_strangers()
-
-    def _note_change(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
 
     def _world(self, pool: PoolKey) -> World:
         room = self._rooms[pool]

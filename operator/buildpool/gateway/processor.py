@@ -121,7 +121,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         desk = room.desk
         if call.kind is Kind.BRIDGE:
             await check_owner(call, room, call.ref)
-            yield answers.go_on(await desk.home_of(call.connection, call.ref))
+            yield answers.go_on(await desk.where.home_of(call.connection, call.ref))
             return
         client = client_of(call, room)
         if call.kind is Kind.HELLO:
@@ -137,7 +137,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 await desk.any_builder(call.connection, max_wait=room.brief.max_wait)
             )
             return
-        builder = desk.caretaker(call.connection)
+        builder = desk.where.caretaker(call.connection)
         if builder is None:
             raise Unavailable(f"pool {room.brief.key} has no builder now; a build wakes it")
         yield answers.go_on(builder)
@@ -167,7 +167,9 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         # Should this process end before its next answer, Envoy goes by the last one. Not where the
         # message has to be checked first.
         desk = room.desk
-        place_then = desk.provisional(call.connection, call.identity) if client.may_export else None
+        place_then = (
+            desk.where.provisional(call.connection, call.identity) if client.may_export else None
+        )
         yield answers.go_on(place_then)
         message = unframe(await read_body(messages))
         solve = read_solve(message)
@@ -203,17 +205,17 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
             await check_owner(call, room, call.ref)
         # Where its solve goes, should this process end before its next answer.
         yield answers.go_on(
-            room.desk.known_home(call.connection, call.ref)
-            or room.desk.provisional(call.connection, call.identity)
+            room.desk.where.known_home(call.connection, call.ref)
+            or room.desk.where.provisional(call.connection, call.identity)
         )
         body = await read_body(messages)
         if call.kind is Kind.STATUS:
             ref = read_status(unframe(body))
             if room.brief.client(call.identity) is None:
                 await check_owner(call, room, ref)
-            yield answers.go_on_with(await room.desk.home_of(call.connection, ref))
+            yield answers.go_on_with(await room.desk.where.home_of(call.connection, ref))
             return
-        builder = await room.desk.home_of(call.connection, call.ref)
+        builder = await room.desk.where.home_of(call.connection, call.ref)
         build = self._ledger.find(call.ref)
         message = unframe(body)
         asked = read_bridge_solve(message)

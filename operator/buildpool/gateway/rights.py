@@ -38,7 +38,7 @@ async def check_owner(call: Call, room: Room, ref: str) -> None:
     account, client = room.desk.account, room.brief.client(call.identity)
     owner = account.owner_of(ref)
     if owner is None and client is not None and not client.may_export:
-        owner = await room.desk.owner_of(ref)  # its first call comes beside its solve
+        owner = await room.desk.where.owner_of(ref)  # its first call comes beside its solve
     if owner is not None:
         is_allowed = owner == call.identity
     elif client is not None:
@@ -52,7 +52,7 @@ async def check_owner(call: Call, room: Room, ref: str) -> None:
 def check_solve(call: Call, room: Room, client: ClientBrief, solve: Solve) -> None:
     """Whether the build is a new one, and the client may export what it wants to export."""
     owner = room.desk.account.owner_of(solve.ref)
-    is_elsewhere = owner is None and room.desk.runs(solve.ref)
+    is_elsewhere = owner is None and room.desk.where.runs(solve.ref)
     if (owner or call.identity) != call.identity or (is_elsewhere and not client.may_export):
         raise _not_theirs(call, room, solve.ref)
     cache = room.brief.cache

@@ -174,7 +174,7 @@ async def test_a_session_goes_where_its_solve_goes() -> None:
 async def test_what_is_asked_about_a_build_waits_for_its_builder() -> None:
     place = Place(a_builder())
     await place.admit("a")
-    asked = begun(place.desk.home_of("a", "ref"))
+    asked = begun(place.desk.where.home_of("a", "ref"))
     await settled()
     assert not asked.done()
     await place.desk.begin("a", "ann", None)
@@ -185,7 +185,7 @@ async def test_a_build_is_found_on_another_connection_by_its_ref() -> None:
     place = Place(a_builder())
     await place.admit("a")
     await place.desk.begin("a", "ann", None, "ref")
-    assert await place.desk.home_of("another connection", "ref") == a_builder()
+    assert await place.desk.where.home_of("another connection", "ref") == a_builder()
 
 
 async def test_a_build_that_nobody_runs_is_said_to_be_nowhere(
@@ -193,7 +193,7 @@ async def test_a_build_that_nobody_runs_is_said_to_be_nowhere(
 ) -> None:
     monkeypatch.setattr("buildpool.gateway.desk.SESSION_PATIENCE", 0.0)
     with pytest.raises(Unavailable, match="no builder runs the build ref"):
-        await Place(a_builder()).desk.home_of("a", "ref")
+        await Place(a_builder()).desk.where.home_of("a", "ref")
 
 
 async def test_a_question_wakes_a_pool_without_builders_and_takes_no_slot() -> None:
@@ -226,8 +226,8 @@ async def test_the_next_process_knows_which_connection_builds_where() -> None:
     await place.desk.begin("gone", "ann", None, "ref")
     place.desk.leave("gone")
     following = place.another_desk()
-    assert await following.home_of("a", "") == home
-    assert await following.home_of("another", "an internal build") == home
+    assert await following.where.home_of("a", "") == home
+    assert await following.where.home_of("another", "an internal build") == home
     assert not following.account.is_known("gone")
     assert following.is_busy, "it may still build"
     retired = [replace(b, is_serving=b.uid != home.uid) for b in place.world.builders]
@@ -382,7 +382,7 @@ async def test_what_is_asked_about_a_build_does_not_go_where_the_last_one_was() 
     await place.admit("a")
     last = (await place.desk.begin("a", "ann", None, "the last")).builder
     place.desk.end("a")
-    asked = begun(place.desk.home_of("a", "ref"))
+    asked = begun(place.desk.where.home_of("a", "ref"))
     await settled()
     assert not asked.done()
     place.becomes(*(replace(b, is_serving=b != last) for b in place.world.builders))
@@ -405,12 +405,12 @@ async def test_a_session_waits_for_its_own_solve_not_for_the_last_one() -> None:
 async def test_solve_and_status_go_to_one_builder_should_the_process_end_now() -> None:
     place = Place(*(a_builder(number) for number in range(4)))
     await place.admit("a")
-    provisional = place.desk.provisional("a", "ann")
+    provisional = place.desk.where.provisional("a", "ann")
     assert provisional is not None
     await place.admit("b")
     await place.desk.begin("b", "bob", None, "ref")
-    assert place.desk.provisional("a", "ann") == provisional
-    assert place.desk.known_home("a", "") == provisional
+    assert place.desk.where.provisional("a", "ann") == provisional
+    assert place.desk.where.known_home("a", "") == provisional
 
 
 async def test_the_session_that_targets_share_begins_though_the_slot_was_given_away() -> None:
@@ -449,13 +449,13 @@ async def test_whose_a_build_is_is_known_once_it_begins_and_at_once_where_it_run
 ):
     place = Place(a_builder())
     await place.admit("a")
-    asked = begun(place.desk.owner_of("ref"))
+    asked = begun(place.desk.where.owner_of("ref"))
     await settled()
     assert not asked.done()
     await place.desk.begin("a", "ann", None, "ref")
     assert await asked == "ann"
     place.world = World(place.world.builders, {a_builder().uid: frozenset({"foreign"})}, 1)
-    assert await place.desk.owner_of("foreign") is None
+    assert await place.desk.where.owner_of("foreign") is None
 
 
 # --- whoever is told no ---------------------------------------------------------------------------
