@@ -21,6 +21,7 @@ LIST_KEYS = {
     "volumeMounts": ("mountPath",),
     "volumes": ("name",),
 }
+ATOMIC_MAPS = ("namespaceSelector", "podSelector", "selector")
 APPLIED = "applied by us"
 """Stands for ``managedFields``: what we applied last."""
 
@@ -66,7 +67,7 @@ def _dropped(live: JSON, last: JSON, desired: JSON, name: str = "") -> JSON:
 
 
 def _merged(live: JSON, desired: JSON, name: str = "") -> JSON:
-    if isinstance(desired, dict) and name != "selector":
+    if isinstance(desired, dict) and name not in ATOMIC_MAPS:
         live = live if isinstance(live, dict) else {}
         return live | {key: _merged(live.get(key), value, key) for key, value in desired.items()}
     if isinstance(desired, list) and name in LIST_KEYS:

@@ -260,6 +260,7 @@ specs = st.fixed_dictionaries(
     {},
     optional={
         "replicas": st.integers(0, 3),
+        "routing": st.sampled_from(["Direct", "Gateway"]),
         "builders": _builders,
         "registries": st.lists(
             st.fixed_dictionaries({"host": _names}, optional={"caBundle": _sources}),

@@ -46,6 +46,7 @@ COMPONENT_CACHE: Final = "cache"
 COMPONENT_CLIENT: Final = "client"
 COMPONENT_ENDPOINT: Final = "endpoint"
 COMPONENT_GATEWAY: Final = "gateway"
+COMPONENT_OPERATOR: Final = "operator"
 CLUSTER_DOMAIN: Final = "cluster.local"
 PORT: Final = 1234
 """The TCP port of buildkitd by convention of BuildKit's own examples."""
@@ -92,6 +93,11 @@ def cache_selector(pool: PoolKey) -> dict[str, str]:
     return {"app.kubernetes.io/component": COMPONENT_CACHE, LABEL_POOL: pool.name}
 
 
+def installation_selector(component: str) -> dict[str, str]:
+    """Labels that select the pods of the operator or the gateway, as the chart labels them."""
+    return {"app.kubernetes.io/name": "buildpool", "app.kubernetes.io/component": component}
+
+
 def format_selector(labels: dict[str, str]) -> str:
     """A label selector as the API and ``kubectl -l`` write it."""
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
@@ -116,6 +122,11 @@ def builder_index(pool: PoolKey, name: str) -> int | None:
 def disruption_budget(pool: PoolKey) -> str:
     """The PodDisruptionBudget of the builders that are busy."""
     return f"{pool.name}-busy"
+
+
+def builder_policy(pool: PoolKey) -> str:
+    """The NetworkPolicy of builders behind the gateway."""
+    return f"{pool.name}-builder"
 
 
 def builder_certificate(pool: PoolKey) -> str:

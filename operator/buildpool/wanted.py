@@ -28,6 +28,7 @@ from buildpool.resources import (
     authority_secret,
     builder_config,
     builder_deployment,
+    builder_policy,
     builder_volume,
     cache_config,
     cache_deployment,
@@ -52,11 +53,13 @@ def wanted_refs(pool: Pool, *, home: str) -> tuple[Ref, ...]:
     How many of these there are and with which numbers is decided anew in each pass.
     """
     key = pool.key
+    gateway = pool.spec.routing is Routing.GATEWAY
     recipes = pool.spec.cache.registry is not None
     return (
         authority_ref(pool, home=home),
         *certificate_requests(pool, home=home),
         Ref("ConfigMap", key.namespace, naming.builder_config(key)),
+        *([Ref("NetworkPolicy", key.namespace, naming.builder_policy(key))] if gateway else []),
         Ref("Service", key.namespace, naming.service(key)),
         Ref("PodDisruptionBudget", key.namespace, naming.disruption_budget(key)),
         *([Ref("ConfigMap", key.namespace, naming.cache_recipes(key))] if recipes else []),
@@ -97,6 +100,8 @@ def desired(
         yield gateway_secret(pool, _bundle(observation, server), namespace=home)
         yield upstream_secret(pool, _bundle(observation, upstream), namespace=home)
     yield builder_config(pool)
+    if policy := builder_policy(pool, home=home):
+        yield policy
     yield pool_service(pool, gateway=f"{gateway}.{home}.svc.{naming.CLUSTER_DOMAIN}")
     yield disruption_budget(pool)
     if recipes := cache_recipes(pool):

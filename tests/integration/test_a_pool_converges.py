@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster import Api, OperatorProcess, a_pool, eventually
 
-KINDS = "deployments,services,configmaps,secrets,poddisruptionbudgets"
+KINDS = "deployments,services,configmaps,secrets,poddisruptionbudgets,networkpolicies"
 
 
 def children(api: Api, pool: str, namespace: str) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a pool hears from the gateway: whether its pods are ready, and what they write."""
+"""A pool behind the gateway: what it hears from there, and that nothing goes past it."""
 
 from __future__ import annotations
 
@@ -166,3 +166,19 @@ def test_a_pool_that_the_gateway_does_not_serve_says_why(
     assert status(installed, pool)["waiting"] == 0
     tell(installed, pool, gateway, 0)
     becomes(installed, pool, "Asleep")
+
+
+def test_others_are_kept_from_builders_as_long_as_the_pool_is_behind_the_gateway(
+    installed: Api, pool: str
+) -> None:
+    policy = ("networkpolicy", "ci-builder")
+    there = lambda: installed.get(*policy, pool)  # noqa: E731
+    first = there()
+    assert first is not None
+    installed.must("delete", *policy, "-n", pool)
+    eventually(there, within=2.5, what="it is there again")
+    edit = '[{"op":"add","path":"/spec/ingress/0/ports/0","value":{"port":5000}}]'
+    installed.must("patch", *policy, "-n", pool, "--type=json", "-p", edit)
+    eventually(lambda: there()["spec"] == first["spec"], within=2.5, what="it is put right")
+    installed.apply(a_pool("ci", pool, routing="Direct", scaling={"min": 1, "max": 3}))
+    eventually(lambda: there() is None, within=5, what="it is gone")

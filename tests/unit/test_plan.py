@@ -160,10 +160,12 @@ def test_what_is_created_is_told_where_it_interests_the_user() -> None:
 # --- what belongs to others ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ref", wanted_refs(a_pool(replicas=1, builders=PERSISTENT), home=HOME))
+GATED = a_pool(replicas=1, builders=PERSISTENT, routing="Gateway")
+
+
+@pytest.mark.parametrize("ref", wanted_refs(GATED, home=HOME))
 def test_a_name_that_belongs_to_somebody_else_stops_everything(ref: Ref) -> None:
-    pool = a_pool(builders=PERSISTENT)
-    todo = asked(pool, an_observation(foreign(ref)))
+    todo = asked(GATED, an_observation(foreign(ref)))
     assert todo.conflicts == (ref,)
     assert todo.issue == todo.mark == todo.apply == todo.delete == ()
     assert not todo.is_empty

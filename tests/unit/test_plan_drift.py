@@ -97,6 +97,18 @@ def test_what_the_cluster_itself_changes_is_not_written_over(
     ]
 
 
+def test_who_may_reach_builders_is_put_right() -> None:
+    pool = a_pool(routing="Gateway")
+    cluster = settled(pool)
+    cluster["NetworkPolicy/ci-builder"]["spec"]["ingress"].append({})
+    (change,) = cluster.step(pool).apply
+    assert change.message == (
+        "NetworkPolicy builds/ci-builder had been changed at spec.ingress by somebody else "
+        "and was put right"
+    )
+    assert cluster.settle(pool) == []
+
+
 def extra_variable(cluster: MemoryCluster) -> None:
     container(cluster["Deployment/ci-builder-0"])["env"] = [{"name": "THEIRS", "value": "1"}]
 

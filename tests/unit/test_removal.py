@@ -118,6 +118,18 @@ def test_a_build_keeps_what_it_needs_until_it_ends() -> None:
     assert next_step(cluster, pool).delete
 
 
+def test_until_builders_are_drained_nobody_gets_past_the_gateway() -> None:
+    cluster, pool = settled(a_pool(replicas=1, routing="Gateway")), leaving()
+    cluster.builds = {"ci-builder-0": 1}
+    next_step(cluster, pool)
+    next_step(cluster, pool)
+    assert cluster.names("NetworkPolicy") == ["ci-builder"]
+    cluster.builds = {}
+    cluster.drain()
+    next_step(cluster, pool)
+    assert cluster.names("NetworkPolicy") == []
+
+
 def test_what_belongs_to_others_stays() -> None:
     cluster, pool = settled(a_pool()), leaving()
     theirs = [

@@ -170,6 +170,23 @@ def test_the_gateway_gets_certificates_and_a_brief_in_the_operators_own_namespac
     assert secrets == {"authority.builds.ci", "gateway.builds.ci", "upstream.builds.ci"}
 
 
+def test_nobody_else_may_reach_builders_before_there_are_any() -> None:
+    _, todo = planned(a_pool(routing="Gateway", scaling={"min": 1}))
+    kinds = [change.ref.kind for change in todo.apply]
+    assert kinds.index("NetworkPolicy") < kinds.index("Service") < kinds.index("Deployment")
+
+
+def test_with_direct_routing_again_everybody_may_reach_builders_at_once() -> None:
+    story = Gateway(scaling={"min": 1})
+    story.settle()
+    story.start(0, "a")
+    story.settle()
+    assert story.cluster.names("NetworkPolicy") == ["ci-builder"]
+    story.change(routing="Direct", scaling={"min": 1})
+    story.look()
+    assert story.cluster.names("NetworkPolicy") == []
+
+
 def test_with_direct_routing_again_the_gateway_is_told_nothing_more() -> None:
     story = Gateway()
     story.settle()

@@ -24,6 +24,7 @@ from buildpool.wanted import wanted_refs
 LISTED: Final = (
     "ConfigMap",
     "Deployment",
+    "NetworkPolicy",
     "PersistentVolumeClaim",
     "PodDisruptionBudget",
     "Service",

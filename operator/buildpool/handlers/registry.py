@@ -16,6 +16,7 @@ registry: Final = kopf.OperatorRegistry()
 POOLS: Final = (naming.GROUP, naming.VERSION, naming.PLURAL)
 CHILDREN: Final = (
     ("apps", "v1", "deployments"),
+    ("networking.k8s.io", "v1", "networkpolicies"),
     ("policy", "v1", "poddisruptionbudgets"),
     ("v1", "configmaps"),
     ("v1", "persistentvolumeclaims"),

@@ -42,6 +42,7 @@ RESOURCES: Final = {
     "ReplicaSet": _Resource("apis/apps/v1", "replicasets"),
     "Event": _Resource("api/v1", "events"),
     "Lease": _Resource("apis/coordination.k8s.io/v1", "leases"),
+    "NetworkPolicy": _Resource("apis/networking.k8s.io/v1", "networkpolicies"),
     "PersistentVolumeClaim": _Resource("api/v1", "persistentvolumeclaims"),
     "Pod": _Resource("api/v1", "pods"),
     "PodDisruptionBudget": _Resource("apis/policy/v1", "poddisruptionbudgets"),

@@ -29,6 +29,7 @@ from buildpool.resources.objects import (
     is_terminating,
     ref_of,
 )
+from buildpool.resources.policy import builder_policy
 from buildpool.resources.recipes import Recipes, cache_recipes, recipes_config
 from buildpool.resources.secret import authority_secret, bundle_of, certificate_secret, pair_of
 from buildpool.resources.service import pool_service
@@ -43,6 +44,7 @@ __all__ = [
     "brief_of",
     "builder_config",
     "builder_deployment",
+    "builder_policy",
     "builder_revision",
     "builder_volume",
     "bundle_of",

@@ -24,8 +24,8 @@ MERGE_KEYS: Final = {
     "volumes": ("name",),
 }
 """Lists that the API server merges by key: items of others may stand among ours. The others are
-atomic and must be equal."""
-ATOMIC_MAPS: Final = frozenset({"selector"})
+atomic and must be equal; so are the ports of a NetworkPolicy, which have no name."""
+ATOMIC_MAPS: Final = frozenset({"matchLabels", "namespaceSelector", "podSelector", "selector"})
 """Maps that are replaced whole: one more label, and a Service selects nothing."""
 
 
@@ -59,7 +59,7 @@ def _compare_lists(live: JSON, desired: list[JSON], *, path: str, field: str) ->
     if not isinstance(live, list):
         return path
     keys = MERGE_KEYS.get(field)
-    if keys is None:
+    if keys is None or any(key not in item for item in desired for key in keys):
         if len(live) != len(desired):
             return path
         pairs = [(f"[{index}]", live[index], item) for index, item in enumerate(desired)]

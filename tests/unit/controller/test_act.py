@@ -41,6 +41,7 @@ def written(kind: str, name: str, component: str) -> Apply:
 
 AUTHORITY = written("Secret", "authority", naming.COMPONENT_AUTHORITY)
 CLIENT = written("Secret", "client", naming.COMPONENT_CLIENT)
+POLICY = written("NetworkPolicy", "policy", naming.COMPONENT_BUILDER)
 CACHE = written("PersistentVolumeClaim", "cache", naming.COMPONENT_CACHE)
 NEW = written("Deployment", "new", naming.COMPONENT_BUILDER)
 OTHER = written("Deployment", "other", naming.COMPONENT_BUILDER)
@@ -68,6 +69,11 @@ async def test_a_builder_that_is_refused_holds_up_no_other() -> None:
 async def test_what_needs_a_refused_secret_waits_for_it() -> None:
     done, _ = await carried_out(AUTHORITY, CLIENT, NEW, CACHE, refused="client")
     assert done == ["authority"]
+
+
+async def test_no_builder_comes_while_clients_could_go_past_the_gateway() -> None:
+    done, _ = await carried_out(POLICY, NEW, refused="policy")
+    assert done == []
 
 
 async def test_without_its_authority_nothing_is_written() -> None:

@@ -226,6 +226,31 @@ DIFFERENT: dict[str, tuple[Object, Object, str]] = {
         {"spec": {"selector": {"app": "x", "extra": "y"}}},
         "spec.selector.extra",
     ),
+    "one label more, with which a policy is for no pod any more": (
+        {"spec": {"podSelector": {"matchLabels": {"app": "x"}}}},
+        {"spec": {"podSelector": {"matchLabels": {"app": "x", "extra": "y"}}}},
+        "spec.podSelector.matchLabels.extra",
+    ),
+    "another way to be for no pod any more": (
+        {"spec": {"podSelector": {"matchLabels": {"app": "x"}}}},
+        {"spec": {"podSelector": {"matchLabels": {"app": "x"}, "matchExpressions": [{}]}}},
+        "spec.podSelector.matchExpressions",
+    ),
+    "one port more in a policy, wherever it stands": (
+        {"spec": {"ingress": [{"ports": [{"port": 1234}]}]}},
+        {"spec": {"ingress": [{"ports": [{"port": 5000}, {"port": 1234}]}]}},
+        "spec.ingress[0].ports",
+    ),
+    "one more whom a policy lets in": (
+        {"spec": {"ingress": [{"from": [{"podSelector": {}}]}]}},
+        {"spec": {"ingress": [{"from": [{"podSelector": {}}, {"ipBlock": {}}]}]}},
+        "spec.ingress[0].from",
+    ),
+    "one more rule of a policy": (
+        {"spec": {"ingress": [{"ports": [{"port": 1234}]}]}},
+        {"spec": {"ingress": [{"ports": [{"port": 1234}]}, {}]}},
+        "spec.ingress",
+    ),
     "a label with a slash": (
         {"metadata": {"labels": {"buildpool.dev/pool": "ci"}}},
         {"metadata": {"labels": {"buildpool.dev/pool": "other"}}},

@@ -37,6 +37,10 @@ Everything the operator may do, by API group and resource, each with its reason.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
+# Keeps clients of pools with Gateway routing from going past the gateway.
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
 # What users want. Patch: the finalizer that keeps a deleted pool until it is drained, and a request
 # for a rotation that is fulfilled.
 - apiGroups: [buildpool.dev]
