@@ -39,6 +39,7 @@ class Pool:
     uid: str
     generation: int
     annotations: Mapping[str, str]
+    created: datetime | None
     deletion_timestamp: datetime | None
     spec: PoolSpec
     status: PoolStatus
@@ -68,13 +69,17 @@ def identify_pool(obj: Mapping[str, Any]) -> Pool:
 
 def _assemble(obj: Mapping[str, Any], spec: PoolSpec) -> Pool:
     metadata = obj["metadata"]
-    deleted = metadata.get("deletionTimestamp")
     return Pool(
         key=PoolKey(metadata["namespace"], metadata["name"]),
         uid=metadata.get("uid", ""),
         generation=metadata.get("generation", 0),
         annotations=dict(metadata.get("annotations") or {}),
-        deletion_timestamp=datetime.fromisoformat(deleted) if deleted else None,
+        created=_moment(metadata.get("creationTimestamp")),
+        deletion_timestamp=_moment(metadata.get("deletionTimestamp")),
         spec=spec,
         status=PoolStatus.read(obj.get("status")),
     )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

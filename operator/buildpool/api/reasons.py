@@ -67,7 +67,7 @@ class Reason(Word):
     GATEWAY_NOT_READY = "GatewayNotReady", "No pod of the gateway is ready."
     HOSTNAME_TAKEN = (
         "HostnameTaken",
-        "One of `gateway.hostnames` is a name of another pool, so that this one is not served.",
+        "One of `gateway.hostnames` is a name of another pool, and leads there.",
     )
     SCALED_TO_ZERO = "ScaledToZero", "The pool shall have no builders, so no build can run."
     TERMINATING = "Terminating", "The pool is being deleted; running builds finish first."

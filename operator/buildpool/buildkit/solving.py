@@ -43,7 +43,14 @@ _OLD_IMPORTS: Final = "cache-from"
 _NO_CACHE: Final = "no-cache"
 _SOURCE: Final = "vcs:source"
 _CONTEXT: Final = "context"
-_TOLD: Final = frozenset({_IMPORTS, _OLD_IMPORTS, _NO_CACHE, _SOURCE, _CONTEXT})
+_PARTS: Final = {
+    "target": "",
+    "filename": "Dockerfile",
+    "vcs:localdir:context": ".",
+    "vcs:localdir:dockerfile": ".",
+}
+"""What of a repository is built, and the usual value of each."""
+_TOLD: Final = frozenset({_IMPORTS, _OLD_IMPORTS, _NO_CACHE, _SOURCE, _CONTEXT, *_PARTS})
 """The attributes of a frontend that are read. All others are none of our business."""
 _NAME: Final = frozenset({"name"})
 """The one attribute of an exporter that is read."""
@@ -78,6 +85,8 @@ class Solve:
     session: str
     source: str
     """The repository that is built, always spelled the same; empty where it is not said."""
+    part: str
+    """What of it is built: stage, Dockerfile and folders; empty where all is as usual."""
     images: tuple[str, ...]
     """The names of images that are exported, without tags."""
     imports: tuple[CacheEntry, ...]
@@ -145,6 +154,7 @@ def read_solve(message: bytes) -> Solve:
         ref=_name(_last(parts, _REF)),
         session=_name(_last(parts, _SESSION)),
         source=repository_of(source),
+        part=_part_of(attributes, context),
         images=tuple(dict.fromkeys(names)),
         imports=(*imports, *_imports_of(attributes)),
         exports=tuple(exports),
@@ -172,6 +182,17 @@ def read_bridge_solve(message: bytes) -> BridgeSolve:
         has_imports=has_imports or any(_imports_of(attributes)),
         is_no_cache=attributes.get(_NO_CACHE) == "",
     )
+
+
+def _part_of(attributes: Mapping[str, str], context: str) -> str:
+    values = [attributes.get(name, "") for name in _PARTS]
+    # The folder of a context that BuildKit fetches: ``https://….git#branch:folder``.
+    values.append(context.partition("#")[2].partition(":")[2] if _REMOTE.match(context) else "")
+    usual = (*_PARTS.values(), "")
+    special = [
+        "" if value == common else value for value, common in zip(values, usual, strict=True)
+    ]
+    return "\n".join(special).rstrip("\n")
 
 
 def with_cache(

@@ -61,7 +61,7 @@ Inquire = Callable[[Build], Awaitable[None]]
 
 
 class Ledger:
-    """The builds that run, by their refs. For one event loop."""
+    """The builds that run. For one event loop."""
 
     def __init__(
         self,
@@ -72,22 +72,24 @@ class Ledger:
     ) -> None:
         """``told`` gets each build that has ended, in place of the log."""
         self._metrics = metrics
-        self._builds: dict[str, Build] = {}
+        self._builds: dict[tuple[PoolKey, str], Build] = {}
         self._inquire = inquire
         self._told = told or tell
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self, build: Build) -> None:
         """A build begins."""
-        self._builds[build.ref] = build
+        self._builds[build.pool, build.ref] = build
 
-    def find(self, ref: str) -> Build | None:
+    def find(self, pool: PoolKey, ref: str) -> Build | None:
         """A build that runs; None for one that began before this process did."""
-        return self._builds.get(ref)
+        return self._builds.get((pool, ref))
 
     def close(self, build: Build, *, now: datetime) -> None:
         """A build has ended, or its client has left."""
-        self._builds.pop(build.ref, None)
+        # Clients choose refs: another one may go by it now.
+        if self._builds.get((build.pool, build.ref)) is build:
+            del self._builds[build.pool, build.ref]
         build.ended = now
         if build.is_internal:
             return

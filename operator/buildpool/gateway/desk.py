@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -53,8 +53,8 @@ class Desk:
         self._admissions: dict[str, asyncio.Future[None]] = {}
         self._waiters: Counter[str] = Counter()
         """Requests that wait for an admission, by connection."""
-        self._callers: dict[object, datetime] = {}
-        """Who waits for any builder at all, since when."""
+        self._callers: dict[object, tuple[str, datetime]] = {}
+        """Who waits for any builder at all, and since when."""
         self._reminder = Reminder(clock)
         self._settled: dict[str, asyncio.Event] = {}
         self._last_admission: datetime | None = None
@@ -99,7 +99,7 @@ class Desk:
                     self._withdraw(connection)
         return self._clock() - since
 
-    async def any_builder(self, connection: str, *, max_wait: timedelta) -> Builder:
+    async def any_builder(self, connection: str, client: str, *, max_wait: timedelta) -> Builder:
         """The builder to answer what is no build: the connection's own, or the least loaded.
 
         Where none takes builds, one is waited for, and so woken. Raises as ``admit``.
@@ -109,7 +109,7 @@ class Desk:
         try:
             async with asyncio.timeout(max_wait.total_seconds()):
                 while (found := self.where.present(connection)) is None:
-                    self._callers[caller] = self._callers.get(caller) or self._clock()
+                    self._callers.setdefault(caller, (client, self._clock()))
                     self._tell()
                     await self._changes.next()
                     if dismissals != self._dismissals:
@@ -215,7 +215,7 @@ class Desk:
     def turn(self) -> None:
         """Gives the slots that are free to those who wait, and wakes who waits for a change."""
         now = self._clock()
-        for connection in self.account.reclaim(now=now):
+        for connection in self.account.reclaim(self._world(), now=now):
             self._memory.drop(self.pool, connection)
         for connection in self.account.admit(self._world(), now=now):
             self._last_admission = now
@@ -231,10 +231,16 @@ class Desk:
         return self.account.is_busy(world) or any(world.builds.values())
 
     @property
+    def waiting(self) -> Mapping[str, int]:
+        """How many wait of each identity that waits."""
+        clients = Counter(waiting.client for waiting in self.account.waiting())
+        return clients + Counter(client for client, _ in self._callers.values())
+
+    @property
     def backlog(self) -> Backlog:
         """Who waits now."""
         arrivals = [waiting.since for waiting in self.account.waiting()]
-        arrivals += self._callers.values()
+        arrivals += [since for _, since in self._callers.values()]
         if not arrivals:
             return Backlog()
         since = max(min(arrivals), self._last_admission or min(arrivals))

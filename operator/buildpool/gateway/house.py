@@ -28,6 +28,8 @@ TICK: Final = 1.0
 """Seconds between two looks at reservations that nobody used."""
 MAX_GUESTS: Final = 4096
 """Connections of a pool that are remembered without being asked whether they are still there."""
+MAX_MESSAGES: Final = 4
+"""Messages of one client that are read at once: each may have 16 MiB, and some copies."""
 MAX_EXPORTS: Final = 4096
 """Caches of which it is remembered when they were exported last, for each pool."""
 log: Final = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class Room:
 
     tenant: Tenant
     desk: Desk
+    readers: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     is_closing: bool = False
     """Whether the pool takes no new builds."""
     guests: dict[str, ClientBrief] = field(default_factory=dict)
@@ -68,6 +71,20 @@ class Room:
     def brief(self) -> Brief:
         """What the operator tells about the pool."""
         return self.tenant.brief
+
+    @property
+    def waiting(self) -> Mapping[str, int]:
+        """How many builds of each client wait, by their names."""
+        found = {client.name: 0 for client in self.brief.clients}
+        for identity, waiting in self.desk.waiting.items():
+            client = self.brief.client(identity)
+            if client is not None:
+                found[client.name] = waiting
+        return found
+
+    def reader(self, identity: str) -> asyncio.Semaphore:
+        """What bounds the messages of one client that are in memory at once."""
+        return self.readers.setdefault(identity, asyncio.Semaphore(MAX_MESSAGES))
 
     def note_export(self, reference: str, now: datetime) -> None:
         """A build exports this cache now."""
@@ -102,12 +119,14 @@ class House:
         clock: Callable[[], datetime],
         memory: Memory,
         told: Callable[[PoolKey], None],
+        left: Callable[[PoolKey], None],
     ) -> None:
-        """``told`` is called when the backlog of a pool has changed."""
+        """``told`` is called when the backlog of a pool has changed; ``left`` when one is gone."""
         self._memory = memory
         self._source = source
         self._clock = clock
         self._told = told
+        self._left = left
         self._rooms: dict[PoolKey, Room] = {}
         self._labels: dict[str, PoolKey] = {}
         self._changes = Changes()
@@ -157,6 +176,7 @@ class House:
             del self._rooms[pool], self._labels[label_of(pool)]
             self.loads.forget(pool)
             self._told(pool)
+            self._left(pool)
             return
         access = Access(room.tenant.trust, room.tenant.upstream)
         # A pod that is told to go waits until nobody is connected to it, us included.

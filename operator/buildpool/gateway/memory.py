@@ -14,8 +14,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from buildpool.naming import PoolKey
-from buildpool.routing.account import FORGOTTEN
+from buildpool.routing.account import FORGOTTEN, MAX_REFS
 
+_FORGET_OLDEST: Final = f"""
+DELETE FROM homes WHERE pool = ? AND connection = ? AND ref != '' AND since < (
+    SELECT since FROM homes WHERE pool = ? AND connection = ? AND ref != ''
+    ORDER BY since DESC LIMIT 1 OFFSET {MAX_REFS - 1}
+)
+"""  # noqa: S608 - a number of ours
 MAX_BYTES: Final = 16 << 20
 """Of the file. Its volume has 64 MiB, and a pod that needs more is evicted, with all builds."""
 _TABLE: Final = """
@@ -58,6 +64,8 @@ class Memory:
             "INSERT OR REPLACE INTO homes VALUES (?, ?, ?, ?, ?, ?)",
             (str(pool), *home, now.timestamp()),
         )
+        if home.ref:  # the account remembers no more of them, either
+            self._write(_FORGET_OLDEST, (str(pool), home.connection) * 2)
 
     def drop(self, pool: PoolKey, connection: str) -> None:
         """A connection has ended."""

@@ -20,21 +20,23 @@ from buildpool.buildkit.solving import (
 from buildpool.gateway.refusals import Exhausted
 from buildpool.routing.sharing import Share
 
-BODY_PATIENCE: Final = 60.0
+BODY_PATIENCE: Final = 30.0
 """Seconds in which the message of a request has to come; Envoy keeps what it has of it."""
 _HARMLESS: Final = {"ignore-error": "true"}
 """No build may fail because of a cache that nobody asked for."""
 
 
-async def read_body(messages: AsyncIterator[ext_proc.ProcessingRequest]) -> bytes:
+async def read_body(
+    messages: AsyncIterator[ext_proc.ProcessingRequest], *, longest: int = MAX_MESSAGE
+) -> bytes:
     """The whole message of a request; Envoy gathers it. Raises Exhausted or WireError."""
     try:
         async with asyncio.timeout(BODY_PATIENCE):
             async for message in messages:
                 if message.HasField("request_body"):
                     body: bytes = message.request_body.body
-                    if len(body) > MAX_MESSAGE or not message.request_body.end_of_stream:
-                        raise Exhausted(f"the request is longer than {MAX_MESSAGE} bytes")
+                    if len(body) > longest or not message.request_body.end_of_stream:
+                        raise Exhausted(f"the request is longer than {longest} bytes")
                     return body
     except TimeoutError:
         raise Exhausted(f"the request did not come within {BODY_PATIENCE:g} s") from None

@@ -5,6 +5,7 @@ An own registry, like the operator's. ``docs/reference/metrics.md`` is generated
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
@@ -14,6 +15,7 @@ from buildpool.naming import PoolKey
 from buildpool.routing.sharing import Share
 
 POOL: Final = ("namespace", "pool")
+CLIENT: Final = (*POOL, "client")
 WAITS: Final = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 1800)
 DECISIONS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 
@@ -33,12 +35,12 @@ class GatewayMetrics:
             registry=own,
         )
         self._waiting = Gauge(
-            "buildpool_gateway_waiting", "Builds that wait for a slot.", POOL, registry=own
+            "buildpool_gateway_waiting", "Builds that wait for a slot.", CLIENT, registry=own
         )
         self._wait_seconds = Histogram(
             "buildpool_gateway_wait_seconds",
-            "How long builds waited for a slot.",
-            POOL,
+            "How long connections that then built waited for a slot.",
+            CLIENT,
             buckets=WAITS,
             registry=own,
         )
@@ -46,7 +48,7 @@ class GatewayMetrics:
             "buildpool_gateway_builds_total",
             "Builds that ended, by client and result: succeeded, failed, abandoned by the client, "
             "or lost with the builder.",
-            (*POOL, "client", "result"),
+            (*CLIENT, "result"),
             registry=own,
         )
         self._placed = Counter(
@@ -65,8 +67,9 @@ class GatewayMetrics:
         self._refused = Counter(
             "buildpool_gateway_refused_total",
             "Requests and connections that were refused, by gRPC status; TLS for a handshake that "
-            "failed, NO_POOL for a name that no pool has.",
-            (*POOL, "reason"),
+            "failed, NO_POOL for a name that no pool has. The client is empty where it is none of "
+            "the pool's.",
+            (*CLIENT, "reason"),
             registry=own,
         )
         self._decision_seconds = Histogram(
@@ -78,13 +81,14 @@ class GatewayMetrics:
             registry=own,
         )
 
-    def waiting(self, pool: PoolKey, builds: int) -> None:
-        """So many builds wait now."""
-        self._waiting.labels(*pool).set(builds)
+    def waiting(self, pool: PoolKey, clients: Mapping[str, int]) -> None:
+        """So many builds of each client wait now."""
+        for client, builds in clients.items():
+            self._waiting.labels(*pool, client).set(builds)
 
-    def waited(self, pool: PoolKey, wait: timedelta) -> None:
-        """A build got its slot after this time."""
-        self._wait_seconds.labels(*pool).observe(wait.total_seconds())
+    def waited(self, pool: PoolKey, client: str, wait: timedelta) -> None:
+        """A connection that builds got its slot after this time."""
+        self._wait_seconds.labels(*pool, client).observe(wait.total_seconds())
 
     def built(self, pool: PoolKey, client: str, result: str) -> None:
         """A build has ended."""
@@ -101,10 +105,23 @@ class GatewayMetrics:
             if reference is not None:
                 self._shared.labels(*pool, what).inc()
 
-    def refused(self, pool: PoolKey, reason: str) -> None:
+    def refused(self, pool: PoolKey, reason: str, *, client: str = "") -> None:
         """A request or a connection was refused."""
-        self._refused.labels(*pool, reason).inc()
+        self._refused.labels(*pool, client, reason).inc()
 
     def decided(self, kind: str, seconds: float) -> None:
         """The router has said where a request goes, or that it goes nowhere."""
         self._decision_seconds.labels(kind).observe(seconds)
+
+    def forget(self, pool: PoolKey) -> None:
+        """Shows nothing more of a pool that is gone."""
+        labels = dict(zip(POOL, pool, strict=True))
+        for metric in (
+            self._waiting,
+            self._wait_seconds,
+            self._builds,
+            self._placed,
+            self._shared,
+            self._refused,
+        ):
+            metric.remove_by_labels(labels)

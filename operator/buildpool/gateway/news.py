@@ -22,6 +22,9 @@ from buildpool.naming import PoolKey
 GATHER: Final = 0.02
 """Seconds in which changes are gathered before they are told. Few: what has got its slot and still
 stands as waiting would count twice."""
+SPACING: Final = 0.2
+"""Seconds between two writes for one pool: who connects and leaves, again and again, costs the API
+server no more."""
 PAUSE: Final = 2.0
 """Seconds until what could not be told is told again."""
 SLOW: Final = timedelta(seconds=20)
@@ -47,6 +50,8 @@ class News:
         self._clock = clock
         self._told: dict[PoolKey, tuple[GatewayStatus, datetime]] = {}
         self._changed: set[PoolKey] = set()
+        self._resting: set[PoolKey] = set()
+        """Pools for which something was written a moment ago."""
         self._wake = asyncio.Event()
 
     def changed(self, pool: PoolKey) -> None:
@@ -66,7 +71,8 @@ class News:
             await self._wake.wait()
             await asyncio.sleep(GATHER)
             self._wake.clear()
-            pools, self._changed = self._changed, set()
+            pools = self._changed - self._resting
+            self._changed -= pools
             results = await asyncio.gather(*(self._tell(pool) for pool in pools))
             if not all(results):
                 await asyncio.sleep(PAUSE)
@@ -80,6 +86,8 @@ class News:
         is_as_before = entry == told.model_copy(update={"since": entry.since})
         if is_as_before and now - when < SLOW:
             return True  # the next change tells it
+        self._resting.add(pool)
+        asyncio.get_running_loop().call_later(SPACING, self._has_rested, pool)
         try:
             await self._write(pool, entry)
         except NotFoundError:
@@ -93,6 +101,11 @@ class News:
         else:
             self._told[pool] = entry, now
         return True
+
+    def _has_rested(self, pool: PoolKey) -> None:
+        self._resting.discard(pool)
+        if pool in self._changed:
+            self._wake.set()
 
     async def _write(self, pool: PoolKey, entry: GatewayStatus) -> None:
         body = {

@@ -37,13 +37,17 @@ from buildpool.gateway.refusals import Exhausted, NotServed, Unavailable
 from buildpool.gateway.rights import Denied, check_owner, check_solve, client_of
 from buildpool.routing.affinity import Traits, key_of
 from buildpool.routing.sharing import NOTHING, Share, Wish, reference_of, share
-from buildpool.routing.values import ClientBrief, pool_of
+from buildpool.routing.values import Builder, ClientBrief, pool_of
 from buildpool.routing.world import Place
 
 ENVOY_LOST_IT: Final = "upstream connect error or disconnect/reset"
 """How Envoy begins to tell that a connection to a builder has ended."""
 WORTH_TELLING: Final = timedelta(seconds=1)
 """Waits that are logged."""
+MAX_STATUS: Final = 64 << 10
+"""Bytes of a request for the progress of a build: it says which one."""
+TOLD: Final = 300
+"""Characters of what a client sends that are logged."""
 CONTEXT_PATIENCE: Final = 0.1
 """Seconds that a solve which names no source and no image waits for its session."""
 UNAVAILABLE: Final = str(grpc.StatusCode.UNAVAILABLE.value[0])
@@ -111,8 +115,10 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 return self._session(call, room, messages)
             case Kind.SOLVE:
                 return self._solve(call, room, messages)
-            case Kind.STATUS | Kind.BRIDGE_SOLVE:
-                return self._about_a_build(call, room, messages)
+            case Kind.STATUS:
+                return self._status(call, room, messages)
+            case Kind.BRIDGE_SOLVE:
+                return self._bridge_solve(call, room, messages)
             case _:
                 return self._once(call, room)
 
@@ -124,17 +130,20 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
             yield answers.go_on(await desk.where.home_of(call.connection, call.ref))
             return
         client = client_of(call, room)
+        waited = timedelta(0)
         if call.kind is Kind.HELLO:
             waited = await desk.admit(call.connection, call.identity, max_wait=room.brief.max_wait)
             # Builds say hello more than once; who has its slot does not wait again.
-            room.waited[call.connection] = max(waited, room.waited.get(call.connection, waited))
+            before = room.waited.get(call.connection, timedelta(0))
+            room.waited[call.connection] = max(waited, before)
             if waited >= WORTH_TELLING:
                 log.info(
                     "%s: %s waited %.1f s", room.brief.key, client.name, waited.total_seconds()
                 )
         if call.kind in (Kind.HELLO, Kind.QUESTION):
+            left = max(timedelta(0), room.brief.max_wait - waited)
             yield answers.go_on(
-                await desk.any_builder(call.connection, max_wait=room.brief.max_wait)
+                await desk.any_builder(call.connection, call.identity, max_wait=left)
             )
             return
         builder = desk.where.caretaker(call.connection)
@@ -170,15 +179,16 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         place_then = (
             desk.where.provisional(call.connection, call.identity) if client.may_export else None
         )
-        yield answers.go_on(place_then)
-        message = unframe(await read_body(messages))
-        solve = read_solve(message)
-        check_solve(call, room, client, solve)
-        traits = await self._traits(room, client, solve)
-        key = self._key(room, traits)
-        place = await desk.begin(
-            call.connection, call.identity, key, solve.ref, is_internal=solve.is_internal
-        )
+        async with room.reader(call.identity):
+            yield answers.go_on(place_then)
+            message = unframe(await read_body(messages))
+            solve = read_solve(message)
+            check_solve(call, room, client, solve)
+            traits = await self._traits(room, client, solve)
+            key = self._key(room, traits)
+            place = await desk.begin(
+                call.connection, call.identity, key, solve.ref, is_internal=solve.is_internal
+            )
         shared = self._share(room, client, traits, solve)
         build = self._build(call, room, client, solve, place, shared)
         try:
@@ -197,32 +207,37 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 room.exported.pop(build.exports, None)
             self._ledger.close(build, now=self._clock())
 
-    async def _about_a_build(
+    async def _status(
         self, call: Call, room: Room, messages: AsyncIterator[ext_proc.ProcessingRequest]
     ) -> _Conversation:
-        """A request that says only in its message which build it is about, or is to be changed."""
-        if call.kind is not Kind.STATUS:
-            await check_owner(call, room, call.ref)
-        # Where its solve goes, should this process end before its next answer.
-        yield answers.go_on(
-            room.desk.where.known_home(call.connection, call.ref)
-            or room.desk.where.provisional(call.connection, call.identity)
-        )
-        body = await read_body(messages)
-        if call.kind is Kind.STATUS:
-            ref = read_status(unframe(body))
-            if room.brief.client(call.identity) is None:
-                await check_owner(call, room, ref)
-            yield answers.go_on_with(await room.desk.where.home_of(call.connection, ref))
-            return
-        builder = await room.desk.where.home_of(call.connection, call.ref)
-        build = self._ledger.find(call.ref)
-        message = unframe(body)
-        asked = read_bridge_solve(message)
-        if build is None or build.imports is None or asked.has_imports or asked.is_no_cache:
-            yield answers.go_on_with(builder)
-            return
-        yield answers.go_on_with(builder, with_import(message, build.imports))
+        """The progress of a build, of which only the message says which one it is."""
+        yield answers.go_on(self._known_home(call, room))
+        ref = read_status(unframe(await read_body(messages, longest=MAX_STATUS)))
+        if room.brief.client(call.identity) is None:
+            await check_owner(call, room, ref)
+        yield answers.go_on_with(await room.desk.where.home_of(call.connection, ref))
+
+    async def _bridge_solve(
+        self, call: Call, room: Room, messages: AsyncIterator[ext_proc.ProcessingRequest]
+    ) -> _Conversation:
+        """A part of a build whose frontend runs at the client."""
+        await check_owner(call, room, call.ref)
+        async with room.reader(call.identity):
+            yield answers.go_on(self._known_home(call, room))
+            builder = await room.desk.where.home_of(call.connection, call.ref)
+            build = self._ledger.find(room.brief.key, call.ref)
+            message = unframe(await read_body(messages))
+            asked = read_bridge_solve(message)
+            if build is None or build.imports is None or asked.has_imports or asked.is_no_cache:
+                yield answers.go_on_with(builder)
+                return
+            yield answers.go_on_with(builder, with_import(message, build.imports))
+
+    def _known_home(self, call: Call, room: Room) -> Builder | None:
+        """Where its solve goes, should this process end before its next answer."""
+        where = room.desk.where
+        home = where.known_home(call.connection, call.ref)
+        return home or where.provisional(call.connection, call.identity)
 
     async def _traits(self, room: Room, client: ClientBrief, solve: Solve) -> Traits:
         # The session that says what the context is called comes at the same time.
@@ -232,6 +247,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 await asyncio.sleep(0.002)
         return Traits(
             source=solve.source,
+            part=solve.part,
             image=solve.images[0] if solve.images else "",
             context=room.contexts.get(solve.session, ""),
             client=client.name,
@@ -269,9 +285,10 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
     ) -> Build:
         waited = timedelta(0)
         if not solve.is_internal:
-            waited = room.waited.pop(call.connection, waited)
             self._metrics.placed(room.brief.key, place.is_favourite)
-            self._metrics.waited(room.brief.key, waited)
+            if call.connection in room.waited:  # not for each target of a bake
+                waited = room.waited.pop(call.connection)
+                self._metrics.waited(room.brief.key, client.name, waited)
         build = Build(
             ref=solve.ref,
             pool=room.brief.key,
@@ -304,6 +321,10 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
     def _refusal(
         self, call: Call, code: grpc.StatusCode, error: Exception
     ) -> ext_proc.ProcessingResponse:
-        log.warning("%s: refused %s to %s: %s", call.chain, call.method, call.identity, error)
-        self._metrics.refused(pool_of(call.chain), code.name)
+        room = self._house.room(call.chain)
+        client = room.brief.client(call.identity) if room is not None else None
+        name = client.name if client is not None else ""
+        said = (call.method, call.identity, error)
+        log.warning("%s: refused %s to %s: %s", call.chain, *(str(each)[:TOLD] for each in said))
+        self._metrics.refused(pool_of(call.chain), code.name, client=name)
         return answers.refuse(code, str(error))

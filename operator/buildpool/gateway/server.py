@@ -101,7 +101,14 @@ class Router:
         self._nothing = GatewayStatus(name=settings.identity)
         self._news = News(cluster, self._nothing, self._entry, clock=utc_now)
         memory = Memory(settings.memory_file, now=utc_now())
-        self._house = House(self._directory, Daemon, clock=utc_now, memory=memory, told=self._told)
+        self._house = House(
+            self._directory,
+            Daemon,
+            clock=utc_now,
+            memory=memory,
+            told=self._told,
+            left=self._left,
+        )
         self._discovery = Discovery(
             on_rejected=metrics.rejected_configurations.inc,
             on_connected=metrics.envoys.set,
@@ -147,7 +154,7 @@ class Router:
 
     async def _serve(self, stop: asyncio.Event) -> None:
         await self._directory.synced.wait()
-        self._publisher.update(self._house.tenants)
+        self._publish()
         await self._hear()
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE),
@@ -200,17 +207,26 @@ class Router:
 
     def _refresh(self, pool: PoolKey) -> None:
         self._house.refresh(pool)
+        self._publish()
+
+    def _left(self, pool: PoolKey) -> None:
+        self._metrics.forget(pool)
+        self._publish()
+
+    def _publish(self) -> None:
         self._metrics.pools.set(len(self._house.tenants))
         if self._directory.synced.is_set():
             self._publisher.update(self._house.tenants)
 
     def _refused(self, pool: PoolKey, why: str | None) -> None:
         if why is not None:
-            log.warning("%s: not served: %s", pool, why)
+            log.warning("%s: %s", pool, why)
         self._news.changed(pool)
 
     def _told(self, pool: PoolKey) -> None:
-        self._metrics.waiting(pool, self._entry(pool).waiting)
+        room = self._house.room_of(pool)
+        if room is not None:
+            self._metrics.waiting(pool, room.waiting)
         self._news.changed(pool)
 
     def _entry(self, pool: PoolKey) -> GatewayStatus:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from buildpool.naming import PoolKey
 from buildpool.pki import KeyPair
@@ -25,3 +26,9 @@ class Tenant:
     def key(self) -> PoolKey:
         """Which pool."""
         return self.brief.key
+
+    def known_as(self, names: tuple[str, ...]) -> Self:
+        """The same pool, under these names only."""
+        if names == self.brief.server_names:
+            return self
+        return replace(self, brief=self.brief.model_copy(update={"server_names": names}))

@@ -29,6 +29,7 @@ def brief_of(pool: Pool) -> Brief:
         namespace=key.namespace,
         name=key.name,
         uid=pool.uid,
+        created=pool.created,
         server_names=(*names, *spec.gateway.hostnames),
         upstream_name=names[-2],
         slots=spec.builders.slots,

@@ -8,8 +8,8 @@ however many targets it builds: linked targets wait for each other, so none of t
     settled    has a builder, and holds a slot of it while any of its streams goes on; has again a
                slot of the pool, for a while, where it has built nothing but what is internal:
                buildx asks so what a builder can, and then builds
-    aside      has given its reservation back, as it built nothing; where it builds after all, it is
-               the next to get a slot
+    aside      has given its slot back; where it built nothing and builds after all, it is the next
+               to get one
 
 What daemons say corrects this account: builds that are none of ours (of another replica, or from
 before a restart) take slots, too. Pure: the time is an argument, and so is the world.
@@ -141,21 +141,26 @@ class Account:
             admitted.append(following.connection)
         return tuple(admitted)
 
-    def reclaim(self, *, now: datetime) -> tuple[str, ...]:
-        """Takes the reservations back of those who have built nothing for a while.
+    def reclaim(self, world: World, *, now: datetime) -> tuple[str, ...]:
+        """Takes the slots back of those who have built nothing for a while.
 
-        Returns the connections that are forgotten for good.
+        Returns the connections of which the next process need not know.
         """
-        forgotten = []
+        done = []
         for name, connection in tuple(self._connections.items()):
             waited = now - connection.since
-            if connection.state is _State.RESERVED and waited >= PATIENCE:
-                connection.state = _State.ASIDE
             is_over = connection.state is not _State.WAITING and not connection.holds
             if is_over and waited >= FORGOTTEN:
                 del self._connections[name]
-                forgotten.append(name)
-        return tuple(forgotten)
+                done.append(name)
+            elif connection.state is _State.RESERVED and waited >= PATIENCE:
+                connection.state = _State.ASIDE
+            elif waited >= PATIENCE and self._is_done(connection, world):
+                # Whoever keeps a connection waits for its next build as others do.
+                connection.state, connection.has_asked = _State.ASIDE, False
+                connection.has_waited = False
+                done.append(name)
+        return tuple(done)
 
     def client_of(self, connection: str) -> str:
         """Whose a known connection is."""
@@ -309,6 +314,15 @@ class Account:
             return sum(c.holds or c.is_resumed for c in own)
         # A build of ours that the daemon still runs holds its slot, though its session has ended.
         return len(running - refs) + sum(c.holds or bool(c.refs.keys() & running) for c in own)
+
+    def _is_done(self, known: _Connection, world: World) -> bool:
+        """Whether all that a connection has built has ended, as its daemon says, too."""
+        if known.state is not _State.SETTLED or known.streams or known.is_resumed:
+            return False
+        running = world.builds.get(known.builder)
+        if running is None:
+            return world.builder(known.builder) is None
+        return not known.refs.keys() & running
 
     def _own(self, known: _Connection, world: World) -> Builder | None:
         """Where a connection goes on; None where it has nothing to go on with."""

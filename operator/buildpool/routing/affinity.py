@@ -35,6 +35,8 @@ class Traits:
 
     source: str = ""
     """The repository that it is built from."""
+    part: str = ""
+    """What of it is built, where that is not all."""
     image: str = ""
     """The name of the image that it exports, without its tag."""
     context: str = ""

@@ -1,7 +1,7 @@
 """Which shared cache a build imports and exports, where its client says nothing of one.
 
-One cache for each project and architecture. What a client asks for by itself is kept, and wins.
-Pure.
+One cache for each project, part of it that is built, and architecture. What a client asks for by
+itself is kept, and wins. Pure.
 """
 
 from __future__ import annotations
@@ -72,8 +72,10 @@ def reference_of(cache: CacheBrief, traits: Traits) -> str | None:
     if key is None:
         return None
     kind, value = key
-    # The digest tells apart what the readable part, which registries restrict, does not.
-    digest = sha256(f"{kind.value}\0{value}".encode()).hexdigest()[:12]
+    # The digest tells apart what the readable part, which registries restrict, does not. Targets of
+    # one repository have caches of their own: they would overwrite each other's.
+    named = f"{kind.value}\0{value}" + f"\0{traits.part}" * bool(traits.part)
+    digest = sha256(named.encode()).hexdigest()[:12]
     return f"{cache.location}/{FOLDER}/{_slug(value)}{digest}:{cache.architecture}"
 
 

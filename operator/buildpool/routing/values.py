@@ -56,6 +56,8 @@ class Brief(_Told):
     name: str
     uid: str
     """Of the BuildKitPool, for Events."""
+    created: datetime | None = None
+    """When the BuildKitPool was made: of two that want one name, the older has it."""
     server_names: tuple[str, ...]
     """Names under which clients reach it: what they send as SNI. Lower case."""
     upstream_name: str

@@ -41,6 +41,7 @@ def test_the_smallest_pool_is_one_rootless_builder() -> None:
         uid="u-1",
         generation=4,
         annotations={},
+        created=None,
         deletion_timestamp=None,
         spec=PoolSpec(),
         status=pool.status,

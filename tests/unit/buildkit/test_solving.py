@@ -505,6 +505,32 @@ def test_a_context_that_is_a_url_is_a_source_and_a_folder_is_none() -> None:
     assert source("local-dir/sub") == ""
 
 
+@pytest.mark.parametrize(
+    ("attributes", "is_usual"),
+    [
+        ({}, True),
+        ({"filename": "Dockerfile", "vcs:localdir:context": "."}, True),
+        ({"context": "https://github.com/acme/app.git#main"}, True),
+        ({"target": "test"}, False),
+        ({"filename": "web.Dockerfile"}, False),
+        ({"vcs:localdir:context": "web"}, False),
+        ({"context": "https://github.com/acme/app.git#main:web"}, False),
+    ],
+)
+def test_what_is_built_of_a_repository_is_seen(attributes: dict[str, str], is_usual: bool) -> None:
+    part = read_solve(a_solve(FrontendAttrs=attributes)).part
+    assert (part == "") is is_usual
+
+
+def test_parts_of_a_repository_are_told_apart() -> None:
+    told = [{"target": "web"}, {"filename": "web"}, {"vcs:localdir:context": "web"}]
+    assert len({read_solve(a_solve(FrontendAttrs=each)).part for each in told}) == len(told)
+
+
+def test_both_clients_build_the_usual_part_alike() -> None:
+    assert read_solve(BUILDX).part == read_solve(BUILDCTL).part == ""
+
+
 def test_a_body_is_exactly_one_message() -> None:
     assert unframe(frame(b"message")) == b"message"
     for body in (b"", b"\0\0\0\0", frame(b"a") + frame(b"b"), frame(b"abc")[:-1]):

@@ -198,7 +198,7 @@ async def test_a_build_that_nobody_runs_is_said_to_be_nowhere(
 
 async def test_a_question_wakes_a_pool_without_builders_and_takes_no_slot() -> None:
     place = Place()
-    asked = begun(place.desk.any_builder("a", max_wait=LONG))
+    asked = begun(place.desk.any_builder("a", "ann", max_wait=LONG))
     await settled()
     assert place.desk.backlog == Backlog(1, NOW)
     place.becomes(a_builder())
@@ -242,7 +242,7 @@ async def test_who_waits_for_a_pool_that_goes_is_told_and_what_builds_goes_on() 
     waiting = place.admit("b")
     await settled()
     place.becomes()
-    asking = begun(place.desk.any_builder("c", max_wait=LONG))
+    asking = begun(place.desk.any_builder("c", "ann", max_wait=LONG))
     await settled()
     place.desk.dismiss()
     for work in (waiting, asking):
@@ -468,7 +468,7 @@ async def test_who_waited_in_vain_is_told_so_at_once_when_it_asks_again() -> Non
     await place.desk.begin("a", "ann", None, "ref")
     with pytest.raises(Exhausted) as first:
         await place.admit("b", max_wait=timedelta(0))
-    for again in (place.admit("b"), begun(place.desk.any_builder("b", max_wait=LONG))):
+    for again in (place.admit("b"), begun(place.desk.any_builder("b", "ann", max_wait=LONG))):
         with pytest.raises(Exhausted) as later:
             await again
         assert str(later.value) == str(first.value)

@@ -9,7 +9,7 @@ import pytest
 
 from buildpool.gateway.memory import Home, Memory
 from buildpool.naming import PoolKey
-from buildpool.routing.account import FORGOTTEN
+from buildpool.routing.account import FORGOTTEN, MAX_REFS
 from samples import NOW
 
 POOL, OTHER = PoolKey("builds", "ci"), PoolKey("builds", "other")
@@ -39,6 +39,21 @@ def test_a_connection_that_has_ended_is_forgotten(path: Path) -> None:
     memory.drop(POOL, A_BUILD.connection)
     memory.drop(OTHER, other.connection)
     assert memory.recall(POOL) == [other]
+
+
+def test_of_a_connection_that_builds_and_builds_the_latest_are_noted(path: Path) -> None:
+    memory = Memory(path, now=NOW)
+    memory.keep(POOL, ITS_SESSION, now=NOW)
+    other = A_BUILD._replace(connection="2@b")
+    memory.keep(POOL, other, now=NOW)
+    for number in range(MAX_REFS + 3):
+        build = A_BUILD._replace(ref=f"ref-{number}")
+        memory.keep(POOL, build, now=NOW + timedelta(seconds=number))
+    noted = memory.recall(POOL)
+    assert ITS_SESSION in noted
+    assert other in noted
+    assert len(noted) == 2 + MAX_REFS
+    assert A_BUILD._replace(ref="ref-2") not in noted
 
 
 def test_what_was_noted_long_ago_is_forgotten(path: Path) -> None:

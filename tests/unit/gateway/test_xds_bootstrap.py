@@ -93,6 +93,7 @@ def test_near_the_end_of_its_memory_the_largest_requests_end_and_not_envoy() -> 
     assert [action.name.rpartition(".")[2] for action in manager.actions] == [
         "shrink_heap",
         "reset_high_memory_stream",
+        "stop_accepting_requests",
         "stop_accepting_connections",
     ]
     assert not parsed().overload_manager.actions

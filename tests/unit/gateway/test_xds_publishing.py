@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
+from envoy.config.listener.v3 import listener_pb2
 
 from buildpool.gateway.tenants import Tenant
 from buildpool.gateway.xds import publishing
 from buildpool.gateway.xds.discovery import CLUSTER, LISTENER, SECRET, Discovery, Snapshot
 from buildpool.gateway.xds.publishing import Publisher
 from buildpool.naming import PoolKey
+from samples import NOW
 from unit.gateway.xds_tenants import a_tenant, told
 
 LONG = timedelta(hours=1)
@@ -63,6 +66,19 @@ class Place:
     def served(self) -> set[str]:
         """The pools that a connection can reach."""
         return _served(self.recorder.published[-1])
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Which pool a connection reaches by names that are not a pool's own."""
+        content = self.recorder.published[-1][LISTENER]["gateway"].content
+        listener = listener_pb2.Listener()
+        content.Unpack(listener)
+        return {
+            name: chain.name
+            for chain in listener.filter_chains
+            for name in chain.filter_chain_match.server_names
+            if not re.match(rf"{'.'.join(reversed(chain.name.split('/')))}\b", name)
+        }
 
     def kept(self, kind: str) -> set[str]:
         """Names of what Envoy has of a type."""
@@ -169,11 +185,12 @@ async def test_a_pool_that_comes_back_is_not_forgotten_later(
 async def test_a_name_stays_with_the_pool_that_had_it_first(place: Place) -> None:
     await place.becomes(*pools("b", b=(SHARED,)))
     await place.becomes(*pools("ab", a=(SHARED,), b=(SHARED,)))
-    assert place.served == {"builds/b"}
+    assert place.names == {SHARED: "builds/b"}
+    assert place.served == {"builds/a", "builds/b"}, "by its own names each is reached"
     ((pool, why),) = place.refused
     assert pool == PoolKey("builds", "a")
     assert why == (
-        f"gateway.hostnames: {SHARED} is a name of pool builds/b already; "
+        f"gateway.hostnames: {SHARED} is a name of pool builds/b already, to which it leads; "
         "remove it from one of the two"
     )
 
@@ -181,7 +198,32 @@ async def test_a_name_stays_with_the_pool_that_had_it_first(place: Place) -> Non
 async def test_a_pool_that_is_served_already_cannot_take_the_name_of_another(place: Place) -> None:
     await place.becomes(*pools("ab", b=(SHARED,)))
     await place.becomes(*pools("ab", a=(SHARED,), b=(SHARED,)))
-    assert place.served == {"builds/b"}
+    assert place.names == {SHARED: "builds/b"}
+
+
+async def test_a_pool_that_is_refused_one_name_has_its_others(place: Place) -> None:
+    await place.becomes(*pools("b", b=(SHARED,)))
+    await place.becomes(*pools("ab", a=("a.example", SHARED), b=(SHARED,)))
+    assert place.names == {SHARED: "builds/b", "a.example": "builds/a"}
+
+
+@pytest.mark.parametrize(
+    ("created", "holder"),
+    [
+        ({"a": NOW, "b": NOW - LONG}, "b"),
+        ({"a": NOW, "b": None}, "a"),
+        ({"a": NOW, "b": NOW}, "a"),
+        ({"a": None, "b": None}, "a"),
+    ],
+)
+async def test_after_a_restart_the_oldest_pool_has_the_name(
+    created: dict[str, datetime | None], holder: str
+) -> None:
+    """Every pod of the gateway comes to that, and nobody can make a pool that is older."""
+    place = Place()
+    tenants = [a_tenant(n, hostnames=(SHARED,), created=when) for n, when in created.items()]
+    place.publisher.update(told(*tenants))
+    assert place.names == {SHARED: f"builds/{holder}"}
 
 
 async def test_a_name_that_somebody_gave_up_is_not_theirs_when_they_come_back(
@@ -190,27 +232,21 @@ async def test_a_name_that_somebody_gave_up_is_not_theirs_when_they_come_back(
     await place.becomes(*pools("a", a=(SHARED,)))
     await place.becomes(*pools("b", b=(SHARED,)))
     await place.becomes(*pools("ab", a=(SHARED,), b=(SHARED,)))
-    assert place.served == {"builds/b"}
+    assert place.names == {SHARED: "builds/b"}
 
 
 async def test_nobody_takes_the_names_by_which_a_pool_is_known(place: Place) -> None:
     """Not even who came first: such a name says which pool it means."""
     usurper = a_tenant("a", namespace="other", hostnames=("ci.builds.svc",))
     await place.becomes(usurper)
-    assert place.served == {"other/a"}
+    assert place.names == {"ci.builds.svc": "other/a"}
     await place.becomes(usurper, a_tenant("ci"))
-    assert place.served == {"builds/ci"}
+    assert place.names == {}
+    assert place.served == {"builds/ci", "other/a"}
     assert [pool for pool, _ in place.refused] == [usurper.key]
 
 
-async def test_what_a_refused_pool_had_can_be_anothers(place: Place) -> None:
-    await place.becomes(*pools("abc", a=("x.example",), b=(SHARED,)))
-    wishes = {"a": ("x.example", SHARED), "b": (SHARED,), "c": ("x.example",)}
-    await place.becomes(*pools("abc", **wishes))
-    assert place.served == {"builds/b", "builds/c"}
-
-
-async def test_a_refused_pool_is_told_of_once_and_served_when_the_name_is_free(
+async def test_a_refused_pool_is_told_of_once_and_has_the_name_when_it_is_free(
     place: Place,
 ) -> None:
     both = pools("ab", a=(SHARED,), b=(SHARED,))
@@ -218,9 +254,9 @@ async def test_a_refused_pool_is_told_of_once_and_served_when_the_name_is_free(
     await place.becomes(*both, a_tenant("c"))
     assert [pool for pool, _ in place.refused] == [PoolKey("builds", "b")]
     await place.becomes(*pools("ab", b=(SHARED,)))
-    assert place.served == {"builds/a", "builds/b"}
+    assert place.names == {SHARED: "builds/b"}
     await place.becomes(*both)
-    assert place.served == {"builds/b"}
+    assert place.names == {SHARED: "builds/b"}
     told = [(pool.name, why is not None) for pool, why in place.refused]
     assert told == [("b", True), ("b", False), ("a", True)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -34,7 +35,8 @@ def unpacked(packed: Any, kind: type[Any]) -> Any:
 
 def manager(of: listener_components_pb2.FilterChain) -> Any:
     """How a chain's connections are handled."""
-    (network,) = of.filters
+    (limit, network) = of.filters
+    assert limit.name == "connection-limit"
     return unpacked(network.typed_config, http_connection_manager_pb2.HttpConnectionManager)
 
 
@@ -62,7 +64,7 @@ def mode_of(path: str) -> Any:
     route = route_of(path)
     assert route is not None
     if FILTER not in route.typed_per_filter_config:
-        (asking, _) = manager(chain(a_tenant())).http_filters
+        (_, asking, _) = manager(chain(a_tenant())).http_filters
         return unpacked(asking.typed_config, ext_proc_pb2.ExternalProcessor).processing_mode
     own = route.typed_per_filter_config[FILTER]
     return unpacked(own, ext_proc_pb2.ExtProcPerRoute).overrides.processing_mode
@@ -146,7 +148,7 @@ def test_only_what_the_router_says_is_an_address() -> None:
     assert told.metadata_key.key == ROUTE_METADATA
     assert [each.key for each in told.metadata_key.path] == [ROUTE_BUILDER]
     assert not told.use_http_header
-    (asking, _) = manager(chain(a_tenant())).http_filters
+    (_, asking, _) = manager(chain(a_tenant())).http_filters
     filtered = unpacked(asking.typed_config, ext_proc_pb2.ExternalProcessor)
     assert list(filtered.metadata_options.receiving_namespaces.untyped) == [ROUTE_METADATA]
 
@@ -155,7 +157,9 @@ def test_nothing_ends_a_build_for_its_length() -> None:
     handled = manager(chain(a_tenant()))
     assert handled.stream_idle_timeout.ToTimedelta().total_seconds() == 0
     assert handled.request_timeout.ToTimedelta().total_seconds() == 0
-    assert not handled.common_http_protocol_options.HasField("max_connection_duration")
+    # The longest build; and what runs on a connection then goes on.
+    longest = handled.common_http_protocol_options.max_connection_duration.ToTimedelta()
+    assert longest == timedelta(days=1), "see builders.maxBuildDuration"
     for route in routes():
         assert route.route.HasField("timeout")
         assert route.route.timeout.ToTimedelta().total_seconds() == 0

@@ -106,9 +106,9 @@ def test_who_builds_nothing_gives_its_reservation_back() -> None:
     account, world = Account(), a_world(slots=1)
     admitted(account, world, "a")
     account.arrive("b", "ann", now=NOW)
-    account.reclaim(now=NOW + PATIENCE - SECOND)
+    account.reclaim(world, now=NOW + PATIENCE - SECOND)
     assert account.admit(world, now=NOW) == ()
-    account.reclaim(now=NOW + PATIENCE)
+    account.reclaim(world, now=NOW + PATIENCE)
     assert account.admit(world, now=NOW) == ("b",)
     assert not account.is_admitted("a")
 
@@ -116,7 +116,7 @@ def test_who_builds_nothing_gives_its_reservation_back() -> None:
 def test_who_gave_its_reservation_back_builds_where_a_slot_is_free_and_else_does_not() -> None:
     account, world = Account(), a_world(slots=1)
     admitted(account, world, "a")
-    account.reclaim(now=NOW + PATIENCE)
+    account.reclaim(world, now=NOW + PATIENCE)
     admitted(account, world, "b")
     assert account.begin("a", "ann", None, world, now=NOW) is None
     account.leave("b")
@@ -134,6 +134,32 @@ def test_a_connection_that_has_built_comes_back_to_its_builder_though_it_is_full
     assert place is not None
     assert place.builder == a_builder()
     assert place.is_favourite is None
+
+
+def test_a_connection_that_stays_waits_for_its_next_build_as_others_do() -> None:
+    account, world = Account(), a_world(slots=1)
+    admitted(account, world, "a")
+    building(account, world, "a", "ref")
+    account.end("a", now=NOW)
+    running = replace(world, builds={"uid-0": frozenset({"ref"})})
+    assert account.reclaim(running, now=NOW + PATIENCE) == (), "its daemon builds yet"
+    idle = replace(world, builds={"uid-0": frozenset()})
+    assert account.reclaim(idle, now=NOW + PATIENCE - SECOND) == (), "it may be about to go on"
+    assert account.reclaim(idle, now=NOW + PATIENCE) == ("a",)
+    account.arrive("b", "ann", now=NOW)
+    account.arrive("a", "ann", now=NOW)
+    assert account.admit(idle, now=NOW) == ("b",)
+    assert account.begin("a", "ann", None, idle, now=NOW) is None
+    assert account.last_of("a", idle) == a_builder(), "what it asks of its build, it is told"
+
+
+def test_nothing_is_taken_from_a_connection_whose_daemon_is_silent() -> None:
+    account, world = Account(), a_world(slots=1)
+    admitted(account, world, "a")
+    building(account, world, "a")
+    account.end("a", now=NOW)
+    assert account.reclaim(world, now=NOW + PATIENCE) == ()
+    assert account.reclaim(a_world(a_builder(1)), now=NOW + PATIENCE) == ("a",), "it is gone"
 
 
 def test_a_running_connection_stays_with_a_builder_that_retires() -> None:
@@ -181,7 +207,7 @@ def test_a_connection_whose_end_was_never_told_is_forgotten() -> None:
     building(account, world, "a")
     building(account, world, "b")
     account.end("a", now=NOW)
-    assert account.reclaim(now=NOW + FORGOTTEN) == ("a",)
+    assert account.reclaim(world, now=NOW + FORGOTTEN) == ("a",)
     assert account.home_of("a", world) is None
     assert account.home_of("b", world) is not None
 

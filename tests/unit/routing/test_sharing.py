@@ -99,6 +99,7 @@ def test_a_build_that_does_not_say_what_it_is_of_shares_nothing() -> None:
         Traits(image="github.com/acme/app"),
         Traits(context="github.com/acme/app"),
         Traits(source="github.com/acme/App"),
+        Traits(source="github.com/acme/app", part="test"),
     ],
 )
 def test_two_projects_never_share_a_cache(other: Traits) -> None:

@@ -13,8 +13,8 @@ MAX_CONNECTIONS: Final = 20_000
 """Connections of clients at once; Envoy refuses more, so that its memory is bounded."""
 
 
-TRACKED: Final = 20
-"""Streams that keep 2 to the power of this many bytes are those that are reset first."""
+TRACKED: Final = 16
+"""Streams that keep less than 2 to the power of this many bytes are not reset: they are no help."""
 _TYPE: Final = "type.googleapis.com/envoy.extensions.resource_monitors."
 _HEAP: Final = "envoy.resource_monitors.fixed_heap"
 
@@ -81,6 +81,7 @@ def _overload_manager(memory: int) -> dict[str, Any]:
         "reset_high_memory_stream": {
             "scaled": {"scaling_threshold": 0.85, "saturation_threshold": 0.95}
         },
+        "stop_accepting_requests": {"threshold": {"value": 0.92}},
         "stop_accepting_connections": {"threshold": {"value": 0.95}},
     }
     return {

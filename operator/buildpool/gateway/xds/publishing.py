@@ -1,7 +1,8 @@
 """From the pools that there are to what Envoy shall have, in as few updates as can be.
 
 Each update of a listener costs Envoy some MiB until its drain time is over, so that changes are
-gathered. One bad chain would have the whole listener refused: a pool that does not fit is left out.
+gathered. One bad chain would have the whole listener refused: a name that two pools want goes to
+one of them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Final
 
@@ -49,7 +50,8 @@ class Publisher:
     ) -> None:
         """``drain_time`` is Envoy's.
 
-        ``on_refused`` is told which pool does not fit, and why; None once it fits, or is gone.
+        ``on_refused`` is told which pool does not get a name that it wants, and why; None once it
+        does, or is gone.
         """
         self._discovery = discovery
         self._port = port
@@ -73,7 +75,7 @@ class Publisher:
             self._changed.set()
 
     def refusal(self, pool: PoolKey) -> str | None:
-        """Why a pool does not fit; None where it does."""
+        """Why a pool does not get a name that it wants; None where it has them all."""
         return self._refused.get(pool)
 
     async def run(self) -> None:
@@ -123,51 +125,42 @@ class Publisher:
         self._discovery.publish(snapshot)
 
     def _fitting(self) -> dict[PoolKey, Tenant]:
-        """The pools whose names nobody else has: those that were there first keep theirs."""
-        holders: Mapping[str, PoolKey] = {
+        """The pools, each with the names that nobody else has.
+
+        Nobody can take the names that say which pool they mean. Of the others, those that were
+        there first keep theirs; where nothing is known of that, the oldest pool has it.
+        """
+        holders = {
             name: key
             for name, key in self._holders.items()
             if key in self._tenants and name in self._tenants[key].brief.server_names
         }
-        while True:
-            refused = self._refusals(holders)
-            served = {key: self._tenants[key] for key in self._tenants if key not in refused}
-            now_held = _names(served)
-            # What a pool held that is refused now can be another one's.
-            if now_held == holders:
-                break
-            holders = now_held
+        for key in self._tenants:
+            names = naming.gateway_names(naming.service(key), key.namespace)
+            holders |= dict.fromkeys(names, key)
+        served, refused = {}, {}
+        for key, tenant in sorted(self._tenants.items(), key=lambda item: _seniority(item[1])):
+            wanted = tenant.brief.server_names
+            foreign = {name: holders.setdefault(name, key) for name in wanted}
+            kept = tuple(name for name in wanted if foreign[name] == key)
+            served[key] = tenant.known_as(kept)
+            for name in wanted:
+                if foreign[name] != key:
+                    refused[key] = (
+                        f"gateway.hostnames: {name} is a name of pool {foreign[name]} already, "
+                        "to which it leads; remove it from one of the two"
+                    )
+                    break
         before, self._refused, self._holders = self._refused, refused, holders
         for key in sorted({*before, *refused}):
             if before.get(key) != refused.get(key):
                 self._on_refused(key, refused.get(key))
         return served
 
-    def _refusals(self, holders: Mapping[str, PoolKey]) -> dict[PoolKey, str]:
-        """The pools that want a name of another one, and what is to be said about each."""
-        # Nobody can take the names that say which pool they mean, whoever came first.
-        own = {
-            name: key
-            for key in self._tenants
-            for name in naming.gateway_names(naming.service(key), key.namespace)
-        }
-        taken = {**holders, **own}
-        refused: dict[PoolKey, str] = {}
-        for key in sorted(self._tenants):
-            names = self._tenants[key].brief.server_names
-            foreign = next((name for name in names if taken.get(name, key) != key), None)
-            if foreign is None:
-                taken |= dict.fromkeys(names, key)
-            else:
-                refused[key] = (
-                    f"gateway.hostnames: {foreign} is a name of pool {taken[foreign]} already; "
-                    "remove it from one of the two"
-                )
-        return refused
 
-
-def _names(served: Mapping[PoolKey, Tenant]) -> dict[str, PoolKey]:
-    return {name: key for key, tenant in served.items() for name in tenant.brief.server_names}
+def _seniority(tenant: Tenant) -> tuple[bool, datetime | None, PoolKey]:
+    created = tenant.brief.created
+    return created is None, created, tenant.key
 
 
 def _resources(tenant: Tenant) -> Mapping[str, Mapping[str, Resource]]:

@@ -16,9 +16,15 @@ from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 # Every type that a configuration names has to be known before it can be parsed.
 from envoy.extensions.access_loggers.grpc.v3 import als_pb2 as _als  # noqa: F401
 from envoy.extensions.filters.http.ext_proc.v3 import ext_proc_pb2 as _ext_proc  # noqa: F401
+from envoy.extensions.filters.http.local_ratelimit.v3 import (
+    local_rate_limit_pb2 as _rate,  # noqa: F401
+)
 from envoy.extensions.filters.http.router.v3 import router_pb2 as _router  # noqa: F401
 from envoy.extensions.filters.listener.tls_inspector.v3 import (
     tls_inspector_pb2 as _tls_inspector,  # noqa: F401
+)
+from envoy.extensions.filters.network.connection_limit.v3 import (
+    connection_limit_pb2 as _connection_limit,  # noqa: F401
 )
 from envoy.extensions.filters.network.direct_response.v3 import (
     config_pb2 as _direct_response,  # noqa: F401
@@ -52,6 +58,17 @@ CHAIN: Final = "chain"
 """the filter chain that took it, if one did;"""
 FAILURE: Final = "failure"
 """and why its handshake failed, if it did, as Envoy's TLS library says."""
+MAX_CONNECTIONS: Final = 4_000
+"""Connections of one pool's clients at once: nobody can have all that there are for all pools."""
+MAX_STREAMS: Final = 500
+"""Requests at once on one connection. Each target of a bake has a few."""
+RATE: Final = 500
+"""Requests a second to one pool, of which the router is asked;"""
+BURST: Final = 4_000
+"""and so many at once after a quiet time."""
+LONGEST: Final = "86400s"
+"""Until a connection takes no new requests: the longest build (``builders.maxBuildDuration``). What
+runs on it goes on; but nobody stays for ever with a certificate that has expired."""
 _TYPE: Final = "type.googleapis.com/envoy."
 _HTTP2: Final = {
     "initial_stream_window_size": 16 << 20,
@@ -78,7 +95,7 @@ def listener(tenants: Iterable[Tenant], *, port: int) -> listener_pb2.Listener:
                     },
                 }
             ],
-            "listener_filters_timeout": "10s",
+            "listener_filters_timeout": "5s",
             "access_log": [_access_log()],
             # Who asks for no pool is hung up on; and the listener is there without any pool.
             "default_filter_chain": {
@@ -108,7 +125,18 @@ def chain(tenant: Tenant) -> listener_components_pb2.FilterChain:
             "name": label,
             # Each once: Envoy takes two equal ones for an overlap, and refuses the whole listener.
             "filter_chain_match": {"server_names": sorted(set(tenant.brief.server_names))},
-            "filters": [{"name": "http", "typed_config": _connection_manager(label)}],
+            "filters": [
+                {
+                    "name": "connection-limit",
+                    "typed_config": {
+                        "@type": f"{_TYPE}extensions.filters.network.connection_limit.v3."
+                        "ConnectionLimit",
+                        "stat_prefix": "gateway",
+                        "max_connections": MAX_CONNECTIONS,
+                    },
+                },
+                {"name": "http", "typed_config": _connection_manager(label)},
+            ],
             "transport_socket_connect_timeout": "10s",
             "transport_socket": {
                 "name": "tls",
@@ -217,13 +245,17 @@ def _connection_manager(label: str) -> dict[str, Any]:
         "request_timeout": "0s",
         "http2_protocol_options": {
             **_HTTP2,
-            "max_concurrent_streams": 1000,
+            "max_concurrent_streams": MAX_STREAMS,
             # Finds clients that are gone without a word.
             "connection_keepalive": {"interval": "30s", "timeout": "20s"},
         },
-        "common_http_protocol_options": {"idle_timeout": "600s"},
+        "common_http_protocol_options": {
+            "idle_timeout": "600s",
+            "max_connection_duration": LONGEST,
+        },
         "generate_request_id": False,
-        "use_remote_address": False,
+        # Nothing that a client says of itself: its address is half the name of its connection.
+        "use_remote_address": True,
         "skip_xff_append": True,
         "route_config": {
             "name": label,
@@ -231,6 +263,7 @@ def _connection_manager(label: str) -> dict[str, Any]:
             "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": list(routes(label))}],
         },
         "http_filters": [
+            {"name": "rate", "typed_config": _rate_limit()},
             {"name": FILTER, "typed_config": ext_proc_filter()},
             {
                 "name": "forward",
@@ -240,6 +273,22 @@ def _connection_manager(label: str) -> dict[str, Any]:
                 },
             },
         ],
+    }
+
+
+def _rate_limit() -> dict[str, Any]:
+    always = {"default_value": {"numerator": 100}}
+    return {
+        "@type": f"{_TYPE}extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+        "stat_prefix": "gateway",
+        "token_bucket": {
+            "max_tokens": BURST,
+            "tokens_per_fill": RATE,
+            "fill_interval": "1s",
+        },
+        "filter_enabled": always,
+        "filter_enforced": always,
+        "rate_limited_as_resource_exhausted": True,
     }
 
 
