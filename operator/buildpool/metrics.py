@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 from buildpool.api import BuilderState, ConditionStatus, ConditionType, EventReason, PoolStatus
+from buildpool.api.status import CertificatesStatus
 from buildpool.cache import Usage
 from buildpool.naming import PoolKey
 
@@ -117,8 +118,9 @@ class Metrics:
         )
         self._expiry = Gauge(
             "buildpool_certificate_expiry_timestamp_seconds",
-            "End of the first of a pool's client certificates, in seconds since the epoch.",
-            POOL,
+            "End of the first of a pool's certificates, in seconds since the epoch, by their use: "
+            "client, builder, gateway, cache.",
+            (*POOL, "use"),
             registry=own,
         )
         self._authority_expiry = Gauge(
@@ -199,9 +201,11 @@ class Metrics:
         for condition in status.conditions:
             holds = condition.status is ConditionStatus.TRUE
             self._condition.labels(*pool, condition.type).set(holds)
-        ends: list[datetime] = [client.not_after for client in status.clients]
-        if ends:
-            self._expiry.labels(*pool).set(min(ends).timestamp())
+        for use, end in _ends(status).items():
+            if end is None:
+                self._expiry.remove(*pool, use)
+            else:
+                self._expiry.labels(*pool, use).set(end.timestamp())
         if status.authority:
             self._authority_expiry.labels(*pool).set(status.authority.not_after.timestamp())
             self._rotating.labels(*pool).set(status.authority.phase is not None)
@@ -252,6 +256,17 @@ class Metrics:
         )
         for metric in (*of_pools, *of_caches):
             metric.remove_by_labels({"namespace": pool.namespace, "pool": pool.name})
+
+
+def _ends(status: PoolStatus) -> dict[str, datetime | None]:
+    """When the first certificate of each use ends; None where there is none."""
+    others = status.certificates or CertificatesStatus()
+    return {
+        "client": min((client.not_after for client in status.clients), default=None),
+        "builder": others.builder,
+        "gateway": others.gateway,
+        "cache": others.cache,
+    }
 
 
 def described(metrics: object) -> Iterator[tuple[str, str, tuple[str, ...], str]]:

@@ -25,13 +25,17 @@ from buildpool.api import (
     ScalingStatus,
     set_condition,
 )
+from buildpool.api.status import CertificatesStatus
 from buildpool.cachestate import MAX_MESSAGE, cache_condition, cache_status
 from buildpool.certificates import (
     Rotation,
     authority_of,
+    builder_ref,
     bundle_at,
+    cache_secrets,
     certificate_requests,
     client_ref,
+    gateway_secrets,
     rotation_request,
 )
 from buildpool.conditions import (
@@ -77,9 +81,10 @@ def conclude(
     """The status after a pass, and the Events of what was done and what has changed."""
     own = {ref: obj for ref, obj in observation.live.items() if is_owned(obj, pool)}
     observation = replace(observation, live=own)
-    ends = {
-        ref: _end_of(bundle_at(observation, ref)) for ref in certificate_requests(pool, home=home)
-    }
+    # What was issued and not written is nowhere: what was there before counts.
+    is_written = all(failure.ref.kind != "Secret" for failure in outcome.failures)
+    there = observation if is_written else replace(observation, issued={})
+    ends = {ref: _end_of(bundle_at(there, ref)) for ref in certificate_requests(pool, home=home)}
     valid = all(end is not None and end > now for end in ends.values())
     builders = roster(pool, plan, outcome, now=now)
     ready = sum(builder.ready for builder in builders)
@@ -115,7 +120,8 @@ def conclude(
         image=pool.spec.builders.resolved_image,
         builders=builders,
         clients=tuple(_clients(pool, ends)),
-        authority=_authority(authority_of(pool, observation, home=home)),
+        certificates=_certificates(pool, ends, home=home),
+        authority=_authority(authority_of(pool, there, home=home)),
         cache=cache_status(pool, observation),
     )
     events = (
@@ -236,6 +242,21 @@ def _clients(pool: Pool, ends: Mapping[Ref, datetime | None]) -> Iterator[Client
         ref = client_ref(pool, client.name)
         if end := ends[ref]:
             yield ClientStatus(name=client.name, secret=ref.name, not_after=end)
+
+
+def _certificates(
+    pool: Pool, ends: Mapping[Ref, datetime | None], *, home: str
+) -> CertificatesStatus:
+    """The same of all that are no client's, as far as they can be read."""
+
+    def first(*refs: Ref) -> datetime | None:
+        return min(filter(None, map(ends.get, refs)), default=None)
+
+    return CertificatesStatus(
+        builder=first(builder_ref(pool)),
+        gateway=first(*gateway_secrets(pool, home=home)),
+        cache=first(*cache_secrets(pool)),
+    )
 
 
 def _end_of(found: KeyPair | Bundle | None) -> datetime | None:

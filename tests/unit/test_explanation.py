@@ -91,7 +91,11 @@ def a_status(*conditions: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 def told(*, now: datetime = NOW, status: dict[str, Any] | None = None, **overrides: Any) -> str:
     """The explanation in one line: where it breaks lines is not what a test looks at."""
-    pool = a_pool(status=a_status() if status is None else status, **overrides)
+    return told_of(a_pool(status=a_status() if status is None else status, **overrides), now=now)
+
+
+def told_of(pool: Pool, *, now: datetime = NOW) -> str:
+    """The same of a whole pool."""
     return " ".join(explain(pool, now=now).split())
 
 
@@ -372,29 +376,44 @@ sizes = st.integers(1, 12)
 loads = st.lists(st.one_of(st.none(), st.integers(0, 9)), min_size=1, max_size=12)
 
 
-def decided(pool: Pool, builds: list[int | None], memory: Memory, now: datetime) -> int:
+routings = st.sampled_from(["Direct", "Gateway"])
+GROWS = r"grows as soon as (?:more than (\d+) builds?|a build) runs?( or waits?)?\."
+
+
+def decided(
+    pool: Pool, builds: list[int | None], memory: Memory, now: datetime, waiting: int = 0
+) -> int:
     """How many builders the operator would want."""
     builders = [
         Builder(index, created=NOW - DAY, is_ready=True, builds=count, as_of=now)
         for index, count in enumerate(builds)
     ]
-    return decide(pool.spec, builders, taken=frozenset(), memory=memory, now=now).size
+    decision = decide(
+        pool.spec, builders, taken=frozenset(), memory=memory, waiting=waiting, now=now
+    )
+    return decision.size
 
 
-@given(size=sizes, slots=sizes, target=st.integers(1, 100))
+@given(size=sizes, slots=sizes, target=st.integers(1, 100), routing=routings)
 def test_the_builds_with_which_a_pool_grows_are_those_the_operator_goes_by(
-    size: int, slots: int, target: int
+    size: int, slots: int, target: int, routing: str
 ) -> None:
     spec = {
         "builders": {"slots": slots},
         "scaling": {"max": 100, "targetUtilization": target},
+        "routing": routing,
     }
     pool = a_pool(status=a_status(scaling=a_scaling(size)), **spec)
-    said = re.search(r"grows as soon as more than (\d+) builds? runs?", explain(pool, now=NOW))
+    said = re.search(GROWS, told_of(pool))
     assert said is not None
-    enough = int(said[1])
+    assert bool(said[2]) == (routing == "Gateway")
+    enough = int(said[1] or 0)
     assert decided(pool, [enough], Memory(size=size), NOW) == size
     assert decided(pool, [enough + 1], Memory(size=size), NOW) > size
+    if routing == "Gateway":
+        running = min(enough, size * slots)
+        assert decided(pool, [running], Memory(size=size), NOW, enough - running) == size
+        assert decided(pool, [running], Memory(size=size), NOW, enough - running + 1) > size
 
 
 @given(size=st.integers(2, 12), slots=sizes, target=st.integers(1, 100))
@@ -406,33 +425,54 @@ def test_the_builds_with_which_a_pool_could_shrink_are_those_the_operator_goes_b
         "scaling": {"max": 12, "targetUtilization": target},
     }
     pool = a_pool(status=a_status(scaling=a_scaling(size)), **spec)
-    said = re.search(r"once there were no more than (\d+) builds?", explain(pool, now=NOW))
+    said = re.search(r"once there were (?:no more than (\d+) builds?|no builds)", told_of(pool))
     assert said is not None
-    few, memory = int(said[1]), Memory(size=size, calm=Calm(NOW - DAY, 1))
+    few, memory = int(said[1] or 0), Memory(size=size, calm=Calm(NOW - DAY, 1))
     assert decided(pool, [few], memory, NOW) < size
     assert decided(pool, [few + 1], memory, NOW) >= size
 
 
-@given(size=st.integers(2, 12), builds=loads, peak=sizes, slots=sizes)
+@given(size=st.integers(2, 12), builds=loads, waiting=st.integers(0, 9), peak=sizes, slots=sizes)
 def test_a_pool_shrinks_when_and_as_far_as_it_is_said_to(
-    size: int, builds: list[int | None], peak: int, slots: int
+    size: int, builds: list[int | None], waiting: int, peak: int, slots: int
 ) -> None:
     calm = Calm(NOW - 4 * MINUTE, min(peak, size - 1))
     status = a_status(
         builders=[a_builder(index, builds=count) for index, count in enumerate(builds)],
         scaling=a_scaling(size, calmSince=format_time(calm.since), peak=calm.peak),
+        waiting=waiting,
     )
-    pool = a_pool(status=status, builders={"slots": slots}, scaling={"max": 12})
+    spec = {"builders": {"slots": slots}, "scaling": {"max": 12}, "routing": "Gateway"}
+    pool = a_pool(status=status, **spec)
     memory = Memory(size=size, calm=calm)
-    if decided(pool, builds, memory, NOW) > size:
+    if decided(pool, builds, Memory(size=0), NOW, waiting) >= size:
         return  # the operator has seen other builds than those with which it decided
     text = explain(pool, now=NOW)
-    at_last = decided(pool, builds, memory, NOW + 6 * MINUTE)
-    assert decided(pool, builds, memory, NOW + 5 * MINUTE) == size
+    at_last = decided(pool, builds, memory, NOW + 6 * MINUTE, waiting)
+    assert decided(pool, builds, memory, NOW + 5 * MINUTE, waiting) == size
     if at_last == size:
         assert "It does not shrink while builders do not say" in " ".join(text.split())
     else:
         assert f"At 12:06:00 UTC (in 6m) it shrinks to {at_last}," in text
+
+
+def test_where_builds_can_wait_a_pool_is_said_to_grow_for_those() -> None:
+    asleep = a_status(builders=[], scaling=a_scaling(0, reason="AtMinimum"))
+    gateway = {"routing": "Gateway", "scaling": {"min": 0, "targetUtilization": 100}}
+    text = told(status=asleep, **gateway)
+    assert "next It grows as soon as a build runs or waits. It shrinks no further" in text
+    text = told(status=a_status(builders=QUIET, scaling=a_scaling(1)), **gateway)
+    assert "It grows as soon as more than 2 builds run or wait." in text
+    assert "It shrinks once there were no builds for 10m (scaling.idleAfter)." in text
+    text = told(status=a_status(), **gateway)
+    assert "once there were no more than 2 builds, running or waiting, at a time for 10m" in text
+
+
+def test_a_pool_does_not_say_that_it_goes_below_what_waits_for_it() -> None:
+    scaling = a_scaling(4, calmSince=ago(2 * MINUTE), peak=1)
+    status = a_status(builders=QUIET, scaling=scaling, waiting=4)
+    text = told(status=status, routing="Gateway", scaling={"targetUtilization": 100})
+    assert "it shrinks to 3, if no more builds come" in text
 
 
 def test_who_waits_is_told_with_how_long_it_may_and_whether_the_queue_moves() -> None:

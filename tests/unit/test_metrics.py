@@ -16,6 +16,7 @@ from buildpool.api import (
     ScalingStatus,
     SizeReason,
 )
+from buildpool.api.status import CertificatesStatus
 from buildpool.cache import Usage
 from buildpool.errors import UnavailableError
 from buildpool.gateway.metrics import GatewayMetrics
@@ -131,9 +132,31 @@ def test_builders_that_have_taken_builds_with_them_are_counted() -> None:
     assert value(metrics, "buildpool_builders_lost_total") == 3
 
 
-def test_the_first_certificate_to_end_is_shown() -> None:
-    found = value(shown(a_status()), "buildpool_certificate_expiry_timestamp_seconds")
-    assert found == (NOW + timedelta(days=7)).timestamp()
+def ends(*statuses: PoolStatus) -> dict[str, float | None]:
+    """In how many days the first certificate of each use ends."""
+    metrics, name = shown(*statuses), "buildpool_certificate_expiry_timestamp_seconds"
+    found = {
+        use: value(metrics, name, use=use) for use in ("client", "builder", "gateway", "cache")
+    }
+    now = NOW.timestamp()
+    return {use: end and (end - now) / 86400 for use, end in found.items()}
+
+
+def certified(**days: int) -> PoolStatus:
+    """A pool whose certificates end in so many days."""
+    moments = {use: NOW + timedelta(days=number) for use, number in days.items()}
+    return a_status(certificates=CertificatesStatus(**moments))
+
+
+def test_the_first_certificate_of_each_use_to_end_is_shown() -> None:
+    everything = certified(builder=5, gateway=4, cache=3)
+    assert ends(everything) == {"client": 7, "builder": 5, "gateway": 4, "cache": 3}
+
+
+def test_the_end_of_a_certificate_that_is_no_longer_there_is_not_shown() -> None:
+    found = ends(certified(builder=5, gateway=4, cache=3), certified(builder=6))
+    assert found == {"client": 7, "builder": 6, "gateway": None, "cache": None}
+    assert ends(a_status(clients=())) == dict.fromkeys(found)
 
 
 def test_it_is_shown_when_the_authority_ends_and_whether_another_one_comes() -> None:
@@ -229,5 +252,5 @@ def test_every_metric_is_described_once_and_by_the_name_it_is_shown_under(
         assert meaning.endswith(".")
         assert set(labels) <= {
             "namespace", "pool", "result", "condition", "method", "kind", "code", "state", "reason",
-            "client", "choice", "what",
+            "client", "choice", "what", "use",
         }, "labels must be bounded"  # fmt: skip

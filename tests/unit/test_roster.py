@@ -8,6 +8,7 @@ import pytest
 
 from buildpool import naming
 from buildpool.api import BuilderState, EventReason
+from buildpool.buildkit.solving import MAX_NAME
 from buildpool.load import Build
 from buildpool.outcome import EventType
 from buildpool.roster import MAX_MESSAGE
@@ -234,6 +235,14 @@ def test_that_a_build_is_overdue_is_told_once_and_since_when_it_was_reported() -
     assert story.builder(0).overdue_since is None
     assert story.builder(0).reason is None
     assert story.heard(EventReason.BUILDS_LOST) == []
+
+
+def test_the_longest_name_that_a_build_may_have_is_told() -> None:
+    story = told_story(replicas=1)
+    story.start(0, "r" * MAX_NAME)
+    story.wait(LIMIT)
+    story.look()
+    assert story.builder(0).overdue == ("r" * MAX_NAME,)
 
 
 def test_a_build_is_not_overdue_a_second_too_early() -> None:

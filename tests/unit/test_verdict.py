@@ -21,11 +21,13 @@ from buildpool.api import (
     identify_pool,
     parse_pool,
 )
+from buildpool.api.status import CertificatesStatus
+from buildpool.certificates import cache_secrets, gateway_secrets
 from buildpool.errors import InvalidSpecError
 from buildpool.observation import Observation
 from buildpool.outcome import Event, EventType, Failure, Outcome
 from buildpool.pki import Bundle
-from buildpool.resources import bundle_of
+from buildpool.resources import Ref, bundle_of
 from buildpool.verdict import MAX_MESSAGE, Verdict, conclude, farewell, refuse
 from memory_cluster import settled
 from samples import DAY, HOME, NOW, a_pod, a_pool, a_raw_pool, clients, planned, specs
@@ -96,6 +98,47 @@ def test_one_builder_is_not_all_builders() -> None:
     verdict = judged(pool, settled(pool).observe(pool))
     assert condition(verdict, READY).message == "The builder takes builds."
     assert "of 1 client are valid" in condition(verdict, CERTIFICATES).message
+
+
+EVERYTHING = {"routing": "Gateway", "cache": {"registry": {"managed": {}}}}
+
+
+def test_when_certificates_end_is_told_of_each_use_that_the_pool_has() -> None:
+    pool = a_pool()
+    end = NOW + 90 * DAY
+    status = judged(pool, settled(pool).observe(pool)).status
+    assert status.certificates == CertificatesStatus(builder=end)
+    pool = a_pool(**EVERYTHING)
+    status = judged(pool, settled(pool).observe(pool)).status
+    assert status.certificates == CertificatesStatus(builder=end, gateway=end, cache=end)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("use", ["gateway", "cache"])
+def test_of_two_certificates_of_one_use_the_one_that_ends_first_is_told(
+    number: int, use: str
+) -> None:
+    pool = a_pool(**EVERYTHING)
+    cluster = settled(pool)
+    secrets = {"gateway": gateway_secrets(pool, home=HOME), "cache": cache_secrets(pool)}
+    del cluster.objects[secrets[use][number]]
+    cluster.now = NOW + 7 * DAY
+    cluster.settle(pool)
+    found = judged(pool, cluster.observe(pool), now=cluster.now).status.certificates
+    assert found is not None
+    assert getattr(found, use) == NOW + 90 * DAY
+
+
+def test_a_certificate_that_could_not_be_written_is_none() -> None:
+    pool = a_pool(**EVERYTHING)
+    observation = settled(pool).observe(pool)
+    due = NOW + 61 * DAY
+    renewed = judged(pool, observation, now=due).status
+    refused = Outcome(failures=(Failure(Ref("Secret", "builds", "ci-builder"), "no"),))
+    kept = judged(pool, observation, refused, now=due).status
+    for status, end in ((renewed, due + 90 * DAY), (kept, NOW + 90 * DAY)):
+        assert status.certificates == CertificatesStatus(builder=end, gateway=end, cache=end)
+        assert [client.not_after for client in status.clients] == [end]
 
 
 # --- transitions and Events ----------------------------------------------------------------------

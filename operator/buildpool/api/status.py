@@ -45,6 +45,8 @@ Time = Annotated[
 Text = Annotated[str, BeforeValidator(_shorten), Field(max_length=LONGEST_TEXT)]
 """Text of any length, cut to what the status has room for: a status must never be refused."""
 Name = Annotated[str, Field(max_length=253)]
+BuildName = Annotated[str, Field(max_length=256)]
+"""A ref of BuildKit's: ``buildkit.wire`` reads no longer ones."""
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -102,7 +104,7 @@ class BuilderStatus(_Reported):
     """Builds that run on it; absent where its daemon does not say."""
     served: Count | None = None
     """Builds that it has started, as far as the operator saw."""
-    overdue: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+    overdue: Annotated[tuple[BuildName, ...], Field(max_length=64)] = ()
     """Builds on it that outlive `builders.maxBuildDuration`."""
     overdue_since: Time | None = None
     """When the last of them was reported."""
@@ -138,6 +140,17 @@ class ClientStatus(_Reported):
     """Secret with its certificate."""
     not_after: Time
     """End of its certificate."""
+
+
+class CertificatesStatus(_Reported):
+    """Ends of the certificates that are no client's; of several, the first."""
+
+    builder: Time | None = None
+    """End of the builders' certificate."""
+    gateway: Time | None = None
+    """The same for the gateway, with `Gateway` routing."""
+    cache: Time | None = None
+    """The same for a managed cache."""
 
 
 class CacheStatus(_Reported):
@@ -218,6 +231,7 @@ class PoolStatus(_Reported):
     """The builders."""
     clients: Annotated[tuple[ClientStatus, ...], Field(max_length=64), UniqueBy("name")] = ()
     """The clients and their certificates."""
+    certificates: CertificatesStatus | None = None
     authority: AuthorityStatus | None = None
     cache: CacheStatus | None = None
 

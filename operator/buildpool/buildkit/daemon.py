@@ -35,6 +35,12 @@ SERVER_NAME: Final = "localhost"
 """Among the names of every builder's certificate. Pods are reached by addresses, which it lacks."""
 MAX_MESSAGE: Final = 16 << 20
 """Bytes of one event. It carries the build's arguments, and BuildKit itself sends no more."""
+MAX_ANSWER: Final = 10_000
+"""Events of an answer. BuildKit sends one for each build that runs, or for the one in question."""
+SPELL: Final = 0.001
+"""Seconds for which an event may keep us from all else; it needs a twentieth of that."""
+REST: Final = 20
+"""How many times as long nothing more is read from a daemon whose event needed longer."""
 MAX_WORDS: Final = 300
 _OPTIONS: Final = (
     ("grpc.ssl_target_name_override", SERVER_NAME),
@@ -81,7 +87,7 @@ class Daemon:
     async def snapshot(self) -> tuple[Build, ...]:
         """The builds that run now, sorted by ref. Raises DaemonError, at the latest after 3 s."""
         builds = {}
-        async with aclosing(self._talk(wire.RUNNING_BUILDS, DEADLINE)) as events:
+        async with aclosing(self._answer(wire.RUNNING_BUILDS)) as events:
             async for event in events:
                 if event.kind is EventKind.STARTED:
                     builds[event.build.ref] = event.build
@@ -93,7 +99,7 @@ class Daemon:
         None where the daemon has no record of it.
         """
         found: dict[str, Event] = {}
-        async with aclosing(self._talk(wire.record_of(ref), DEADLINE)) as events:
+        async with aclosing(self._answer(wire.record_of(ref))) as events:
             async for event in events:
                 found[event.build.ref] = event
         return found[ref].steps if ref in found else None
@@ -104,24 +110,38 @@ class Daemon:
         BuildKit does not keep their order. Goes on until the daemon ends it; raises DaemonError.
         Whoever leaves earlier calls ``aclose``: a connection is open while somebody may listen.
         """
-        return self._talk(wire.RUNNING_BUILDS_AND_ON, None)
+        return self._talk(wire.RUNNING_BUILDS_AND_ON)
 
     async def close(self) -> None:
         """Hangs up at once, whatever is under way."""
         await self._channel.close(grace=None)
 
+    def _answer(self, request: bytes) -> AsyncGenerator[Event, None]:
+        """To a question that has an end."""
+        return self._talk(request, DEADLINE.total_seconds(), MAX_ANSWER)
+
     async def _talk(
-        self, request: bytes, deadline: timedelta | None
+        self, request: bytes, deadline: float | None = None, most: int | None = None
     ) -> AsyncGenerator[Event, None]:
-        """Asks, and reads the answer.
+        """Asks, and reads the answer: so many events at most.
 
         A connection stays open for as long as something refers to a call on it. Exceptions do, by
         the frames of their tracebacks, and tasks keep them: so none leaves here that was in gRPC.
         """
-        call = self._listen(request, timeout=deadline.total_seconds() if deadline else None)
+        call = self._listen(request, timeout=deadline)
+        time = asyncio.get_running_loop().time
+        count = 0
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
-                yield wire.read_event(message)
+                if count == most:
+                    raise WireError(f"it has more than {most} events")
+                count += 1
+                began = time()
+                event = wire.read_event(message)
+                spent = time() - began
+                yield event
+                if spent > SPELL:
+                    await asyncio.sleep(spent * REST)
         except grpc.aio.AioRpcError as error:
             trouble = _words(error)
         except WireError as error:

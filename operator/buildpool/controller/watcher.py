@@ -32,6 +32,8 @@ FIRST_RETRY: Final = 0.5
 LAST_RETRY: Final = 5.0
 REMEMBERED: Final = 30.0
 """Seconds for which a build that ended is known to have been counted: events can come late."""
+MAX_REMEMBERED: Final = 20_000
+"""Builds that are known to have been counted: twice as many as an answer may name."""
 log = logging.getLogger(__name__)
 
 
@@ -224,8 +226,10 @@ class Watcher:
             self._wake()
 
     def _count(self, ref: str) -> None:
-        self._served += ref not in self._counted
+        self._served += self._counted.pop(ref, None) is None
         self._counted[ref] = self._time()
+        if len(self._counted) > MAX_REMEMBERED:
+            del self._counted[next(iter(self._counted))]  # of all, it was seen longest ago
 
     def _fail(self, trouble: str) -> None:
         self._trouble = trouble

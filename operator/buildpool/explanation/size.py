@@ -15,6 +15,7 @@ from buildpool.api import (
     Pool,
     PoolSpec,
     PoolStatus,
+    Routing,
     ScalingStatus,
     SizeReason,
 )
@@ -53,8 +54,8 @@ def missed(spec: PoolSpec, scaling: ScalingStatus | None, now: datetime) -> date
 def _growth(spec: PoolSpec, scaling: ScalingStatus) -> str:
     if scaling.size < spec.scaling.max:
         enough = _capacity(spec, scaling.size)
-        verb = "runs" if enough == 1 else "run"
-        return f"It grows as soon as more than {counted(enough, 'build')} {verb}."
+        builds = f"more than {counted(enough, 'build')}" if enough else "a build"
+        return f"It grows as soon as {builds} {_count(spec, is_one=enough <= 1)}."
     if scaling.reason == SizeReason.AT_MAXIMUM:
         return (
             f"It cannot grow: raise scaling.max ({spec.scaling.max}), or builders.slots "
@@ -68,9 +69,11 @@ def _shrinkage(spec: PoolSpec, status: PoolStatus, scaling: ScalingStatus, now: 
         return f"It shrinks no further: scaling.min is {spec.scaling.min}."
     patience = spec.scaling.idle_after
     if scaling.calm_since is None or scaling.peak is None:
-        few = counted(_capacity(spec, scaling.size - 1), "build")
+        few = _capacity(spec, scaling.size - 1)
+        kinds = ", running or waiting," if spec.routing is Routing.GATEWAY else ""
+        builds = f"no more than {counted(few, 'build')}{kinds} at a time" if few else "no builds"
         return (
-            f"It shrinks once there were no more than {few} at a time for "
+            f"It shrinks once there were {builds} for "
             f"{format_duration(patience)} (scaling.idleAfter)."
         )
     due = scaling.calm_since + patience
@@ -81,14 +84,23 @@ def _shrinkage(spec: PoolSpec, status: PoolStatus, scaling: ScalingStatus, now: 
     return f"{when} it shrinks to {size}, if no more builds come: builders without any go."
 
 
+def _count(spec: PoolSpec, *, is_one: bool) -> str:
+    """What builds do that count: no gateway lets more run than there are slots."""
+    verbs = ("run", "wait") if spec.routing is Routing.GATEWAY else ("run",)
+    return " or ".join(f"{verb}s" if is_one else verb for verb in verbs)
+
+
 def _capacity(spec: PoolSpec, size: int) -> int:
     """The most builds for which so many builders are enough."""
     return size * spec.builders.slots * spec.scaling.target_utilization // 100
 
 
 def _least(spec: PoolSpec, status: PoolStatus) -> int:
-    """How many builders stay when the pool shrinks: those that do not say what they run, too."""
+    """How many builders stay when the pool shrinks: those that do not say what they run, too.
+
+    Builds that wait count as those that run, as they do for ``scaling``.
+    """
     serving = [b.builds for b in status.builders if b.state is not BuilderState.DRAINING]
-    builds = sum(filter(None, serving))
+    builds = sum(filter(None, serving)) + status.waiting
     needed = -(-builds * 100 // (spec.builders.slots * spec.scaling.target_utilization))
     return max(spec.scaling.min, needed) + serving.count(None)

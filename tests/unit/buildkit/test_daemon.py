@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from datetime import timedelta
 
@@ -12,9 +12,20 @@ import pytest
 from buildpool.buildkit import Daemon, DaemonError, Event, EventKind
 from buildpool.buildkit import daemon as module
 from buildpool.buildkit.protobuf import WireError
+from buildpool.buildkit.solving import MAX_FIELDS
 from buildpool.load import Build
 from buildpool.pki import KeyPair, Use
-from daemons import STARTED, HistoryServer, an_access, an_authority, serving, until, wired
+from daemons import (
+    STARTED,
+    HistoryServer,
+    an_access,
+    an_authority,
+    an_event,
+    field,
+    serving,
+    until,
+    wired,
+)
 
 AUTHORITY = an_authority()
 ACCESS = an_access(AUTHORITY)
@@ -152,6 +163,61 @@ async def test_an_answer_that_is_garbage_is_a_daemon_that_cannot_be_asked(
             await daemon.snapshot()
         with pytest.raises(DaemonError, match="cannot be read"):
             await anext(daemon.events())
+        await daemon.close()
+
+
+async def test_an_answer_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ANSWER", 3)
+    async with serving(AUTHORITY) as server:
+        server.start("a", "b", "c")
+        daemon = Daemon(server.address, ACCESS)
+        assert len(await daemon.snapshot()) == 3
+        server.start("d")
+        with pytest.raises(DaemonError, match="cannot be read: it has more than 3 events"):
+            await daemon.snapshot()
+        with pytest.raises(DaemonError, match="more than 3 events"):
+            await daemon.steps("a")
+        async with aclosing(daemon.events()) as events:
+            assert len([await anext(events) for _ in range(4)]) == 4
+        await daemon.close()
+
+
+class Hostile(HistoryServer):
+    """Sends one event over and over."""
+
+    event = an_event(EventKind.STARTED, "a")
+
+    async def listen(self, request: bytes, context: object) -> AsyncIterator[bytes]:
+        while True:
+            yield self.event
+
+
+async def test_an_event_of_too_many_fields_is_a_daemon_that_cannot_be_asked() -> None:
+    server = Hostile()
+    server.event += field(2, field(9, b"")) * MAX_FIELDS
+    async with serving(AUTHORITY, server):
+        daemon = Daemon(server.address, ACCESS)
+        with pytest.raises(DaemonError, match=f"cannot be read: .* more than {MAX_FIELDS} fields"):
+            await daemon.snapshot()
+        with pytest.raises(DaemonError, match="fields"):
+            await anext(daemon.events())
+        await daemon.close()
+
+
+async def test_a_daemon_whose_events_take_long_to_read_is_not_heard_all_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "REST", 1000)
+    server = Hostile()
+    async with serving(AUTHORITY, server):
+        daemon = Daemon(server.address, ACCESS)
+        async with aclosing(daemon.events()) as events:
+            assert len([await anext(events) for _ in range(30)]) == 30
+        server.event += field(9, b"") * (MAX_FIELDS // 2)
+        async with aclosing(daemon.events()) as events:
+            await anext(events)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(events), timeout=0.5)
         await daemon.close()
 
 

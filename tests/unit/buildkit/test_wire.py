@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from buildpool.buildkit.protobuf import WireError
+from buildpool.buildkit.solving import MAX_FIELDS, MAX_NAME
 from buildpool.buildkit.wire import Event, EventKind, read_event
 from buildpool.load import Build
 from daemons import STARTED as LATER
@@ -40,6 +41,7 @@ WHEN = datetime(2026, 11, 24, 17, 32, 5, 62725, tzinfo=UTC)
 refs = st.text(min_size=1, max_size=30)
 times = st.datetimes(
     min_value=datetime(1971, 1, 1),  # noqa: DTZ001 - hypothesis adds the zone
+    max_value=datetime(6325, 1, 1),  # noqa: DTZ001
     timezones=st.just(UTC),
 )
 fixed = st.one_of(
@@ -109,7 +111,19 @@ def test_a_record_in_two_parts_is_one() -> None:
     assert read_event(message).build == Build("a", LATER)
 
 
-@pytest.mark.parametrize("seconds", [0, -62135596800, -1, 2**62, 253402300800])
+def test_a_time_in_two_parts_is_one() -> None:
+    parts = field(6, field(1, int(LATER.timestamp()))) + field(6, field(2, 250_000_000))
+    assert read_event(field(2, field(1, b"a") + parts)).build == Build("a", LATER)
+
+
+def test_any_duration_can_be_added_to_a_time_that_is_told() -> None:
+    record = field(1, b"a") + field(6, field(1, 2**37 - 1))
+    started = read_event(field(2, record)).build.started
+    assert started is not None
+    assert started + timedelta(days=365 * 1000) > started
+
+
+@pytest.mark.parametrize("seconds", [0, -62135596800, -1, 2**62, 253402300800, 2**37])
 def test_a_time_that_is_none_is_not_told(seconds: int) -> None:
     record = field(1, b"a") + field(6, field(1, seconds) + field(2, 0))
     assert read_event(field(2, record)).build.started is None
@@ -133,6 +147,40 @@ def test_a_time_that_is_none_is_not_told(seconds: int) -> None:
 def test_garbage_is_called_garbage(garbage: bytes, message: str) -> None:
     with pytest.raises(WireError, match=message):
         read_event(garbage)
+
+
+HALF = MAX_FIELDS // 2
+EMPTY = field(9, b"")
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        field(2, b"") * (MAX_FIELDS + 1),
+        field(2, EMPTY * (MAX_FIELDS + 1)),
+        field(2, EMPTY * HALF) * 2,
+        field(2, field(6, b"") * (MAX_FIELDS + 1)),
+        field(2, field(6, field(1, 1) * HALF) * 2),
+        EMPTY * HALF + field(2, field(1, b"a") + EMPTY * HALF),
+    ],
+    ids=["records", "a record", "two records", "times", "two times", "an event and its record"],
+)
+def test_of_one_event_no_more_fields_are_read_than_of_a_request(flood: bytes) -> None:
+    with pytest.raises(WireError, match=f"more than {MAX_FIELDS} fields"):
+        read_event(field(2, field(1, b"a")) + flood)
+
+
+def test_a_record_has_room_for_all_arguments_that_a_request_may_have() -> None:
+    argument = field(3, field(1, b"build-arg:A") + field(2, b"x"))
+    record = field(1, b"a") + argument * (MAX_FIELDS // 3)
+    assert read_event(field(2, record)).build.ref == "a"
+
+
+def test_the_name_of_a_build_is_as_short_as_in_a_request() -> None:
+    longest = "é" * MAX_NAME
+    assert read_event(field(2, field(1, longest.encode()))).build.ref == longest
+    with pytest.raises(WireError, match=f"more than {MAX_NAME} characters"):
+        read_event(field(2, field(1, f"{longest}é".encode())))
 
 
 @given(garbage=st.binary(max_size=60))

@@ -10,13 +10,23 @@ import pytest
 
 from buildpool.buildkit import Access, Daemon, Event, EventKind
 from buildpool.buildkit import daemon as daemon_module
+from buildpool.buildkit.solving import MAX_FIELDS
 from buildpool.controller import watcher as module
 from buildpool.controller.loads import Loads
 from buildpool.controller.wakeups import Wakeups
 from buildpool.controller.watcher import Connect
 from buildpool.load import Build
 from buildpool.naming import PoolKey
-from daemons import HistoryServer, an_access, an_authority, serving, until, wired
+from daemons import (
+    HistoryServer,
+    an_access,
+    an_authority,
+    an_event,
+    field,
+    serving,
+    until,
+    wired,
+)
 
 CI = PoolKey("builds", "ci")
 AUTHORITY = an_authority()
@@ -145,6 +155,49 @@ async def test_a_flood_of_builds_is_counted_once_and_forgotten(
         (watcher,) = operator.loads._watched[CI].values()
         await until(lambda: not watcher._counted, "no finished build is remembered")
         assert served() == 2000
+
+
+async def test_of_a_flood_that_no_answer_ends_only_the_last_builds_are_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_REMEMBERED", 10)
+    async with serving(AUTHORITY) as server, operating() as operator:
+        server.start("runs")
+        operator.watch(a=server.address)
+        await operator.woken("runs")
+        await until(lambda: server.listeners == 1, "it listens")
+        server.is_hung = True
+        (watcher,) = operator.loads._watched[CI].values()
+        for number in range(100):
+            server.tell(EventKind.STARTED, f"short-{number}")
+        await until(lambda: watcher._served == 101, "all are counted")
+        assert list(watcher._counted) == [f"short-{number}" for number in range(90, 100)]
+
+
+class Hostile(HistoryServer):
+    """Sends what is made to be long to read, until it is made to stop."""
+
+    is_hostile = True
+
+    async def listen(self, request: bytes, context: object) -> AsyncIterator[bytes]:
+        while self.is_hostile:
+            yield an_event(EventKind.STARTED, "x") + field(2, b"") * MAX_FIELDS
+        async for event in super().listen(request, context):
+            yield event
+
+
+async def test_a_daemon_that_sends_what_cannot_be_read_does_not_answer_and_ends_no_watch() -> None:
+    server = Hostile()
+    async with serving(AUTHORITY, server), serving(AUTHORITY) as other, operating() as operator:
+        other.start("y")
+        operator.watch(a=server.address, b=other.address)
+        await operator.woken("y", uid="b")
+        (watcher, _) = operator.loads._watched[CI].values()
+        await until(lambda: watcher._failures > 0, "it is found out")
+        assert "cannot be read" in watcher._trouble
+        assert operator.refs() is None
+        server.is_hostile = False
+        await operator.woken(within=SOON + module.FIRST_RETRY)
 
 
 async def test_builds_too_short_for_any_answer_are_counted() -> None:
