@@ -146,6 +146,14 @@ async def test_changes_without_end_are_told_all_the_same(monkeypatch: pytest.Mon
     assert issue > 20, "many changes were gathered"
 
 
+async def test_what_is_not_new_is_not_published(place: Place) -> None:
+    """What is known of a pool's builders changes with each of its builds."""
+    await place.becomes(*pools("ab"))
+    place.publisher.update(told(*pools("ab")))
+    await place.becomes(*pools("a"))
+    assert len(place.recorder.published) == 2
+
+
 async def test_what_is_published_does_not_depend_on_the_order_of_pools() -> None:
     one, other = Place(), Place()
     one.publisher.update(told(*pools("abc")))

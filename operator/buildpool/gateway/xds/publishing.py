@@ -67,11 +67,11 @@ class Publisher:
 
     def update(self, tenants: Mapping[PoolKey, Tenant]) -> None:
         """These are the pools to be served, all of them. The first time at once."""
-        self._tenants = dict(tenants)
         if self._is_first:
-            self._is_first = False
+            self._tenants, self._is_first = dict(tenants), False
             self._publish()
-        else:
+        elif self._tenants != tenants:  # each build is news of a pool, but none for Envoy
+            self._tenants = dict(tenants)
             self._changed.set()
 
     def refusal(self, pool: PoolKey) -> str | None:
