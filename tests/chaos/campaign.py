@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -20,11 +20,14 @@ SETTLING: Final = timedelta(seconds=300)
 """How long after the last build all may take to be as it should be."""
 
 
-def run_campaign(target: Target, steps: Sequence[Step], folder: Path, *, seed: int) -> Record:
+def run_campaign(
+    target: Target, steps: Sequence[Step], folder: Path, *, seed: int, enough: int
+) -> Record:
     """Deploys the target, disrupts it under load, and waits until it has settled again.
 
-    What fails here is written down and not raised: it is for the caller to judge. Bounded by the
-    schedule and by the patience with the last builds. When interrupted, it ends all clients.
+    ``enough``: see ``work_through``. What fails here is written down and not raised: it is for the
+    caller to judge. Bounded by the schedule and by the patience with the last builds. When
+    interrupted, it ends all clients.
     """
     target.deploy()
     began = time.monotonic()
@@ -37,9 +40,7 @@ def run_campaign(target: Target, steps: Sequence[Step], folder: Path, *, seed: i
     try:
         load.start()
         time.sleep(HEAD_START.total_seconds())
-        for step in steps:
-            time.sleep(step.pause.total_seconds())
-            disruption = _disrupt(target, step, clock)
+        for step, disruption in work_through(target, steps, clock, enough=enough):
             disruptions.append(disruption)
             _say(step, disruption, load)
         load.end()
@@ -48,6 +49,23 @@ def run_campaign(target: Target, steps: Sequence[Step], folder: Path, *, seed: i
     return Record(
         target.title, seed, load.builds(), tuple(disruptions), *_settle(target, folder / "last")
     )
+
+
+def work_through(
+    target: Target, steps: Sequence[Step], clock: Clock, *, enough: int
+) -> Iterator[tuple[Step, Disruption]]:
+    """One step after the other, until ``enough`` disruptions were done, or there is none left.
+
+    What is refused, is not there or fails does not count.
+    """
+    done = 0
+    for step in steps:
+        if done == enough:
+            return
+        time.sleep(step.pause.total_seconds())
+        disruption = _disrupt(target, step, clock)
+        done += disruption.result is Result.DONE
+        yield step, disruption
 
 
 def _disrupt(target: Target, step: Step, clock: Clock) -> Disruption:

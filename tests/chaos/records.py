@@ -51,7 +51,7 @@ class Result(StrEnum):
 
     DONE = "done"
     PROTECTED = "protected"
-    """A PodDisruptionBudget refused it: a valid outcome."""
+    """A PodDisruptionBudget refused it: a valid outcome, and no disruption."""
     NOT_HERE = "not here"
     """There is no such thing here."""
     FAILED = "failed"

@@ -50,6 +50,9 @@ GATEWAY_ROUND: Final[Mapping[Kind, int]] = {
     Kind.ROLL_GATEWAY: 1,
 }
 """The same for a pool behind the gateway."""
+LIMIT: Final = 2
+"""How many steps there are for each disruption that is to be done. A PodDisruptionBudget may refuse
+all evictions, and a plain Deployment has no operator to be killed: one step of five, at most."""
 SHORTEST_PAUSE: Final = timedelta(seconds=2.0)
 LONGEST_PAUSE: Final = timedelta(seconds=2.8)
 

@@ -61,11 +61,11 @@ def _chance_of_at_most(lost: int, total: int, share: float) -> float:
 def verdict(record: Record) -> str:
     """The result of a campaign in one line."""
     lost, total = len(record.lost), len(record.builds)
-    done = len(record.results(Result.DONE, Result.PROTECTED))
+    done, refused = len(record.results(Result.DONE)), len(record.results(Result.PROTECTED))
     bound = 100 * upper_bound(lost, total)
     return (
-        f"{record.name}: lost {lost}/{total} builds through {done} disruptions; "
-        f"with {CONFIDENCE:.0%} confidence at most {bound:.2g} %"
+        f"{record.name}: lost {lost}/{total} builds through {done} disruptions, beside {refused} "
+        f"that were refused; with {CONFIDENCE:.0%} confidence at most {bound:.2g} %"
     )
 
 

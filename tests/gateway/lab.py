@@ -8,25 +8,20 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import timedelta
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import grpc.aio
+from aiohttp import ClientSession
 from envoy.service.accesslog.v3 import als_pb2_grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc
 
-from buildpool import naming
-from buildpool.api import AffinityKey
-from buildpool.buildkit import DaemonError, protobuf
 from buildpool.controller.clock import utc_now
-from buildpool.gateway.builds import Build, Ledger
+from buildpool.gateway.builds import Build, Ledger, tell
 from buildpool.gateway.house import House
+from buildpool.gateway.inquiry import Inquiry
 from buildpool.gateway.journal import Journal
 from buildpool.gateway.memory import Memory
 from buildpool.gateway.metrics import GatewayMetrics
@@ -36,105 +31,15 @@ from buildpool.gateway.xds.bootstrap import bootstrap
 from buildpool.gateway.xds.discovery import Discovery
 from buildpool.gateway.xds.publishing import QUIET, Publisher
 from buildpool.naming import PoolKey
-from buildpool.pki import Bundle, CertificateRequest, KeyPair, Use, issue, issue_authority
-from buildpool.routing.values import Brief, Builder, CacheBrief, ClientBrief
+from buildpool.pki import Bundle
+from buildpool.routing.account import Account
+from buildpool.routing.values import Builder
+from daemons import until
+from gateway.builders import BRIDGE, CONTROL, FakeBuilder, Silent
+from gateway.pools import DAY, PoolLab
+from gateway.ports import free_port
 
-CONTROL = "/moby.buildkit.v1.Control/"
-BRIDGE = "/moby.buildkit.v1.frontend.LLBBridge/"
-DAY = timedelta(days=1)
-
-
-def free_port() -> int:
-    """A TCP port that nobody has."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-@dataclass
-class Silent:
-    """A daemon that answers nobody: these builders are no real ones."""
-
-    async def snapshot(self) -> tuple[Any, ...]:
-        raise DaemonError("it is none")
-
-    async def events(self) -> AsyncIterator[Any]:
-        raise DaemonError("it is none")
-        yield
-
-    async def close(self) -> None:
-        return
-
-
-@dataclass
-class PoolLab:
-    """One pool: its authority, and what it issues."""
-
-    name: str = "ci"
-    namespace: str = "builds"
-    slots: int = 1
-    max_wait: timedelta = timedelta(minutes=5)
-    cache: CacheBrief | None = None
-    clients: tuple[ClientBrief, ...] = ()
-    hostnames: tuple[str, ...] = ()
-    authority: KeyPair = field(
-        default_factory=lambda: issue_authority("an authority", now=utc_now(), lifetime=10 * DAY)
-    )
-
-    @property
-    def key(self) -> PoolKey:
-        return PoolKey(self.namespace, self.name)
-
-    def bundle(
-        self,
-        use: Use,
-        *,
-        names: tuple[str, ...] = (),
-        uri: str = "",
-        lifetime: timedelta = DAY,
-        ago: timedelta = timedelta(0),
-    ) -> Bundle:
-        request = CertificateRequest(
-            use=use,
-            common_name="somebody",
-            lifetime=lifetime,
-            dns_names=names,
-            uris=(uri,) if uri else (),
-        )
-        return issue(self.authority, request, now=utc_now() - ago)
-
-    def client(self, name: str = "ann", **how: Any) -> Bundle:
-        """What a client shows."""
-        return self.bundle(Use.CLIENT, uri=naming.client_identity(self.key, name), **how)
-
-    def tenant(self, **changes: Any) -> Tenant:
-        """What the gateway is told."""
-        names = naming.gateway_names(self.name, self.namespace)
-        brief = Brief(
-            **{
-                "namespace": self.namespace,
-                "name": self.name,
-                "uid": "uid",
-                "server_names": (*names, *self.hostnames),
-                "upstream_name": names[-2],
-                "slots": self.slots,
-                "max_wait": self.max_wait,
-                "affinity": tuple(AffinityKey),
-                "clients": self.clients
-                or tuple(
-                    ClientBrief(identity=naming.client_identity(self.key, name), name=name)
-                    for name in ("ann", "bob")
-                ),
-                "cache": self.cache,
-                **changes,
-            }
-        )
-        return Tenant(
-            brief,
-            server=self.bundle(Use.SERVER, names=brief.server_names).pair,
-            upstream=self.bundle(Use.CLIENT, uri=naming.gateway_identity(self.key)).pair,
-            trust=self.authority.certificate,
-        )
+__all__ = ["BRIDGE", "CONTROL", "FakeBuilder", "Lab", "PoolLab", "a_gateway", "call"]
 
 
 class Told:
@@ -152,94 +57,6 @@ class Told:
         return self.troubles.get(address)
 
 
-class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """A server with BuildKit's methods: it notes what it was asked."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.asked: list[tuple[str, bytes]] = []
-        self.release = asyncio.Event()
-        """Until it is set, sessions and solves go on."""
-        self.floods = False
-        """Whether sessions are told things without end."""
-        self.told = 0
-        """Bytes that sessions were told."""
-        self.port = 0
-        self._server: grpc.aio.Server | None = None
-        self._relay: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
-
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        method = details.method
-
-        async def stream(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-            self.asked.append((method, b""))
-            await context.send_initial_metadata((("builder", self.name),))
-            while self.floods:
-                yield protobuf.field(1, bytes(1 << 16))
-                self.told += 1 << 16
-            async for _ in requests:
-                pass
-            yield b""
-
-        async def unary(request: bytes, context: Any) -> bytes:
-            self.asked.append((method, request))
-            if method == f"{CONTROL}Solve":
-                await self.release.wait()
-            await context.send_initial_metadata((("builder", self.name),))
-            return protobuf.field(1, self.name.encode())
-
-        if method == f"{CONTROL}Session":
-            return grpc.stream_stream_rpc_method_handler(stream)
-        return grpc.unary_unary_rpc_method_handler(unary)
-
-    async def start(self, pool: PoolLab) -> Builder:
-        """Begins to serve with a certificate of the pool."""
-        names = naming.server_names(pool.name, pool.namespace)
-        bundle = pool.bundle(Use.SERVER, names=names)
-        credentials = grpc.ssl_server_credentials(
-            [(bundle.pair.key, bundle.pair.certificate)], pool.authority.certificate, True
-        )
-        self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", 32 << 20)])
-        self._server.add_generic_rpc_handlers((self,))
-        behind = self._server.add_secure_port("127.0.0.1:0", credentials)
-        await self._server.start()
-        self._relay = await asyncio.start_server(
-            lambda *streams: self._carry(*streams, behind), "127.0.0.1", 0
-        )
-        self.port = self._relay.sockets[0].getsockname()[1]
-        return Builder(self.name, f"uid of {self.name}", f"127.0.0.1:{self.port}")
-
-    async def _carry(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, behind: int
-    ) -> None:
-        """One connection, byte by byte: so that it can break as it does where a node fails."""
-        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", behind)
-        self._open |= {writer, inner_writer}
-        await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
-
-    def vanish(self) -> None:
-        """All its connections break, without a word of gRPC."""
-        for writer in self._open:
-            writer.transport.abort()
-
-    async def stop(self) -> None:
-        """Ends at once, whatever goes on."""
-        if self._relay is not None:
-            self._relay.close()
-        self.vanish()
-        if self._server is not None:
-            await self._server.stop(None)
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
-
-
 class Lab:
     """The gateway."""
 
@@ -248,6 +65,7 @@ class Lab:
         self.told = Told()
         self.metrics = GatewayMetrics()
         self.closed: list[Build] = []
+        """The builds that have ended and been told of, in this order."""
         self.port, self.router_port, self.admin_port = free_port(), free_port(), free_port()
         self.memory = 1 << 30
         """Bytes that Envoy may have."""
@@ -292,7 +110,8 @@ class Lab:
             lambda *_: Silent(),
             clock=utc_now,
             memory=Memory(self.folder / "router.db", now=utc_now()),
-            told=lambda _: None,  # type: ignore[arg-type]
+            told=self._backlog_changed,
+            left=self._pool_left,
         )
         self.discovery = Discovery(on_rejected=self.metrics.rejected_configurations.inc)
         self.refused: list[tuple[PoolKey, str | None]] = []
@@ -304,7 +123,7 @@ class Lab:
         )
         for key in self.told.tenants:
             self.house.refresh(key)
-        ledger = Ledger(self.metrics, inquire=nothing, told=self.closed.append)
+        ledger = Ledger(self.metrics, inquire=Inquiry(self.house), told=self._build_ended)
         self.server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
         processor = Processor(self.house, ledger, self.metrics, clock=utc_now)
         external_processor_pb2_grpc.add_ExternalProcessorServicer_to_server(processor, self.server)
@@ -321,6 +140,60 @@ class Lab:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.house.run())
             group.create_task(self.publisher.run())
+
+    def _backlog_changed(self, pool: PoolKey) -> None:
+        room = self.house.room_of(pool)
+        if room is not None:
+            self.metrics.waiting(pool, room.waiting)
+
+    def _pool_left(self, pool: PoolKey) -> None:
+        self.metrics.forget(pool)
+        self.publisher.update(self.house.tenants)
+
+    def _build_ended(self, build: Build) -> None:
+        self.closed.append(build)
+        tell(build)
+
+    def account(self, pool: PoolLab) -> Account:
+        """What the router knows of the connections of a pool that it serves."""
+        room = self.house.room_of(pool.key)
+        assert room is not None
+        return room.desk.account
+
+    async def queued(self, pool: PoolLab, connections: int) -> None:
+        """Waits until exactly so many connections of a pool wait for a slot."""
+        account = self.account(pool)
+        await until(
+            lambda: len(list(account.waiting())) == connections, f"{connections} connections wait"
+        )
+
+    async def told_of(self, builds: int) -> list[Build]:
+        """Waits until so many builds have been told of; these."""
+        await until(lambda: len(self.closed) >= builds, f"{builds} builds are told of")
+        return self.closed
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples with these labels, and any others; 0 without any."""
+        return sum(
+            sample.value
+            for metric in self.metrics.registry.collect()
+            for sample in metric.samples
+            if sample.name == f"buildpool_gateway_{name}"
+            and labels.items() <= sample.labels.items()
+        )
+
+    async def counted(self, name: str) -> int:
+        """One of Envoy's own numbers."""
+        address = f"http://127.0.0.1:{self.admin_port}/stats"
+        async with ClientSession() as session, session.get(address) as answer:
+            lines = (await answer.text()).splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}: "))
+
+    async def comes_to(self, name: str, number: int) -> None:
+        """Waits until one of Envoy's own numbers is this."""
+        async with asyncio.timeout(10):
+            while await self.counted(name) != number:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.05)
 
     async def stop_router(self) -> None:
         """It ends as a killed process does: without a word."""
@@ -351,7 +224,7 @@ class Lab:
 
     async def serves(self) -> None:
         """Waits until Envoy listens."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -392,10 +265,6 @@ class Lab:
                 ("grpc.enable_http_proxy", 0),
             ],
         )
-
-
-async def nothing(_: Build) -> None:
-    """These builders keep no records."""
 
 
 @asynccontextmanager

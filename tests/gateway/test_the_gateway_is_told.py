@@ -8,7 +8,6 @@ from dataclasses import replace
 import grpc
 import grpc.aio
 import pytest
-from aiohttp import ClientSession
 
 from buildpool.pki import KeyPair
 from gateway.lab import CONTROL, Lab, PoolLab, call
@@ -24,14 +23,6 @@ async def serves(lab: Lab, pool: PoolLab) -> bool:
             return bool(await call(channel, HELLO, within=5))
         except grpc.aio.AioRpcError:
             return False
-
-
-async def counted(lab: Lab, name: str) -> int:
-    """One of Envoy's own numbers."""
-    address = f"http://127.0.0.1:{lab.admin_port}/stats"
-    async with ClientSession() as session, session.get(address) as answer:
-        lines = (await answer.text()).splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}: "))
 
 
 @pytest.mark.parametrize("part", ["certificate", "key", "authority", "upstream"])
@@ -100,11 +91,11 @@ async def test_a_router_that_starts_again_changes_nothing(lab: Lab) -> None:
         await lab.add_pool(pool, f"{pool.name}-builder-0")
     changes = "listener_manager.listener_modified"
     updates = "listener_manager.lds.update_success"
-    before = [await counted(lab, name) for name in (changes, updates)]
+    before = [await lab.counted(name) for name in (changes, updates)]
     await lab.stop_router()
     await lab.start_router()
     await lab.settled()
-    after = [await counted(lab, name) for name in (changes, updates)]
+    after = [await lab.counted(name) for name in (changes, updates)]
     assert after[0] == before[0]
     # The one answer that it waits for, which is empty.
     assert after[1] <= before[1] + 1

@@ -13,11 +13,14 @@ import grpc.aio
 import pytest
 
 from buildpool.buildkit import protobuf
+from buildpool.controller.clock import utc_now
 from buildpool.gateway import messages
+from buildpool.gateway.memory import Memory
 from buildpool.pki import Bundle
+from daemons import until
+from gateway.asking import HELLO, SOLVE, a_solve, asked, begun
 from gateway.lab import CONTROL, Lab, PoolLab, call
 
-HELLO = f"{CONTROL}ListWorkers"
 A_SOLVE = protobuf.field(1, b"ref")
 
 
@@ -29,14 +32,11 @@ async def refused(channel: grpc.aio.Channel, method: str = HELLO) -> grpc.aio.Ai
     return error.value
 
 
-async def refusals(lab: Lab, pool: PoolLab, reason: str) -> float:
-    """How often the pool refused for this reason; waits until it is told."""
-    labels = {"namespace": pool.namespace, "pool": pool.name, "reason": reason}
-    name, registry = "buildpool_gateway_refused_total", lab.metrics.registry
-    async with asyncio.timeout(5):
-        while not (found := registry.get_sample_value(name, labels)):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    return found
+async def refusals(lab: Lab, reason: str, *, pool: str = "ci", over: float = 0) -> float:
+    """How often a pool refused strangers for this reason; waits until it did more often."""
+    count = lambda: lab.metric("refused_total", pool=pool, client="", reason=reason)  # noqa: E731
+    await until(lambda: count() > over, f"{reason} is counted", within=5)
+    return count()
 
 
 async def serves_on(lab: Lab, pool: PoolLab) -> None:
@@ -59,7 +59,7 @@ async def test_a_certificate_of_another_pool_opens_nothing(lab: Lab, pool: PoolL
     stolen = Bundle(other.client().pair, trust=pool.authority.certificate)
     error = await refused(lab.connect(pool, stolen))
     assert error.code() is grpc.StatusCode.UNAVAILABLE
-    assert await refusals(lab, pool, "TLS")
+    assert await refusals(lab, "TLS")
     await serves_on(lab, pool)
 
 
@@ -67,7 +67,7 @@ async def test_an_expired_certificate_opens_nothing(lab: Lab, pool: PoolLab) -> 
     expired = pool.client(lifetime=timedelta(hours=1), ago=timedelta(hours=2))
     error = await refused(lab.connect(pool, expired))
     assert error.code() is grpc.StatusCode.UNAVAILABLE
-    assert await refusals(lab, pool, "TLS")
+    assert await refusals(lab, "TLS")
 
 
 async def test_without_a_certificate_nothing_opens(lab: Lab, pool: PoolLab) -> None:
@@ -80,7 +80,7 @@ async def test_without_a_certificate_nothing_opens(lab: Lab, pool: PoolLab) -> N
     )
     error = await refused(channel)
     assert error.code() is grpc.StatusCode.UNAVAILABLE
-    assert await refusals(lab, pool, "TLS")
+    assert await refusals(lab, "TLS")
 
 
 async def test_a_certificate_that_belongs_to_no_client_builds_nothing(
@@ -89,6 +89,7 @@ async def test_a_certificate_that_belongs_to_no_client_builds_nothing(
     error = await refused(lab.connect(pool, pool.client("mallory")))
     assert error.code() is grpc.StatusCode.PERMISSION_DENIED
     assert "mallory is not among access.clients of pool builds/ci" in (error.details() or "")
+    assert await refusals(lab, "PERMISSION_DENIED") == 1
 
 
 async def test_a_builders_or_the_gateways_own_certificate_builds_nothing(
@@ -106,7 +107,7 @@ async def test_a_client_that_is_removed_builds_what_it_builds_and_nothing_more(
     (builder,) = lab.fakes
     async with lab.connect(pool) as channel:
         await call(channel, HELLO)
-        running = asyncio.create_task(call(channel, f"{CONTROL}Solve", A_SOLVE))
+        running = asyncio.create_task(call(channel, SOLVE, A_SOLVE))
         async with asyncio.timeout(10):
             while len(builder.asked) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -114,7 +115,7 @@ async def test_a_client_that_is_removed_builds_what_it_builds_and_nothing_more(
         left = tuple(client for client in brief.clients if client.name != "ann")
         lab.told.tenants[pool.key] = pool.tenant(clients=left)
         lab.refresh(pool.key)
-        linked = asyncio.create_task(call(channel, f"{CONTROL}Solve", A_SOLVE))
+        linked = asyncio.create_task(call(channel, SOLVE, A_SOLVE))
         await asyncio.sleep(0.3)
         builder.release.set()
         assert await running
@@ -127,8 +128,10 @@ async def test_a_client_that_is_removed_builds_what_it_builds_and_nothing_more(
 
 
 async def test_a_name_that_no_pool_has_is_hung_up_on(lab: Lab, pool: PoolLab) -> None:
+    before = await refusals(lab, "NO_POOL", pool="")
     error = await refused(lab.connect(pool, name="nobody.example.com"))
     assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert await refusals(lab, "NO_POOL", pool="", over=before)
     await serves_on(lab, pool)
 
 
@@ -145,6 +148,18 @@ async def test_no_header_of_a_client_names_the_builder(
         answer = await call(channel, HELLO, headers={name: f"127.0.0.1:{theirs.port}"})
     assert b"ci-builder-0" in answer
     assert theirs.asked == []
+
+
+async def test_a_client_does_not_say_which_connection_its_own_is(lab: Lab, pool: PoolLab) -> None:
+    """Else each request could be a connection of its own, whose end nobody is told."""
+    account = lab.house.rooms()[0].desk.account
+    async with lab.connect(pool) as channel:
+        for number in range(3):
+            await call(channel, HELLO, headers={"x-forwarded-for": f"192.0.2.{number}"})
+        assert account.has_connections
+    async with asyncio.timeout(10):
+        while account.has_connections:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.1)
 
 
 async def test_what_is_no_method_of_buildkit_reaches_no_builder(lab: Lab, pool: PoolLab) -> None:
@@ -182,11 +197,40 @@ async def test_garbage_within_a_connection_ends_that_one_alone(
     await serves_on(lab, pool)
 
 
-async def test_five_hundred_idle_connections_hinder_nobody(lab: Lab, pool: PoolLab) -> None:
-    idle = [await asyncio.open_connection("127.0.0.1", lab.port) for _ in range(500)]
+async def test_five_hundred_connections_of_one_client_cost_another_nothing_but_its_turn(
+    lab: Lab,
+) -> None:
+    pool = PoolLab(slots=1)
+    (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    active, theirs = "http.gateway.downstream_cx_http2_active", pool.client("ann")
+    crowd = [lab.connect(pool, theirs) for _ in range(500)]
+    holder, *eager = crowd[:100]
+    waiting: list[asyncio.Task[bytes]] = []
+    try:
+        await asyncio.gather(*(channel.channel_ready() for channel in crowd))
+        await lab.comes_to(active, 500)
+        await call(holder, HELLO)
+        running = begun(holder, SOLVE, A_SOLVE)
+        await asked(builder, SOLVE)
+        waiting += (begun(channel, HELLO) for channel in eager)
+        await lab.queued(pool, 99)
+        async with lab.connect(pool, pool.client("bob")) as channel:
+            mine = begun(channel, HELLO)
+            await lab.queued(pool, 100)
+            builder.release.set()
+            assert await running
+            assert await asyncio.wait_for(mine, timeout=2)
+            assert not any(task.done() for task in waiting)
+            assert await call(channel, SOLVE, a_solve("of bob"), within=2)
+    finally:
+        await asyncio.gather(*(channel.close() for channel in crowd))
+        await asyncio.gather(*waiting, return_exceptions=True)
+        waiting.clear()  # gRPC hangs up once nothing refers to a call any more
+    await until(lambda: not lab.account(pool).has_connections, "the router knows that all ended")
+    assert lab.metric("waiting", pool=pool.name) == 0
+    assert Memory(lab.folder / "router.db", now=utc_now()).recall(pool.key) == []
+    await lab.comes_to(active, 0)
     await serves_on(lab, pool)
-    for _, writer in idle:
-        writer.close()
 
 
 async def test_a_client_that_never_reads_holds_up_nobody_else(lab: Lab) -> None:
@@ -212,7 +256,7 @@ async def test_a_message_that_never_ends_is_refused(
     monkeypatch.setattr(messages, "BODY_PATIENCE", 1.0)
     async with lab.connect(pool) as channel:
         await call(channel, HELLO)
-        solve = channel.stream_unary(f"{CONTROL}Solve")(timeout=20)
+        solve = channel.stream_unary(SOLVE)(timeout=20)
         await solve.write(A_SOLVE)
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await solve

@@ -5,16 +5,10 @@ Within a minute, and in the same process: Kubernetes never has to restart it.
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import socket
-import ssl
-import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,6 +24,8 @@ from cluster import (
     eventually,
     operator_process,
 )
+from gateway.ports import free_port
+from integration.overload import storm_of_429
 from integration.proxies import Proxy, proxy_to
 from integration.test_a_pool_converges import children, created
 
@@ -54,18 +50,12 @@ def proxied(kubeconfig: Path, proxy: Proxy, tmp_path: Path) -> Iterator[Operator
     path = tmp_path / "kubeconfig"
     path.write_text(yaml.safe_dump(settings))
     path.chmod(0o600)
-    health = ("--health-port", str(a_free_port()))
-    process = OperatorProcess(path, tmp_path / "operator.log", "proxied", health, a_free_port())
+    health = ("--health-port", str(free_port()))
+    process = OperatorProcess(path, tmp_path / "operator.log", "proxied", health, free_port())
     with operator_process(process):
         comes_to(process, LEADS, within=30)
         yield process
         assert "Traceback" not in process.log.read_text(), process.log.read_text()[-4000:]
-
-
-def a_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def comes_to(process: OperatorProcess, line: str, *, within: float, times: int = 1) -> None:
@@ -154,82 +144,13 @@ def test_after_a_blackout_it_leads_and_acts_in_the_same_process(
 def test_after_a_storm_of_429_it_leads_and_acts_in_the_same_process(
     installed: Api, kubeconfig: Path, proxied: OperatorProcess, namespace: str
 ) -> None:
-    """The API server's own overload protection, with one seat for the operator, always taken."""
     with_two_pools(installed, namespace)
-    level, schema = one_seat_for_the_operator()
-    installed.apply(level, schema)
-    try:
-        with a_busy_namesake(kubeconfig):
-            comes_to(proxied, LOST, within=40)
-            time.sleep(5)
-    finally:
-        installed.must("delete", "flowschema,prioritylevelconfiguration", "one-seat")
+    with storm_of_429(installed, OPERATOR_ACCOUNT, kubeconfig, slow="configmaps"):
+        comes_to(proxied, LOST, within=40)
+        time.sleep(5)
     assert 'code="429",kind="Lease"' in answer(proxied.metrics_port, "/metrics")
     acts(installed, namespace, within=A_MINUTE)
     assert is_running(proxied)
-
-
-@contextmanager
-def a_busy_namesake(kubeconfig: Path) -> Iterator[None]:
-    """Somebody with the operator's name, whose slow requests take all the seats it has."""
-    settings = yaml.safe_load(kubeconfig.read_text())
-    server = settings["clusters"][0]["cluster"]["server"]
-    # A version that will never come: the API server waits for it for some three seconds.
-    url = f"{server}/api/v1/configmaps?limit=1&resourceVersion=999999999999"
-    token = {"Authorization": f"Bearer {settings['users'][0]['user']['token']}"}
-    trusting = ssl._create_unverified_context()
-    over = threading.Event()
-
-    def keep_asking() -> None:
-        while not over.is_set():
-            with contextlib.suppress(urllib.error.HTTPError):
-                urllib.request.urlopen(urllib.request.Request(url, headers=token), context=trusting)
-            time.sleep(0.01)
-
-    threads = [threading.Thread(target=keep_asking) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
-
-
-def one_seat_for_the_operator() -> tuple[dict[str, object], dict[str, object]]:
-    """Objects that have the API server answer 429 to the operator while it serves it already."""
-    head = {"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "metadata": {"name": "one-seat"}}
-    limited = {
-        "nominalConcurrencyShares": 0,  # one request is served nevertheless
-        "lendablePercent": 0,
-        "borrowingLimitPercent": 0,
-        "limitResponse": {"type": "Reject"},
-    }
-    account = {"name": OPERATOR_ACCOUNT, "namespace": OPERATOR_NAMESPACE}
-    everything = {
-        "subjects": [{"kind": "ServiceAccount", "serviceAccount": account}],
-        "resourceRules": [
-            {
-                "verbs": ["*"],
-                "apiGroups": ["*"],
-                "resources": ["*"],
-                "namespaces": ["*"],
-                "clusterScope": True,
-            }
-        ],
-        "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
-    }
-    level = {"type": "Limited", "limited": limited}
-    schema = {
-        "priorityLevelConfiguration": {"name": "one-seat"},
-        "matchingPrecedence": 10,
-        "rules": [everything],
-    }
-    return (
-        {**head, "kind": "PriorityLevelConfiguration", "spec": level},
-        {**head, "kind": "FlowSchema", "spec": schema},
-    )
 
 
 def test_a_leader_that_wakes_too_late_finds_another_and_waits(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from buildpool.api.status import format_time
+from buildpool.naming import PoolKey
 from cluster import (
     OPERATOR_NAMESPACE,
     Api,
@@ -19,6 +20,14 @@ from cluster import (
     a_pool,
     eventually,
     operator_process,
+)
+from integration.charts import credentials_of
+from integration.routers import (
+    ACCOUNT,
+    RouterProcess,
+    a_held_client,
+    envoy_of,
+    router_process,
 )
 
 POD = "a-gateway"
@@ -98,28 +107,53 @@ def tell(api: Api, namespace: str, pod: str, waiting: int, *, refused: str = "")
     api.must(*apply, "-f", "-", stdin=json.dumps(body))
 
 
+def builders(api: Api, namespace: str) -> list[dict[str, Any]]:
+    """Of the pool."""
+    return api.list("deployments", namespace, "app.kubernetes.io/component=builder")
+
+
 def status(api: Api, namespace: str) -> dict[str, Any]:
     found: dict[str, Any] = (api.get("bkp", "ci", namespace) or {}).get("status", {})
     return found
 
 
-def test_what_waits_is_told_and_wakes_the_pool_at_once(
+def test_what_a_pod_tells_is_counted_and_wakes_the_pool(
     installed: Api, pool: str, gateway: str
 ) -> None:
+    """The operator's own part, from the write of a pod on."""
     tell(installed, pool, gateway, 2)
-    told = time.monotonic()
     eventually(lambda: status(installed, pool)["waiting"] == 2, within=5, what="it is told")
-    assert time.monotonic() - told < 3
-    eventually(
-        lambda: installed.list("deployments", pool, "app.kubernetes.io/component=builder"),
-        within=5,
-        what="a builder is made",
-    )
+    eventually(lambda: builders(installed, pool), within=5, what="a builder is made")
     row = installed.must("get", "bkp", "ci", "-n", pool).splitlines()
     assert row[0].split()[:4] == ["NAME", "READY", "BUSY", "WAITING"]
     assert row[1].split()[3] == "2"
     tell(installed, pool, gateway, 0)
     eventually(lambda: status(installed, pool)["waiting"] == 0, within=5, what="nobody waits")
+
+
+def test_a_client_that_is_held_is_seen_in_the_pool_and_wakes_it(
+    installed: Api, kubeconfig: Path, pool: str, gateway: str, tmp_path: Path
+) -> None:
+    """All of the way: from the first packet of a client to what ``kubectl get`` shows.
+
+    So its handshake, Envoy, the router and its write, the operator's pass, and one kubectl.
+    """
+    credentials = credentials_of(
+        installed, ACCOUNT, OPERATOR_NAMESPACE, like=kubeconfig, file=tmp_path / ACCOUNT
+    )
+    router = RouterProcess(credentials, tmp_path / "router.log", gateway)
+    with router_process(router), envoy_of(router, tmp_path):
+        eventually(router.is_ready, within=20, what="Envoy has all pools", every=0.5)
+        began = time.monotonic()
+        with a_held_client(installed, PoolKey(pool, "ci"), router.port) as hello:
+            eventually(lambda: status(installed, pool)["waiting"] == 1, within=10, what="it waits")
+            seen = time.monotonic() - began
+            eventually(lambda: builders(installed, pool), within=5, what="a builder is made")
+            assert router.metric("waiting", pool="ci", client="default") == 1
+            assert not hello.done()
+        eventually(lambda: status(installed, pool)["waiting"] == 0, within=10, what="it has left")
+        assert router.metric("waiting", pool="ci", client="default") == 0
+    print(f"WAITING shows a client {seen:.2f} s after its first packet")
 
 
 def test_what_the_gateway_tells_is_left_alone_by_the_operators_own_writes(
@@ -142,7 +176,7 @@ def test_what_a_pod_told_that_is_gone_counts_no_more_and_is_taken_away(
         lambda: not status(installed, pool).get("gateways"), within=10, what="it is taken away"
     )
     assert status(installed, pool)["waiting"] == 0
-    assert not installed.list("deployments", pool, "app.kubernetes.io/component=builder")
+    assert not builders(installed, pool)
 
 
 def test_a_pool_is_ready_only_while_the_gateway_is(installed: Api, pool: str, gateway: str) -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +14,6 @@ from buildpool.naming import PoolKey
 from cluster import (
     OPERATOR_ACCOUNT,
     OPERATOR_NAMESPACE,
-    PROJECT,
     Api,
     OperatorProcess,
     a_pool,
@@ -26,6 +21,7 @@ from cluster import (
     operator_process,
 )
 from integration.charts import SECOND, Object, credentials_of, rendered, second_release, the
+from integration.routers import RouterProcess, router_process
 
 
 @dataclass(frozen=True)
@@ -40,38 +36,6 @@ class Installation:
     @property
     def gateway(self) -> str:
         return f"{self.name}-gateway"
-
-
-@contextmanager
-def router_process(where: Installation, kubeconfig: Path, log: Path, pod: str) -> Iterator[None]:
-    """A router without an Envoy, for the length of a block."""
-    command = [
-        sys.executable,
-        "-m",
-        "buildpool.cli",
-        "gateway",
-        "--namespace",
-        where.home,
-        "--identity",
-        pod,
-        *where.flags,
-    ]
-    # Any free port for Envoy, which nobody runs.
-    command += ["--router-port", "0", "--metrics-port", "0", "--health-port", "0"]
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command,
-            stdout=out,
-            stderr=out,
-            env={**os.environ, "KUBECONFIG": str(kubeconfig)},
-            cwd=PROJECT,
-        )
-    try:
-        yield
-        assert process.poll() is None, log.read_text()[-4000:]
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
 
 
 def a_pod_of_the_gateway(where: Installation, name: str) -> Object:
@@ -128,14 +92,11 @@ def serve_a_pool(
             within=30,
             what="the operator counts what waits",
         )
-        with router_process(where, routers, router, pod):
+        with router_process(RouterProcess(routers, router, pod, where.home, where.flags)):
             eventually(
                 lambda: not status_of(api, namespace).get("gateways"),
                 within=30,
                 what="the router takes back what is not so any more",
-            )
-            eventually(
-                lambda: " pools." in router.read_text(), within=30, what="the router answers"
             )
         api.must("delete", "bkp", "ci", "-n", namespace, "--timeout=30s")
         assert api.get("secret", certificate, where.home) is None

@@ -38,7 +38,7 @@ def network_errors() -> Iterator[None]:
     try:
         yield
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise UnavailableError(f"{type(error).__name__}: {error}") from error
+        raise UnavailableError(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
 
 
 def _message(body: bytes) -> str:

@@ -90,14 +90,15 @@ def test_disruptions_during_a_build_and_shortly_before_have_to_do_with_it() -> N
     assert meanwhile(a_build(100, 130), (*near, *far)) == near
 
 
-def test_the_verdict_counts_what_was_done_and_what_was_rightly_refused() -> None:
+def test_the_verdict_counts_what_was_done_and_apart_from_it_what_was_rightly_refused() -> None:
     record = a_record(
         a_build(),
         a_build(failure="exit code 1"),
-        disruptions=tuple(a_disruption(0, 1, result=result) for result in Result),
+        disruptions=tuple(a_disruption(0, 1, result=result) for result in (*Result, Result.DONE)),
     )
     assert verdict(record) == (
-        "pool: lost 1/2 builds through 2 disruptions; with 95% confidence at most 97 %"
+        "pool: lost 1/2 builds through 2 disruptions, beside 1 that were refused; "
+        "with 95% confidence at most 97 %"
     )
 
 

@@ -1,0 +1,151 @@
+"""Builders that only speak the protocol: they build nothing, and note what they were asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import grpc.aio
+
+import daemons
+from buildpool import naming
+from buildpool.buildkit import DaemonError, EventKind, protobuf
+from buildpool.buildkit.wire import METHOD as HISTORY
+from buildpool.buildkit.wire import record_of
+from buildpool.pki import Use
+from buildpool.routing.values import Builder
+from gateway.pools import PoolLab
+
+CONTROL = "/moby.buildkit.v1.Control/"
+BRIDGE = "/moby.buildkit.v1.frontend.LLBBridge/"
+
+
+@dataclass
+class Silent:
+    """A daemon that tells nobody what it runs."""
+
+    async def snapshot(self) -> tuple[Any, ...]:
+        raise DaemonError("it is none")
+
+    async def events(self) -> AsyncIterator[Any]:
+        raise DaemonError("it is none")
+        yield
+
+    async def close(self) -> None:
+        return
+
+
+class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """A server with BuildKit's methods: it notes what it was asked."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.asked: list[tuple[str, bytes]] = []
+        """By clients: not what the gateway asks about a build that has ended."""
+        self.release = asyncio.Event()
+        """Until it is set, sessions and solves go on."""
+        self.failure = ""
+        """What solves fail with; empty: they end well."""
+        self.steps: dict[str, tuple[int, int]] = {}
+        """Of builds that have ended: their steps that were cached, and all."""
+        self.floods = False
+        """Whether sessions are told things without end."""
+        self.told = 0
+        """Bytes that sessions were told."""
+        self.port = 0
+        self._server: grpc.aio.Server | None = None
+        self._relay: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        method = details.method
+        if method == f"{CONTROL}Session":
+            return grpc.stream_stream_rpc_method_handler(partial(self._session, method))
+        if method == HISTORY:
+            return grpc.unary_stream_rpc_method_handler(self._history)
+        return grpc.unary_unary_rpc_method_handler(partial(self._answer, method))
+
+    async def _session(
+        self, method: str, requests: AsyncIterator[bytes], context: Any
+    ) -> AsyncIterator[bytes]:
+        self.asked.append((method, b""))
+        await context.send_initial_metadata((("builder", self.name),))
+        while self.floods:
+            yield protobuf.field(1, bytes(1 << 16))
+            self.told += 1 << 16
+        async for _ in requests:
+            pass
+        yield b""
+
+    async def _answer(self, method: str, request: bytes, context: Any) -> bytes:
+        self.asked.append((method, request))
+        if method == f"{CONTROL}Solve":
+            await self.release.wait()
+            if self.failure:
+                await context.abort(grpc.StatusCode.UNKNOWN, self.failure)
+        await context.send_initial_metadata((("builder", self.name),))
+        return protobuf.field(1, self.name.encode())
+
+    async def _history(self, request: bytes, _: Any) -> AsyncIterator[bytes]:
+        if not request:  # a client's; the gateway always asks about one build
+            self.asked.append((HISTORY, request))
+            yield protobuf.field(1, self.name.encode())
+        for ref, (cached, steps) in self.steps.items():
+            if request == record_of(ref):
+                record = daemons.a_record(ref)
+                record += daemons.field(15, cached) + daemons.field(16, steps)
+                yield daemons.field(1, EventKind.COMPLETE) + daemons.field(2, record)
+
+    async def start(self, pool: PoolLab) -> Builder:
+        """Begins to serve with a certificate of the pool."""
+        names = naming.server_names(pool.name, pool.namespace)
+        bundle = pool.bundle(Use.SERVER, names=names)
+        credentials = grpc.ssl_server_credentials(
+            [(bundle.pair.key, bundle.pair.certificate)], pool.authority.certificate, True
+        )
+        self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", 32 << 20)])
+        self._server.add_generic_rpc_handlers((self,))
+        behind = self._server.add_secure_port("127.0.0.1:0", credentials)
+        await self._server.start()
+        self._relay = await asyncio.start_server(
+            lambda *streams: self._carry(*streams, behind), "127.0.0.1", 0
+        )
+        self.port = self._relay.sockets[0].getsockname()[1]
+        return Builder(self.name, f"uid of {self.name}", f"127.0.0.1:{self.port}")
+
+    async def _carry(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, behind: int
+    ) -> None:
+        """One connection, byte by byte: so that it can break as it does where a node fails."""
+        try:
+            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", behind)
+        except OSError:  # it has ended
+            writer.close()
+            return
+        self._open |= {writer, inner_writer}
+        await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
+
+    def vanish(self) -> None:
+        """All its connections break, without a word of gRPC."""
+        for writer in self._open:
+            writer.transport.abort()
+
+    async def stop(self) -> None:
+        """Ends at once, whatever goes on."""
+        if self._relay is not None:
+            self._relay.close()
+        self.vanish()
+        if self._server is not None:
+            await self._server.stop(None)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+    writer.close()

@@ -1,0 +1,79 @@
+"""The router ends, and another one begins: builds and those who wait do not notice."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from buildpool.buildkit import protobuf
+from gateway.asking import HELLO, SOLVE, a_solve, asked, begun, home_of
+from gateway.lab import BRIDGE, CONTROL, Lab, PoolLab, call
+
+
+async def test_a_build_outlives_the_router_and_who_waits_goes_on_waiting(lab: Lab) -> None:
+    pool = PoolLab()
+    (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    async with lab.connect(pool) as first, lab.connect(pool) as second:
+        await call(first, HELLO)
+        running = begun(first, SOLVE, a_solve())
+        await asked(builder, SOLVE)
+        waiting = begun(second, HELLO)
+        await lab.queued(pool, 1)
+        await lab.stop_router()
+        await asyncio.sleep(0.5)
+        builder.release.set()
+        assert await running
+        await lab.start_router()
+        # These daemons tell of no build: the slot is free once its connection has ended.
+        await first.close()
+        assert await waiting
+
+
+@pytest.mark.parametrize("is_status_first", [True, False])
+async def test_a_solve_that_is_being_read_outlives_the_router_and_what_is_its_own_follows(
+    lab: Lab, is_status_first: bool
+) -> None:
+    pool = PoolLab()
+    builders = await lab.add_pool(pool, *(f"ci-builder-{n}" for n in range(4)))
+    async with lab.connect(pool) as channel:
+        await call(channel, HELLO)
+        ask = lambda: begun(channel, f"{CONTROL}Status", protobuf.field(1, b"ref"))  # noqa: E731
+        if is_status_first:
+            status = ask()
+            await asyncio.sleep(0.3)
+        solve = channel.stream_unary(SOLVE)(timeout=20)
+        await solve.write(a_solve())
+        await asyncio.sleep(0.3)
+        if not is_status_first:
+            status = ask()
+            await asyncio.sleep(0.3)
+        await lab.stop_router()
+        await solve.done_writing()
+        home = await home_of(builders)
+        assert home.name.encode() in await status
+        await lab.start_router()
+        session = channel.stream_stream(f"{CONTROL}Session")(timeout=20)
+        await asked(home, f"{CONTROL}Session")
+        session.cancel()
+        home.release.set()
+        assert await solve
+
+
+async def test_what_belongs_to_a_build_finds_it_though_the_router_is_another_one(lab: Lab) -> None:
+    """Of internal builds daemons do not tell, and these tell of none."""
+    pool = PoolLab(slots=4)
+    builders = await lab.add_pool(pool, *(f"ci-builder-{n}" for n in range(4)))
+    async with lab.connect(pool) as channel:
+        await call(channel, HELLO)
+        running = begun(channel, SOLVE, a_solve("the ref"))
+        home = await home_of(builders)
+        await lab.stop_router()
+        await lab.start_router()
+        about = {"buildkit-controlapi-buildid": "the ref"}
+        assert home.name.encode() in await call(channel, f"{BRIDGE}Return", headers=about)
+        linked = begun(channel, SOLVE, a_solve("another ref"))
+        await asked(home, SOLVE, 2)
+        home.release.set()
+        assert await running
+        assert await linked

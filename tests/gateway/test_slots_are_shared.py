@@ -1,0 +1,172 @@
+"""Who waits for a slot, for how long, and who is the next to get one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+import grpc
+import grpc.aio
+
+from buildpool.routing.values import ClientBrief
+from daemons import until
+from gateway.asking import (
+    HELLO,
+    SOLVE,
+    a_full_client,
+    a_probe,
+    a_solve,
+    asked,
+    begun,
+    refusal,
+)
+from gateway.lab import Lab, PoolLab, call
+
+
+async def test_who_finds_no_slot_waits_until_a_connection_has_ended(lab: Lab) -> None:
+    pool = PoolLab()
+    (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    first = lab.connect(pool)
+    await call(first, HELLO)
+    running = begun(first, SOLVE, a_solve())
+    await asked(builder, SOLVE)
+    async with lab.connect(pool) as second:
+        waiting = begun(second, HELLO)
+        await lab.queued(pool, 1)
+        running.cancel()
+        await first.close()
+        assert await waiting
+
+
+async def test_who_waits_in_vain_is_told_so(lab: Lab) -> None:
+    pool = PoolLab(max_wait=timedelta(seconds=1))
+    (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    async with lab.connect(pool) as first, lab.connect(pool) as second:
+        await call(first, HELLO)
+        running = begun(first, SOLVE, a_solve())
+        await asked(builder, SOLVE)
+        code, why = await refusal(begun(second, HELLO))
+        builder.release.set()
+        await running
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert why == "pool builds/ci: waited 1s for a slot, 1 of 1 builders busy"
+
+
+async def test_a_pool_without_builders_is_waited_for(lab: Lab) -> None:
+    pool = PoolLab()
+    await lab.add_pool(pool)
+    async with lab.connect(pool) as channel:
+        waiting = begun(channel, HELLO)
+        await lab.queued(pool, 1)
+        await lab.add_pool(pool, "ci-builder-0")
+        assert b"ci-builder-0" in await waiting
+
+
+async def test_who_asks_before_it_builds_is_overtaken_by_nobody(lab: Lab) -> None:
+    pool = PoolLab()
+    (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    async with lab.connect(pool) as first, lab.connect(pool) as second:
+        await call(first, HELLO)
+        waiting = begun(second, HELLO)
+        await lab.queued(pool, 1)
+        builder.release.set()
+        await call(first, SOLVE, a_probe("probe"))
+        builder.release.clear()
+        await call(first, HELLO)
+        running = begun(first, SOLVE, a_solve())
+        await asked(builder, SOLVE, 2)
+        done, _ = await asyncio.wait({waiting}, timeout=0.5)
+        assert not done
+        builder.release.set()
+        assert await running
+        assert await waiting
+
+
+async def test_who_waits_for_a_pool_that_is_removed_is_told(lab: Lab) -> None:
+    pool = PoolLab()
+    await lab.add_pool(pool)
+    async with lab.connect(pool) as channel:
+        waiting = begun(channel, HELLO)
+        await lab.queued(pool, 1)
+        del lab.told.tenants[pool.key]
+        lab.refresh(pool.key)
+        code, why = await refusal(waiting)
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert why == "pool builds/ci is not served here any more"
+
+
+async def test_who_waits_is_served_before_the_next_build_of_who_was_served(lab: Lab) -> None:
+    pool = PoolLab()
+    (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    async with AsyncExitStack() as stack:
+        ann = [await stack.enter_async_context(lab.connect(pool)) for _ in range(6)]
+        bob = await stack.enter_async_context(lab.connect(pool, pool.client("bob")))
+        await call(ann[0], HELLO)
+        running = begun(ann[0], SOLVE, a_solve())
+        await asked(builder, SOLVE)
+        theirs = [begun(channel, HELLO) for channel in ann[1:]]
+        await lab.queued(pool, 5)
+        mine = begun(bob, HELLO)
+        await lab.queued(pool, 6)
+        builder.release.set()
+        assert await running
+        done, _ = await asyncio.wait({mine, *theirs}, return_when=asyncio.FIRST_COMPLETED)
+        assert done == {mine}
+        for task in theirs:
+            task.cancel()
+
+
+async def a_queue(
+    lab: Lab, pool: PoolLab, stack: AsyncExitStack, clients: Mapping[str, int]
+) -> list[tuple[str, grpc.aio.Channel, asyncio.Task[bytes]]]:
+    """So many connections of each client that say hello and wait, as the pool has no builder."""
+    await lab.add_pool(pool)
+    queue = []
+    for name, number in clients.items():
+        bundle = pool.client(name)
+        for _ in range(number):
+            channel = await stack.enter_async_context(lab.connect(pool, bundle))
+            queue.append((name, channel, begun(channel, HELLO)))
+    await lab.queued(pool, sum(clients.values()))
+    return queue
+
+
+def weighted(**weights: int) -> tuple[ClientBrief, ...]:
+    """Clients by their names, with these weights."""
+    return tuple(a_full_client(name, weight=weight) for name, weight in weights.items())
+
+
+async def test_slots_that_are_free_at_once_are_shared_by_weight(lab: Lab) -> None:
+    pool = PoolLab(slots=8, clients=weighted(ann=3, bob=1))
+    async with AsyncExitStack() as stack:
+        queue = await a_queue(lab, pool, stack, {"bob": 10, "ann": 10})
+        await lab.add_pool(pool, "ci-builder-0")
+        await lab.queued(pool, 12)
+        await until(lambda: sum(task.done() for _, _, task in queue) == 8, "eight have a slot")
+        served = Counter(name for name, _, task in queue if task.done())
+        for _, _, task in queue:
+            task.cancel()
+    assert served == {"ann": 6, "bob": 2}
+
+
+async def test_one_slot_goes_from_build_to_build_by_weight(lab: Lab) -> None:
+    pool = PoolLab(slots=1, clients=weighted(ann=3, bob=1))
+    served: list[str] = []
+
+    async def build(name: str, channel: grpc.aio.Channel, hello: asyncio.Task[bytes]) -> None:
+        await hello
+        served.append(name)
+        await call(channel, SOLVE, a_solve(f"{name} {len(served)}"))
+
+    async with AsyncExitStack() as stack:
+        queue = await a_queue(lab, pool, stack, {"bob": 12, "ann": 12})
+        builds = [asyncio.create_task(build(*each)) for each in queue]
+        (builder,) = await lab.add_pool(pool, "ci-builder-0")
+        builder.release.set()
+        await asyncio.gather(*builds)
+    for first in (4, 8, 12, 16):
+        assert Counter(served[:first]) == {"ann": first * 3 // 4, "bob": first // 4}
+    assert served[16:] == ["bob"] * 8, "ann has built all that she had"
