@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
+from time import thread_time
 from typing import Final
 
 from buildpool.buildkit import wire
@@ -129,16 +130,15 @@ class Daemon:
         the frames of their tracebacks, and tasks keep them: so none leaves here that was in gRPC.
         """
         call = self._listen(request, timeout=deadline)
-        time = asyncio.get_running_loop().time
         count = 0
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
                 if count == most:
                     raise WireError(f"it has more than {most} events")
                 count += 1
-                began = time()
+                began = thread_time()
                 event = wire.read_event(message)
-                spent = time() - began
+                spent = thread_time() - began
                 yield event
                 if spent > SPELL:
                     await asyncio.sleep(spent * REST)

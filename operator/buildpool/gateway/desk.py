@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from buildpool.api.duration import format_duration
 from buildpool.gateway.changes import Changes
@@ -23,6 +23,7 @@ from buildpool.routing.account import Account
 from buildpool.routing.values import Backlog, Builder
 from buildpool.routing.world import Place, World
 
+T = TypeVar("T")
 SESSION_PATIENCE: Final = 8.0
 """Seconds that a session may wait: its client gives up after ten."""
 SOLVE_PATIENCE: Final = 2.0
@@ -121,6 +122,13 @@ class Desk:
                 self._tell()
         return found
 
+    async def approach(self, connection: str, client: str) -> None:
+        """Waits until a solve can begin, before its message is read. Raises as ``begin``."""
+        await self._soon(
+            connection,
+            lambda: self.account.claim(connection, client, now=self._clock()) or None,
+        )
+
     async def begin(
         self,
         connection: str,
@@ -131,30 +139,18 @@ class Desk:
         is_internal: bool = False,
     ) -> Place:
         """A solve begins; where. Raises Exhausted, within seconds. Each has its ``end``."""
-        has_asked = False
-        try:
-            async with asyncio.timeout(SESSION_PATIENCE):
-                while True:
-                    world, now = self._world(), self._clock()
-                    place = self.account.begin(
-                        connection, client, key, world, ref=ref, is_internal=is_internal, now=now
-                    )
-                    if place is not None:
-                        break
-                    if not has_asked:
-                        has_asked = True  # once: each turn wakes the others who wait here
-                        self.turn()
-                        if self.account.is_admitted(connection):
-                            continue
-                    await self._changes.next()
-        except TimeoutError:
-            raise Exhausted(
-                f"pool {self.pool}: this connection gave its slot back and none is free now; "
-                "connect again to wait for one"
-            ) from None
-        finally:
-            if connection not in self._waiters:
-                self.account.give_up(connection, now=self._clock())
+        place = await self._soon(
+            connection,
+            lambda: self.account.begin(
+                connection,
+                client,
+                key,
+                self._world(),
+                ref=ref,
+                is_internal=is_internal,
+                now=self._clock(),
+            ),
+        )
         self.where.decided(connection)
         self._note(Home(connection, client, place.builder.uid, ref or ""))
         self._event(connection).set()
@@ -248,6 +244,28 @@ class Desk:
 
     def _note(self, home: Home) -> None:
         self._memory.keep(self.pool, home, now=self._clock())
+
+    async def _soon(self, connection: str, attempt: Callable[[], T | None]) -> T:
+        """What an attempt to begin comes to, now or after some turn. Raises Exhausted."""
+        has_asked = False
+        try:
+            async with asyncio.timeout(SESSION_PATIENCE):
+                while (found := attempt()) is None:
+                    if not has_asked:
+                        has_asked = True  # once: each turn wakes the others who wait here
+                        self.turn()
+                        if self.account.is_admitted(connection):
+                            continue
+                    await self._changes.next()
+                return found
+        except TimeoutError:
+            raise Exhausted(
+                f"pool {self.pool}: this connection gave its slot back and none is free now; "
+                "connect again to wait for one"
+            ) from None
+        finally:
+            if connection not in self._waiters:
+                self.account.give_up(connection, now=self._clock())
 
     def _grant(self, connection: str) -> None:
         """The requests that wait for this connection's slot wait no more."""

@@ -28,8 +28,6 @@ TICK: Final = 1.0
 """Seconds between two looks at reservations that nobody used."""
 MAX_GUESTS: Final = 4096
 """Connections of a pool that are remembered without being asked whether they are still there."""
-MAX_MESSAGES: Final = 4
-"""Messages of one client that are read at once: each may have 16 MiB, and some copies."""
 MAX_EXPORTS: Final = 4096
 """Caches of which it is remembered when they were exported last, for each pool."""
 log: Final = logging.getLogger(__name__)
@@ -55,7 +53,7 @@ class Room:
 
     tenant: Tenant
     desk: Desk
-    readers: dict[str, asyncio.Semaphore] = field(default_factory=dict)
+    readers: dict[tuple[str, int], asyncio.Semaphore] = field(default_factory=dict)
     is_closing: bool = False
     """Whether the pool takes no new builds."""
     guests: dict[str, ClientBrief] = field(default_factory=dict)
@@ -82,9 +80,9 @@ class Room:
                 found[client.name] = waiting
         return found
 
-    def reader(self, identity: str) -> asyncio.Semaphore:
-        """What bounds the messages of one client that are in memory at once."""
-        return self.readers.setdefault(identity, asyncio.Semaphore(MAX_MESSAGES))
+    def reader(self, identity: str, at_once: int) -> asyncio.Semaphore:
+        """What bounds the messages of one client, of one kind, that are read at once."""
+        return self.readers.setdefault((identity, at_once), asyncio.Semaphore(at_once))
 
     def note_export(self, reference: str, now: datetime) -> None:
         """A build exports this cache now."""

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from buildpool.naming import PoolKey
-from buildpool.routing.account import FORGOTTEN, MAX_REFS
+from buildpool.routing.account import FORGOTTEN
+from buildpool.routing.connection import MAX_REFS
 
 _FORGET_OLDEST: Final = f"""
 DELETE FROM homes WHERE pool = ? AND connection = ? AND ref != '' AND since < (

@@ -25,6 +25,8 @@ class GatewayMetrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = own = registry or CollectorRegistry()
+        self._known: dict[PoolKey, set[str]] = {}
+        """The clients of whom it is shown how many wait."""
         self.pools = Gauge("buildpool_gateway_pools", "Pools that are served.", registry=own)
         self.envoys = Gauge(
             "buildpool_gateway_envoys", "Envoys that are connected; 1 in each pod.", registry=own
@@ -83,6 +85,10 @@ class GatewayMetrics:
 
     def waiting(self, pool: PoolKey, clients: Mapping[str, int]) -> None:
         """So many builds of each client wait now."""
+        known = self._known.setdefault(pool, set())
+        for client in known - clients.keys():
+            self._waiting.remove(*pool, client)
+        self._known[pool] = set(clients)
         for client, builds in clients.items():
             self._waiting.labels(*pool, client).set(builds)
 
@@ -115,6 +121,7 @@ class GatewayMetrics:
 
     def forget(self, pool: PoolKey) -> None:
         """Shows nothing more of a pool that is gone."""
+        self._known.pop(pool, None)
         labels = dict(zip(POOL, pool, strict=True))
         for metric in (
             self._waiting,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from time import perf_counter
 from typing import Any, Final
@@ -44,6 +45,10 @@ ENVOY_LOST_IT: Final = "upstream connect error or disconnect/reset"
 """How Envoy begins to tell that a connection to a builder has ended."""
 WORTH_TELLING: Final = timedelta(seconds=1)
 """Waits that are logged."""
+MAX_MESSAGES: Final = 4
+"""Messages of one client that are read at once: each may have 16 MiB, and some copies;"""
+MAX_QUESTIONS: Final = 16
+"""and of those that only ask for the progress of a build."""
 MAX_STATUS: Final = 64 << 10
 """Bytes of a request for the progress of a build: it says which one."""
 TOLD: Final = 300
@@ -53,7 +58,7 @@ CONTEXT_PATIENCE: Final = 0.1
 UNAVAILABLE: Final = str(grpc.StatusCode.UNAVAILABLE.value[0])
 log: Final = logging.getLogger(__name__)
 
-_Conversation = AsyncIterator[ext_proc.ProcessingResponse]
+_Conversation = AsyncGenerator[ext_proc.ProcessingResponse, None]
 
 
 class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
@@ -86,12 +91,14 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         try:
             room = self._room(call)
             began: float | None = perf_counter()
-            async for answer in self._answers(call, room, messages):
-                if began is not None:
-                    self._metrics.decided(call.kind.value, perf_counter() - began)
-                    began = None
-                yield answer
-                del answer
+            # Closed at once where this is: what it holds, others wait for.
+            async with aclosing(self._answers(call, room, messages)) as conversation:
+                async for answer in conversation:
+                    if began is not None:
+                        self._metrics.decided(call.kind.value, perf_counter() - began)
+                        began = None
+                    yield answer
+                    del answer
         except Denied as error:
             yield self._refusal(call, grpc.StatusCode.PERMISSION_DENIED, error)
         except Exhausted as error:
@@ -176,19 +183,20 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         # Should this process end before its next answer, Envoy goes by the last one. Not where the
         # message has to be checked first.
         desk = room.desk
+        await desk.approach(call.connection, call.identity)
         place_then = (
             desk.where.provisional(call.connection, call.identity) if client.may_export else None
         )
-        async with room.reader(call.identity):
+        async with room.reader(call.identity, MAX_MESSAGES):
             yield answers.go_on(place_then)
             message = unframe(await read_body(messages))
             solve = read_solve(message)
             check_solve(call, room, client, solve)
-            traits = await self._traits(room, client, solve)
-            key = self._key(room, traits)
-            place = await desk.begin(
-                call.connection, call.identity, key, solve.ref, is_internal=solve.is_internal
-            )
+        traits = await self._traits(room, client, solve)
+        key = self._key(room, traits)
+        place = await desk.begin(
+            call.connection, call.identity, key, solve.ref, is_internal=solve.is_internal
+        )
         shared = self._share(room, client, traits, solve)
         build = self._build(call, room, client, solve, place, shared)
         try:
@@ -211,8 +219,9 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         self, call: Call, room: Room, messages: AsyncIterator[ext_proc.ProcessingRequest]
     ) -> _Conversation:
         """The progress of a build, of which only the message says which one it is."""
-        yield answers.go_on(self._known_home(call, room))
-        ref = read_status(unframe(await read_body(messages, longest=MAX_STATUS)))
+        async with room.reader(call.identity, MAX_QUESTIONS):
+            yield answers.go_on(self._known_home(call, room))
+            ref = read_status(unframe(await read_body(messages, longest=MAX_STATUS)))
         if room.brief.client(call.identity) is None:
             await check_owner(call, room, ref)
         yield answers.go_on_with(await room.desk.where.home_of(call.connection, ref))
@@ -222,9 +231,9 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
     ) -> _Conversation:
         """A part of a build whose frontend runs at the client."""
         await check_owner(call, room, call.ref)
-        async with room.reader(call.identity):
-            yield answers.go_on(self._known_home(call, room))
-            builder = await room.desk.where.home_of(call.connection, call.ref)
+        builder = await room.desk.where.home_of(call.connection, call.ref)
+        async with room.reader(call.identity, MAX_MESSAGES):
+            yield answers.go_on(builder)
             build = self._ledger.find(room.brief.key, call.ref)
             message = unframe(await read_body(messages))
             asked = read_bridge_solve(message)
@@ -324,7 +333,8 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         room = self._house.room(call.chain)
         client = room.brief.client(call.identity) if room is not None else None
         name = client.name if client is not None else ""
+        pool = room.brief.key if room is not None else pool_of("")
         said = (call.method, call.identity, error)
         log.warning("%s: refused %s to %s: %s", call.chain, *(str(each)[:TOLD] for each in said))
-        self._metrics.refused(pool_of(call.chain), code.name, client=name)
+        self._metrics.refused(pool, code.name, client=name)
         return answers.refuse(code, str(error))

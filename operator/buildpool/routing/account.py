@@ -18,74 +18,26 @@ before a restart) take slots, too. Pure: the time is an argument, and so is the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Final
 
 from buildpool.routing.affinity import Candidate, choose
+from buildpool.routing.connection import Connection, State
 from buildpool.routing.fairness import Turns, Waiting, next_in_line
 from buildpool.routing.values import Builder
 from buildpool.routing.world import Place, World
 
 PATIENCE: Final = timedelta(seconds=5)
 """How long a reservation stands for a connection that builds nothing."""
-MAX_REFS: Final = 256
-"""Builds of one connection that are remembered."""
 FORGOTTEN: Final = timedelta(days=1)
 """How long a connection without a slot is known: not everyone's end is told."""
-
-
-class _State(StrEnum):
-    WAITING = "waiting"
-    RESERVED = "reserved"
-    SETTLED = "settled"
-    ASIDE = "aside"
-
-
-@dataclass(slots=True)
-class _Connection:
-    client: str
-    order: int
-    since: datetime
-    """When it entered its state."""
-    state: _State = _State.WAITING
-    builder: str = ""
-    """The uid of the pod that it has settled on."""
-    streams: int = 0
-    """Sessions and solves that go on."""
-    refs: dict[str, None] = field(default_factory=dict)
-    """The latest builds, in their order."""
-    has_waited: bool = False
-    """Whether it had a slot once: it need not wait for its turn again."""
-    is_urgent: bool = False
-    """Whether it had a slot, and is the next to get one."""
-    has_come_back: bool = False
-    """Whether it asked again after it had a slot and built nothing: once, it is next in line."""
-    has_asked: bool = False
-    """Whether it began an internal build,"""
-    has_built: bool = False
-    """or any other."""
-    is_resumed: bool = False
-    """Whether it may have sessions and solves that were never counted here."""
-
-    @property
-    def holds(self) -> bool:
-        """Whether it takes a slot."""
-        return self.state is _State.RESERVED or (self.state is _State.SETTLED and self.streams > 0)
-
-    def note(self, ref: str) -> None:
-        """It builds this."""
-        self.refs[ref] = None
-        if len(self.refs) > MAX_REFS:
-            del self.refs[next(iter(self.refs))]
 
 
 class Account:
     """The connections of one pool to this gateway."""
 
     def __init__(self) -> None:
-        self._connections: dict[str, _Connection] = {}
+        self._connections: dict[str, Connection] = {}
         self._arrivals = 0
         self._turns = Turns()
 
@@ -94,10 +46,10 @@ class Account:
         known = self._connections.get(connection)
         if known is None:
             self._arrivals += 1
-            self._connections[connection] = _Connection(client, self._arrivals, now)
-        elif known.state is _State.RESERVED:
+            self._connections[connection] = Connection(client, self._arrivals, now)
+        elif known.state in (State.RESERVED, State.SETTLED):
             known.since = now  # it is about to build
-        elif known.state is _State.ASIDE:
+        elif known.state is State.ASIDE:
             self._enqueue(known, now)
             known.is_urgent = known.has_waited and not known.has_come_back
             known.has_come_back = True
@@ -113,9 +65,9 @@ class Account:
         known = self._connections[connection]
         known.has_waited = True
         if not builder:
-            known.state = _State.RESERVED
+            known.state = State.RESERVED
             return
-        known.state, known.builder, known.is_resumed = _State.SETTLED, builder, True
+        known.state, known.builder, known.is_resumed = State.SETTLED, builder, True
         if ref:
             known.note(ref)
 
@@ -136,7 +88,7 @@ class Account:
                 break
             self._turns.take(following.client, world.weights.get(following.client, 1))
             connection = self._connections[following.connection]
-            connection.state, connection.since = _State.RESERVED, now
+            connection.state, connection.since = State.RESERVED, now
             connection.has_waited, connection.is_urgent = True, False
             admitted.append(following.connection)
         return tuple(admitted)
@@ -149,16 +101,14 @@ class Account:
         done = []
         for name, connection in tuple(self._connections.items()):
             waited = now - connection.since
-            is_over = connection.state is not _State.WAITING and not connection.holds
+            is_over = connection.state is not State.WAITING and not connection.holds
             if is_over and waited >= FORGOTTEN:
                 del self._connections[name]
                 done.append(name)
-            elif connection.state is _State.RESERVED and waited >= PATIENCE:
-                connection.state = _State.ASIDE
+            elif connection.state is State.RESERVED and waited >= PATIENCE:
+                connection.state = State.ASIDE
             elif waited >= PATIENCE and self._is_done(connection, world):
-                # Whoever keeps a connection waits for its next build as others do.
-                connection.state, connection.has_asked = _State.ASIDE, False
-                connection.has_waited = False
+                connection.rest()  # who keeps a connection waits for its next build as others do
                 done.append(name)
         return tuple(done)
 
@@ -178,7 +128,19 @@ class Account:
     def is_admitted(self, connection: str) -> bool:
         """Whether a connection has a slot, or a builder that it may come back to."""
         known = self._connections.get(connection)
-        return known is not None and known.state in (_State.RESERVED, _State.SETTLED)
+        return known is not None and known.state in (State.RESERVED, State.SETTLED)
+
+    def claim(self, connection: str, client: str, *, now: datetime) -> bool:
+        """Whether a connection that is about to begin something has a slot; else it asks for one.
+
+        As ``begin`` would, which needs to know what is built.
+        """
+        if connection not in self._connections:
+            self.arrive(connection, client, now=now)
+        if self.is_admitted(connection):
+            return True
+        self._claim(self._connections[connection], now)
+        return False
 
     def begin(
         self,
@@ -204,12 +166,10 @@ class Account:
             known = self._connections[connection]
         place = self._place(known, key, world, is_session=ref is None)
         if place is None:
-            if known.state is not _State.WAITING:
-                self._enqueue(known, now)
-            known.is_urgent = known.has_waited
+            self._claim(known, now)
             return None
         # At once: a slot that is chosen and not yet held would be given away.
-        known.state, known.since, known.builder = _State.SETTLED, now, place.builder.uid
+        known.state, known.since, known.builder = State.SETTLED, now, place.builder.uid
         known.streams += 1
         if ref:
             known.note(ref)
@@ -220,18 +180,18 @@ class Account:
     def give_up(self, connection: str, *, now: datetime) -> None:
         """A connection that was about to begin waits no more; it may come again."""
         known = self._connections.get(connection)
-        if known is not None and known.state is _State.WAITING:
-            known.state, known.since, known.is_urgent = _State.ASIDE, now, False
+        if known is not None and known.state is State.WAITING:
+            known.state, known.since, known.is_urgent = State.ASIDE, now, False
 
     def _place(
-        self, known: _Connection, key: str | None, world: World, *, is_session: bool
+        self, known: Connection, key: str | None, world: World, *, is_session: bool
     ) -> Place | None:
         # The session that targets of a bake share begins first, and nobody says hello for it.
         needs_slot = not (is_session and known.has_asked)
-        if known.state is _State.SETTLED:
+        if known.state is State.SETTLED:
             if (own := self._own(known, world)) is not None:
                 return Place(own)
-        elif known.state is not _State.RESERVED and needs_slot and self._free(world) <= 0:
+        elif known.state is not State.RESERVED and needs_slot and self._free(world) <= 0:
             return None
         candidates = {
             builder.name: builder for builder in sorted(world.serving, key=lambda b: b.uid)
@@ -259,7 +219,7 @@ class Account:
         known.since = now
         if known.streams or known.has_built or known.is_resumed:
             return False
-        known.state, known.builder = _State.RESERVED, ""
+        known.state, known.builder = State.RESERVED, ""
         known.refs.clear()
         return True
 
@@ -271,7 +231,7 @@ class Account:
     def last_of(self, connection: str, world: World) -> Builder | None:
         """The builder on which a connection has built last; None where it is gone."""
         known = self._connections.get(connection)
-        return world.builder(known.builder) if known is not None else None
+        return world.builder(known.builder or known.last) if known is not None else None
 
     def owner_of(self, ref: str) -> str | None:
         """Whose build it is; None where no connection here is known to have begun it."""
@@ -280,8 +240,8 @@ class Account:
     def runs(self, ref: str, world: World) -> Builder | None:
         """The builder that runs a build, as we know or as its daemon says."""
         for known in self._connections.values():
-            if ref in known.refs and known.builder:
-                return world.builder(known.builder)
+            if ref in known.refs and (uid := known.builder or known.last):
+                return world.builder(uid)
         uid = next((uid for uid, refs in world.builds.items() if ref in refs), "")
         return world.builder(uid)
 
@@ -294,7 +254,7 @@ class Account:
         """Whether anybody waits, has a slot, or may be building on a builder that is there."""
         return any(
             c.holds
-            or c.state is _State.WAITING
+            or c.state is State.WAITING
             or (c.is_resumed and world.builder(c.builder) is not None)
             for c in self._connections.values()
         )
@@ -302,7 +262,7 @@ class Account:
     def waiting(self) -> Iterator[Waiting]:
         """Those who wait."""
         for name, known in self._connections.items():
-            if known.state is _State.WAITING:
+            if known.state is State.WAITING:
                 yield Waiting(name, known.client, known.since, known.order)
 
     def used(self, builder: Builder, world: World) -> int:
@@ -315,31 +275,36 @@ class Account:
         # A build of ours that the daemon still runs holds its slot, though its session has ended.
         return len(running - refs) + sum(c.holds or bool(c.refs.keys() & running) for c in own)
 
-    def _is_done(self, known: _Connection, world: World) -> bool:
+    def _is_done(self, known: Connection, world: World) -> bool:
         """Whether all that a connection has built has ended, as its daemon says, too."""
-        if known.state is not _State.SETTLED or known.streams or known.is_resumed:
+        if known.state is not State.SETTLED or known.streams or known.is_resumed:
             return False
         running = world.builds.get(known.builder)
         if running is None:
             return world.builder(known.builder) is None
         return not known.refs.keys() & running
 
-    def _own(self, known: _Connection, world: World) -> Builder | None:
+    def _own(self, known: Connection, world: World) -> Builder | None:
         """Where a connection goes on; None where it has nothing to go on with."""
         own = world.builder(known.builder)
         if own is not None and (own.is_serving or known.streams or known.is_resumed):
             return own
         return None
 
-    def _enqueue(self, known: _Connection, now: datetime) -> None:
+    def _enqueue(self, known: Connection, now: datetime) -> None:
         """A connection goes to the end of the queue."""
         self._arrivals += 1
-        known.state, known.since, known.order = _State.WAITING, now, self._arrivals
+        known.state, known.since, known.order = State.WAITING, now, self._arrivals
+
+    def _claim(self, known: Connection, now: datetime) -> None:
+        if known.state is not State.WAITING:
+            self._enqueue(known, now)
+        known.is_urgent = known.has_waited
 
     def _free(self, world: World) -> int:
         """Slots that nobody has, and nobody has reserved."""
         room = sum(max(0, world.slots - self.used(b, world)) for b in world.serving)
-        reserved = sum(c.state is _State.RESERVED for c in self._connections.values())
+        reserved = sum(c.state is State.RESERVED for c in self._connections.values())
         return room - reserved
 
     def _held(self) -> dict[str, int]:

@@ -76,6 +76,19 @@ def test_a_build_is_one_line_and_the_same_in_fields(caplog: pytest.LogCaptureFix
     assert "result=succeeded status=OK cachedSteps=3 steps=4" in record.getMessage()
 
 
+def test_a_client_that_was_removed_waits_no_more() -> None:
+    metrics = GatewayMetrics()
+    metrics.waiting(POOL, {"ann": 1, "bob": 2})
+    metrics.waiting(POOL, {"bob": 1})
+    waiting = {
+        sample.labels["client"]: sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "buildpool_gateway_waiting"
+    }
+    assert waiting == {"bob": 1}
+
+
 def test_of_a_pool_that_is_gone_no_number_is_left() -> None:
     metrics = GatewayMetrics()
     for pool in (POOL, OTHER):

@@ -500,3 +500,26 @@ async def test_who_comes_back_after_its_slot_was_taken_back_is_the_next_once() -
     await third
     assert not late.done(), "not for ever"
     late.cancel()
+
+
+async def test_a_solve_is_read_only_once_it_can_begin() -> None:
+    place = Place(a_builder())
+    await place.admit("a")
+    await place.desk.approach("a", "ann")
+    asked = begun(place.desk.approach("b", "ann"))
+    await asyncio.sleep(0)
+    assert not asked.done(), "a has the only slot"
+    place.desk.leave("a")
+    await asked
+    assert place.desk.account.is_admitted("b")
+
+
+async def test_a_solve_for_which_there_is_no_slot_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("buildpool.gateway.desk.SESSION_PATIENCE", 0.05)
+    place = Place(a_builder())
+    await place.admit("a")
+    with pytest.raises(Exhausted, match="gave its slot back"):
+        await place.desk.approach("b", "ann")
+    assert not any(place.desk.account.waiting())

@@ -9,7 +9,8 @@ import pytest
 
 from buildpool.gateway.memory import Home, Memory
 from buildpool.naming import PoolKey
-from buildpool.routing.account import FORGOTTEN, MAX_REFS
+from buildpool.routing.account import FORGOTTEN
+from buildpool.routing.connection import MAX_REFS
 from samples import NOW
 
 POOL, OTHER = PoolKey("builds", "ci"), PoolKey("builds", "other")

@@ -64,7 +64,7 @@ def mode_of(path: str) -> Any:
     route = route_of(path)
     assert route is not None
     if FILTER not in route.typed_per_filter_config:
-        (_, asking, _) = manager(chain(a_tenant())).http_filters
+        (*_, asking, _) = manager(chain(a_tenant())).http_filters
         return unpacked(asking.typed_config, ext_proc_pb2.ExternalProcessor).processing_mode
     own = route.typed_per_filter_config[FILTER]
     return unpacked(own, ext_proc_pb2.ExtProcPerRoute).overrides.processing_mode
@@ -148,7 +148,7 @@ def test_only_what_the_router_says_is_an_address() -> None:
     assert told.metadata_key.key == ROUTE_METADATA
     assert [each.key for each in told.metadata_key.path] == [ROUTE_BUILDER]
     assert not told.use_http_header
-    (_, asking, _) = manager(chain(a_tenant())).http_filters
+    (*_, asking, _) = manager(chain(a_tenant())).http_filters
     filtered = unpacked(asking.typed_config, ext_proc_pb2.ExternalProcessor)
     assert list(filtered.metadata_options.receiving_namespaces.untyped) == [ROUTE_METADATA]
 

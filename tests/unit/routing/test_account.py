@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from buildpool.routing.account import FORGOTTEN, MAX_REFS, PATIENCE, Account
+from buildpool.routing.account import FORGOTTEN, PATIENCE, Account
+from buildpool.routing.connection import MAX_REFS
 from buildpool.routing.values import Builder
 from buildpool.routing.world import World
 from samples import NOW
@@ -151,6 +152,38 @@ def test_a_connection_that_stays_waits_for_its_next_build_as_others_do() -> None
     assert account.admit(idle, now=NOW) == ("b",)
     assert account.begin("a", "ann", None, idle, now=NOW) is None
     assert account.last_of("a", idle) == a_builder(), "what it asks of its build, it is told"
+
+
+def test_who_comes_back_later_is_counted_once_and_gets_the_builder_that_is_free() -> None:
+    account = Account()
+    world = a_world(a_builder(0), a_builder(1), slots=1, builds={"uid-0": frozenset()})
+    admitted(account, world, "a")
+    home = building(account, world, "a")
+    account.end("a", now=NOW)
+    world = replace(world, builds={home.uid: frozenset()})
+    account.reclaim(world, now=NOW + PATIENCE)
+    assert account.home_of("a", world) is None
+    admitted(account, world, "b")
+    other = building(account, world, "b")
+    admitted(account, world, "a")
+    free = next(builder for builder in world.serving if builder != other)
+    assert account.used(free, world) == 0, "its slot is reserved, not this builder's"
+    for key in "some", "another", "third":
+        place = account.begin("a", "ann", key, world, ref=key, is_internal=True, now=NOW)
+        assert place is not None
+        assert place.builder == free
+        assert account.end("a", now=NOW), "it only asked, and has its slot still"
+
+
+def test_who_says_that_it_will_build_again_does_not_lose_its_builder_meanwhile() -> None:
+    account, world = Account(), a_world(slots=1, builds={"uid-0": frozenset()})
+    admitted(account, world, "a")
+    building(account, world, "a")
+    account.end("a", now=NOW)
+    account.arrive("a", "ann", now=NOW + PATIENCE - SECOND)
+    assert account.is_admitted("a")
+    assert account.reclaim(world, now=NOW + PATIENCE) == ()
+    assert account.is_admitted("a")
 
 
 def test_nothing_is_taken_from_a_connection_whose_daemon_is_silent() -> None:

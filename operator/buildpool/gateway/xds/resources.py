@@ -60,12 +60,11 @@ FAILURE: Final = "failure"
 """and why its handshake failed, if it did, as Envoy's TLS library says."""
 MAX_CONNECTIONS: Final = 4_000
 """Connections of one pool's clients at once: nobody can have all that there are for all pools."""
-MAX_STREAMS: Final = 500
-"""Requests at once on one connection. Each target of a bake has a few."""
-RATE: Final = 500
-"""Requests a second to one pool, of which the router is asked;"""
-BURST: Final = 4_000
-"""and so many at once after a quiet time."""
+MAX_STREAMS: Final = 2_000
+"""Requests at once on one connection. Each target of a bake has three while it is built."""
+RATES: Final = {"pool": (1_000, 10_000), "connection": (300, 4_000)}
+"""Requests a second of which the router is asked, and how many at once after a quiet time: of one
+pool, so that the others are answered, and of one connection, so that those beside it are."""
 LONGEST: Final = "86400s"
 """Until a connection takes no new requests: the longest build (``builders.maxBuildDuration``). What
 runs on it goes on; but nobody stays for ever with a certificate that has expired."""
@@ -263,7 +262,10 @@ def _connection_manager(label: str) -> dict[str, Any]:
             "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": list(routes(label))}],
         },
         "http_filters": [
-            {"name": "rate", "typed_config": _rate_limit()},
+            *(
+                {"name": f"{of}-rate", "typed_config": _rate_limit(of)}
+                for of in ("connection", "pool")
+            ),
             {"name": FILTER, "typed_config": ext_proc_filter()},
             {
                 "name": "forward",
@@ -276,18 +278,20 @@ def _connection_manager(label: str) -> dict[str, Any]:
     }
 
 
-def _rate_limit() -> dict[str, Any]:
+def _rate_limit(of: str) -> dict[str, Any]:
     always = {"default_value": {"numerator": 100}}
+    rate, burst = RATES[of]
     return {
         "@type": f"{_TYPE}extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
         "stat_prefix": "gateway",
         "token_bucket": {
-            "max_tokens": BURST,
-            "tokens_per_fill": RATE,
+            "max_tokens": burst,
+            "tokens_per_fill": rate,
             "fill_interval": "1s",
         },
         "filter_enabled": always,
         "filter_enforced": always,
+        "local_rate_limit_per_downstream_connection": of == "connection",
         "rate_limited_as_resource_exhausted": True,
     }
 
