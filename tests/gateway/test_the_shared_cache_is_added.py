@@ -80,7 +80,7 @@ async def test_who_may_only_import_cannot_export_by_itself(lab: Lab) -> None:
 
 async def test_nobody_decides_how_the_build_of_another_client_ends(lab: Lab) -> None:
     ann, bob = a_full_client(), a_full_client("bob", inject=Inject.IMPORT, may_export=False)
-    pool = PoolLab(cache=CACHE, clients=(ann, bob))
+    pool = PoolLab(cache=CACHE, clients=(ann, bob), slots=2)
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
     theirs = lab.connect(pool, pool.client("bob"))
     async with lab.connect(pool) as first, lab.connect(pool) as again, theirs as other:
