@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from buildpool.buildkit import Access, EventKind
+from buildpool.buildkit import Access, DaemonError, EventKind
 from buildpool.buildkit.wire import RUNNING_BUILDS
 from buildpool.pki import Bundle, CertificateRequest, KeyPair, Use, issue, issue_authority
 
@@ -216,3 +217,17 @@ async def until(condition: Callable[[], bool], what: str, *, within: float = 10)
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"not within {within} s: {what}") from None
+
+
+class Silent:
+    """A daemon that tells nobody what it runs."""
+
+    async def snapshot(self) -> tuple[Any, ...]:
+        raise DaemonError("it is none")
+
+    async def events(self) -> AsyncIterator[Any]:
+        raise DaemonError("it is none")
+        yield
+
+    async def close(self) -> None:
+        return

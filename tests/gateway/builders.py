@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,7 @@ import grpc.aio
 
 import daemons
 from buildpool import naming
-from buildpool.buildkit import DaemonError, EventKind, protobuf
+from buildpool.buildkit import EventKind, protobuf
 from buildpool.buildkit.wire import METHOD as HISTORY
 from buildpool.buildkit.wire import record_of
 from buildpool.pki import Use
@@ -22,21 +21,6 @@ from gateway.pools import PoolLab
 
 CONTROL = "/moby.buildkit.v1.Control/"
 BRIDGE = "/moby.buildkit.v1.frontend.LLBBridge/"
-
-
-@dataclass
-class Silent:
-    """A daemon that tells nobody what it runs."""
-
-    async def snapshot(self) -> tuple[Any, ...]:
-        raise DaemonError("it is none")
-
-    async def events(self) -> AsyncIterator[Any]:
-        raise DaemonError("it is none")
-        yield
-
-    async def close(self) -> None:
-        return
 
 
 class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]

@@ -34,8 +34,8 @@ from buildpool.naming import PoolKey
 from buildpool.pki import Bundle
 from buildpool.routing.account import Account
 from buildpool.routing.values import Builder
-from daemons import until
-from gateway.builders import BRIDGE, CONTROL, FakeBuilder, Silent
+from daemons import Silent, until
+from gateway.builders import BRIDGE, CONTROL, FakeBuilder
 from gateway.pools import DAY, PoolLab
 from gateway.ports import free_port
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
-from buildpool.buildkit import DaemonError
 from buildpool.gateway import house as module
 from buildpool.gateway.house import House
 from buildpool.gateway.memory import Memory
@@ -17,26 +15,13 @@ from buildpool.gateway.refusals import NotServed
 from buildpool.gateway.tenants import Tenant
 from buildpool.naming import PoolKey
 from buildpool.routing.values import Builder, ClientBrief
+from daemons import Silent
 from samples import NOW
 from unit.gateway.xds_tenants import a_tenant
 
 ANN, BOB = "buildpool://ann", "buildpool://bob"
 CLIENTS = (ClientBrief(identity=ANN, name="ann"), ClientBrief(identity=BOB, name="bob"))
 LONG = timedelta(hours=1)
-
-
-class Silent:
-    """A daemon that answers nobody."""
-
-    async def snapshot(self) -> tuple[Any, ...]:
-        raise DaemonError("it is none")
-
-    async def events(self) -> AsyncIterator[Any]:
-        raise DaemonError("it is none")
-        yield
-
-    async def close(self) -> None:
-        return
 
 
 class Place:
