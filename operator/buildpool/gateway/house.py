@@ -128,6 +128,7 @@ class House:
         self._rooms: dict[PoolKey, Room] = {}
         self._labels: dict[str, PoolKey] = {}
         self._changes = Changes()
+        self._is_complete = True
         self.loads = Loads(connect, self, clock=clock)
 
     @property
@@ -193,6 +194,12 @@ class House:
         if room is not None:
             room.desk.turn()
 
+    def listens(self, *, is_over: bool) -> None:
+        """Whether all daemons had time to tell what they run: before, nobody gets a slot anew."""
+        self._is_complete = is_over
+        for room in self._rooms.values():
+            room.desk.turn()
+
     async def next_change(self) -> None:
         """Waits until something is known anew of any pool."""
         await self._changes.next()
@@ -233,4 +240,5 @@ class House:
             },
             slots=room.brief.slots,
             weights={client.identity: client.weight for client in room.brief.clients},
+            is_complete=self._is_complete,
         )

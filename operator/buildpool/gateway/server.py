@@ -1,7 +1,8 @@
 """One router process, wired together: from the first look at the cluster to the last request.
 
-It answers Envoy only once it knows all pools and has heard the daemons: a router that starts again
-must neither take a pool away nor give away slots that are taken.
+It answers Envoy only once it knows all pools, and gives slots only once it has heard the daemons: a
+router that starts again must neither take a pool away nor give away slots that are taken. Who had
+one goes on at once: a daemon waits five seconds for the session of a build.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from buildpool.routing.values import Backlog
 from buildpool.settings import GatewaySettings
 
 HEARING: Final = 5.0
-"""Seconds that daemons have to tell what they run before the first request is answered."""
+"""Seconds that daemons have to tell what they run before the first slot is given."""
 MAX_MESSAGE: Final = 64 << 20
 """Bytes: the largest definition, and the configuration of some thousand pools."""
 PAUSE: Final = 2.0
@@ -155,7 +156,7 @@ class Router:
     async def _serve(self, stop: asyncio.Event) -> None:
         await self._directory.synced.wait()
         self._publish()
-        await self._hear()
+        self._house.listens(is_over=False)
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE),
             ("grpc.max_send_message_length", -1),
@@ -169,6 +170,8 @@ class Router:
         self._is_answering = True
         log.info("The gateway serves %d pools.", len(self._house.tenants))
         try:
+            await self._hear()
+            self._house.listens(is_over=True)
             await stop.wait()
         finally:
             self._is_answering = False

@@ -302,7 +302,9 @@ class Account:
         known.is_urgent = known.has_waited
 
     def _free(self, world: World) -> int:
-        """Slots that nobody has, and nobody has reserved."""
+        """Slots that nobody has, and nobody has reserved; none where that is not known yet."""
+        if not world.is_complete:
+            return 0
         room = sum(max(0, world.slots - self.used(b, world)) for b in world.serving)
         reserved = sum(c.state is State.RESERVED for c in self._connections.values())
         return room - reserved

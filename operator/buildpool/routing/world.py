@@ -29,6 +29,8 @@ class World:
     """Builds at once on one builder."""
     weights: Mapping[str, int] = field(default_factory=dict)
     """By client."""
+    is_complete: bool = True
+    """Whether ``builds`` has what runs on all builders, but for those that do not answer."""
 
     def builder(self, uid: str) -> Builder | None:
         """One of them; None where it is gone."""

@@ -25,10 +25,11 @@ LONG = timedelta(hours=1)
 
 
 class Place:
-    """A house whose cluster a test sets; there is no builder."""
+    """A house whose cluster a test sets."""
 
     def __init__(self, *tenants: Tenant) -> None:
         self.tenants: Mapping[PoolKey, Tenant] = {tenant.key: tenant for tenant in tenants}
+        self.has_builder = False
         self.left: list[PoolKey] = []
         self.house = House(
             self,
@@ -42,7 +43,7 @@ class Place:
             self.house.refresh(tenant.key)
 
     def builders(self, pool: PoolKey) -> tuple[Builder, ...]:
-        return ()
+        return (Builder("ci-builder-0", "uid", "127.0.0.1:1"),) * self.has_builder
 
     def trouble(self, address: str) -> None:
         return None
@@ -94,3 +95,18 @@ async def test_of_a_pool_that_goes_while_somebody_waits_it_is_told_once_nobody_d
     assert place.house.tenants == {}
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_no_slot_is_given_before_the_daemons_were_heard() -> None:
+    tenant = a_tenant(clients=CLIENTS)
+    place = Place(tenant)
+    place.has_builder = True
+    place.house.listens(is_over=False)
+    room = place.house.room_of(tenant.key)
+    assert room is not None
+    asked = asyncio.ensure_future(room.desk.admit("a", ANN, max_wait=LONG))
+    await asyncio.sleep(0)
+    assert room.waiting["ann"] == 1
+    place.house.listens(is_over=True)
+    async with asyncio.timeout(5):
+        await asked

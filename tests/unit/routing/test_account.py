@@ -186,6 +186,17 @@ def test_who_says_that_it_will_build_again_does_not_lose_its_builder_meanwhile()
     assert account.is_admitted("a")
 
 
+def test_until_daemons_have_told_what_they_run_nobody_gets_a_slot_and_who_has_one_goes_on() -> None:
+    account, world = Account(), a_world(slots=2)
+    account.resume("a", "ann", "uid-0", "ref", now=NOW)
+    account.arrive("b", "ann", now=NOW)
+    unheard = replace(world, is_complete=False)
+    assert account.admit(unheard, now=NOW) == ()
+    assert account.begin("c", "ann", None, unheard, ref="of c", now=NOW) is None
+    assert account.begin("a", "ann", None, unheard, now=NOW) is not None
+    assert account.admit(world, now=NOW) == ("b",)
+
+
 def test_nothing_is_taken_from_a_connection_whose_daemon_is_silent() -> None:
     account, world = Account(), a_world(slots=1)
     admitted(account, world, "a")
