@@ -87,6 +87,17 @@ def eventually(
         time.sleep(every)
 
 
+def at_rest(read: Callable[[], Any], *, quiet: float = 2, within: float = 30) -> Any:
+    """What is read once it stays the same for so many seconds."""
+
+    def same() -> Any:
+        before = read()
+        time.sleep(quiet)
+        return before if read() == before else None
+
+    return eventually(same, within=within, what=f"nothing changes for {quiet:g} s")
+
+
 def a_pool(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
     """A BuildKitPool as a user writes it; one that does not follow its load unless it says so."""
     scaling = dict(spec.get("scaling", {}))

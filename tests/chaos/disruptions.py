@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
@@ -143,9 +144,9 @@ class PoolBehindTheGateway(Pool):
             try:
                 self.api.must(*inside, "sh", "-c", "kill -9 $(cat /tmp/router.pid)")
             except AssertionError as error:
-                if "container not found" not in str(error):
+                if not re.search(r"not found|No such|can't open|not running", str(error)):
                     raise
-                continue  # its pod has ended since
+                continue  # its pod or its router has ended since
             return Result.DONE, name
         return Result.NOT_HERE, ""
 

@@ -46,7 +46,7 @@ def base_context() -> list[str]:
     return [f"--build-context={BASE}=oci-layout://{path}" for path in [base_image()] if path]
 
 
-def run(*command: str, within: float = 60) -> subprocess.CompletedProcess[str]:
+def run(*command: str, within: float = 180) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end; the exit code is the caller's to judge."""
     return subprocess.run(command, capture_output=True, text=True, timeout=within, check=False)
 

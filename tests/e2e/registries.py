@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from buildpool.pki import Bundle, CertificateRequest, KeyPair, Use, issue, issue_authority
-from cluster import PROJECT, Api
+from cluster import PROJECT, Api, eventually
+from e2e.clients import is_open
 
 IMAGE = "registry:3.1.2"
 PORT = 5000
@@ -121,6 +122,8 @@ def serve(
         },
     )
     api.must("rollout", "status", f"deployment/{name}", "-n", namespace, "--timeout=60s")
+    service = f"{name}.{namespace}.svc"
+    eventually(lambda: is_open(service, PORT), within=60, what=f"{service} is open")
 
 
 def _server_certificate(registry: Registry, authority: KeyPair) -> Bundle:

@@ -191,7 +191,8 @@ def the_authority_is_replaced(api: Api, namespace: str, folder: Path) -> None:
         after = newcomer(api, "anew", namespace, [before])
         settle(api, "anew", namespace)
         assert not client.at(address_of(after)).can_connect()
-        assert client_of(api, "anew", namespace, folder / "new").can_connect()
+        new = client_of(api, "anew", namespace, folder / "new")
+        eventually(new.can_connect, within=30, what="the Service leads to the new one", every=0.5)
         goes_after(api, before, build)
 
 

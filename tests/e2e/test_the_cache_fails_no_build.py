@@ -86,12 +86,14 @@ def a_cache_outgrows_its_room(api: Api, namespace: str, folder: Path) -> None:
     assert re.search(r"removed expired:main: it was not used since \d{4}-", log)
     assert "removed unused:main: room is needed" in log
     eventually(
-        lambda: cache.metric("reclaimed_bytes_total") > 2 * 22 * MEBIBYTE,
+        lambda: (
+            cache.metric("reclaimed_bytes_total") > 2 * 22 * MEBIBYTE
+            and 2 * 22 * MEBIBYTE < cache.metric("used_bytes") < 3 * 22 * MEBIBYTE
+        ),
         within=60,
-        what="the operator tells how much was reclaimed",
+        what="the operator tells how much was reclaimed, and is used",
         every=1,
     )
-    assert 2 * 22 * MEBIBYTE < cache.metric("used_bytes") < 3 * 22 * MEBIBYTE
     for name, is_kept in {"used": True, "newest": True, "unused": False, "expired": False}.items():
         assert is_of_use(name) == is_kept, name
     cache.tells(Reason.CACHE_ANSWERS, within=60)
@@ -189,14 +191,18 @@ def test_a_registry_that_leaves_in_the_middle_of_an_import_fails_no_build(
 ) -> None:
     """It is away when the first layer is fetched."""
     first.build(context(tmp_path, SMALL.dockerfile), *cache.exports("small"))
-    with waiting_build(second, tmp_path, *cache.imports("small")) as build:
-        before, held = cache.pod()["metadata"], cache.requests_held(1)
-        api.must("delete", "pod", before["name"], "-n", before["namespace"], *how)
-        eventually(lambda: not is_open(cache.service, 5000), within=30, what="it is away")
-        build.end(host_of(second))
-        assert SMALL.is_spared_by(build.progress)
-    assert cache.pod()["metadata"]["uid"] != before["uid"]
-    assert cache.requests_held(1) > held
+    for attempt in range(ATTEMPTS):
+        folder, imports = tmp_path / f"{attempt}", cache.imports("small")
+        with waiting_build(empty(second), folder, *imports) as build:
+            before, held = cache.pod()["metadata"], cache.requests_held(1)
+            api.must("delete", "pod", before["name"], "-n", before["namespace"], *how)
+            eventually(lambda: not is_open(cache.service, 5000), within=30, what="it is away")
+            build.end(host_of(second))
+            assert SMALL.is_spared_by(build.progress)
+        assert cache.pod()["metadata"]["uid"] != before["uid"]
+        if was_held := cache.requests_held(1) > held:
+            break
+    assert was_held, "it was always back too soon"
     assert is_imported(cache, SMALL, "small", second, tmp_path)
     cache.tells(Reason.CACHE_ANSWERS, within=30)
 

@@ -142,9 +142,12 @@ def a_client_that_is_removed_is_refused(api: Api, namespace: str, folder: Path) 
     leaver = client_of(api, "access", namespace, folder, name="leaver")
     assert leaver.can_connect()
     change(api, "access", namespace, access={"clients": clients[:1]})
-    eventually(lambda: not leaver.can_connect(), within=30, what="it is refused", every=0.5)
-    done = run(*leaver.buildctl("debug", "info"))
-    assert "is not among access.clients" in done.stderr
+    eventually(
+        lambda: "is not among access.clients" in run(*leaver.buildctl("debug", "info")).stderr,
+        within=60,
+        what="it is refused, and told why",
+        every=0.5,
+    )
     assert client_of(api, "access", namespace, folder).can_connect()
 
 
@@ -187,7 +190,7 @@ def a_client_hears_what_became_of_its_builder(api: Api, namespace: str, folder: 
     client = client_of(api, "crash", namespace, folder)
     with running_build(client, folder) as build:
         inside = ("exec", "-n", namespace, "deploy/crash-builder-0", "-c", "buildkitd", "--")
-        api.must(*inside, "sh", "-c", "kill -9 $(pidof buildkitd)")
+        api.kubectl(*inside, "sh", "-c", "kill -9 $(pidof buildkitd)")  # which may end this, too
         # What it prints is what it hears first, which may be the end of another of its streams.
         assert build.process.wait(timeout=30) != 0
     logs = ("logs", "-n", OPERATOR_NAMESPACE, "deployment/buildpool-gateway", "-c", "router")

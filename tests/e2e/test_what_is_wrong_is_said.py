@@ -128,8 +128,8 @@ def test_a_pool_that_cannot_work_says_why_and_what_helps(api: Api, wrong: str, n
         assert part in message
     shown = eventually(
         lambda: (
-            (text := api.must("describe", "bkp", name, "-n", wrong)).count(case.reason) > 1
-            and "Events:" in text
+            case.reason
+            in (text := api.must("describe", "bkp", name, "-n", wrong)).partition("\nEvents:")[2]
             and text
         ),
         within=60,
@@ -165,7 +165,9 @@ def test_a_namespace_that_refuses_builders_is_named_with_the_label_that_helps(
     message = api.condition("ci", namespace, "Ready")["message"]
     assert "violates PodSecurity" in message
     assert f"label the namespace {label}" in message
-    assert "PodRefused" in api.reasons("ci", namespace)
+    eventually(
+        lambda: "PodRefused" in api.reasons("ci", namespace), within=30, what="an Event says so"
+    )
     api.must("label", "namespace", namespace, "--overwrite", label)
     settle(api, "ci", namespace, within=90)
 
@@ -186,7 +188,9 @@ def test_a_pool_that_serves_goes_on_when_its_new_image_is_wrong(
     message = api.condition("ci", namespace, "Progressing")["message"]
     assert message.startswith("ci-builder-1: image docker.io/moby/buildkit:v0.0.1-rootless")
     assert "correct builders.image" in message
-    assert "ImagePullFailed" in api.reasons("ci", namespace)
+    eventually(
+        lambda: "ImagePullFailed" in api.reasons("ci", namespace), within=30, what="an Event"
+    )
     assert api.condition("ci", namespace, "Ready")["status"] == "True"
     client.build(context(tmp_path / "context", SHORT))
     change(api, "ci", namespace, builders={"image": None})

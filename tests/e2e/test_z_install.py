@@ -136,16 +136,19 @@ def test_without_the_operator_pools_serve_and_its_return_changes_nothing(
             what="the operator leads again",
         )
         api.must("delete", "service", "ci", "-n", namespace)
-        eventually(lambda: api.get("service", "ci", namespace), within=30, what="it acts again")
+        eventually(lambda: api.get("service", "ci", namespace), within=60, what="it acts again")
         build.end(pod["status"]["podIP"])
     assert versions(api, namespace) == before
-    assert client_of(api, "ci", namespace, tmp_path / "later").can_connect()
+    later = client_of(api, "ci", namespace, tmp_path / "later")
+    eventually(later.can_connect, within=30, what="the new Service leads to builders", every=0.5)
 
 
 def versions(api: Api, namespace: str) -> dict[str, str]:
-    """Every object of the pool that nobody has to touch, in its version."""
+    """Every object of the pool that nobody has to touch, as it was asked for."""
     found = api.list("configmaps,deployments,secrets", namespace, "buildpool.dev/pool=ci")
     return {
-        f"{obj['kind']}/{obj['metadata']['name']}": obj["metadata"]["resourceVersion"]
+        f"{obj['kind']}/{obj['metadata']['name']}": str(
+            obj["metadata"].get("generation") or obj["metadata"]["resourceVersion"]
+        )
         for obj in found
     }

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from cluster import Api, OperatorProcess, a_pool, eventually
+import yaml
+
+from cluster import Api, OperatorProcess, a_pool, at_rest, eventually
 
 KINDS = "deployments,services,configmaps,secrets,poddisruptionbudgets,networkpolicies"
 
@@ -120,7 +122,6 @@ def test_an_idle_pool_is_never_written_to(
     installed: Api, operator: OperatorProcess, namespace: str
 ) -> None:
     created(installed, namespace, scaling={"min": 2})
-    time.sleep(3)  # the Deployments' own controllers have their say
 
     def versions() -> dict[str, str]:
         objects = children(installed, "ci", namespace)
@@ -130,7 +131,7 @@ def test_an_idle_pool_is_never_written_to(
             "pool": pool["metadata"]["resourceVersion"]
         }
 
-    before = versions()
+    before = at_rest(versions)  # the Deployments' own controllers have had their say
     installed.must("annotate", "pods", "-n", namespace, "--all", "example.com/wake=up")
     time.sleep(10)
     assert versions() == before
@@ -274,11 +275,16 @@ def test_what_the_cluster_itself_changes_is_told_once_and_left_alone(
         },
     )
     try:
-        time.sleep(2)  # the API server learns of the policy
         tolerations = [{"key": "example.com/ours", "operator": "Exists"}]
+        probe = a_deployment(namespace, tolerations)
+        eventually(
+            lambda: "example.com/added" in dry_run(installed, probe),
+            within=30,
+            what="the API server knows the policy",
+        )
         created(installed, namespace, builders={"tolerations": tolerations})
         eventually(
-            lambda: "Overruled" in installed.reasons("ci", namespace), within=5, what="an Event"
+            lambda: "Overruled" in installed.reasons("ci", namespace), within=30, what="an Event"
         )
 
         def version() -> str:
@@ -287,8 +293,7 @@ def test_what_the_cluster_itself_changes_is_told_once_and_left_alone(
             found: str = deployment["metadata"]["resourceVersion"]
             return found
 
-        time.sleep(2)
-        before = version()
+        before = at_rest(version)
         installed.must("annotate", "pods", "-n", namespace, "--all", "example.com/wake=up")
         time.sleep(3)
         assert version() == before
@@ -296,3 +301,24 @@ def test_what_the_cluster_itself_changes_is_told_once_and_left_alone(
     finally:
         for kind in ("mutatingadmissionpolicybinding", "mutatingadmissionpolicy"):
             installed.must("delete", kind, namespace)
+
+
+def a_deployment(namespace: str, tolerations: list[dict[str, Any]]) -> dict[str, Any]:
+    labels = {"app": "probe"}
+    container = {"name": "probe", "image": "registry.example/probe"}
+    template = {
+        "metadata": {"labels": labels},
+        "spec": {"containers": [container], "tolerations": tolerations},
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "probe", "namespace": namespace},
+        "spec": {"selector": {"matchLabels": labels}, "template": template},
+    }
+
+
+def dry_run(api: Api, obj: dict[str, Any]) -> str:
+    """What the cluster would make of an object."""
+    create = ("create", "--dry-run=server", "-o", "yaml", "-f", "-")
+    return api.kubectl(*create, stdin=yaml.safe_dump(obj)).stdout

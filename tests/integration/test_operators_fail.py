@@ -6,7 +6,15 @@ import subprocess
 import time
 from pathlib import Path
 
-from cluster import OPERATOR_NAMESPACE, Api, OperatorProcess, a_pool, eventually, operator_process
+from cluster import (
+    OPERATOR_NAMESPACE,
+    Api,
+    OperatorProcess,
+    a_pool,
+    at_rest,
+    eventually,
+    operator_process,
+)
 from integration.test_a_pool_converges import children, created
 
 
@@ -46,15 +54,14 @@ def test_kill_9_in_mid_pass_leaves_no_duplicate_and_no_gap(
 def test_a_restarted_operator_changes_nothing(
     installed: Api, kubeconfig: Path, namespace: str, tmp_path: Path
 ) -> None:
-    with operator_process(OperatorProcess(kubeconfig, tmp_path / "first.log", "first")):
-        created(installed, namespace, scaling={"min": 2})
-        time.sleep(2)
-
     def versions() -> dict[str, str]:
         objects = children(installed, "ci", namespace)
         return {name: obj["metadata"]["resourceVersion"] for name, obj in objects.items()}
 
-    before = versions()
+    with operator_process(OperatorProcess(kubeconfig, tmp_path / "first.log", "first")):
+        created(installed, namespace, scaling={"min": 2})
+        at_rest(versions)
+    before = at_rest(versions)
     second = OperatorProcess(kubeconfig, tmp_path / "second.log", "second")
     with operator_process(second):
         eventually(lambda: "leads." in second.log.read_text(), within=30, what="it leads")
@@ -87,9 +94,10 @@ def test_a_leader_that_stops_hands_over_at_once(
     with operator_process(one):
         eventually(lambda: "leads." in one.log.read_text(), within=30, what="the first leads")
         with operator_process(two):
-            time.sleep(3)
+            time.sleep(8)  # it has started, and asks for the Lease
             assert one.stop() == 0
-            eventually(lambda: "leads." in two.log.read_text(), within=5, what="the second leads")
+            # Sooner than the Lease would have ended by itself.
+            eventually(lambda: "leads." in two.log.read_text(), within=10, what="the second leads")
 
 
 def test_the_api_server_restarts_under_the_operator(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from cluster import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, PROJECT, Api
+from cluster import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, PROJECT, Api, eventually
 from devcluster.layout import layout
 
 ACCOUNTS = (OPERATOR_ACCOUNT, f"{OPERATOR_ACCOUNT}-gateway")
@@ -191,7 +191,11 @@ def test_of_those_who_have_the_usual_roles(
 ) -> None:
     them = ("them", f"--clusterrole={role}", "--user=them")
     installed.must("create", "rolebinding", *them, at(namespace))
-    assert may(installed, "them", verb, resource, at(namespace)) == expected
+    eventually(
+        lambda: may(installed, "them", verb, resource, at(namespace)) == expected,
+        within=10,
+        what=expected,
+    )
 
 
 APPLIES = {
@@ -211,9 +215,13 @@ def test_an_apply_of_what_is_not_there_needs_two_rights(
     installed.must("create", "rolebinding", "they", "--role=they", "--user=they", at(namespace))
     obj = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "new"}}
     apply = ("apply", "--server-side", "--as=they", at(namespace), "-f", "-")
-    answer = installed.kubectl(*apply, stdin=yaml.safe_dump(obj))
-    assert refusal in answer.stderr
-    assert (answer.returncode == 0) == (not refusal), answer.stderr
+
+    def is_answered() -> bool:
+        answer = installed.kubectl(*apply, stdin=yaml.safe_dump(obj))
+        return refusal in answer.stderr and (answer.returncode == 0) == (not refusal)
+
+    # The authorizer hears of a new role a moment later.
+    eventually(is_answered, within=10, what=refusal or "it is applied")
 
 
 def at(namespace: str) -> str:

@@ -163,7 +163,7 @@ def test_what_the_gateway_tells_is_left_alone_by_the_operators_own_writes(
     eventually(lambda: status(installed, pool)["waiting"] == 1, within=5, what="it is told")
     installed.must("annotate", "bkp", "ci", "-n", pool, "buildpool.dev/rotate=certificates")
     eventually(
-        lambda: "IssuedCertificate" in installed.reasons("ci", pool), within=20, what="a pass"
+        lambda: "RenewedCertificate" in installed.reasons("ci", pool), within=60, what="a pass"
     )
     assert [entry["name"] for entry in status(installed, pool)["gateways"]] == [gateway]
 
