@@ -266,7 +266,8 @@ def test_a_cache_that_cannot_be_used_says_why_and_what_helps(
 
     def is_shown() -> bool:
         shown = " ".join(api.must("describe", "bkp", name, "-n", wrong).split())
-        return all(part in half for half in shown.partition(" Events: ")[::2] for part in says)
+        parts = (case.reason, *says)
+        return all(part in half for half in shown.partition(" Events: ")[::2] for part in parts)
 
     eventually(is_told, within=60, what=f"{case.reason}: {says}", every=0.5)
     eventually(is_shown, within=60, what=f"describe shows condition and Event: {says}", every=1)

@@ -136,6 +136,7 @@ def test_a_pool_that_cannot_work_says_why_and_what_helps(api: Api, wrong: str, n
         what="describe shows condition and Event",
     )
     status, _, events = shown.partition("\nEvents:")
+    assert case.reason in status
     told = [line.split() for line in events.splitlines() if case.reason in line]
     assert {line[0] for line in told} == {"Warning"}
     assert len(told) <= 2, "one Event for each condition that says it, and no more"

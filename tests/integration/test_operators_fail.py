@@ -60,8 +60,7 @@ def test_a_restarted_operator_changes_nothing(
 
     with operator_process(OperatorProcess(kubeconfig, tmp_path / "first.log", "first")):
         created(installed, namespace, scaling={"min": 2})
-        at_rest(versions)
-    before = at_rest(versions)
+        before = at_rest(versions)
     second = OperatorProcess(kubeconfig, tmp_path / "second.log", "second")
     with operator_process(second):
         eventually(lambda: "leads." in second.log.read_text(), within=30, what="it leads")
