@@ -50,7 +50,7 @@ generate: install ## Write what is generated: CRD, reference pages, plain manife
 
 .PHONY: golden
 golden: install ## Write the golden files anew; review them as the product
-	GOLDEN=write $(PYTEST) tests/unit/resources/test_golden.py -q
+	GOLDEN=write $(PYTEST) tests/unit/core/resources/test_golden.py -q
 
 .PHONY: requirements
 requirements: install ## Resolve and pin the dependencies anew

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from buildpool.buildkit import Access, DaemonError, EventKind
-from buildpool.buildkit.wire import RUNNING_BUILDS
-from buildpool.pki import Bundle, CertificateRequest, KeyPair, Use, issue, issue_authority
+from buildpool.buildkit.history import RUNNING_BUILDS
+from buildpool.core.pki import Bundle, CertificateRequest, KeyPair, Use, issue, issue_authority
 
 # After buildpool.buildkit, which tells gRPC how quiet it has to be.
 import grpc  # isort: skip

@@ -10,28 +10,21 @@ import copy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from buildpool import naming
-from buildpool.api import Pool, PoolStatus
-from buildpool.certificates import cache_secrets, client_ref, noted_clients
 from buildpool.controller.observe import LISTED
-from buildpool.fleet import has_daemon, name_of_builder
-from buildpool.load import Load
-from buildpool.marks import Mark
-from buildpool.observation import Observation
-from buildpool.outcome import Outcome
-from buildpool.plan import Delete, Plan
-from buildpool.removal import Removal
-from buildpool.resources import (
-    Object,
-    Ref,
-    component_of,
-    has_guard,
-    is_terminating,
-    ref_of,
-)
-from buildpool.resources.objects import fingerprint
-from buildpool.verdict import conclude
-from buildpool.wanted import wanted_refs
+from buildpool.core import naming
+from buildpool.core.api import Pool, PoolStatus
+from buildpool.core.observed.load import Load
+from buildpool.core.observed.observation import Observation
+from buildpool.core.planning.certificates import cache_secrets, client_ref, noted_clients
+from buildpool.core.planning.desired import wanted_refs
+from buildpool.core.planning.fleet import has_daemon, name_of_builder
+from buildpool.core.planning.marks import Mark
+from buildpool.core.planning.plan import Delete, Plan
+from buildpool.core.planning.removal import Removal
+from buildpool.core.reporting.outcome import Outcome
+from buildpool.core.reporting.report import conclude
+from buildpool.core.resources import Object, Ref, component_of, has_guard, is_terminating, ref_of
+from buildpool.core.resources.common import fingerprint
 from memory_storage import stored
 from samples import HOME, NOW, a_load, a_pod, planned
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-from buildpool.api import EventReason, Pool
-from buildpool.observation import Observation
-from buildpool.plan import Plan, plan
-from buildpool.resources import Object
+from buildpool.core.api import EventReason, Pool
+from buildpool.core.observed.observation import Observation
+from buildpool.core.planning.plan import Plan, plan
+from buildpool.core.resources import Object
 from samples import GATEWAY, HOME, NOW, OWN_IMAGE
 
 PERSISTENT: Final = {"storage": {"volumeClaim": {"size": "10Gi"}}}

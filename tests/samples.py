@@ -11,14 +11,14 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from buildpool import naming
-from buildpool.api import Pool, PoolStatus, parse_pool
-from buildpool.certificates import authority_of, carry_out
-from buildpool.load import Build, Load
-from buildpool.observation import Observation
-from buildpool.pki import Bundle, KeyPair
-from buildpool.plan import Plan, plan
-from buildpool.resources import Object, Ref, guard, ref_of
+from buildpool.core import naming
+from buildpool.core.api import Pool, PoolStatus, parse_pool
+from buildpool.core.observed.load import Build, Load
+from buildpool.core.observed.observation import Observation
+from buildpool.core.pki import Bundle, KeyPair
+from buildpool.core.planning.certificates import authority_of, carry_out
+from buildpool.core.planning.plan import Plan, plan
+from buildpool.core.resources import Object, Ref, guard, ref_of
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

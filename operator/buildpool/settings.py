@@ -10,7 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from buildpool import __version__, naming
+from buildpool import __version__
+from buildpool.core import naming
 
 DEFAULT_IMAGE: Final = f"buildpool:{__version__}"
 """What the project's own Dockerfile is built as."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from buildpool.pki import CertificateRequest, KeyPair, Use, issue, issue_authority
+from buildpool.core.pki import CertificateRequest, KeyPair, Use, issue, issue_authority
 from chaos.records import Result
 from chaos.schedule import Kind, Step
 from chaos.target import IMAGE, NAME, OWN_SIZE, Act, Answer, Common

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from buildpool.api.builders import DEFAULT_IMAGES, Security
+from buildpool.core.api.builders import DEFAULT_IMAGES, Security
 from chaos.node import Node
 from chaos.patience import PatientApi
 from chaos.records import Result

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from buildpool.api import Reason
+from buildpool.core.api import Reason
 from cluster import OPERATOR_NAMESPACE, Api, eventually
 from e2e.clients import BASE, RELEASE, Client, RunningBuild, client_of
 from e2e.pools import address_of, is_leaving, serving

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from buildpool.pki import Bundle, CertificateRequest, KeyPair, Use, issue, issue_authority
+from buildpool.core.pki import Bundle, CertificateRequest, KeyPair, Use, issue, issue_authority
 from cluster import PROJECT, Api, eventually
 from e2e.clients import is_open
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from buildpool.api import Reason
+from buildpool.core.api import Reason
 from cluster import OPERATOR_NAMESPACE, Api, a_pool, eventually
 from e2e.caches import OPERATORS
 from e2e.clients import BASE

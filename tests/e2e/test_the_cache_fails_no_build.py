@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import pytest
 
-from buildpool.api import Reason
+from buildpool.core.api import Reason
 from cluster import Api, eventually
 from e2e.caches import (
     REPOSITORIES,

@@ -9,10 +9,10 @@ import grpc
 import grpc.aio
 import pytest
 
-from buildpool import naming
-from buildpool.api import Inject
 from buildpool.buildkit import protobuf
-from buildpool.routing.values import CacheBrief, ClientBrief
+from buildpool.core import naming
+from buildpool.core.api import Inject
+from buildpool.core.routing.values import CacheBrief, ClientBrief
 from daemons import until
 from gateway.builders import CONTROL, FakeBuilder
 from gateway.lab import call

@@ -11,12 +11,12 @@ from typing import Any
 import grpc.aio
 
 import daemons
-from buildpool import naming
 from buildpool.buildkit import EventKind, protobuf
-from buildpool.buildkit.wire import METHOD as HISTORY
-from buildpool.buildkit.wire import record_of
-from buildpool.pki import Use
-from buildpool.routing.values import Builder
+from buildpool.buildkit.history import METHOD as HISTORY
+from buildpool.buildkit.history import record_of
+from buildpool.core import naming
+from buildpool.core.pki import Use
+from buildpool.core.routing.values import Builder
 from gateway.pools import PoolLab
 
 CONTROL = "/moby.buildkit.v1.Control/"

@@ -19,21 +19,21 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc
 
 from buildpool.controller.clock import utc_now
-from buildpool.gateway.builds import Build, Ledger, tell
-from buildpool.gateway.house import House
-from buildpool.gateway.inquiry import Inquiry
-from buildpool.gateway.journal import Journal
-from buildpool.gateway.memory import Memory
+from buildpool.core.naming import PoolKey
+from buildpool.core.pki import Bundle
+from buildpool.core.routing.connections import Account
+from buildpool.core.routing.values import Builder
+from buildpool.gateway.access_log import Journal
+from buildpool.gateway.ext_proc.processor import Processor
 from buildpool.gateway.metrics import GatewayMetrics
-from buildpool.gateway.processor import Processor
-from buildpool.gateway.tenants import Tenant
+from buildpool.gateway.pools.config import Tenant
+from buildpool.gateway.pools.served import House
+from buildpool.gateway.reports.builds import Build, Ledger, tell
+from buildpool.gateway.reports.details import Inquiry
+from buildpool.gateway.slots.store import Memory
 from buildpool.gateway.xds.bootstrap import bootstrap
 from buildpool.gateway.xds.discovery import Discovery
-from buildpool.gateway.xds.publishing import QUIET, Publisher
-from buildpool.naming import PoolKey
-from buildpool.pki import Bundle
-from buildpool.routing.account import Account
-from buildpool.routing.values import Builder
+from buildpool.gateway.xds.publisher import QUIET, Publisher
 from daemons import Silent, until
 from gateway.builders import BRIDGE, CONTROL, FakeBuilder
 from gateway.pools import DAY, PoolLab

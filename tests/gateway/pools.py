@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from buildpool import naming
-from buildpool.api import AffinityKey
 from buildpool.controller.clock import utc_now
-from buildpool.gateway.tenants import Tenant
-from buildpool.naming import PoolKey
-from buildpool.pki import Bundle, CertificateRequest, KeyPair, Use, issue, issue_authority
-from buildpool.routing.values import Brief, CacheBrief, ClientBrief
+from buildpool.core import naming
+from buildpool.core.api import AffinityKey
+from buildpool.core.naming import PoolKey
+from buildpool.core.pki import Bundle, CertificateRequest, KeyPair, Use, issue, issue_authority
+from buildpool.core.routing.values import Brief, CacheBrief, ClientBrief
+from buildpool.gateway.pools.config import Tenant
 
 DAY = timedelta(days=1)
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 import grpc
 import grpc.aio
 
-from buildpool.routing.values import ClientBrief
+from buildpool.core.routing.values import ClientBrief
 from daemons import until
 from gateway.asking import (
     HELLO,

@@ -6,7 +6,7 @@ import asyncio
 import time
 from datetime import timedelta
 
-from buildpool.api import Inject
+from buildpool.core.api import Inject
 from daemons import until
 from gateway.asking import (
     CACHE,

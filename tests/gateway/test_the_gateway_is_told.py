@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from buildpool.pki import KeyPair
+from buildpool.core.pki import KeyPair
 from gateway.lab import CONTROL, Lab, PoolLab, call
 
 HELLO = f"{CONTROL}ListWorkers"

@@ -14,9 +14,9 @@ import pytest
 
 from buildpool.buildkit import protobuf
 from buildpool.controller.clock import utc_now
-from buildpool.gateway import messages
-from buildpool.gateway.memory import Memory
-from buildpool.pki import Bundle
+from buildpool.core.pki import Bundle
+from buildpool.gateway.ext_proc import bodies as messages
+from buildpool.gateway.slots.store import Memory
 from daemons import until
 from gateway.asking import HELLO, SOLVE, a_solve, asked, begun
 from gateway.lab import CONTROL, Lab, PoolLab, call

@@ -6,9 +6,9 @@ import asyncio
 
 import grpc
 
-from buildpool.api import Inject
 from buildpool.buildkit import protobuf
-from buildpool.buildkit.solving import MAX_MESSAGE, read_bridge_solve, read_solve
+from buildpool.buildkit.solve_requests import MAX_MESSAGE, read_bridge_solve, read_solve
+from buildpool.core.api import Inject
 from gateway.asking import CACHE, HELLO, SOLVE, a_full_client, a_solve, about, asked, begun, refusal
 from gateway.lab import BRIDGE, CONTROL, Lab, PoolLab, call
 

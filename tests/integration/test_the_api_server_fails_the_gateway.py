@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from buildpool.naming import PoolKey
+from buildpool.core.naming import PoolKey
 from cluster import (
     OPERATOR_NAMESPACE,
     Api,

@@ -13,9 +13,9 @@ import pytest
 import typer.main
 import yaml
 
-from buildpool import naming
 from buildpool.cli.app import app
 from buildpool.cli.gateway import drain_gateway
+from buildpool.core import naming
 from cluster import OPERATOR_NAMESPACE, PROJECT, Api, eventually
 from integration.charts import Object, rendered, the
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from buildpool.api.status import format_time
-from buildpool.naming import PoolKey
+from buildpool.core.api.status import format_time
+from buildpool.core.naming import PoolKey
 from cluster import (
     OPERATOR_NAMESPACE,
     Api,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from buildpool import naming
-from buildpool.naming import PoolKey
+from buildpool.core import naming
+from buildpool.core.naming import PoolKey
 from cluster import (
     OPERATOR_ACCOUNT,
     OPERATOR_NAMESPACE,

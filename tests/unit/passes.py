@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from buildpool import naming
-from buildpool.api import (
+from buildpool.core import naming
+from buildpool.core.api import (
     BuilderStatus,
     Condition,
     ConditionType,
@@ -20,14 +20,14 @@ from buildpool.api import (
     Pool,
     PoolStatus,
 )
-from buildpool.fleet import has_daemon, name_of_builder
-from buildpool.load import Build, Load
-from buildpool.losses import Sight, look
-from buildpool.observation import Observation
-from buildpool.outcome import Event, EventType, Outcome
-from buildpool.plan import Plan
-from buildpool.resources import Object, is_terminating
-from buildpool.verdict import Verdict, conclude
+from buildpool.core.observed.load import Build, Load
+from buildpool.core.observed.observation import Observation
+from buildpool.core.planning.fleet import has_daemon, name_of_builder
+from buildpool.core.planning.plan import Plan
+from buildpool.core.reporting.losses import Sight, look
+from buildpool.core.reporting.outcome import Event, EventType, Outcome
+from buildpool.core.reporting.report import Verdict, conclude
+from buildpool.core.resources import Object, is_terminating
 from memory_cluster import MemoryCluster
 from samples import GATEWAY, HOME, NOW, a_pool, planned
 

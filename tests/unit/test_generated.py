@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 import buildpool
-from buildpool import naming
-from buildpool.api import crd, parse_pool
 from buildpool.cli.docs import Page, render
+from buildpool.core import naming
+from buildpool.core.api import crd, parse_pool
 
 PROJECT = Path(__file__).parents[2]
 CRD = "buildkitpools.buildpool.dev.yaml"

@@ -7,6 +7,6 @@ daemon  the connection: who is there, and which builds run; the one place that k
 from __future__ import annotations
 
 from buildpool.buildkit.daemon import Access, Daemon, DaemonError
-from buildpool.buildkit.wire import Event, EventKind
+from buildpool.buildkit.history import Event, EventKind
 
 __all__ = ["Access", "Daemon", "DaemonError", "Event", "EventKind"]

@@ -15,12 +15,12 @@ from datetime import timedelta
 from time import thread_time
 from typing import Final
 
-from buildpool.buildkit import wire
+from buildpool.buildkit import history as wire
+from buildpool.buildkit.history import Event, EventKind
 from buildpool.buildkit.protobuf import WireError
-from buildpool.buildkit.wire import Event, EventKind
-from buildpool.errors import BuildpoolError
-from buildpool.load import Build
-from buildpool.pki import KeyPair
+from buildpool.core.errors import BuildpoolError
+from buildpool.core.observed.load import Build
+from buildpool.core.pki import KeyPair
 
 # Read when gRPC is loaded. Its core writes failed handshakes to stderr, which we log once and in
 # our own words; and it hooks into fork, which nobody does here.

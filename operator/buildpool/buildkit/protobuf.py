@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from buildpool.errors import BuildpoolError
+from buildpool.core.errors import BuildpoolError
 
 MAX_TEXT: Final = 64 << 10
 """Bytes of a text that is read. Names and references are far shorter; others are not read."""

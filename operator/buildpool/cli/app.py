@@ -11,14 +11,11 @@ from typing import Annotated
 import typer
 import yaml
 
-from buildpool import __version__, naming
-from buildpool.api import crd as crd_module
-from buildpool.api import parse_pool
+from buildpool import __version__
 from buildpool.cli import docs as docs_module
 from buildpool.cli import explain as explain_module
 from buildpool.cli import gateway, sidecars
 from buildpool.cli import render as render_module
-from buildpool.cli import run as run_module
 from buildpool.cli.flags import (
     LogFormat,
     LogFormatFlag,
@@ -27,7 +24,11 @@ from buildpool.cli.flags import (
     WatchNamespace,
     set_up_logging,
 )
-from buildpool.errors import BuildpoolError
+from buildpool.core import naming
+from buildpool.core.api import crd as crd_module
+from buildpool.core.api import parse_pool
+from buildpool.core.errors import BuildpoolError
+from buildpool.manager import terms as run_module
 from buildpool.settings import DEFAULT_IMAGE, Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

@@ -12,14 +12,14 @@ import typer
 from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 
-from buildpool import naming
-from buildpool.api import identify_pool, parse_pool
-from buildpool.api.pool import NAME_RULE
-from buildpool.errors import BuildpoolError, InvalidSpecError
-from buildpool.explanation import explain as explanation
+from buildpool.controller.metrics import Metrics
+from buildpool.core import naming
+from buildpool.core.api import identify_pool, parse_pool
+from buildpool.core.api.pool import NAME_RULE
+from buildpool.core.errors import BuildpoolError, InvalidSpecError
+from buildpool.core.explanation import explain as explanation
+from buildpool.core.resources import Object, Ref
 from buildpool.kube.cluster import connect
-from buildpool.metrics import Metrics
-from buildpool.resources import Object, Ref
 
 _OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 """Where a pod finds the namespace it runs in."""

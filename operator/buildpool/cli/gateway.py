@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from buildpool import naming
 from buildpool.cli.flags import (
     LogFormat,
     LogFormatFlag,
@@ -20,6 +19,7 @@ from buildpool.cli.flags import (
     WatchNamespace,
     set_up_logging,
 )
+from buildpool.core import naming
 from buildpool.settings import GatewaySettings
 
 ROUTER_PORT = Annotated[int, typer.Option(help="Port, on loopback, of the router.")]

@@ -6,12 +6,12 @@ import asyncio
 
 import yaml
 
-from buildpool.api import Pool
-from buildpool.certificates import authority_of
 from buildpool.controller.act import issue_all
 from buildpool.controller.clock import utc_now
-from buildpool.observation import Observation
-from buildpool.plan import plan
+from buildpool.core.api import Pool
+from buildpool.core.observed.observation import Observation
+from buildpool.core.planning.certificates import authority_of
+from buildpool.core.planning.plan import plan
 
 
 def render(pool: Pool, *, home: str, image: str) -> str:

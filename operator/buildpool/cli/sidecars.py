@@ -13,10 +13,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from buildpool import naming
-from buildpool.api.duration import parse_duration
-from buildpool.sidecars.guard import GuardSettings, guard
-from buildpool.sidecars.keeper import KeeperSettings, keep
+from buildpool.core import naming
+from buildpool.core.api.duration import parse_duration
+from buildpool.sidecars.guard.server import GuardSettings, guard
+from buildpool.sidecars.keeper.server import KeeperSettings, keep
 
 _FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
 

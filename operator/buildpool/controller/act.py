@@ -12,16 +12,16 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final, TypeAlias
 
-from buildpool import naming
-from buildpool.api import Reason
-from buildpool.certificates import Issuance, carry_out
-from buildpool.errors import ConflictError, NotFoundError, RefusedError
+from buildpool.core import naming
+from buildpool.core.api import Reason
+from buildpool.core.errors import ConflictError, NotFoundError, RefusedError
+from buildpool.core.pki import Authority, Bundle
+from buildpool.core.planning.certificates import Issuance, carry_out
+from buildpool.core.planning.marks import Mark
+from buildpool.core.planning.plan import Apply, Delete, Plan
+from buildpool.core.reporting.outcome import Event, EventType, Failure, Outcome, Overruled
+from buildpool.core.resources import Object, Ref, component_of, first_difference, is_builder
 from buildpool.kube.cluster import Cluster
-from buildpool.marks import Mark
-from buildpool.outcome import Event, EventType, Failure, Outcome, Overruled
-from buildpool.pki import Authority, Bundle
-from buildpool.plan import Apply, Delete, Plan
-from buildpool.resources import Object, Ref, component_of, first_difference, is_builder
 
 _Result: TypeAlias = Event | Failure | Overruled | None
 

@@ -11,15 +11,15 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from buildpool import naming
-from buildpool.api import Pool, Routing
-from buildpool.cachestate import cache_references
-from buildpool.certificates import cache_secrets, client_ref, noted_clients
-from buildpool.diagnosis import has_ended, is_ready
+from buildpool.core import naming
+from buildpool.core.api import Pool, Routing
+from buildpool.core.observed.observation import Observation
+from buildpool.core.planning.certificates import cache_secrets, client_ref, noted_clients
+from buildpool.core.planning.desired import wanted_refs
+from buildpool.core.reporting.cache import cache_references
+from buildpool.core.reporting.diagnosis import has_ended, is_ready
+from buildpool.core.resources import Object, Ref, component_of, ref_of
 from buildpool.kube.cluster import Cluster
-from buildpool.observation import Observation
-from buildpool.resources import Object, Ref, component_of, ref_of
-from buildpool.wanted import wanted_refs
 
 LISTED: Final = (
     "ConfigMap",

@@ -11,29 +11,29 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from buildpool import naming
-from buildpool.api import Pool, PoolStatus, identify_pool, parse_pool
-from buildpool.cache import CacheTarget, Trouble
-from buildpool.cachestate import cache_references, cache_target
-from buildpool.certificates import authority_of
 from buildpool.controller.act import act, issue_all, remove
+from buildpool.controller.cache_poller import Inspector
 from buildpool.controller.clock import utc_now
-from buildpool.controller.inspector import Inspector
+from buildpool.controller.daemon_tracker import Survey
+from buildpool.controller.metrics import Metrics
 from buildpool.controller.observe import observe
-from buildpool.controller.sentinel import Sentinel
-from buildpool.controller.survey import Survey
-from buildpool.errors import ConflictError, InvalidSpecError, NotFoundError
+from buildpool.controller.secret_poller import Sentinel
+from buildpool.core import naming
+from buildpool.core.api import Pool, PoolStatus, identify_pool, parse_pool
+from buildpool.core.errors import ConflictError, InvalidSpecError, NotFoundError
+from buildpool.core.naming import PoolKey
+from buildpool.core.observed.cache import CacheTarget, Trouble
+from buildpool.core.observed.observation import Observation
+from buildpool.core.planning.backlog import forsaken, kept_entries
+from buildpool.core.planning.certificates import authority_of
+from buildpool.core.planning.desired import wanted_refs
+from buildpool.core.planning.plan import RESYNC, TROUBLED, Plan, plan
+from buildpool.core.planning.removal import PATIENCE, plan_removal
+from buildpool.core.reporting.cache import cache_references, cache_target
+from buildpool.core.reporting.report import Verdict, conclude, farewell, refuse
+from buildpool.core.resources import Object, Ref
 from buildpool.kube.cluster import Cluster
 from buildpool.kube.events import Reporter
-from buildpool.metrics import Metrics
-from buildpool.naming import PoolKey
-from buildpool.observation import Observation
-from buildpool.plan import RESYNC, TROUBLED, Plan, plan
-from buildpool.removal import PATIENCE, plan_removal
-from buildpool.resources import Object, Ref
-from buildpool.verdict import Verdict, conclude, farewell, refuse
-from buildpool.waiting import forsaken, kept_entries
-from buildpool.wanted import wanted_refs
 
 
 @dataclass(frozen=True, slots=True)

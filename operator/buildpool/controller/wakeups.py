@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from buildpool.naming import PoolKey
+from buildpool.core.naming import PoolKey
 
 
 class Wakeups:

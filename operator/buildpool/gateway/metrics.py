@@ -11,8 +11,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from buildpool.naming import PoolKey
-from buildpool.routing.sharing import Share
+from buildpool.core.naming import PoolKey
+from buildpool.core.routing.sharing import Share
 
 POOL: Final = ("namespace", "pool")
 CLIENT: Final = (*POOL, "client")

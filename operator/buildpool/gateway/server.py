@@ -22,27 +22,27 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc
 from prometheus_client import disable_created_metrics, start_http_server
 
-from buildpool import naming
-from buildpool.api import PoolStatus
-from buildpool.api.status import GatewayStatus
 from buildpool.buildkit import Daemon
 from buildpool.controller.clock import utc_now
-from buildpool.errors import KubernetesError
-from buildpool.gateway.builds import Ledger
-from buildpool.gateway.directory import Directory
-from buildpool.gateway.house import House
-from buildpool.gateway.inquiry import Inquiry
-from buildpool.gateway.journal import Journal
-from buildpool.gateway.memory import Memory
+from buildpool.controller.metrics import Metrics
+from buildpool.core import naming
+from buildpool.core.api import PoolStatus
+from buildpool.core.api.status import GatewayStatus
+from buildpool.core.errors import KubernetesError
+from buildpool.core.naming import PoolKey
+from buildpool.core.routing.values import Backlog
+from buildpool.gateway.access_log import Journal
+from buildpool.gateway.ext_proc.processor import Processor
 from buildpool.gateway.metrics import GatewayMetrics
-from buildpool.gateway.news import News
-from buildpool.gateway.processor import Processor
+from buildpool.gateway.pools.directory import Directory
+from buildpool.gateway.pools.served import House
+from buildpool.gateway.reports.builds import Ledger
+from buildpool.gateway.reports.details import Inquiry
+from buildpool.gateway.reports.status import News
+from buildpool.gateway.slots.store import Memory
 from buildpool.gateway.xds.discovery import Discovery
-from buildpool.gateway.xds.publishing import Publisher
+from buildpool.gateway.xds.publisher import Publisher
 from buildpool.kube.cluster import Cluster, connect
-from buildpool.metrics import Metrics
-from buildpool.naming import PoolKey
-from buildpool.routing.values import Backlog
 from buildpool.settings import GatewaySettings
 
 HEARING: Final = 5.0

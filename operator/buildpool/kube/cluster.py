@@ -17,11 +17,11 @@ from urllib.parse import urlencode
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from buildpool import naming
-from buildpool.errors import NotFoundError, UnavailableError
+from buildpool.controller.metrics import Metrics
+from buildpool.core import naming
+from buildpool.core.errors import NotFoundError, UnavailableError
+from buildpool.core.resources import JSON, Object, Ref, ref_of
 from buildpool.kube.errors import error_of, network_errors
-from buildpool.metrics import Metrics
-from buildpool.resources import JSON, Object, Ref, ref_of
 
 TIMEOUT: Final = 15.0
 """Seconds for one request. The API server itself gives up after 60."""

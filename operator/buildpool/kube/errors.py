@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import aiohttp
 
-from buildpool.errors import (
+from buildpool.core.errors import (
     ConflictError,
     KubernetesError,
     NotFoundError,

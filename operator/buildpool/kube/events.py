@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from buildpool import naming
-from buildpool.api import EventReason, Reason
-from buildpool.api.status import format_time
-from buildpool.errors import KubernetesError
+from buildpool.core import naming
+from buildpool.core.api import EventReason, Reason
+from buildpool.core.api.status import format_time
+from buildpool.core.errors import KubernetesError
+from buildpool.core.naming import PoolKey
+from buildpool.core.reporting.outcome import Event, EventType
+from buildpool.core.resources import Ref
 from buildpool.kube.cluster import Cluster
-from buildpool.naming import PoolKey
-from buildpool.outcome import Event, EventType
-from buildpool.resources import Ref
 
 REMEMBERED: Final = 2048
 """Events whose repetition is recognised; the oldest are forgotten first."""

@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Final
 
-from buildpool.errors import ConflictError, KubernetesError
+from buildpool.core.errors import ConflictError, KubernetesError
+from buildpool.core.resources import Object, Ref
 from buildpool.kube.cluster import Cluster
-from buildpool.resources import Object, Ref
 
 LEASE: Final = "buildpool-operator"
 LEASE_SECONDS: Final = 15

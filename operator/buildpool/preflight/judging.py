@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit
 
-from buildpool.api import Reason
+from buildpool.core.api import Reason
 from buildpool.preflight.challenge import Challenge
 from buildpool.preflight.values import Answer, Failure, Peer, plain
 

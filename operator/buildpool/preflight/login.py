@@ -10,8 +10,8 @@ from base64 import b64encode
 
 from yarl import URL
 
-from buildpool.api import Reason
-from buildpool.cache import Credentials
+from buildpool.core.api import Reason
+from buildpool.core.observed.cache import Credentials
 from buildpool.preflight.challenge import Challenge, best
 from buildpool.preflight.judging import check_order, refused
 from buildpool.preflight.values import Answer, Failure, Peer, plain

@@ -14,9 +14,9 @@ from typing import Final
 
 from yarl import URL
 
-from buildpool.api import Reason
-from buildpool.cache import CacheReport, CacheTarget, Trouble, Usage
-from buildpool.dockerconfig import DOCKER_HUB
+from buildpool.core.api import Reason
+from buildpool.core.observed.cache import CacheReport, CacheTarget, Trouble, Usage
+from buildpool.core.observed.dockerconfig import DOCKER_HUB
 from buildpool.preflight import tls, wire
 from buildpool.preflight.challenge import best
 from buildpool.preflight.judging import check_base, check_read, check_stored, check_write, place

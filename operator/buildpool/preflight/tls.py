@@ -15,8 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, TypeVar
 
-from buildpool.api import Reason
-from buildpool.pki import KeyPair
+from buildpool.core.api import Reason
+from buildpool.core.pki import KeyPair
 from buildpool.preflight.values import Failure, Peer, plain
 
 _T = TypeVar("_T")

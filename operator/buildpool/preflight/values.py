@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from buildpool.api import Reason
-from buildpool.cache import Trouble
+from buildpool.core.api import Reason
+from buildpool.core.observed.cache import Trouble
 
 MAX_QUOTED: Final = 100
 """Characters of a server's own words that a message may quote."""

@@ -20,8 +20,8 @@ import aiohttp
 from aiohttp.abc import ResolveResult
 from yarl import URL
 
-from buildpool.api import Reason
-from buildpool.pki import KeyPair
+from buildpool.core.api import Reason
+from buildpool.core.pki import KeyPair
 from buildpool.preflight import tls
 from buildpool.preflight.values import Answer, Failure, Peer
 

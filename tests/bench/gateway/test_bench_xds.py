@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from bench.figures import report
-from buildpool.gateway.tenants import Tenant
+from buildpool.core.pki import KeyPair
+from buildpool.gateway.pools.config import Tenant
 from buildpool.gateway.xds import resources
-from buildpool.pki import KeyPair
 from gateway.lab import Lab, PoolLab
 
 POOLS = 1000

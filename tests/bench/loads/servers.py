@@ -7,7 +7,7 @@ import json
 import sys
 import time
 
-from buildpool.pki import Bundle, KeyPair
+from buildpool.core.pki import Bundle, KeyPair
 from daemons import HistoryServer, grpc_server
 
 

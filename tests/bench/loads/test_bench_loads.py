@@ -21,9 +21,9 @@ from typing import Any
 from bench.figures import report
 from bench.pools.processes import cpu_seconds, resident_mib
 from buildpool.buildkit import Daemon
-from buildpool.controller.loads import Loads
+from buildpool.buildkit.loads import Loads
 from buildpool.controller.wakeups import Wakeups
-from buildpool.naming import PoolKey
+from buildpool.core.naming import PoolKey
 from daemons import a_server, an_access, an_authority, until
 
 PROJECT = Path(__file__).parents[3]

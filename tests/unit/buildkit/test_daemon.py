@@ -12,9 +12,9 @@ import pytest
 from buildpool.buildkit import Daemon, DaemonError, Event, EventKind
 from buildpool.buildkit import daemon as module
 from buildpool.buildkit.protobuf import WireError
-from buildpool.buildkit.solving import MAX_FIELDS
-from buildpool.load import Build
-from buildpool.pki import KeyPair, Use
+from buildpool.buildkit.solve_requests import MAX_FIELDS
+from buildpool.core.observed.load import Build
+from buildpool.core.pki import KeyPair, Use
 from daemons import (
     STARTED,
     HistoryServer,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from buildpool import naming
 from buildpool.controller.act import act
-from buildpool.errors import RefusedError
-from buildpool.outcome import Outcome
-from buildpool.plan import Apply, Delete, Plan
-from buildpool.resources import Object, Ref, ref_of
+from buildpool.core import naming
+from buildpool.core.errors import RefusedError
+from buildpool.core.planning.plan import Apply, Delete, Plan
+from buildpool.core.reporting.outcome import Outcome
+from buildpool.core.resources import Object, Ref, ref_of
 
 
 class Refusing:

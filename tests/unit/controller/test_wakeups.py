@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from buildpool.controller.wakeups import Wakeups
-from buildpool.naming import PoolKey
+from buildpool.core.naming import PoolKey
 
 CI, OTHER = PoolKey("builds", "ci"), PoolKey("builds", "other")
 

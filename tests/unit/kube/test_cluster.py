@@ -10,10 +10,10 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
-from buildpool.errors import UnavailableError
+from buildpool.controller.metrics import Metrics
+from buildpool.core.errors import UnavailableError
+from buildpool.core.resources import Ref
 from buildpool.kube.cluster import Cluster
-from buildpool.metrics import Metrics
-from buildpool.resources import Ref
 
 POD = Ref("Pod", "builds", "ci-builder-0")
 HANG_UP, SAY_NOTHING = -1, -2

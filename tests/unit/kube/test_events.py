@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from buildpool.api import EventReason, Reason
+from buildpool.core.api import EventReason, Reason
+from buildpool.core.reporting.outcome import Event, EventType
 from buildpool.kube.events import together
-from buildpool.outcome import Event, EventType
 
 
 def an_event(

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from buildpool.errors import ConflictError, UnavailableError
+from buildpool.core.errors import ConflictError, UnavailableError
 from buildpool.kube.cluster import Cluster
 from buildpool.kube.leadership import Election, Sighting, may_claim
 

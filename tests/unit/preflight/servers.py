@@ -16,8 +16,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from buildpool.cache import CacheTarget, Credentials
-from buildpool.pki import Bundle, CertificateRequest, KeyPair, Use, issue, issue_authority
+from buildpool.core.observed.cache import CacheTarget, Credentials
+from buildpool.core.pki import Bundle, CertificateRequest, KeyPair, Use, issue, issue_authority
 
 DAY = timedelta(days=1)
 JOE = Credentials("joe", "swordfish")

@@ -5,9 +5,9 @@ import json
 import pytest
 from aiohttp import web
 
-from buildpool.api import Reason
-from buildpool.cache import Usage
-from buildpool.pki import KeyPair
+from buildpool.core.api import Reason
+from buildpool.core.observed.cache import Usage
+from buildpool.core.pki import KeyPair
 from buildpool.preflight import inspect
 from unit.preflight.servers import (
     Handler,

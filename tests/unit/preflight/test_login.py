@@ -5,8 +5,8 @@ import logging
 import pytest
 from aiohttp import web
 
-from buildpool.api import Reason
-from buildpool.cache import Credentials
+from buildpool.core.api import Reason
+from buildpool.core.observed.cache import Credentials
 from buildpool.preflight import inspect
 from unit.preflight.servers import (
     JOE,

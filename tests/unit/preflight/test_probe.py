@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from buildpool.api import Reason
-from buildpool.cache import CacheReport, Trouble
+from buildpool.core.api import Reason
+from buildpool.core.observed.cache import CacheReport, Trouble
 from buildpool.preflight import inspect
 from unit.preflight.servers import (
     JOE,

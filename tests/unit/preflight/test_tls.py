@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from buildpool.api import Reason
-from buildpool.pki import KeyPair
-from buildpool.pki.reading import load_key
+from buildpool.core.api import Reason
+from buildpool.core.pki import KeyPair
+from buildpool.core.pki.reading import load_key
 from buildpool.preflight import inspect
 from unit.preflight.servers import (
     DAY,

@@ -40,12 +40,12 @@ from envoy.extensions.upstreams.http.v3 import (
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from buildpool.buildkit.solving import MAX_MESSAGE
-from buildpool.gateway.tenants import Tenant
+from buildpool.buildkit.solve_requests import MAX_MESSAGE
+from buildpool.core.pki import KeyPair
+from buildpool.core.routing.values import ROUTE_BUILDER, ROUTE_METADATA, label_of
+from buildpool.gateway.pools.config import Tenant
 from buildpool.gateway.xds.bootstrap import ROUTER
-from buildpool.gateway.xds.questions import FILTER, ext_proc_filter, routes
-from buildpool.pki import KeyPair
-from buildpool.routing.values import ROUTE_BUILDER, ROUTE_METADATA, label_of
+from buildpool.gateway.xds.ext_proc_filter import FILTER, ext_proc_filter, routes
 
 LISTENER: Final = "gateway"
 NOBODY: Final = "nobody"

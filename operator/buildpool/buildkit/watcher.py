@@ -1,0 +1,254 @@
+"""Asks one daemon which builds run on it, for as long as its pod is watched.
+
+A task of its own for each daemon: nobody waits for another. What counts is only what a daemon says
+when it is asked; its events are reasons to ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+from zlib import crc32
+
+from buildpool.buildkit import Access, DaemonError, Event, EventKind
+from buildpool.core.observed.load import Build, Load
+
+DEBOUNCE: Final = 0.03
+"""Seconds between an event and the question it leads to: events come in bursts."""
+INTERVAL: Final = 10.0
+"""Seconds between two questions without any event: connections can die without a word."""
+STALE: Final = 20.0
+"""Seconds after which an answer counts no more."""
+GRACE: Final = 5.0
+"""Seconds within which a daemon that failed may come back before its answer counts no more."""
+EAGER: Final = 30.0
+"""Seconds after a builder is seen first in which pauses do not grow: it is just starting."""
+FIRST_RETRY: Final = 0.5
+LAST_RETRY: Final = 5.0
+REMEMBERED: Final = 30.0
+"""Seconds for which a build that ended is known to have been counted: events can come late."""
+MAX_REMEMBERED: Final = 20_000
+"""Builds that are known to have been counted: twice as many as an answer may name."""
+log = logging.getLogger(__name__)
+
+
+class Daemon(Protocol):
+    """A connection to a daemon; ``buildkit.daemon.Daemon``. All raise DaemonError."""
+
+    async def snapshot(self) -> tuple[Build, ...]:
+        """The builds that run now, sorted by ref; answers or fails within seconds."""
+
+    def events(self) -> AsyncGenerator[Event, None]:
+        """What happens to builds from now on, in no order, for as long as the daemon goes on."""
+
+    async def close(self) -> None:
+        """Hangs up."""
+
+
+Connect = Callable[[str, Access], Daemon]
+"""A connection to the daemon at an address, IP and port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a daemon is, and what opens it."""
+
+    address: str
+    """IP and port."""
+    access: Access
+
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    target: Target
+    daemon: Daemon
+    listening: asyncio.Task[None]
+
+    def check(self) -> None:
+        """Raises what ended the stream of events, if it has ended."""
+        if self.listening.cancelled():
+            raise DaemonError("its events have ended")
+        if self.listening.done():
+            self.listening.result()
+
+    async def close(self) -> None:
+        self.listening.cancel()
+        try:
+            await asyncio.gather(self.listening, return_exceptions=True)
+        finally:
+            await self.daemon.close()
+
+
+class Watcher:
+    """Asks one daemon from now on, in a task of its own."""
+
+    def __init__(
+        self,
+        name: str,
+        target: Target,
+        connect: Connect,
+        wake: Callable[[], None],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.load: Load | None = None
+        self._name = name
+        self._target = target
+        self._connect = connect
+        self._wake = wake
+        self._clock = clock
+        self._time = asyncio.get_running_loop().time
+        self._phase = crc32(name.encode()) / 2**32 * INTERVAL
+        self._due = asyncio.Event()
+        self._is_asked = False
+        self._served = 0
+        self._counted: dict[str, float] = {}
+        self._failures = 0
+        self._trouble = "it has not answered yet"
+        self._eager_until = self._time() + EAGER
+        self._expiry = asyncio.get_running_loop().call_later(EAGER, self._lose)
+        self.task = asyncio.create_task(self._run())
+
+    def aim(self, target: Target) -> None:
+        """Another address or access than before."""
+        if target != self._target:
+            self._target = target
+            self._due.set()
+
+    def ask(self) -> None:
+        """Asks at once, and wakes the pool whatever the answer is."""
+        self._is_asked = True
+        self._due.set()
+
+    def stop(self) -> None:
+        """Asks no more, and hangs up."""
+        self._expiry.cancel()
+        self.task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                try:
+                    await self._attend()
+                except DaemonError as error:
+                    self._fail(str(error))
+                except Exception as error:
+                    log.exception("%s: a defect in asking a builder", self._name)
+                    self._fail(type(error).__name__)
+                self._due.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._pause()):
+                        await self._due.wait()
+        finally:
+            self._expiry.cancel()
+            self.load = None
+
+    async def _attend(self) -> None:
+        """Connects and asks, again and again, until the daemon fails."""
+        connection = await self._open()
+        try:
+            while True:
+                await self._sleep()
+                if connection.target != self._target and (successor := await self._successor()):
+                    old, connection = connection, successor
+                    await old.close()
+                connection.check()
+                await self._ask(connection.daemon)
+        finally:
+            await connection.close()
+
+    async def _open(self) -> _Connection:
+        """A connection through which the daemon has answered."""
+        target = self._target
+        daemon = self._connect(target.address, target.access)
+        # Listens first and asks then: what starts between the two is not missed.
+        connection = _Connection(target, daemon, asyncio.create_task(self._listen(daemon)))
+        try:
+            await self._ask(daemon)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _successor(self) -> _Connection | None:
+        """A daemon may know the new authority later than we do: till then the old access counts."""
+        try:
+            return await self._open()
+        except DaemonError as error:
+            log.debug("%s: no connection with new access yet: %s", self._name, error)
+            return None
+
+    async def _sleep(self) -> None:
+        """Until something has happened, or the daemon's turn has come."""
+        try:
+            async with asyncio.timeout(INTERVAL - (self._time() - self._phase) % INTERVAL):
+                await self._due.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(DEBOUNCE)
+
+    async def _listen(self, daemon: Daemon) -> None:
+        """Events only say that it is time to ask: they come late, twice and in no order."""
+        try:
+            async with aclosing(daemon.events()) as events:
+                async for event in events:
+                    if event.kind is EventKind.STARTED:
+                        self._count(event.build.ref)
+                    if event.kind is not EventKind.DELETED:
+                        self._due.set()
+            raise DaemonError("it has ended the connection")
+        finally:
+            self._due.set()
+
+    async def _ask(self, daemon: Daemon) -> None:
+        self._due.clear()
+        is_asked, self._is_asked = self._is_asked, False
+        as_of = self._clock()
+        try:
+            builds = await daemon.snapshot()
+        except BaseException:
+            self._is_asked |= is_asked
+            raise
+        refs = [build.ref for build in builds]
+        for ref in refs:
+            self._count(ref)
+        oldest = self._time() - REMEMBERED
+        self._counted = {ref: seen for ref, seen in self._counted.items() if seen > oldest}
+        is_news = self.load is None or [build.ref for build in self.load.builds] != refs
+        self.load = Load(builds, as_of, self._served)
+        self._failures = 0
+        self._expire_in(STALE)
+        if is_news or is_asked:
+            self._wake()
+
+    def _count(self, ref: str) -> None:
+        self._served += self._counted.pop(ref, None) is None
+        self._counted[ref] = self._time()
+        if len(self._counted) > MAX_REMEMBERED:
+            del self._counted[next(iter(self._counted))]  # of all, it was seen longest ago
+
+    def _fail(self, trouble: str) -> None:
+        self._trouble = trouble
+        self._failures += 1
+        if self._failures == 1 and self.load is not None:
+            self._expire_in(min(GRACE, self._expiry.when() - self._time()))
+
+    def _pause(self) -> float:
+        if self._time() < self._eager_until:
+            return FIRST_RETRY
+        return float(min(LAST_RETRY, FIRST_RETRY * 2 ** min(self._failures - 1, 16)))
+
+    def _expire_in(self, seconds: float) -> None:
+        self._expiry.cancel()
+        self._expiry = asyncio.get_running_loop().call_later(seconds, self._lose)
+
+    def _lose(self) -> None:
+        address = self._target.address
+        log.info("%s: the builds at %s are not known: %s", self._name, address, self._trouble)
+        if self.load is not None:
+            self.load = None
+            self._wake()

@@ -1,0 +1,91 @@
+"""How an explanation looks in a terminal: labels, paragraphs, moments, numbers.
+
+Pure. Knows nothing of pools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from textwrap import wrap
+from typing import Final, NamedTuple
+
+from buildpool.core.api.duration import format_duration
+
+WIDTH: Final = 100
+"""Columns of a terminal. Only a command is longer if need be: it has to be copied whole."""
+
+
+class Row(NamedTuple):
+    """What is said about one thing."""
+
+    label: str
+    paragraphs: Sequence[str]
+    """Each begins a line; one that begins with ``kubectl`` is a command."""
+
+
+def laid_out(rows: Iterable[Row]) -> Iterator[str]:
+    """Labels on the left, what is said on the right."""
+    for label, paragraphs in rows:
+        for number, text in enumerate(paragraphs):
+            yield from hung(f"{'' if number else label:{_INDENT}}", text)
+
+
+def hung(head: str, text: str) -> Iterator[str]:
+    """The text beside its head, and below where there is no room beside it."""
+    if text.startswith("kubectl "):
+        yield head + text
+        return
+    indent = len(head)
+    if indent > WIDTH - _NARROWEST and len(text) > WIDTH - indent:
+        yield head.rstrip()
+        head, indent = " " * 6, 6
+    lines = wrap(text, WIDTH - indent, break_long_words=False, break_on_hyphens=False)
+    for number, line in enumerate(lines or [""]):
+        yield f"{' ' * indent if number else head}{line}".rstrip()
+
+
+_INDENT: Final = 14
+_NARROWEST: Final = 36
+"""Columns that a text needs in order to be readable."""
+
+
+def sentence(text: str) -> str:
+    """The text with its full stop."""
+    return text if not text or text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(names[:_LISTED])
+    return shown if len(names) <= _LISTED else f"{shown} and {len(names) - _LISTED} more"
+
+
+_LISTED: Final = 5
+
+
+def at(moment: datetime, now: datetime) -> str:
+    """A moment to the second, with its date where that is not today's."""
+    moment, today = moment.astimezone(UTC), now.astimezone(UTC).date()
+    day = "" if moment.date() == today else f"{moment:%Y-%m-%d} "
+    return f"{day}{moment:%H:%M:%S} UTC ({_distance(moment, now)})"
+
+
+def on(moment: datetime, now: datetime) -> str:
+    """A day that is far away."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d} ({_distance(moment, now)})"
+
+
+def _distance(moment: datetime, now: datetime) -> str:
+    span = abs(moment - now)
+    unit = next((unit for least, unit in _UNITS if span >= least), timedelta(seconds=1))
+    text = format_duration(span - span % unit)
+    return f"in {text}" if moment > now else f"{text} ago"
+
+
+_UNITS: Final = (
+    (timedelta(days=7), timedelta(days=1)),
+    (timedelta(days=1), timedelta(hours=1)),
+    (timedelta(minutes=1), timedelta(minutes=1)),
+)
+"""From which span on which unit is exact enough."""

@@ -1,0 +1,112 @@
+"""PEM into facts. The one place where exceptions of ``cryptography`` become ``CertificateError``.
+
+Never quotes what it could not read, not even through the chained exception: a broken Secret may
+hold a key where a certificate should be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from buildpool.core.errors import CertificateError
+from buildpool.core.pki.values import Facts, KeyPair, Use
+
+_E = TypeVar("_E", bound=x509.ExtensionType)
+
+OIDS: Final = {
+    Use.SERVER: ExtendedKeyUsageOID.SERVER_AUTH,
+    Use.CLIENT: ExtendedKeyUsageOID.CLIENT_AUTH,
+}
+_USES: Final = {oid: use for use, oid in OIDS.items()}
+
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,  # an encrypted key
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+
+
+def read(pair: KeyPair) -> Facts:
+    """What the certificate of a pair says, and whether the key belongs to it."""
+    certificate, key = load_certificate(pair), load_key(pair)
+    with _reading("certificate"):
+        names = _extension(certificate, x509.SubjectAlternativeName)
+        usage = _extension(certificate, x509.ExtendedKeyUsage)
+        subject_key = _extension(certificate, x509.SubjectKeyIdentifier)
+        issuer_key = _extension(certificate, x509.AuthorityKeyIdentifier)
+        common_names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return Facts(
+            common_name=str(common_names[0].value) if common_names else "",
+            not_before=certificate.not_valid_before_utc,
+            not_after=certificate.not_valid_after_utc,
+            dns_names=tuple(names.get_values_for_type(x509.DNSName)) if names else (),
+            ip_addresses=(
+                tuple(str(ip) for ip in names.get_values_for_type(x509.IPAddress)) if names else ()
+            ),
+            uris=(
+                tuple(names.get_values_for_type(x509.UniformResourceIdentifier)) if names else ()
+            ),
+            uses=tuple(_USES.get(oid, oid.dotted_string) for oid in usage or ()),
+            serial=certificate.serial_number,
+            fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
+            subject_key_id=subject_key.digest.hex() if subject_key else None,
+            authority_key_id=(
+                issuer_key.key_identifier.hex()
+                if issuer_key and issuer_key.key_identifier
+                else None
+            ),
+            key_matches=key.public_key() == certificate.public_key(),
+        )
+
+
+def load_certificate(pair: KeyPair) -> x509.Certificate:
+    """The leaf of a pair."""
+    with _reading("certificate"):
+        return x509.load_pem_x509_certificates(pair.certificate)[0]
+
+
+def load_key(pair: KeyPair) -> PrivateKeyTypes:
+    """The private key of a pair."""
+    with _reading("private key"):
+        return serialization.load_pem_private_key(pair.key, password=None)
+
+
+def load_trust(pem: bytes) -> tuple[x509.Certificate, ...]:
+    """All authorities of a bundle."""
+    with _reading("bundle of trusted authorities"):
+        return tuple(x509.load_pem_x509_certificates(pem))
+
+
+def is_signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Whether an authority really signed a certificate; names and key ids alone prove nothing."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, *_UNREADABLE):
+        return False
+    return True
+
+
+def _extension(certificate: x509.Certificate, kind: type[_E]) -> _E | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    try:
+        yield
+    except _UNREADABLE:
+        raise CertificateError(f"the {what} cannot be read") from None

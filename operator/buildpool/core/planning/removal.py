@@ -1,0 +1,70 @@
+"""How a deleted pool goes: no new builds, running ones finish, then everything else.
+
+Pure, like ``plan``, and asked again and again until nothing is left. Works whatever the spec says:
+a pool with a broken one must be deletable, too.
+
+    1  the Service and the builders' Deployments; their pods drain by themselves (``preStop``)
+    2  until the last pod is gone: nothing; a build may need its certificate, volume and cache
+    3  the cache registry, Secrets, ConfigMaps, volumes, and the authority in our own namespace
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from buildpool.core import naming
+from buildpool.core.api import EventReason, Pool
+from buildpool.core.observed.observation import Observation
+from buildpool.core.planning.certificates import authority_ref
+from buildpool.core.planning.plan import Delete, strays
+from buildpool.core.resources import component_of, is_builder, is_owned, is_terminating
+
+KINDS: Final = frozenset({"Service", "Deployment"})
+FIRST: Final = frozenset({naming.COMPONENT_BUILDER, naming.COMPONENT_ENDPOINT})
+PATIENCE: Final = timedelta(seconds=5)
+"""How soon to look again; the end of a pod wakes us anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What to do now, and what is waited for."""
+
+    delete: tuple[Delete, ...]
+    draining: tuple[str, ...]
+    """Pods that still run."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left."""
+        return not self.delete and not self.draining
+
+
+def plan_removal(pool: Pool, observation: Observation, *, home: str) -> Removal:
+    """The next step of removing a pool."""
+    left = [
+        (ref, obj)
+        for ref, obj in sorted(observation.live.items(), key=lambda item: item[0])
+        if is_owned(obj, pool) and not is_terminating(obj)
+    ]
+    draining = tuple(sorted(pod["metadata"]["name"] for pod in observation.pods))
+    serving = [item for item in left if component_of(item[1]) in FIRST and item[0].kind in KINDS]
+    # The authority goes last: beside it stands which clients' Secrets to look for.
+    authority = authority_ref(pool, home=home)
+    others = [item for item in left if item[0] != authority] or left
+    now = serving or ([] if draining else others)
+    going = (
+        Delete(
+            ref,
+            obj["metadata"]["uid"],
+            EventReason.REMOVED_BUILDER if is_builder(obj) else None,
+            f"removed {ref}, since its pool is deleted",
+        )
+        for ref, obj in now
+    )
+    return Removal(
+        # Not before its Deployments: until these are gone, theirs are no strays.
+        delete=(*going, *strays(observation)),
+        draining=draining,
+    )

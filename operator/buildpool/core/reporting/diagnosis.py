@@ -1,0 +1,210 @@
+"""Why a builder is not ready, in words that lead to the remedy.
+
+Decisions as data: a list of named checks, each looking at one builder's Deployment and pods as the
+API shows them; the first that finds something wins. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from buildpool.core import naming
+from buildpool.core.api import Reason
+from buildpool.core.resources import Object, component_of, is_terminating
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is the matter, for machines and for people."""
+
+    reason: Reason
+    message: str
+
+
+IMAGE_REASONS: Final = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+    }
+)
+
+_OWN_IMAGE: Final = "it is the operator's own: put it where this pool's nodes can pull it"
+IMAGE_REMEDIES: Final = {
+    "registry": "correct cache.registry.managed.image",
+    "keeper": _OWN_IMAGE,
+    "cache-guard": _OWN_IMAGE,
+}
+"""What to correct, by container; for the others, ``builders.image``."""
+
+REFUSAL_REMEDIES: Final = {
+    "PodSecurity": (
+        "label the namespace pod-security.kubernetes.io/enforce=privileged, which BuildKit needs "
+        "for its seccomp and AppArmor settings"
+    ),
+    "exceeded quota": "raise the quota or lower builders.resources",
+    "failed quota": "set what the quota asks for in builders.resources",
+    "serviceaccount": "create it or correct builders.serviceAccountName",
+    "PriorityClass": "create it or correct builders.priorityClassName",
+    "RuntimeClass": "create it or correct builders.runtimeClassName",
+}
+"""What the API server says as it refuses a pod, and what helps."""
+
+CRASH_REMEDIES: Final = {
+    "max_user_namespaces": (
+        "the node forbids user namespaces: raise sysctl user.max_user_namespaces"
+    ),
+    "apparmor_restrict_unprivileged_userns": (
+        "AppArmor on the node forbids user namespaces: set sysctl "
+        "kernel.apparmor_restrict_unprivileged_userns=0, or use builders.security: UserNamespace"
+    ),
+    "newuidmap": (
+        "the node or a policy keeps the rootless image from mapping users: allow privilege "
+        "escalation, or use builders.security: UserNamespace"
+    ),
+    "buildkitd.lock": "another daemon uses the same volume: give each builder its own",
+    "no space left on device": "the volume is full: raise builders.storage",
+}
+"""What a daemon says as it dies, and what helps (BuildKit's docs/rootless.md)."""
+
+
+def is_ready(pod: Object) -> bool:
+    """Whether a pod takes connections and is to stay."""
+    conditions = pod.get("status", {}).get("conditions", ())
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return ready and not is_terminating(pod)
+
+
+def has_ended(pod: Object) -> bool:
+    """Whether nothing of a pod runs any more: an evicted one stays so for a long time."""
+    return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
+
+
+def diagnose(deployment: Object | None, pods: Sequence[Object]) -> Finding | None:
+    """What keeps a builder from being ready; None where it is just starting."""
+    staying = [pod for pod in pods if not _is_over(pod) and not is_ready(pod)]
+    return next(
+        (finding for check in CHECKS for finding in check(deployment, staying)),
+        None,
+    )
+
+
+Check = Callable[[Object | None, Sequence[Object]], Iterator[Finding]]
+
+
+def _refused(deployment: Object | None, _: Sequence[Object]) -> Iterator[Finding]:
+    for condition in (deployment or {}).get("status", {}).get("conditions", ()):
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            message = condition.get("message", "")
+            remedy = next(
+                (remedy for symptom, remedy in REFUSAL_REMEDIES.items() if symptom in message),
+                "ask whoever runs the admission policies of the cluster",
+            )
+            yield Finding(Reason.POD_REFUSED, f"the cluster refuses the pod: {message}; {remedy}")
+
+
+def _unschedulable(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding]:
+    for pod in pods:
+        for condition in pod.get("status", {}).get("conditions", ()):
+            if condition["type"] == "PodScheduled" and condition["status"] == "False":
+                message = condition.get("message", "no details").rstrip(". ")
+                remedy = (
+                    f"correct {_storage_of(pod)} or the StorageClass"
+                    if "PersistentVolumeClaim" in message or "persistentvolumeclaim" in message
+                    else "lower builders.resources, correct builders.architecture, nodeSelector, "
+                    "affinity or tolerations, or add a node"
+                )
+                yield Finding(Reason.UNSCHEDULABLE, f"no node takes the pod: {message}; {remedy}")
+
+
+def _storage_of(pod: Object) -> str:
+    """The field that says what volume a pod has."""
+    if component_of(pod) == naming.COMPONENT_CACHE:
+        return "cache.registry.managed.storage"
+    return "builders.storage.volumeClaim"
+
+
+def _image(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding]:
+    for status in _containers(pods):
+        waiting = status.get("state", {}).get("waiting", {})
+        if waiting.get("reason") in IMAGE_REASONS:
+            yield Finding(
+                Reason.IMAGE_PULL_FAILED,
+                f"image {status['image']} cannot be pulled ({waiting['reason']}): "
+                f"{waiting.get('message', 'no details')}; "
+                f"{IMAGE_REMEDIES.get(status['name'], 'correct builders.image')}, or give "
+                "builders.imagePullSecrets if the registry asks for credentials",
+            )
+
+
+def _misconfigured(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding]:
+    for status in _containers(pods):
+        waiting = status.get("state", {}).get("waiting", {})
+        if waiting.get("reason") in ("CreateContainerConfigError", "CreateContainerError"):
+            message = waiting.get("message", "no details")
+            reason = (
+                Reason.SECRET_NOT_FOUND
+                if message.startswith("secret ") or " in Secret " in message
+                else Reason.CONFIG_MAP_NOT_FOUND
+                if message.startswith("configmap ") or " in ConfigMap " in message
+                else Reason.BUILDER_CRASHING
+            )
+            yield Finding(
+                reason,
+                f"the container cannot be created: {message}; correct builders.env or create it",
+            )
+
+
+def _crashing(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding]:
+    for status in _containers(pods):
+        state, last = status.get("state", {}), status.get("lastState", {})
+        ended = state.get("terminated") or last.get("terminated")
+        loops = state.get("waiting", {}).get("reason") == "CrashLoopBackOff"
+        # An exit code of 0 is no failure where it happens once; a daemon that keeps ending is.
+        if ended is None or (ended.get("exitCode") == 0 and not loops):
+            continue
+        said = (ended.get("message") or "").strip()
+        remedy = next(
+            (remedy for symptom, remedy in CRASH_REMEDIES.items() if symptom in said),
+            "raise the memory in builders.resources"
+            if ended.get("reason") == "OOMKilled"
+            else "read its log with kubectl logs --previous",
+        )
+        yield Finding(
+            Reason.BUILDER_CRASHING,
+            f"container {status['name']} ended with {ended.get('reason', 'Error')}, exit code "
+            f"{ended.get('exitCode')}, {status.get('restartCount', 0)} restarts: "
+            f"{_last_words(said) or 'it said nothing'}; {remedy}",
+        )
+
+
+CHECKS: Final[tuple[Check, ...]] = (
+    _refused,  # there is no pod at all
+    _unschedulable,  # there is a pod and no node
+    _image,  # there is a node and no image
+    _misconfigured,  # there is an image and no container
+    _crashing,  # there is a container, again and again
+)
+
+
+def _is_over(pod: Object) -> bool:
+    """Whether a pod has a successor: evicted ones stay as Failed for a long time."""
+    return is_terminating(pod) or has_ended(pod)
+
+
+def _containers(pods: Sequence[Object]) -> Iterator[Object]:
+    for pod in pods:
+        status = pod.get("status", {})
+        yield from status.get("initContainerStatuses", ())
+        yield from status.get("containerStatuses", ())
+
+
+def _last_words(text: str) -> str:
+    """What the daemon says it died of; a stack and rootlesskit's own report come after it."""
+    lines = text.splitlines()
+    of_the_daemon = [line for line in lines if line.startswith("buildkitd: ")]
+    return (of_the_daemon or lines or [""])[-1][:300]

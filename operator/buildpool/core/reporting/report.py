@@ -1,0 +1,320 @@
+"""What to tell the user after a pass: the pool's status, and the Events that lead there.
+
+Pure: from the pool, what was seen, what was planned and what became of it. A condition's message
+names the object and the remedy; its reason is used for the Event and the log, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from buildpool.core import naming
+from buildpool.core.api import (
+    AuthorityStatus,
+    ClientStatus,
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    EventReason,
+    Pool,
+    PoolStatus,
+    Reason,
+    ScalingStatus,
+    set_condition,
+)
+from buildpool.core.api.status import CertificatesStatus
+from buildpool.core.errors import CertificateError, InvalidSpecError
+from buildpool.core.observed.observation import Observation
+from buildpool.core.pki import Authority, AuthorityPhase, Bundle, KeyPair, read
+from buildpool.core.planning.backlog import queue_of
+from buildpool.core.planning.certificates import (
+    Rotation,
+    authority_of,
+    builder_ref,
+    bundle_at,
+    cache_secrets,
+    certificate_requests,
+    client_ref,
+    gateway_secrets,
+    rotation_request,
+)
+from buildpool.core.planning.plan import Plan
+from buildpool.core.reporting.builders import overdue_events, roster
+from buildpool.core.reporting.cache import MAX_MESSAGE, cache_condition, cache_status
+from buildpool.core.reporting.conditions import (
+    PATIENT,
+    certificates_ready,
+    progressing,
+    ready_to_build,
+    state_of,
+)
+from buildpool.core.reporting.outcome import Event, EventType, Outcome
+from buildpool.core.resources import Ref, is_owned
+from buildpool.core.words import counted
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to report."""
+
+    status: PoolStatus
+    events: tuple[Event, ...] = field(default=())
+
+    def after(self, events: tuple[Event, ...]) -> Verdict:
+        """The same, with these Events before its own."""
+        return replace(self, events=(*events, *self.events))
+
+
+def conclude(
+    pool: Pool,
+    observation: Observation,
+    plan: Plan,
+    outcome: Outcome,
+    *,
+    home: str,
+    gateway: str = "",
+    now: datetime,
+) -> Verdict:
+    """The status after a pass, and the Events of what was done and what has changed."""
+    own = {ref: obj for ref, obj in observation.live.items() if is_owned(obj, pool)}
+    observation = replace(observation, live=own)
+    # What was issued and not written is nowhere: what was there before counts.
+    is_written = all(failure.ref.kind != "Secret" for failure in outcome.failures)
+    there = observation if is_written else replace(observation, issued={})
+    ends = {ref: _end_of(bundle_at(there, ref)) for ref in certificate_requests(pool, home=home)}
+    valid = all(end is not None and end > now for end in ends.values())
+    builders = roster(pool, plan, outcome, now=now)
+    ready = sum(builder.ready for builder in builders)
+    scaling = _scaling(pool, plan, now)
+    size = scaling.size if scaling else pool.spec.builder_count
+    slots = ready * pool.spec.builders.slots
+    busy = sum(builder.builds or 0 for builder in builders)
+    queue = queue_of(pool, observation)
+    cache = cache_condition(pool, observation, outcome)
+    conditions = (
+        *([cache] if cache else []),
+        state_of(pool, ConditionType.ACCEPTED, True, Reason.ACCEPTED, "The spec is valid."),
+        certificates_ready(pool, plan, outcome, valid=valid),
+        progressing(pool, observation, plan, outcome, builders, size),
+        ready_to_build(pool, observation, plan, outcome, builders, size, gateway=gateway),
+    )
+    status = PoolStatus(
+        observed_generation=pool.generation,
+        conditions=_merged(pool.status, conditions, now),
+        # Those that are about to replace others count for these.
+        ready=f"{min(ready, size)}/{size}",
+        replicas=len(builders),
+        ready_replicas=ready,
+        busy=f"{busy}/{slots}",
+        busy_slots=busy,
+        slots=slots,
+        waiting=queue.waiting,
+        blocked_since=queue.since if queue.is_blocked(now) else None,
+        gateways=pool.status.gateways,
+        scaling=scaling,
+        selector=naming.format_selector(naming.builder_selector(pool.key)),
+        endpoint=naming.endpoint(pool.key),
+        image=pool.spec.builders.resolved_image,
+        builders=builders,
+        clients=tuple(_clients(pool, ends)),
+        certificates=_certificates(pool, ends, home=home),
+        authority=_authority(authority_of(pool, there, home=home)),
+        cache=cache_status(pool, observation),
+    )
+    events = (
+        *_scaled(pool.status, status),
+        *outcome.done,
+        *_rotation(pool, status),
+        *overdue_events(pool.status, status),
+        *_blocked(pool.status, status),
+        *_transitions(pool.status, status),
+    )
+    return Verdict(status, events)
+
+
+def refuse(
+    status: PoolStatus, error: InvalidSpecError, *, generation: int, now: datetime
+) -> Verdict:
+    """The status of a pool whose spec cannot be carried out: it says so and keeps the rest."""
+    condition = Condition(
+        type=ConditionType.ACCEPTED,
+        status=ConditionStatus.FALSE,
+        reason=Reason.INVALID_SPEC,
+        message=f"{error} What was valid before keeps serving."[:MAX_MESSAGE],
+        observed_generation=generation,
+    )
+    new = status.model_copy(
+        update={
+            "observed_generation": generation,
+            "conditions": set_condition(status.conditions, condition, now),
+        }
+    )
+    return Verdict(new, tuple(_transitions(status, new)))
+
+
+def farewell(pool: Pool, *, draining: Sequence[str], now: datetime) -> Verdict:
+    """The status of a pool that is being deleted."""
+    message = (
+        f"Waiting for running builds to finish on {', '.join(draining)}."
+        if draining
+        else "Everything is being removed."
+    )
+    ready = state_of(pool, ConditionType.READY, False, Reason.TERMINATING, message)
+    new = pool.status.model_copy(
+        update={
+            "observed_generation": pool.generation,
+            "conditions": set_condition(pool.status.conditions, ready, now),
+            "ready": "0/0",
+            "ready_replicas": 0,
+            "replicas": len(draining),
+        }
+    )
+    return Verdict(new, tuple(_transitions(pool.status, new)))
+
+
+def _scaling(pool: Pool, plan: Plan, now: datetime) -> ScalingStatus | None:
+    """The decision of this pass; the last one where there was none."""
+    old, decision = pool.status.scaling, plan.decision
+    if decision is None:
+        return old
+    is_same = old is not None and old.size == decision.size
+    return ScalingStatus(
+        size=decision.size,
+        reason=decision.reason.value,
+        message=decision.message,
+        since=old.since if is_same and old is not None else now.replace(microsecond=0),
+        calm_since=decision.calm.since if decision.calm else None,
+        peak=decision.calm.peak if decision.calm else None,
+    )
+
+
+def _scaled(old: PoolStatus, new: PoolStatus) -> Iterator[Event]:
+    """An Event where the pool's size has changed; its first size is no change."""
+    if old.scaling is None or new.scaling is None or old.scaling.size == new.scaling.size:
+        return
+    before, after = old.scaling.size, new.scaling.size
+    reason = EventReason.SCALED_UP if after > before else EventReason.SCALED_DOWN
+    message = f"From {before} to {after} builders ({new.scaling.reason}): {new.scaling.message}"
+    yield Event(EventType.NORMAL, reason, message)
+
+
+def _blocked(old: PoolStatus, new: PoolStatus) -> Iterator[Event]:
+    """An Event where the queue has come to stand still; once for each time."""
+    since = new.blocked_since
+    if since is None or since == old.blocked_since:
+        return
+    ready = new.condition(ConditionType.READY)
+    why = new.scaling.message if new.scaling else ""
+    if ready is not None and ready.status is not ConditionStatus.TRUE:
+        why = ready.message
+    waiting = f"{counted(new.waiting, 'build')} waiting"
+    message = f"{waiting}, and none got a slot since {since:%H:%M:%S} UTC. {why}"
+    yield Event(EventType.WARNING, EventReason.QUEUE_BLOCKED, message)
+
+
+def _authority(authority: Authority | None) -> AuthorityStatus | None:
+    ends = _end_of(authority.signer if authority else None)
+    if authority is None or ends is None:
+        return None
+    phase = None if authority.phase is AuthorityPhase.STEADY else authority.phase.value
+    return AuthorityStatus(not_after=ends, phase=phase, since=authority.since)
+
+
+def _rotation(pool: Pool, new: PoolStatus) -> Iterator[Event]:
+    """An Event for each phase of a new authority, and for what cannot be asked for."""
+    asked = pool.annotations.get(naming.ANNOTATION_ROTATE)
+    if asked is not None and rotation_request(pool) is None:
+        known = " or ".join(rotation.value for rotation in Rotation)
+        message = f"{naming.ANNOTATION_ROTATE}={asked} says nothing; ask for {known}."
+        yield Event(EventType.WARNING, EventReason.UNKNOWN_ROTATION, message)
+    before = pool.status.authority.phase if pool.status.authority else None
+    phase = new.authority.phase if new.authority else None
+    if phase is not None and phase != before:
+        meaning = AuthorityPhase(phase).meaning
+        yield Event(EventType.NORMAL, EventReason.ROTATING_AUTHORITY, f"{phase}: {meaning}")
+
+
+def _clients(pool: Pool, ends: Mapping[Ref, datetime | None]) -> Iterator[ClientStatus]:
+    for client in pool.spec.access.clients:
+        ref = client_ref(pool, client.name)
+        if end := ends[ref]:
+            yield ClientStatus(name=client.name, secret=ref.name, not_after=end)
+
+
+def _certificates(
+    pool: Pool, ends: Mapping[Ref, datetime | None], *, home: str
+) -> CertificatesStatus:
+    """The same of all that are no client's, as far as they can be read."""
+
+    def first(*refs: Ref) -> datetime | None:
+        return min(filter(None, map(ends.get, refs)), default=None)
+
+    return CertificatesStatus(
+        builder=first(builder_ref(pool)),
+        gateway=first(*gateway_secrets(pool, home=home)),
+        cache=first(*cache_secrets(pool)),
+    )
+
+
+def _end_of(found: KeyPair | Bundle | None) -> datetime | None:
+    """When a certificate ends; None where there is none that can be read."""
+    pair = found.pair if isinstance(found, Bundle) else found
+    try:
+        return read(pair).not_after if pair else None
+    except CertificateError:
+        return None
+
+
+def _merged(old: PoolStatus, new: Sequence[Condition], now: datetime) -> tuple[Condition, ...]:
+    said = {condition.type for condition in new}
+    conditions = tuple(c for c in old.conditions if c.type != _OPTIONAL or c.type in said)
+    for condition in new:
+        conditions = set_condition(conditions, condition, now)
+    return conditions
+
+
+_OPTIONAL: Final = ConditionType.CACHE_READY
+"""Not every pool has it."""
+
+
+def _transitions(old: PoolStatus, new: PoolStatus) -> Iterator[Event]:
+    """An Event where a condition has come to say something else, and it is worth hearing."""
+    ready = new.condition(ConditionType.READY)
+    for kind in ConditionType:
+        before, after = old.condition(kind), new.condition(kind)
+        if after is None:
+            continue
+        reason = Reason(after.reason)
+        if before is not None and (before.status, before.reason) == (after.status, after.reason):
+            continue
+        if reason in _SILENT or (before is None and reason in _EXPECTED):
+            continue
+        if ready is not None and after is not ready and reason == ready.reason:
+            continue  # told with the condition that matters more
+        calm = after.status is ConditionStatus.TRUE or reason in PATIENT
+        yield Event(EventType.NORMAL if calm else EventType.WARNING, reason, after.message)
+
+
+_SILENT: Final = frozenset(
+    {
+        Reason.CACHE_STARTING,
+        Reason.CACHE_UNKNOWN,
+        Reason.DRAINING,
+        Reason.ROLLING_OUT,
+        Reason.SCALING,
+        Reason.SETTLED,
+    }
+)
+"""The Events of what was done say it already."""
+_EXPECTED: Final = frozenset(
+    {
+        Reason.ACCEPTED,
+        Reason.BUILDERS_STARTING,
+        Reason.CACHE_RESTING,
+        Reason.ISSUED,
+    }
+)
+"""Not worth an Event on a new pool."""

@@ -1,0 +1,339 @@
+"""One builder: a Deployment of one pod with a rootless ``buildkitd`` in it.
+
+One Deployment per builder rather than one for all (docs/adr/0004): the idle one can be chosen, it
+can keep its volume, and replacing a lost pod is left to Kubernetes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from datetime import timedelta
+from typing import Final
+
+from buildpool.core import naming
+from buildpool.core.api import CaBundle, Pool, Registry, Security
+from buildpool.core.pki import Bundle
+from buildpool.core.resources import config, guard
+from buildpool.core.resources.cache import managed_registry
+from buildpool.core.resources.common import (
+    Object,
+    digest,
+    fingerprint,
+    pool_metadata,
+    restricted,
+    sealed,
+)
+from buildpool.core.resources.secret import certificate_volume
+
+CONTAINER: Final = "buildkitd"
+FORGET: Final = 10
+"""Seconds until no proxy of the cluster leads to a pod that goes. A moment, as a rule; but proxies
+that have lost the API server pause for longer and longer before they ask again."""
+GRACE_MARGIN: Final = timedelta(minutes=1)
+"""On top of the longest build: for the pause before draining and for the daemon's own exit."""
+ROOTLESS_USER: Final = 1000
+"""The user of the rootless image; another one would need another image (BuildKit, rootless.md)."""
+
+STATE_DIRECTORY: Final = {
+    Security.ROOTLESS: "/home/user/.local/share/buildkit",
+    Security.USER_NAMESPACE: "/var/lib/buildkit",
+}
+
+DRAIN: Final = """\
+sleep {forget}
+idle() {{
+  seen=$(buildctl --addr {socket} debug histories) || return 1
+  ! echo "$seen" | grep -q ^STARTED || return 1
+  ! cat /proc/net/tcp /proc/net/tcp6 | grep -q ': [0-9A-F]*:{port:04X} [0-9A-F:]* 01 '
+}}
+until idle 2>/dev/null && sleep 1 && idle 2>/dev/null; do sleep 1; done
+"""
+"""What holds back SIGTERM, whoever asked for it: an eviction, ``kubectl delete pod``, ourselves.
+
+First every proxy must forget this pod (``FORGET``); what connects meanwhile is still served. Then
+until no build is active and no client is connected: BuildKit does not list all solves, and a daemon
+that got SIGTERM finishes its builds but refuses new connections, of which a build of linked targets
+needs one to go on. A daemon that does not answer is busy, not idle; one that dies ends its
+container."""
+
+INPUTS: Final = """\
+trap 'exit 1' TERM
+until [ "$(cat {files} | sha256sum | cut -c 1-16)" = {expected} ]; do sleep 0.2; done
+"""
+"""Waits until the kubelet shows what this revision is made of: it may have an older state of the
+Secret or ConfigMap at hand, and the daemon reads both only once. What is outdated meanwhile waits
+in vain, until it is told to go: process 1 of a container would not hear that without the trap."""
+
+
+def builder_deployment(pool: Pool, index: int, *, image: str, certificate: Bundle) -> Object:
+    """The Deployment of one builder. Its pod never changes: what changes makes another builder.
+
+    ``image`` is the operator's own, for the guard of a managed cache. ``certificate`` is what the
+    builders serve with: the daemon reads it once, so that a new one makes a new revision.
+    """
+    name = naming.builder(pool.key, index)
+    labels = {naming.LABEL_BUILDER: name}
+    template = _template(pool, index, image=image, certificate=certificate)
+    revision = builder_revision(pool, image=image, certificate=certificate)
+    template["metadata"]["annotations"][naming.ANNOTATION_REVISION] = revision
+    return sealed(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": pool_metadata(
+                pool, name, component=naming.COMPONENT_BUILDER, labels=labels
+            ),
+            "spec": {
+                "replicas": 1,
+                "revisionHistoryLimit": 1,
+                "selector": {"matchLabels": {**naming.builder_selector(pool.key), **labels}},
+                # Only where somebody else has edited the pod: two pods cannot share one cache.
+                "strategy": {"type": "Recreate"}
+                if pool.spec.builders.storage.volume_claim is not None
+                else {
+                    "type": "RollingUpdate",
+                    "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+                },
+                "template": template,
+            },
+        }
+    )
+
+
+def builder_revision(pool: Pool, *, image: str, certificate: Bundle) -> str:
+    """What a builder of this pool runs, as a fingerprint: the same for all, whatever their number.
+
+    A builder of another revision is to be replaced.
+    """
+    return fingerprint(_template(pool, 0, image=image, certificate=certificate))
+
+
+def _template(pool: Pool, index: int, *, image: str, certificate: Bundle) -> Object:
+    builders = pool.spec.builders
+    inputs = config.daemon_toml(pool).encode() + certificate.trust + certificate.pair.certificate
+    return {
+        "metadata": {
+            "labels": {
+                **builders.pod_labels,
+                **naming.pool_labels(pool.key),
+                **naming.builder_selector(pool.key),
+                naming.LABEL_BUILDER: naming.builder(pool.key, index),
+                naming.LABEL_SERVING: "true",
+            },
+            "annotations": dict(builders.pod_annotations),
+        },
+        "spec": _pod(pool, index, image, digest(inputs)),
+    }
+
+
+def revision_of(deployment: Object) -> str:
+    """The revision a builder is meant to run; empty where it is not one of ours."""
+    annotations = deployment["spec"]["template"]["metadata"].get("annotations") or {}
+    revision = annotations.get(naming.ANNOTATION_REVISION, "")
+    return str(revision)
+
+
+def _pod(pool: Pool, index: int, image: str, inputs: str) -> Object:
+    builders = pool.spec.builders
+    grace = builders.max_build_duration + GRACE_MARGIN
+    pod: Object = {
+        # Never absent: the API server keeps the last name in a second field and restores it.
+        "serviceAccountName": builders.service_account_name or "default",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": int(grace.total_seconds()),
+        "nodeSelector": {
+            "kubernetes.io/arch": builders.architecture.value,
+            **builders.node_selector,
+        },
+        "containers": [_container(pool)],
+        "volumes": _volumes(pool, index),
+    }
+    if builders.security is Security.USER_NAMESPACE:
+        pod["hostUsers"] = False
+    pod["initContainers"] = list(_first_containers(pool, image, inputs))
+    optional: Object = {
+        "priorityClassName": builders.priority_class_name,
+        "runtimeClassName": builders.runtime_class_name,
+        "affinity": deepcopy(builders.affinity),
+        "imagePullSecrets": [secret.to_dict() for secret in builders.image_pull_secrets],
+        "tolerations": [toleration.to_dict() for toleration in builders.tolerations],
+        "topologySpreadConstraints": [
+            {
+                **constraint.to_dict(),
+                "labelSelector": {"matchLabels": naming.builder_selector(pool.key)},
+            }
+            for constraint in builders.topology_spread_constraints
+        ],
+    }
+    return pod | {field: value for field, value in optional.items() if value}
+
+
+def _first_containers(pool: Pool, image: str, inputs: str) -> Iterator[Object]:
+    """What runs before the daemon, or beside it from the start, in this order."""
+    yield _inputs(pool, inputs)
+    if pool.spec.builders.storage.volume_claim is not None:
+        if pool.spec.builders.security is Security.ROOTLESS:
+            yield _volume_owner(pool)
+        yield _volume_free(pool)
+    if managed_registry(pool) is not None:
+        yield guard.guard_container(pool, image, _certificates())
+
+
+def _container(pool: Pool) -> Object:
+    builders = pool.spec.builders
+    socket = config.SOCKET[builders.security]
+    drain = DRAIN.format(forget=FORGET, socket=socket, port=naming.PORT)
+    container: Object = {
+        "name": CONTAINER,
+        "image": builders.resolved_image,
+        "args": ["--config", f"{config.CONFIG}/{config.FILE}"],
+        "ports": [{"name": "buildkit", "containerPort": naming.PORT, "protocol": "TCP"}],
+        "securityContext": _security_context(builders.security),
+        # Fast to Ready, then rarely. And no liveness probe: a daemon slow under load is a busy one,
+        # and killing it would kill its builds; one that dies is restarted anyway.
+        "startupProbe": _probe(socket, period=1, timeout=5, failures=120),
+        "readinessProbe": _probe(socket, period=15, timeout=10, failures=3),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", drain]}}},
+        "volumeMounts": _mounts(pool),
+    }
+    optional: Object = {
+        "imagePullPolicy": builders.image_pull_policy and builders.image_pull_policy.value,
+        "env": [variable.to_dict() for variable in builders.env],
+        "resources": {
+            kind: amount for kind, amount in builders.resources.to_dict().items() if amount
+        },
+    }
+    return container | {field: value for field, value in optional.items() if value}
+
+
+def _probe(socket: str, *, period: int, timeout: int, failures: int) -> Object:
+    return {
+        "exec": {"command": ["buildctl", "--addr", socket, "debug", "info"]},
+        "periodSeconds": period,
+        "timeoutSeconds": timeout,
+        "failureThreshold": failures,
+    }
+
+
+def _security_context(security: Security) -> Object:
+    if security is Security.USER_NAMESPACE:
+        # Privileged inside its own user namespace only: root there is nobody on the node.
+        return {"privileged": True}
+    return {
+        # RUN steps unshare and mount: the default profiles forbid both, even without any privilege.
+        "seccompProfile": {"type": "Unconfined"},
+        "appArmorProfile": {"type": "Unconfined"},
+        "runAsUser": ROOTLESS_USER,
+        "runAsGroup": ROOTLESS_USER,
+        "runAsNonRoot": True,
+    }
+
+
+def _certificates() -> Object:
+    return {"name": "certificates", "mountPath": config.CERTIFICATES, "readOnly": True}
+
+
+def _config() -> Object:
+    return {"name": "config", "mountPath": config.CONFIG, "readOnly": True}
+
+
+def _mounts(pool: Pool) -> list[Object]:
+    mounts: list[Object] = [
+        {"name": "state", "mountPath": STATE_DIRECTORY[pool.spec.builders.security]},
+        _certificates(),
+        _config(),
+    ]
+    for number, (registry, _) in enumerate(_trusting(pool)):
+        path = config.registry_directory(registry.host)
+        mounts.append({"name": f"registry-{number}", "mountPath": path, "readOnly": True})
+    if managed_registry(pool) is not None:
+        mounts.append(guard.guard_mount())
+    return mounts
+
+
+def _volumes(pool: Pool, index: int) -> list[Object]:
+    storage = pool.spec.builders.storage
+    state: Object
+    if storage.volume_claim is not None:
+        state = {"persistentVolumeClaim": {"claimName": naming.builder_volume(pool.key, index)}}
+    else:
+        state = {"emptyDir": {"sizeLimit": storage.size}}
+    volumes: list[Object] = [
+        {"name": "state", **state},
+        # Readable by user 1000 without fsGroup: that would set the group bit on the state volume,
+        # BuildKit's snapshots would inherit it, and so would the images built from them.
+        certificate_volume("certificates", naming.builder_certificate(pool.key), mode=0o444),
+        {"name": "config", "configMap": {"name": naming.builder_config(pool.key)}},
+    ]
+    for number, (_, bundle) in enumerate(_trusting(pool)):
+        # Whole volumes, not subPath: only these follow a change of the source, and BuildKit reads a
+        # CA again at every use.
+        volumes.append({"name": f"registry-{number}", **_ca_source(bundle)})
+    if managed_registry(pool) is not None:
+        volumes.append(guard.guard_volume(pool))
+    return volumes
+
+
+def _trusting(pool: Pool) -> list[tuple[Registry, CaBundle]]:
+    """The registries with a CA of their own, numbered by the caller: a host names no volume."""
+    return [(r, r.ca_bundle) for r in pool.spec.registries if r.ca_bundle is not None]
+
+
+def _ca_source(bundle: CaBundle) -> Object:
+    if bundle.kind == "Secret":
+        return {"secret": {"secretName": bundle.source.name}}
+    return {"configMap": {"name": bundle.source.name}}
+
+
+def _inputs(pool: Pool, expected: str) -> Object:
+    """See ``INPUTS``."""
+    files = (
+        f"{config.CONFIG}/{config.FILE}",
+        f"{config.CERTIFICATES}/ca.pem",
+        f"{config.CERTIFICATES}/cert.pem",
+    )
+    script = INPUTS.format(files=" ".join(files), expected=expected)
+    container = _init_container(pool, "inputs", ["sh", "-c", script], restricted())
+    container["volumeMounts"] = [_certificates(), _config()]
+    return container
+
+
+def _volume_owner(pool: Pool) -> Object:
+    """Gives a new volume to the rootless user: storage drivers hand it out as root's."""
+    command = ["chown", f"{ROOTLESS_USER}:{ROOTLESS_USER}", STATE_DIRECTORY[Security.ROOTLESS]]
+    rights = {
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
+    }
+    return _init_container(pool, "volume-owner", command, rights)
+
+
+def _volume_free(pool: Pool) -> Object:
+    """Waits until the predecessor has left the volume: it may drain for hours, on this very node.
+
+    A daemon that finds the lock taken would end, again and again, and then be restarted late.
+    """
+    lock = f"{STATE_DIRECTORY[pool.spec.builders.security]}/buildkitd.lock"
+    held = f"[ -e {lock} ] && command -v flock"
+    # Told to go, it goes: process 1 of a container hears only what it has a trap for.
+    wait = f"trap 'exit 1' TERM; if {held}; then flock {lock} true & wait $!; fi"
+    rights = _security_context(pool.spec.builders.security)
+    return _init_container(pool, "volume-free", ["sh", "-c", wait], rights)
+
+
+def _init_container(pool: Pool, name: str, command: list[str], rights: Object) -> Object:
+    builders = pool.spec.builders
+    container: Object = {
+        "name": name,
+        "image": builders.resolved_image,
+        "command": command,
+        "securityContext": rights,
+        "volumeMounts": [{"name": "state", "mountPath": STATE_DIRECTORY[builders.security]}],
+    }
+    if builders.image_pull_policy:
+        container["imagePullPolicy"] = builders.image_pull_policy.value
+    return container

@@ -1,0 +1,46 @@
+"""The NetworkPolicy that keeps clients from going past the gateway."""
+
+from __future__ import annotations
+
+from buildpool.core import naming
+from buildpool.core.api import Pool, Routing
+from buildpool.core.resources.common import Object, pool_metadata, sealed
+
+
+def builder_policy(pool: Pool, *, home: str) -> Object | None:
+    """Only the gateway and the operator reach the pool's builders; None with Direct routing.
+
+    A builder trusts every certificate of its pool. Whether a client still is one, whose turn it is
+    and what it may do, only the gateway asks (docs/adr/0022). ``home`` is the namespace of both.
+    """
+    if pool.spec.routing is not Routing.GATEWAY:
+        return None
+    return sealed(
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": pool_metadata(
+                pool, naming.builder_policy(pool.key), component=naming.COMPONENT_BUILDER
+            ),
+            "spec": {
+                "podSelector": {"matchLabels": naming.builder_selector(pool.key)},
+                "policyTypes": ["Ingress"],
+                "ingress": [
+                    {
+                        "ports": [{"protocol": "TCP", "port": naming.PORT}],
+                        "from": [
+                            _pods_of(naming.COMPONENT_GATEWAY, home=home),
+                            _pods_of(naming.COMPONENT_OPERATOR, home=home),
+                        ],
+                    }
+                ],
+            },
+        }
+    )
+
+
+def _pods_of(component: str, *, home: str) -> Object:
+    return {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": home}},
+        "podSelector": {"matchLabels": naming.installation_selector(component)},
+    }

@@ -1,0 +1,106 @@
+"""Which shared cache a build imports and exports, where its client says nothing of one.
+
+One cache for each project, part of it that is built, and architecture. What a client asks for by
+itself is kept, and wins. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Final
+
+from buildpool.core.api import AffinityKey, Inject
+from buildpool.core.routing.affinity import Traits, key_of
+from buildpool.core.routing.values import Brief, CacheBrief, ClientBrief
+
+PROJECT: Final = (AffinityKey.SOURCE, AffinityKey.IMAGE, AffinityKey.CONTEXT)
+"""What names a project, the most exact first. Who builds does not: two projects of one client would
+overwrite each other's cache for ever."""
+FOLDER: Final = "auto"
+"""Below it lie the caches that the gateway adds: apart from those that clients name."""
+_LONGEST_SLUG: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a build asks for by itself."""
+
+    imports: bool = False
+    """Whether it names caches to import."""
+    exports: bool = False
+    """Whether it names caches to export."""
+    is_no_cache: bool = False
+    """Whether all of its steps shall run, whatever is cached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What is added to a build: references of images in a registry."""
+
+    imports: str | None = None
+    exports: str | None = None
+
+
+NOTHING: Final = Share()
+
+
+def share(
+    brief: Brief,
+    client: ClientBrief,
+    traits: Traits,
+    wish: Wish,
+    *,
+    exported: datetime | None,
+    now: datetime,
+) -> Share:
+    """What is added to one build. ``exported``: when this cache was last exported through us."""
+    reference = reference_of(brief.cache, traits) if brief.cache is not None else None
+    if reference is None or brief.cache is None or client.inject is Inject.NONE:
+        return NOTHING
+    is_due = exported is None or now - exported >= brief.cache.export_interval
+    writes = client.inject is Inject.FULL and not wish.exports and is_due
+    reads = not wish.imports and not wish.is_no_cache
+    return Share(reference if reads else None, reference if writes else None)
+
+
+def reference_of(cache: CacheBrief, traits: Traits) -> str | None:
+    """The cache of a project; None where nothing says which project a build is of."""
+    key = key_of(traits, PROJECT)
+    if key is None:
+        return None
+    kind, value = key
+    # The digest tells apart what the readable part, which registries restrict, does not. Targets of
+    # one repository have caches of their own: they would overwrite each other's.
+    named = f"{kind.value}\0{value}" + f"\0{traits.part}" * bool(traits.part)
+    digest = sha256(named.encode()).hexdigest()[:12]
+    return f"{cache.location}/{FOLDER}/{_slug(value)}{digest}:{cache.architecture}"
+
+
+def lies_in(reference: str, cache: CacheBrief) -> bool:
+    """Whether an image reference is one of the shared cache, however it is spelled."""
+    name, location = _canonical(reference), _canonical(cache.location)
+    return name == location or name.startswith(f"{location}/")
+
+
+def _canonical(name: str) -> str:
+    """A repository with its host, as clients read it: Docker Hub goes without saying."""
+    host, slash, path = name.lower().partition("/")
+    if not slash or not (set(host) & set(".:") or host == "localhost"):
+        host, path = _HUB, name.lower()
+    elif host == f"index.{_HUB}":
+        host = _HUB
+    if host == _HUB and "/" not in path:
+        path = f"library/{path}"
+    return f"{host}/{path}"
+
+
+_HUB: Final = "docker.io"
+
+
+def _slug(value: str) -> str:
+    """A readable part of a repository's name, ending with a dash; empty where nothing is left."""
+    text = re.sub("[^a-z0-9]+", "-", value.lower()).strip("-")[-_LONGEST_SLUG:].strip("-")
+    return f"{text}-" if text else ""

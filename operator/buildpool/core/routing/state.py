@@ -1,0 +1,42 @@
+"""What there is of a pool, beside the connections to this gateway. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from buildpool.core.routing.values import Builder
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a connection builds."""
+
+    builder: Builder
+    is_favourite: bool | None = None
+    """Whether it is the one that its key likes most; None where nothing was chosen now."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What is there of a pool, beside its connections."""
+
+    builders: Sequence[Builder] = ()
+    """All that there are, those that take no new builds included."""
+    builds: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Refs of the builds that daemons say they run, by the uid of their pods."""
+    slots: int = 1
+    """Builds at once on one builder."""
+    weights: Mapping[str, int] = field(default_factory=dict)
+    """By client."""
+    is_complete: bool = True
+    """Whether ``builds`` has what runs on all builders, but for those that do not answer."""
+
+    def builder(self, uid: str) -> Builder | None:
+        """One of them; None where it is gone."""
+        return next((builder for builder in self.builders if builder.uid == uid), None)
+
+    @property
+    def serving(self) -> tuple[Builder, ...]:
+        """Those that take new builds."""
+        return tuple(builder for builder in self.builders if builder.is_serving)

@@ -1,0 +1,1 @@
+"""What Envoy asks about each request, and what it is answered."""

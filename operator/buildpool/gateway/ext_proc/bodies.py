@@ -1,0 +1,63 @@
+"""The messages of requests that are read: as Envoy gathers them, and with a cache added."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
+
+from buildpool.buildkit.protobuf import WireError
+from buildpool.buildkit.solve_requests import (
+    MAX_MESSAGE,
+    CacheEntry,
+    Solve,
+    frame,
+    with_cache,
+    with_imports,
+)
+from buildpool.core.routing.sharing import Share
+from buildpool.gateway.slots.refusals import Exhausted
+
+BODY_PATIENCE: Final = 30.0
+"""Seconds in which the message of a request has to come; Envoy keeps what it has of it."""
+_HARMLESS: Final = {"ignore-error": "true"}
+"""No build may fail because of a cache that nobody asked for."""
+
+
+async def read_body(
+    messages: AsyncIterator[ext_proc.ProcessingRequest], *, longest: int = MAX_MESSAGE
+) -> bytes:
+    """The whole message of a request; Envoy gathers it. Raises Exhausted or WireError."""
+    try:
+        async with asyncio.timeout(BODY_PATIENCE):
+            async for message in messages:
+                if message.HasField("request_body"):
+                    body: bytes = message.request_body.body
+                    if len(body) > longest or not message.request_body.end_of_stream:
+                        raise Exhausted(f"the request is longer than {longest} bytes")
+                    return body
+    except TimeoutError:
+        raise Exhausted(f"the request did not come within {BODY_PATIENCE:g} s") from None
+    raise WireError("the request ended before its message was complete")
+
+
+def with_share(message: bytes, solve: Solve, shared: Share) -> bytes | None:
+    """The body of a solve with what is added to it; None where it stays as it is."""
+    exports = [_registry(shared.exports, mode="max", **_HARMLESS)] if shared.exports else []
+    # Frontends that the client calls by itself get their imports when it does (``with_import``).
+    direct = shared.imports is not None and solve.takes_imports_directly
+    imports = [_registry(shared.imports)] if direct and shared.imports else []
+    if not exports and not imports:
+        return None
+    return frame(with_cache(message, exports=exports, imports=imports))
+
+
+def with_import(message: bytes, reference: str) -> bytes:
+    """The body of a solve of a part of a build, with a cache to import."""
+    return frame(with_imports(message, [_registry(reference)]))
+
+
+def _registry(reference: str, **attributes: str) -> CacheEntry:
+    return CacheEntry("registry", {"ref": reference, **attributes})

@@ -1,0 +1,34 @@
+"""The pools that the gateway serves, each with all that is needed to serve it. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from buildpool.core.naming import PoolKey
+from buildpool.core.pki import KeyPair
+from buildpool.core.routing.values import Brief
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One pool with ``Gateway`` routing."""
+
+    brief: Brief
+    server: KeyPair
+    """What the gateway shows the pool's clients."""
+    upstream: KeyPair
+    """What the gateway shows the pool's builders."""
+    trust: bytes = field(repr=False)
+    """PEM, the pool's authorities: they vouch for clients and builders alike."""
+
+    @property
+    def key(self) -> PoolKey:
+        """Which pool."""
+        return self.brief.key
+
+    def known_as(self, names: tuple[str, ...]) -> Self:
+        """The same pool, under these names only."""
+        if names == self.brief.server_names:
+            return self
+        return replace(self, brief=self.brief.model_copy(update={"server_names": names}))

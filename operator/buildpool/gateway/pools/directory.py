@@ -1,0 +1,236 @@
+"""Which pools there are to serve, and which builders: what the operator tells, and the pods.
+
+Mirrors of the gateway's Secrets in its own namespace and of the builders' pods. What they mean is
+read here once, when they change; the rest of the gateway asks this and never the API server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Final, NamedTuple
+
+from pydantic import ValidationError
+
+from buildpool.core import naming
+from buildpool.core.naming import PoolKey
+from buildpool.core.pki import KeyPair
+from buildpool.core.planning.fleet import daemon_of, name_of_builder, serves
+from buildpool.core.reporting.diagnosis import is_ready
+from buildpool.core.resources import Object, is_terminating
+from buildpool.core.resources.gateway import BRIEF_KEY
+from buildpool.core.routing.values import Brief, Builder
+from buildpool.gateway.pools.config import Tenant
+from buildpool.kube.cluster import Cluster
+from buildpool.kube.informer import Mirror
+
+REMEMBERED: Final = 60.0
+"""Seconds for which it is known what became of a builder."""
+log: Final = logging.getLogger(__name__)
+
+
+class _Trouble(NamedTuple):
+    since: float
+    uid: str
+    name: str
+    words: str
+
+
+class Directory:
+    """All pools and builders. For one event loop."""
+
+    def __init__(self, cluster: Cluster, *, home: str, namespaces: tuple[str, ...]) -> None:
+        self.synced = asyncio.Event()
+        self._subscribers: list[Callable[[PoolKey], None]] = []
+        self._home = home
+        self._tenants: dict[PoolKey, Tenant] = {}
+        self._builders: dict[PoolKey, dict[str, Builder]] = {}
+        self._troubles: dict[str, _Trouble] = {}
+        self._restarts: dict[str, int] = {}
+        """Of daemons, by the uids of their pods."""
+        labels = {"app.kubernetes.io/component": naming.COMPONENT_GATEWAY}
+        self._secrets = Mirror(cluster, "Secret", home, labels, self._secret_changed)
+        labels = {"app.kubernetes.io/component": naming.COMPONENT_BUILDER}
+        self._pods = [
+            Mirror(cluster, "Pod", namespace, labels, self._pod_changed)
+            for namespace in namespaces or ("",)
+        ]
+
+    @property
+    def tenants(self) -> Mapping[PoolKey, Tenant]:
+        """The pools to be served."""
+        return self._tenants
+
+    def builders(self, pool: PoolKey) -> tuple[Builder, ...]:
+        """The builders of a pool, those that take no new builds included, by name."""
+        found = self._builders.get(pool, {}).values()
+        return tuple(sorted(found, key=lambda builder: (builder.name, builder.uid)))
+
+    def trouble(self, address: str) -> tuple[str, str] | None:
+        """The builder that had this address, and what became of it; None where all is well."""
+        found = self._troubles.get(address)
+        return None if found is None else (found.name, found.words)
+
+    def subscribe(self, callback: Callable[[PoolKey], None]) -> None:
+        """Has somebody called for each pool of which something is known anew."""
+        self._subscribers.append(callback)
+
+    async def run(self) -> None:
+        """Goes on for ever."""
+        async with asyncio.TaskGroup() as group:
+            mirrors = [self._secrets, *self._pods]
+            for mirror in mirrors:
+                group.create_task(mirror.run())
+            for mirror in mirrors:
+                await mirror.synced.wait()
+            self.synced.set()
+
+    def _secret_changed(self, secret: Object) -> None:
+        pool = pool_of(secret)
+        if pool is None:
+            return
+        server = self._secrets.objects.get((self._home, naming.gateway_certificate(pool)))
+        upstream = self._secrets.objects.get((self._home, naming.gateway_upstream(pool)))
+        if server is None:
+            self._tenants.pop(pool, None)
+        elif upstream is not None:
+            try:
+                self._tenants[pool] = tenant_of(server, upstream)
+            except (KeyError, ValueError) as error:
+                # What was readable before serves on.
+                log.warning("%s: what the gateway is told cannot be read: %s", pool, _words(error))
+        self._tell(pool)
+
+    def _pod_changed(self, pod: Object) -> None:
+        pool, metadata = pool_of(pod), pod["metadata"]
+        # Labels are anybody's: a pod elsewhere is no builder of the pool that it names.
+        if pool is None or pool.namespace != metadata["namespace"]:
+            return
+        uid = metadata["uid"]
+        mirror = next(m for m in self._pods if m.covers(metadata["namespace"]))
+        present = mirror.objects.get((metadata["namespace"], metadata["name"]))
+        is_gone = present is None or present["metadata"]["uid"] != uid
+        known = self._builders.setdefault(pool, {})
+        builder = builder_of(pod)
+        if builder is not None:
+            trouble = builder.trouble or ("its pod was deleted" if is_gone else "")
+            # A daemon that is started again at once is not seen while it is gone.
+            restarts = restarts_of(pod)
+            if not trouble and restarts > self._restarts.get(uid, restarts):
+                trouble = last_end_of(pod)
+            self._restarts[uid] = restarts
+            self._note(builder, trouble)
+        if builder is None or is_gone:
+            known.pop(uid, None)
+            self._restarts.pop(uid, None)
+        else:
+            known[uid] = builder
+        self._tell(pool)
+
+    def _note(self, builder: Builder, trouble: str) -> None:
+        """Remembers what became of a builder; forgets what became of others long ago."""
+        now = monotonic()
+        if trouble:
+            self._troubles[builder.address] = _Trouble(now, builder.uid, builder.name, trouble)
+        elif (old := self._troubles.get(builder.address)) and old.uid != builder.uid:
+            del self._troubles[builder.address]  # the address is another one's now
+        for address, old in tuple(self._troubles.items()):
+            if now - old.since > REMEMBERED:
+                del self._troubles[address]
+
+    def _tell(self, pool: PoolKey) -> None:
+        for callback in self._subscribers:
+            callback(pool)
+
+
+def pool_of(obj: Object) -> PoolKey | None:
+    """The pool that an object belongs to; None where its labels do not say."""
+    labels = obj["metadata"].get("labels") or {}
+    try:
+        return PoolKey(labels[naming.LABEL_POOL_NAMESPACE], labels[naming.LABEL_POOL])
+    except KeyError:
+        return None
+
+
+def tenant_of(server: Object, upstream: Object) -> Tenant:
+    """A pool out of its two Secrets. Raises KeyError or ValueError, which may quote neither."""
+    trust = _decoded(server, "ca.pem")
+    return Tenant(
+        brief=Brief.read(_decoded(server, BRIEF_KEY)),
+        server=KeyPair(_decoded(server, "tls.crt"), _decoded(server, "tls.key")),
+        upstream=KeyPair(_decoded(upstream, "tls.crt"), _decoded(upstream, "tls.key")),
+        trust=trust,
+    )
+
+
+def builder_of(pod: Object) -> Builder | None:
+    """A builder out of its pod; None where no daemon ever ran in it."""
+    status = pod.get("status") or {}
+    address, daemon = status.get("podIP"), daemon_of(pod)
+    if not address or not (daemon.get("state") or daemon.get("lastState")):
+        return None
+    trouble = _trouble(status, daemon)
+    is_leaving = is_terminating(pod) or "running" not in (daemon.get("state") or {})
+    return Builder(
+        name=name_of_builder(pod),
+        uid=pod["metadata"]["uid"],
+        address=naming.authority_form(address, naming.PORT),
+        # The end of a daemon is seen before its pod is said not to be ready.
+        is_serving=is_ready(pod) and serves(pod) and not is_leaving and not trouble,
+        is_leaving=is_leaving,
+        trouble=trouble,
+    )
+
+
+def restarts_of(pod: Object) -> int:
+    """How often its daemon was started again."""
+    return int(daemon_of(pod).get("restartCount", 0))
+
+
+def last_end_of(pod: Object) -> str:
+    """How the daemon ended that ran before the present one."""
+    ended = (daemon_of(pod).get("lastState") or {}).get("terminated") or {}
+    return _end(ended)
+
+
+def _end(ended: Object) -> str:
+    if ended.get("reason") == "OOMKilled":
+        return "killed, because it was out of memory"
+    return f"its daemon ended with exit code {ended.get('exitCode', 'unknown')}"
+
+
+def _trouble(status: Object, daemon: Object) -> str:
+    """Why the builds of a builder are lost, as the cluster says; empty where they may be well."""
+    if status.get("reason") == "Evicted":
+        return f"evicted: {status.get('message', '').rstrip('. ')}"
+    state = daemon.get("state") or {}
+    ended = state.get("terminated")
+    if ended is None and "running" not in state:
+        ended = (daemon.get("lastState") or {}).get("terminated")
+    if ended is not None:
+        return _end(ended)
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    disruption = conditions.get("DisruptionTarget", {})
+    if status.get("reason") == "NodeLost" or disruption.get("reason") == "DeletionByTaintManager":
+        return "its node is lost"
+    return ""
+
+
+def _decoded(secret: Object, key: str) -> bytes:
+    value = base64.b64decode(secret["data"][key], validate=True)
+    if not value:
+        raise ValueError(f"{key} is empty")
+    return value
+
+
+def _words(error: Exception) -> str:
+    """What is wrong, without what was read."""
+    if isinstance(error, ValidationError):
+        return "; ".join(
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']}"
+            for each in error.errors(include_url=False, include_input=False)
+        )
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)

@@ -1,0 +1,244 @@
+"""The pools that this gateway serves, each with its desk, its builders and what daemons say.
+
+A pool that is no longer served stays until its last build has ended, but takes no new ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final, Protocol
+
+from buildpool.buildkit import Access
+from buildpool.buildkit.loads import Loads
+from buildpool.buildkit.watcher import Connect
+from buildpool.core.naming import PoolKey
+from buildpool.core.routing.state import World
+from buildpool.core.routing.values import Brief, Builder, ClientBrief, label_of
+from buildpool.gateway.pools.config import Tenant
+from buildpool.gateway.slots.changes import Changes
+from buildpool.gateway.slots.scheduler import Desk
+from buildpool.gateway.slots.store import Memory
+
+TICK: Final = 1.0
+"""Seconds between two looks at reservations that nobody used."""
+MAX_GUESTS: Final = 4096
+"""Connections of a pool that are remembered without being asked whether they are still there."""
+MAX_EXPORTS: Final = 4096
+"""Caches of which it is remembered when they were exported last, for each pool."""
+log: Final = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """Where it is known which pools and builders there are; ``directory.Directory``."""
+
+    @property
+    def tenants(self) -> Mapping[PoolKey, Tenant]:
+        """The pools to be served."""
+
+    def builders(self, pool: PoolKey) -> tuple[Builder, ...]:
+        """The builders of a pool, those that take no new builds included."""
+
+    def trouble(self, address: str) -> tuple[str, str] | None:
+        """The builder that had this address, and what became of it; None where all is well."""
+
+
+@dataclass(slots=True)
+class Room:
+    """One pool."""
+
+    tenant: Tenant
+    desk: Desk
+    readers: dict[tuple[str, int], asyncio.Semaphore] = field(default_factory=dict)
+    is_closing: bool = False
+    """Whether the pool takes no new builds."""
+    guests: dict[str, ClientBrief] = field(default_factory=dict)
+    """The clients of connections that were let in: they stay in until they leave."""
+    waited: dict[str, timedelta] = field(default_factory=dict)
+    """For how long connections waited that have not started their build yet."""
+    contexts: dict[str, str] = field(default_factory=dict)
+    """What clients call the contexts of the sessions that go on."""
+    exported: dict[str, datetime] = field(default_factory=dict)
+    """When the shared caches were last exported, the earliest first."""
+
+    @property
+    def brief(self) -> Brief:
+        """What the operator tells about the pool."""
+        return self.tenant.brief
+
+    @property
+    def waiting(self) -> Mapping[str, int]:
+        """How many builds of each client wait, by their names."""
+        found = {client.name: 0 for client in self.brief.clients}
+        for identity, waiting in self.desk.waiting.items():
+            client = self.brief.client(identity)
+            if client is not None:
+                found[client.name] = waiting
+        return found
+
+    def reader(self, identity: str, at_once: int) -> asyncio.Semaphore:
+        """What bounds the messages of one client, of one kind, that are read at once."""
+        return self.readers.setdefault((identity, at_once), asyncio.Semaphore(at_once))
+
+    def note_export(self, reference: str, now: datetime) -> None:
+        """A build exports this cache now."""
+        self.exported.pop(reference, None)
+        self.exported[reference] = now
+        while len(self.exported) > MAX_EXPORTS:
+            del self.exported[next(iter(self.exported))]
+
+    def forget_strangers(self) -> None:
+        """Forgets connections that the account does not know: not everyone's end is told."""
+        if len(self.guests) > MAX_GUESTS:
+            known = self.desk.account.is_known
+            self.guests = {name: guest for name, guest in self.guests.items() if known(name)}
+            self.waited = {name: wait for name, wait in self.waited.items() if known(name)}
+            self.desk.forget_strangers()
+
+    def leave(self, connection: str) -> None:
+        """A connection has ended."""
+        self.guests.pop(connection, None)
+        self.waited.pop(connection, None)
+        self.desk.leave(connection)
+
+
+class House:
+    """All pools of one gateway. For one event loop."""
+
+    def __init__(
+        self,
+        source: Source,
+        connect: Connect,
+        *,
+        clock: Callable[[], datetime],
+        memory: Memory,
+        told: Callable[[PoolKey], None],
+        left: Callable[[PoolKey], None],
+    ) -> None:
+        """``told`` is called when the backlog of a pool has changed; ``left`` when one is gone."""
+        self._memory = memory
+        self._source = source
+        self._clock = clock
+        self._told = told
+        self._left = left
+        self._rooms: dict[PoolKey, Room] = {}
+        self._labels: dict[str, PoolKey] = {}
+        self._changes = Changes()
+        self._is_complete = True
+        self.loads = Loads(connect, self, clock=clock)
+
+    @property
+    def tenants(self) -> Mapping[PoolKey, Tenant]:
+        """The pools that Envoy has to know: those that close, too."""
+        return {key: room.tenant for key, room in self._rooms.items()}
+
+    def room(self, label: str) -> Room | None:
+        """The pool of a filter chain."""
+        key = self._labels.get(label)
+        return self._rooms.get(key) if key is not None else None
+
+    def room_of(self, pool: PoolKey) -> Room | None:
+        """One pool."""
+        return self._rooms.get(pool)
+
+    def rooms(self) -> tuple[Room, ...]:
+        """All of them."""
+        return tuple(self._rooms.values())
+
+    def refresh(self, pool: PoolKey) -> None:
+        """Something is known anew of a pool: whether it is served, or its builders."""
+        self._changes.tell()
+        tenant, room = self._source.tenants.get(pool), self._rooms.get(pool)
+        if tenant is not None and room is None:
+            desk = Desk(
+                pool,
+                partial(self._world, pool),
+                clock=self._clock,
+                memory=self._memory,
+                told=partial(self._told, pool),
+            )
+            room = self._rooms[pool] = Room(tenant, desk)
+            self._labels[label_of(pool)] = pool
+        if room is None:
+            return
+        room.is_closing = tenant is None
+        if tenant is not None:
+            room.tenant = tenant
+        else:
+            room.desk.dismiss()
+        if room.is_closing and not room.desk.is_busy:
+            log.info("%s: is not served any more", pool)
+            del self._rooms[pool], self._labels[label_of(pool)]
+            self.loads.forget(pool)
+            self._told(pool)
+            self._left(pool)
+            return
+        access = Access(room.tenant.trust, room.tenant.upstream)
+        # A pod that is told to go waits until nobody is connected to it, us included.
+        addresses = {
+            builder.uid: builder.address
+            for builder in self._source.builders(pool)
+            if not builder.is_leaving
+        }
+        self.loads.watch(pool, addresses, access)
+        room.desk.turn()
+
+    def wake(self, pool: PoolKey) -> None:
+        """A daemon has told something new of its builds."""
+        self._changes.tell()
+        room = self._rooms.get(pool)
+        if room is not None:
+            room.desk.turn()
+
+    def listens(self, *, is_over: bool) -> None:
+        """Whether all daemons had time to tell what they run: before, nobody gets a slot anew."""
+        self._is_complete = is_over
+        for room in self._rooms.values():
+            room.desk.turn()
+
+    async def next_change(self) -> None:
+        """Waits until something is known anew of any pool."""
+        await self._changes.next()
+
+    def known_trouble(self, builder: Builder) -> str:
+        """What became of a builder; empty where it is not known, or it is well."""
+        found = self._source.trouble(builder.address)
+        return "" if found is None else found[1]
+
+    async def trouble(self, builder: Builder, *, patience: float) -> str:
+        """The same, once the cluster tells; empty after ``patience`` seconds."""
+        find = lambda: self.known_trouble(builder) or None  # noqa: E731
+        return await self._changes.until(find, patience=patience) or ""
+
+    async def run(self) -> None:
+        """Goes on for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.loads.run())
+            group.create_task(self._tick())
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            for key, room in tuple(self._rooms.items()):
+                if room.is_closing:
+                    self.refresh(key)
+                elif room.desk.account.has_connections:
+                    room.desk.turn()
+                room.forget_strangers()
+
+    def _world(self, pool: PoolKey) -> World:
+        room = self._rooms[pool]
+        return World(
+            builders=self._source.builders(pool),
+            builds={
+                uid: frozenset(build.ref for build in load.builds)
+                for uid, load in self.loads.loads(pool).items()
+            },
+            slots=room.brief.slots,
+            weights={client.identity: client.weight for client in room.brief.clients},
+            is_complete=self._is_complete,
+        )

@@ -1,0 +1,126 @@
+"""The builds that go through this gateway: one line in the log for each, and its numbers.
+
+Only tells. What a build may do was decided before it stood here. What its daemon says of it, and
+what became of a builder that is gone, is asked for afterwards: nobody waits for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import grpc
+
+from buildpool.core.naming import PoolKey
+from buildpool.core.routing.values import Builder
+from buildpool.gateway.metrics import GatewayMetrics
+
+_NAMES: Final = {str(code.value[0]): code.name for code in grpc.StatusCode}
+log: Final = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Build:
+    """One build, as far as it is known."""
+
+    ref: str
+    pool: PoolKey
+    client: str
+    builder: Builder
+    started: datetime
+    waited: timedelta
+    imports: str | None
+    """The cache that was added for it to import."""
+    exports: str | None
+    """The cache that was added for it to export."""
+    is_internal: bool
+    ended: datetime | None = None
+    status: str | None = None
+    """How it ended, as gRPC counts; None where its client left before."""
+    trouble: str | None = None
+    """What became of its builder, where it failed for that."""
+    steps: tuple[int, int] | None = None
+    """Steps that were cached, and all; None where its daemon did not say."""
+
+    @property
+    def result(self) -> str:
+        """How it ended, in one word."""
+        if self.trouble:
+            return "lost"
+        if self.status is None:
+            return "abandoned"
+        return "succeeded" if self.status == "0" else "failed"
+
+
+Inquire = Callable[[Build], Awaitable[None]]
+"""Completes what is known of a build that has ended."""
+
+
+class Ledger:
+    """The builds that run. For one event loop."""
+
+    def __init__(
+        self,
+        metrics: GatewayMetrics,
+        *,
+        inquire: Inquire,
+        told: Callable[[Build], None] | None = None,
+    ) -> None:
+        """``told`` gets each build that has ended, in place of the log."""
+        self._metrics = metrics
+        self._builds: dict[tuple[PoolKey, str], Build] = {}
+        self._inquire = inquire
+        self._told = told or tell
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def open(self, build: Build) -> None:
+        """A build begins."""
+        self._builds[build.pool, build.ref] = build
+
+    def find(self, pool: PoolKey, ref: str) -> Build | None:
+        """A build that runs; None for one that began before this process did."""
+        return self._builds.get((pool, ref))
+
+    def close(self, build: Build, *, now: datetime) -> None:
+        """A build has ended, or its client has left."""
+        # Clients choose refs: another one may go by it now.
+        if self._builds.get((build.pool, build.ref)) is build:
+            del self._builds[build.pool, build.ref]
+        build.ended = now
+        if build.is_internal:
+            return
+        self._metrics.built(build.pool, build.client, build.result)
+        task = asyncio.create_task(self._tell(build))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell(self, build: Build) -> None:
+        await self._inquire(build)
+        self._told(build)
+
+
+def tell(build: Build) -> None:
+    """The line of one build."""
+    duration = (build.ended or build.started) - build.started
+    fields = {
+        "pool": str(build.pool),
+        "build": build.ref,
+        "client": build.client,
+        "builder": build.builder.name,
+        "waited": round(build.waited.total_seconds(), 3),
+        "duration": round(duration.total_seconds(), 3),
+        "result": build.result,
+        "status": _NAMES.get(build.status or "", build.status),
+        "trouble": build.trouble,
+        "cachedSteps": build.steps[0] if build.steps else None,
+        "steps": build.steps[1] if build.steps else None,
+        "imports": build.imports,
+        "exports": build.exports,
+    }
+    known = {name: value for name, value in fields.items() if value is not None}
+    said = " ".join(f"{name}={value}" for name, value in known.items())
+    log.info("build %s", said, extra={"buildRecord": known})

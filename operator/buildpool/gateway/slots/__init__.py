@@ -1,0 +1,1 @@
+"""Who waits for a slot, who has one, and where builds are."""

@@ -1,0 +1,291 @@
+"""Where the connections of one pool wait, and get a slot and a builder.
+
+The account says who is next; this lets them wait for it. Whatever changes (a connection comes or
+ends, a builder comes or goes, a daemon tells of its builds, time passes) is a turn, in which slots
+are given. Nothing here knows Envoy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Final, TypeVar
+
+from buildpool.core.api.duration import format_duration
+from buildpool.core.naming import PoolKey
+from buildpool.core.routing.connections import Account
+from buildpool.core.routing.state import Place, World
+from buildpool.core.routing.values import Backlog, Builder
+from buildpool.gateway.slots.changes import Changes
+from buildpool.gateway.slots.locator import Whereabouts
+from buildpool.gateway.slots.refusals import Exhausted, NotServed, Reminder, Unavailable
+from buildpool.gateway.slots.store import Home, Memory
+
+T = TypeVar("T")
+SESSION_PATIENCE: Final = 8.0
+"""Seconds that a session may wait: its client gives up after ten."""
+SOLVE_PATIENCE: Final = 2.0
+"""Seconds that a session waits for the solve that says what is built."""
+
+
+class Desk:
+    """One pool's connections to this gateway. For one event loop."""
+
+    def __init__(
+        self,
+        pool: PoolKey,
+        world: Callable[[], World],
+        *,
+        clock: Callable[[], datetime],
+        memory: Memory,
+        told: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``told`` is called when the backlog has changed."""
+        self.pool = pool
+        self.account = Account()
+        self._changes = Changes()
+        self.where = Whereabouts(pool, self.account, world, changes=self._changes, note=self._note)
+        self._memory = memory
+        self._world = world
+        self._clock = clock
+        self._told = told
+        self._admissions: dict[str, asyncio.Future[None]] = {}
+        self._waiters: Counter[str] = Counter()
+        """Requests that wait for an admission, by connection."""
+        self._callers: dict[object, tuple[str, datetime]] = {}
+        """Who waits for any builder at all, and since when."""
+        self._reminder = Reminder(clock)
+        self._settled: dict[str, asyncio.Event] = {}
+        self._last_admission: datetime | None = None
+        self._last_told = Backlog()
+        self._dismissals = 0
+        for home in memory.recall(pool):
+            self.account.resume(*home, now=clock())
+
+    async def admit(self, connection: str, client: str, *, max_wait: timedelta) -> timedelta:
+        """Waits until the connection has a slot; returns for how long it did.
+
+        Raises Exhausted, or Unavailable where the pool goes. Where the caller is cancelled, the
+        connection has given up.
+        """
+        since = self._clock()
+        if not self.account.is_admitted(connection):
+            self._reminder.check(connection)
+        self.account.arrive(connection, client, now=since)
+        if self.account.is_admitted(connection):
+            return timedelta(0)
+        admission = self._admissions.setdefault(
+            connection, asyncio.get_running_loop().create_future()
+        )
+        self.turn()
+        self._waiters[connection] += 1
+        is_admitted = False
+        try:
+            async with asyncio.timeout(max_wait.total_seconds()):
+                await asyncio.shield(admission)
+            is_admitted = True
+        except TimeoutError:
+            raise self._reminder.told(connection, self._exhausted(max_wait)) from None
+        except asyncio.CancelledError:
+            if admission.cancelled():  # not this request: the connection has ended
+                raise Unavailable(f"pool {self.pool}: the connection has ended") from None
+            raise
+        finally:
+            self._waiters[connection] -= 1
+            if not self._waiters[connection]:
+                del self._waiters[connection]
+                if not is_admitted:
+                    self._withdraw(connection)
+        return self._clock() - since
+
+    async def any_builder(self, connection: str, client: str, *, max_wait: timedelta) -> Builder:
+        """The builder to answer what is no build: the connection's own, or the least loaded.
+
+        Where none takes builds, one is waited for, and so woken. Raises as ``admit``.
+        """
+        caller, dismissals = object(), self._dismissals
+        self._reminder.check(connection)
+        try:
+            async with asyncio.timeout(max_wait.total_seconds()):
+                while (found := self.where.present(connection)) is None:
+                    self._callers.setdefault(caller, (client, self._clock()))
+                    self._tell()
+                    await self._changes.next()
+                    if dismissals != self._dismissals:
+                        raise NotServed(self.pool)
+        except TimeoutError:
+            raise Exhausted(self._exhausted(max_wait)) from None
+        finally:
+            if self._callers.pop(caller, None) is not None:
+                self._tell()
+        return found
+
+    async def approach(self, connection: str, client: str) -> None:
+        """Waits until a solve can begin, before its message is read. Raises as ``begin``."""
+        await self._soon(
+            connection,
+            lambda: self.account.claim(connection, client, now=self._clock()) or None,
+        )
+
+    async def begin(
+        self,
+        connection: str,
+        client: str,
+        key: str | None,
+        ref: str | None = None,
+        *,
+        is_internal: bool = False,
+    ) -> Place:
+        """A solve begins; where. Raises Exhausted, within seconds. Each has its ``end``."""
+        place = await self._soon(
+            connection,
+            lambda: self.account.begin(
+                connection,
+                client,
+                key,
+                self._world(),
+                ref=ref,
+                is_internal=is_internal,
+                now=self._clock(),
+            ),
+        )
+        self.where.decided(connection)
+        self._note(Home(connection, client, place.builder.uid, ref or ""))
+        self._event(connection).set()
+        self._grant(connection)
+        self.turn()
+        return place
+
+    async def follow(self, connection: str, client: str, key: str | None) -> Place:
+        """A session begins: where its solve does, for which it waits a little. As ``begin``."""
+        if self.account.home_of(connection, self._world()) is None:
+            try:
+                async with asyncio.timeout(SOLVE_PATIENCE):
+                    await self._event(connection).wait()
+            except TimeoutError:
+                pass
+        return await self.begin(connection, client, key)
+
+    def end(self, connection: str) -> None:
+        """A session or solve has ended."""
+        if self.account.end(connection, now=self._clock()):
+            self._memory.drop(self.pool, connection)
+            self._note(Home(connection, self.account.client_of(connection)))
+        if not self.account.is_building(connection):
+            self._event(connection).clear()
+        self.turn()
+
+    def leave(self, connection: str) -> None:
+        """A connection has ended."""
+        self._reminder.forget(connection)
+        self._withdraw(connection)
+
+    def _withdraw(self, connection: str) -> None:
+        """A connection has ended, or has given up."""
+        self.account.leave(connection)
+        self.where.decided(connection)
+        self._memory.drop(self.pool, connection)
+        self._settled.pop(connection, None)
+        admission = self._admissions.pop(connection, None)
+        if admission is not None and not admission.done():
+            admission.cancel()
+        self.turn()
+
+    def dismiss(self) -> None:
+        """The pool goes: who waits is told so, and what builds goes on."""
+        self._dismissals += 1
+        for admission in self._admissions.values():
+            if not admission.done():
+                admission.set_exception(NotServed(self.pool))
+        self.turn()
+
+    def forget_strangers(self) -> None:
+        """Forgets connections that the account does not know."""
+        known = self.account.is_known
+        self._settled = {name: event for name, event in self._settled.items() if known(name)}
+        self.where.forget_strangers()
+        self._reminder.forget_old()
+
+    def turn(self) -> None:
+        """Gives the slots that are free to those who wait, and wakes who waits for a change."""
+        now = self._clock()
+        for connection in self.account.reclaim(self._world(), now=now):
+            self._memory.drop(self.pool, connection)
+        for connection in self.account.admit(self._world(), now=now):
+            self._last_admission = now
+            self._note(Home(connection, self.account.client_of(connection)))
+            self._grant(connection)
+        self._changes.tell()
+        self._tell()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anybody waits or builds."""
+        world = self._world()
+        return self.account.is_busy(world) or any(world.builds.values())
+
+    @property
+    def waiting(self) -> Mapping[str, int]:
+        """How many wait of each identity that waits."""
+        clients = Counter(waiting.client for waiting in self.account.waiting())
+        return clients + Counter(client for client, _ in self._callers.values())
+
+    @property
+    def backlog(self) -> Backlog:
+        """Who waits now."""
+        arrivals = [waiting.since for waiting in self.account.waiting()]
+        arrivals += [since for _, since in self._callers.values()]
+        if not arrivals:
+            return Backlog()
+        since = max(min(arrivals), self._last_admission or min(arrivals))
+        return Backlog(len(arrivals), since)
+
+    def _note(self, home: Home) -> None:
+        self._memory.keep(self.pool, home, now=self._clock())
+
+    async def _soon(self, connection: str, attempt: Callable[[], T | None]) -> T:
+        """What an attempt to begin comes to, now or after some turn. Raises Exhausted."""
+        has_asked = False
+        try:
+            async with asyncio.timeout(SESSION_PATIENCE):
+                while (found := attempt()) is None:
+                    if not has_asked:
+                        has_asked = True  # once: each turn wakes the others who wait here
+                        self.turn()
+                        if self.account.is_admitted(connection):
+                            continue
+                    await self._changes.next()
+                return found
+        except TimeoutError:
+            raise Exhausted(
+                f"pool {self.pool}: this connection gave its slot back and none is free now; "
+                "connect again to wait for one"
+            ) from None
+        finally:
+            if connection not in self._waiters:
+                self.account.give_up(connection, now=self._clock())
+
+    def _grant(self, connection: str) -> None:
+        """The requests that wait for this connection's slot wait no more."""
+        admission = self._admissions.pop(connection, None)
+        if admission is not None and not admission.done():
+            admission.set_result(None)
+
+    def _tell(self) -> None:
+        backlog = self.backlog
+        if backlog != self._last_told:
+            self._last_told = backlog
+            self._told()
+
+    def _event(self, connection: str) -> asyncio.Event:
+        return self._settled.setdefault(connection, asyncio.Event())
+
+    def _exhausted(self, waited: timedelta) -> str:
+        world = self._world()
+        busy = sum(self.account.used(b, world) >= world.slots for b in world.serving)
+        state = (
+            f"{busy} of {len(world.serving)} builders busy" if world.serving else "no builder ready"
+        )
+        return f"pool {self.pool}: waited {format_duration(waited)} for a slot, {state}"

@@ -1,0 +1,172 @@
+"""From the pools that there are to what Envoy shall have, in as few updates as can be.
+
+Each update of a listener costs Envoy some MiB until its drain time is over, so that changes are
+gathered. One bad chain would have the whole listener refused: a name that two pools want goes to
+one of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from time import monotonic
+from typing import Final
+
+from buildpool.core import naming
+from buildpool.core.naming import PoolKey
+from buildpool.gateway.pools.config import Tenant
+from buildpool.gateway.xds import resources
+from buildpool.gateway.xds.discovery import CLUSTER, LISTENER, SECRET, Discovery, Resource
+
+QUIET: Final = 0.2
+"""Seconds without a change until changes are published,"""
+LATEST: Final = 1.0
+"""but no later than these after the first of them."""
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What of one pool is made, and from what."""
+
+    tenant: Tenant
+    resources: Mapping[str, Mapping[str, Resource]]
+    gone: float | None = None
+    """Since when the pool is not served any more: its connections may still be there."""
+
+
+class Publisher:
+    """Keeps Envoys up to date. For one event loop."""
+
+    def __init__(
+        self,
+        discovery: Discovery,
+        *,
+        port: int,
+        drain_time: timedelta,
+        on_refused: Callable[[PoolKey, str | None], None],
+    ) -> None:
+        """``drain_time`` is Envoy's.
+
+        ``on_refused`` is told which pool does not get a name that it wants, and why; None once it
+        does, or is gone.
+        """
+        self._discovery = discovery
+        self._port = port
+        self._drain_time = drain_time
+        self._on_refused = on_refused
+        self._tenants: Mapping[PoolKey, Tenant] = {}
+        self._parts: dict[PoolKey, _Parts] = {}
+        self._refused: Mapping[PoolKey, str] = {}
+        self._holders: Mapping[str, PoolKey] = {}
+        """Which pool has which name."""
+        self._changed = asyncio.Event()
+        self._is_first = True
+
+    def update(self, tenants: Mapping[PoolKey, Tenant]) -> None:
+        """These are the pools to be served, all of them. The first time at once."""
+        if self._is_first:
+            self._tenants, self._is_first = dict(tenants), False
+            self._publish()
+        elif self._tenants != tenants:  # each build is news of a pool, but none for Envoy
+            self._tenants = dict(tenants)
+            self._changed.set()
+
+    def refusal(self, pool: PoolKey) -> str | None:
+        """Why a pool does not get a name that it wants; None where it has them all."""
+        return self._refused.get(pool)
+
+    async def run(self) -> None:
+        """Goes on for ever."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._until_forgotten()):
+                    await self._changed.wait()
+            latest = monotonic() + LATEST
+            while self._changed.is_set() and monotonic() < latest:
+                self._changed.clear()
+                await asyncio.sleep(QUIET)
+            self._changed.clear()
+            self._publish()
+
+    def _until_forgotten(self) -> float | None:
+        """Seconds until something is left of a pool that nobody needs any more."""
+        gone = [parts.gone for parts in self._parts.values() if parts.gone is not None]
+        if not gone:
+            return None
+        return max(0.0, min(gone) + self._drain_time.total_seconds() - monotonic())
+
+    def _publish(self) -> None:
+        now = monotonic()
+        served = self._fitting()
+        for key, tenant in served.items():
+            known = self._parts.get(key)
+            if known is None or known.tenant != tenant:
+                self._parts[key] = _Parts(tenant, _resources(tenant))
+            else:
+                known.gone = None
+        for key, parts in tuple(self._parts.items()):
+            if key in served:
+                continue
+            parts.gone = parts.gone or now
+            if now - parts.gone >= self._drain_time.total_seconds():
+                del self._parts[key]
+        listener = resources.listener(served.values(), port=self._port)
+        snapshot: dict[str, dict[str, Resource]] = {
+            CLUSTER: {},
+            SECRET: {},
+            LISTENER: {listener.name: Resource.of(LISTENER, listener)},
+        }
+        for parts in self._parts.values():
+            for kind, found in parts.resources.items():
+                snapshot[kind] |= found
+        self._discovery.publish(snapshot)
+
+    def _fitting(self) -> dict[PoolKey, Tenant]:
+        """The pools, each with the names that nobody else has.
+
+        Nobody can take the names that say which pool they mean. Of the others, those that were
+        there first keep theirs; where nothing is known of that, the oldest pool has it.
+        """
+        holders = {
+            name: key
+            for name, key in self._holders.items()
+            if key in self._tenants and name in self._tenants[key].brief.server_names
+        }
+        for key in self._tenants:
+            names = naming.gateway_names(naming.service(key), key.namespace)
+            holders |= dict.fromkeys(names, key)
+        served, refused = {}, {}
+        for key, tenant in sorted(self._tenants.items(), key=lambda item: _seniority(item[1])):
+            wanted = tenant.brief.server_names
+            foreign = {name: holders.setdefault(name, key) for name in wanted}
+            kept = tuple(name for name in wanted if foreign[name] == key)
+            served[key] = tenant.known_as(kept)
+            for name in wanted:
+                if foreign[name] != key:
+                    refused[key] = (
+                        f"gateway.hostnames: {name} is a name of pool {foreign[name]} already, "
+                        "to which it leads; remove it from one of the two"
+                    )
+                    break
+        before, self._refused, self._holders = self._refused, refused, holders
+        for key in sorted({*before, *refused}):
+            if before.get(key) != refused.get(key):
+                self._on_refused(key, refused.get(key))
+        return served
+
+
+def _seniority(tenant: Tenant) -> tuple[bool, datetime | None, PoolKey]:
+    created = tenant.brief.created
+    return created is None, created, tenant.key
+
+
+def _resources(tenant: Tenant) -> Mapping[str, Mapping[str, Resource]]:
+    cluster = resources.cluster(tenant)
+    secrets = resources.secrets(tenant)
+    return {
+        CLUSTER: {cluster.name: Resource.of(CLUSTER, cluster)},
+        SECRET: {secret.name: Resource.of(SECRET, secret) for secret in secrets},
+    }

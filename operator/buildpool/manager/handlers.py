@@ -1,0 +1,140 @@
+"""The handlers themselves, and how Kopf is set up for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, repeat
+from typing import Any, Final
+
+import kopf
+
+from buildpool.core import naming
+from buildpool.core.naming import PoolKey
+from buildpool.manager.assembly import Operator
+
+registry: Final = kopf.OperatorRegistry()
+POOLS: Final = (naming.GROUP, naming.VERSION, naming.PLURAL)
+CHILDREN: Final = (
+    ("apps", "v1", "deployments"),
+    ("networking.k8s.io", "v1", "networkpolicies"),
+    ("policy", "v1", "poddisruptionbudgets"),
+    ("v1", "configmaps"),
+    ("v1", "persistentvolumeclaims"),
+    ("v1", "pods"),
+    ("v1", "services"),
+)
+"""What is watched, by label, beside pools. Not Secrets: see ``controller.sentinel``."""
+
+NONE: Final = kopf.DaemonStoppingReason(0)
+OPERATOR_STOPS: Final = (
+    kopf.DaemonStoppingReason.OPERATOR_EXITING | kopf.DaemonStoppingReason.OPERATOR_PAUSING
+)
+
+
+class NoDiffs(kopf.DiffBaseStorage):
+    """Spares Kopf the copy of each object it sees, for differences that no handler asks for."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Nothing of an object matters."""
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence:
+        """Nothing ever did."""
+        return kopf.BodyEssence()
+
+    def store(self, **_: Any) -> None:
+        """There is nothing to keep."""
+
+
+class Pauses:
+    """Seconds between Kopf's tries of one request, without end.
+
+    When it gives up on one watch, it ends them all. The pauses stay short: an API server that
+    overflows says itself (``Retry-After``) how long it needs, and Kopf never waits less.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        """The pauses of one request."""
+        return chain((1.0, 1.0, 2.0, 3.0), repeat(5.0))
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """Kopf's own settings."""
+    own = kopf.OperatorSettings()
+    own.process.ultimate_exiting_timeout = None  # it would kill us 10 min after a lost leadership
+    own.peering.standalone = True  # leadership is a Lease, taken before Kopf runs
+    own.persistence.finalizer = naming.FINALIZER
+    own.persistence.diffbase_storage = NoDiffs()
+    own.posting.enabled = False  # Events are told by kube.events, with our reasons
+    own.scanning.disabled = True  # no CRD of others interests us; needs no right to list them
+    own.networking.request_timeout = 30.0
+    own.networking.connect_timeout = 10.0
+    own.networking.error_backoffs = Pauses()
+    # A connection can die in silence. The API server ends each watch after 25 s, and two seconds
+    # before sends a bookmark if anything happened: a watch that is silent for 30 s is dead. Either
+    # way the next one goes on where it ended, from the last resource version: one request, no list.
+    # (Without an end, bookmarks come once a minute; the API server remembers events for 75 s.)
+    own.watching.server_timeout = 25
+    own.watching.inactivity_timeout = 30.0
+    for resource in CHILDREN:
+        own.watching.label_selectors[resource] = naming.LABEL_POOL
+    return own
+
+
+@kopf.on.login(registry=registry)
+def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """Credentials for Kopf's own watches; the same as the rest of the process uses."""
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+
+@kopf.on.event(*POOLS, registry=registry)
+async def pool_changed(
+    *,
+    event: kopf.RawEvent,
+    namespace: str | None,
+    name: str,
+    uid: str,
+    meta: kopf.Meta,
+    status: kopf.Status,
+    memo: Any,
+    **_: Any,
+) -> None:
+    """Wakes a pool whose spec has changed, of which something is asked, or for which builds wait.
+
+    Our own status writes change none of these.
+    """
+    operator: Operator = memo
+    rotation = meta.annotations.get(naming.ANNOTATION_ROTATE)
+    asked = (meta["generation"], rotation, status.get("gateways"))
+    if event["type"] == "DELETED":
+        operator.asked.pop(uid, None)
+        operator.sweeper.ask()
+    elif operator.asked.get(uid) != asked:
+        operator.asked[uid] = asked
+        operator.wakeups.wake(PoolKey(namespace or "", name))
+
+
+async def child_changed(
+    *, event: kopf.RawEvent, namespace: str | None, labels: kopf.Labels, memo: Any, **_: Any
+) -> None:
+    """Wakes the pool of an object that was changed or deleted."""
+    operator: Operator = memo
+    if event["type"] is not None:  # the first listing: each pool gets a first pass anyway
+        operator.wakeups.wake(PoolKey(namespace or "", labels[naming.LABEL_POOL]))
+
+
+for _resource in CHILDREN:
+    kopf.on.event(*_resource, registry=registry)(child_changed)
+
+
+@kopf.daemon(*POOLS, registry=registry, cancellation_backoff=10.0, cancellation_polling=60.0)
+async def tend(
+    *, namespace: str | None, name: str, stopped: kopf.DaemonStopped, memo: Any, **_: Any
+) -> None:
+    """Tends a pool until it is gone. A deletion is no end: the last passes are its removal."""
+    operator: Operator = memo
+
+    def is_over() -> bool:
+        return bool((stopped.reason or NONE) & OPERATOR_STOPS)
+
+    await operator.tender.tend(PoolKey(namespace or "", name), is_over, stopped.wait)

@@ -1,0 +1,164 @@
+"""``buildpool run``: one operator process, from the first connection to the last.
+
+It works in terms of leadership. A term ends at once when the Lease is lost, and in good order when
+the process is asked to end. After a lost term the process waits for the next: only a fault of its
+own is a reason to exit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from typing import Any, Final
+
+import kopf
+from prometheus_client import disable_created_metrics, start_http_server
+
+from buildpool.controller.metrics import Metrics
+from buildpool.core import naming
+from buildpool.core.errors import BuildpoolError, NotFoundError, UnavailableError
+from buildpool.kube.cluster import Cluster, connect
+from buildpool.kube.leadership import Election
+from buildpool.manager.assembly import Operator
+from buildpool.manager.handlers import kopf_settings, registry
+from buildpool.process import health_server
+from buildpool.settings import Settings
+
+PAUSE_SECONDS: Final = 5.0
+"""From a term that the API server made impossible to the next try."""
+END_SECONDS: Final = 30.0
+"""How long the end of a term may take; Kopf needs two or three."""
+log = logging.getLogger(__name__)
+
+
+async def operate(settings: Settings, *, stop: asyncio.Event, metrics: Metrics) -> None:
+    """Runs the operator until ``stop``, term after term."""
+    operator: Operator | None = None
+    async with AsyncExitStack() as stack:
+        if settings.health_port:
+            # Before it leads: who waits for the leadership is healthy, too.
+            server = health_server(
+                settings.health_port, lambda: operator.tender.oldest_pass() if operator else 0.0
+            )
+            await stack.enter_async_context(server)
+        # The Lease has a connection of its own: renewing it never waits behind anything else, and
+        # not on one of many connections that may be dead.
+        own = await stack.enter_async_context(connect(metrics))
+        election = Election(own, namespace=settings.namespace, identity=settings.identity)
+        while not stop.is_set():
+            # As in a new process: others may have acted meanwhile, so nothing is remembered.
+            async with connect(metrics) as cluster:
+                operator = Operator(settings, cluster, metrics)
+                try:
+                    await election.lead(partial(_term, operator, cluster, metrics, stop), stop)
+                except UnavailableError:
+                    log.exception("This term has failed, another is tried in %gs.", PAUSE_SECONDS)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(PAUSE_SECONDS):
+                            await stop.wait()
+
+
+async def main(settings: Settings) -> None:
+    """Runs the operator until a signal."""
+    stop = asyncio.Event()
+    take_signals(stop)
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    metrics = Metrics()
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, registry=metrics.registry)
+    await operate(settings, stop=stop, metrics=metrics)
+
+
+def take_signals(stop: asyncio.Event) -> None:
+    """From now on, a signal to end sets ``stop``."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+
+async def _term(
+    operator: Operator, cluster: Cluster, metrics: Metrics, stop: asyncio.Event
+) -> None:
+    """Acts until ``stop``, or until one part fails. When cancelled, nothing is done any more."""
+    parts: set[asyncio.Task[Any]] = set()
+    try:
+        await _require_crd(cluster, operator.settings)
+        metrics.leader.set(1)
+        others = asyncio.all_tasks()
+        rounds = (
+            operator.sentinel,
+            operator.inspector,
+            operator.loads,
+            operator.sweeper,
+            operator.gateways,
+        )
+        parts |= {asyncio.create_task(each.run()) for each in rounds}
+        parts.add(asyncio.create_task(stop.wait()))
+        watching = asyncio.create_task(_kopf(operator, stop, ignored=others | parts))
+        parts.add(watching)
+        await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            # Kopf ends by itself. The others before it: it would wait for what they have started.
+            for part in parts - {watching}:
+                part.cancel()
+            await asyncio.wait({watching})
+    except asyncio.CancelledError:
+        # Kopf has to end in its own order (cancelled one by one, its tasks wait for each other for
+        # ever), in some seconds, and still lets passes run. None of their requests gets out.
+        cluster.cut()
+        raise
+    finally:
+        metrics.leader.set(0)
+        overdue = asyncio.get_running_loop().call_later(END_SECONDS, _give_up)
+        for part in parts:
+            part.cancel()
+        await asyncio.gather(*parts, return_exceptions=True)
+        overdue.cancel()
+    for part in parts:
+        if not part.cancelled():
+            part.result()
+
+
+def _give_up() -> None:
+    """Should Kopf hang where a term ends, there would never be another one in this process."""
+    log.critical("This term does not end within %g s; the process does.", END_SECONDS)
+    os._exit(1)
+
+
+async def _require_crd(cluster: Cluster, settings: Settings) -> None:
+    """Without its CRD there is nothing to watch, and Kopf would wait for it in silence."""
+    namespace = next(iter(settings.watch_namespaces), settings.namespace)
+    try:
+        await cluster.select(naming.KIND, namespace, {})
+    except NotFoundError as error:
+        raise BuildpoolError(
+            f"the cluster does not know {naming.KIND}; install the CRD: "
+            f"kubectl apply --server-side -f crds/{naming.PLURAL}.{naming.GROUP}.yaml"
+        ) from error
+
+
+async def _kopf(
+    operator: Operator, stop: asyncio.Event, *, ignored: set[asyncio.Task[Any]]
+) -> None:
+    """Runs until ``stop``."""
+    settings = operator.settings
+    tasks = await kopf.spawn_tasks(
+        registry=registry,
+        settings=kopf_settings(),
+        memo=operator,
+        # By itself, Kopf would ask for the name of the user, and the image's has none.
+        identity=settings.identity,  # type: ignore[arg-type]
+        clusterwide=not settings.watch_namespaces,
+        namespaces=settings.watch_namespaces,
+        standalone=True,
+        stop_flag=stop,
+    )
+    take_signals(stop)  # back from Kopf, which has just taken them, but would not keep them
+    try:
+        await kopf.run_tasks(tasks, ignored=ignored)
+    except Exception as error:
+        # Whatever the API server has answered to a watch: it may answer the next one better.
+        raise UnavailableError(f"the watches have ended: {error!r}") from error

@@ -1,0 +1,1 @@
+"""The program beside each builder: it lets no cache through that nobody vouches for."""

@@ -1,0 +1,211 @@
+"""The guard of a builder: what its buildkitd reads of the managed cache goes past it.
+
+BuildKit fetches the layers of an imported cache when it needs them, and fails the build if it
+cannot. It gives up at once where a registry refuses the connection, as one does that is being
+restarted. So the guard stands in buildkitd's configuration as the registry's mirror: it lets only
+those caches through that the keeper found whole, and holds the request for a layer until the
+registry is there, to which it then redirects. Where it refuses, BuildKit asks the registry itself;
+so it is the keeper that removes a damaged cache, before it says so.
+
+It must never carry the bytes of a layer, answer anybody without a certificate of the pool (the
+steps of a build share its network), or keep a builder from starting because the cache is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from buildpool.sidecars.guard.upstream import (
+    Answer,
+    ClientCertificate,
+    UnreachableError,
+    Upstream,
+    Wanted,
+)
+from buildpool.sidecars.tls import server_context
+
+T = TypeVar("T")
+
+PAUSE: Final = 0.25
+"""Seconds between two attempts to reach the registry or the keeper."""
+PROBE_TIMEOUT: Final = 2.0
+"""Seconds the registry has to accept a connection."""
+NOTEWORTHY: Final = 1.0
+"""Seconds a request is held without a word in the log."""
+LAST_ANSWERS: Final = 0.25
+"""Seconds that requests under way have at the end, and once more until they are cut off."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSettings:
+    """Where the guard stands and what it stands before."""
+
+    registry: str
+    """``host:port``, as its certificate names it and as buildkitd can reach it."""
+    keeper: str
+    """``host:port``, as its certificate names it."""
+    server_certificates: Path
+    """Folder with ca.pem, cert.pem and key.pem: what buildkitd is shown. Read once."""
+    client_certificates: Path
+    """Folder with the same files: what registry and keeper are shown. Can be renewed."""
+    port: int
+    patience: timedelta = timedelta(seconds=20)
+    """How long the port stays closed for a registry that accepts no connections."""
+    manifest_patience: timedelta = timedelta(seconds=10)
+    """How long a cache is waited for, from the first attempt that failed. Then: 503."""
+    blob_patience: timedelta = timedelta(minutes=10)
+    """How long a layer is waited for, from the first attempt that failed. Then: 503."""
+    look_every: timedelta = timedelta(seconds=10)
+    """How often the client's certificate is looked at at most."""
+
+
+async def guard(settings: GuardSettings) -> None:
+    """Guards until cancelled. OSError: its own certificate is unusable, or its port taken."""
+    context = server_context(settings.server_certificates)
+    certificate = ClientCertificate(settings.client_certificates, look_every=settings.look_every)
+    async with Upstream.connect(
+        certificate, registry=settings.registry, keeper=settings.keeper
+    ) as upstream:
+        await _wait_for_registry(settings)
+        async with _serving(_Guard(settings, upstream), settings.port, context):
+            log.info("Guarding what is read from %s.", settings.registry)
+            await asyncio.Event().wait()
+
+
+class _Guard:
+    def __init__(self, settings: GuardSettings, upstream: Upstream) -> None:
+        self._settings = settings
+        self._upstream = upstream
+
+    async def answer(self, request: web.BaseRequest) -> web.Response:
+        if request.method not in ("GET", "HEAD"):
+            message = "this is for reading only"
+            return _refusal(405, "UNSUPPORTED", message, {"Allow": "GET, HEAD"})
+        # The path as it was sent: nothing is decoded, and "..", "%2e" or "//" match nothing.
+        path = request.raw_path.partition("?")[0]
+        if path == "/v2/":
+            return web.json_response({})
+        wanted = Wanted.read(path)
+        if wanted is None:
+            return _refusal(404, "UNSUPPORTED", "only manifests and blobs can be had here")
+        try:
+            return await (self._blob if wanted.is_blob else self._manifest)(request, wanted)
+        except UnreachableError as error:
+            return _refusal(503, "UNAVAILABLE", str(error))
+
+    async def _manifest(self, request: web.BaseRequest, wanted: Wanted) -> web.Response:
+        accept = request.headers.getall("Accept", [])
+
+        async def ask() -> web.Response:
+            objection = await self._upstream.objection(wanted)
+            if objection:
+                return _refusal(404, "MANIFEST_UNKNOWN", objection)
+            # Within the same attempt: if the registry goes away now, the cache must be looked at
+            # again when it is back.
+            return _passed_on(
+                request, await self._upstream.manifest(request.method, wanted, accept)
+            )
+
+        return await _patiently(ask, self._settings.manifest_patience, wanted)
+
+    async def _blob(self, request: web.BaseRequest, wanted: Wanted) -> web.Response:
+        answer = await _patiently(
+            lambda: self._upstream.blob(wanted), self._settings.blob_patience, wanted
+        )
+        if answer.status == 404:
+            return _refusal(404, "BLOB_UNKNOWN", "the registry does not have this blob")
+        if answer.status == 200 and request.method == "GET":
+            return web.Response(status=307, headers={"Location": self._upstream.url(wanted)})
+        return _passed_on(request, answer)
+
+
+async def _patiently(ask: Callable[[], Awaitable[T]], patience: timedelta, wanted: Wanted) -> T:
+    """Asks until there is an answer; the last UnreachableError if there is none for too long.
+
+    Counted from the first failure, because an attempt that took long has not been idle.
+    """
+    loop = asyncio.get_running_loop()
+    failing_since: float | None = None
+    end = "broken off"
+    try:
+        while True:
+            try:
+                answer = await ask()
+                end = "answered"
+                return answer
+            except UnreachableError as error:
+                now = loop.time()
+                failing_since = now if failing_since is None else failing_since
+                if now - failing_since >= patience.total_seconds():
+                    end = f"refused, because {error}"
+                    raise
+            await asyncio.sleep(PAUSE)
+    finally:
+        held = 0 if failing_since is None else loop.time() - failing_since
+        if held > NOTEWORTHY:
+            log.info("%s was held for %.1f s and then %s.", wanted.path, held, end)
+
+
+def _passed_on(request: web.BaseRequest, answer: Answer) -> web.Response:
+    if 300 <= answer.status < 400:
+        return _refusal(502, "UNSUPPORTED", "the registry redirects, which it must not")
+    headers = dict(answer.headers)
+    if request.method == "GET":
+        headers.pop("Content-Length", None)  # follows from the body
+    return web.Response(status=answer.status, headers=headers, body=answer.body or None)
+
+
+def _refusal(
+    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    errors = {"errors": [{"code": code, "message": message}]}
+    return web.json_response(errors, status=status, headers=headers)
+
+
+async def _wait_for_registry(settings: GuardSettings) -> None:
+    """Until the registry accepts a connection, but not for ever."""
+    registry = urlsplit(f"//{settings.registry}")
+    try:
+        async with asyncio.timeout(settings.patience.total_seconds()):
+            while True:
+                if await _accepts(registry.hostname, registry.port):
+                    return
+                await asyncio.sleep(PAUSE)
+    except TimeoutError:
+        log.warning("%s accepts no connections; starting without it.", settings.registry)
+
+
+async def _accepts(host: str | None, port: int | None) -> bool:
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
+
+
+@asynccontextmanager
+async def _serving(guarding: _Guard, port: int, context: ssl.SSLContext) -> AsyncIterator[None]:
+    # With cancellation: whoever hung up is not waited for any longer.
+    server = web.Server(guarding.answer, handler_cancellation=True, access_log=None)
+    runner = web.ServerRunner(server, shutdown_timeout=LAST_ANSWERS)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, None, port, ssl_context=context).start()
+        yield
+    finally:
+        await runner.cleanup()

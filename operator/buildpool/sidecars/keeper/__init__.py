@@ -1,0 +1,1 @@
+"""The program beside the registry of a managed cache: it vouches for caches and makes room."""

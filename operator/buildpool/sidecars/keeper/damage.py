@@ -1,0 +1,96 @@
+"""What is damaged, what that concerns, and what is to be read again to find more of it.
+
+Pure. A suspicion is only that: the files are looked at once more before anything is removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from buildpool.sidecars.keeper.inventory import Blob, Fault, Inventory, Key, Revision, Tag
+from buildpool.sidecars.keeper.retention import Removal
+
+SCRUB_AFTER: Final = timedelta(hours=18)
+"""Age of a verdict from which on the blob is read again; early enough to be done within a day."""
+MIN_SCRUB: Final = 200 * 1000**2
+"""Bytes that are read again in a round, at least."""
+DAY: Final = timedelta(days=1)
+
+
+def suspects(inventory: Inventory) -> tuple[Key, ...]:
+    """Manifests that seem to lack something, as far as can be told without reading blobs."""
+    revisions = {revision.key for revision in inventory.revisions}
+    links = {link.key for link in inventory.links if link.is_sound}
+
+    def is_whole(revision: Revision) -> bool:
+        if revision.refers is None:
+            return False
+        for each in revision.refers:
+            blob = inventory.blobs.get(each.digest)
+            known = revisions if each.is_manifest else links
+            if Key(revision.repository, each.digest) not in known:
+                return False
+            if blob is None or blob.identity is None or blob.identity.size != each.size:
+                return False
+        return True
+
+    return tuple(each.key for each in inventory.revisions if not is_whole(each))
+
+
+def affected(inventory: Inventory, faults: Iterable[Fault]) -> Removal:
+    """All that must not be handed out because of these faults, and every unreadable tag."""
+    everywhere = {fault.digest: fault.what for fault in faults if fault.repository is None}
+    somewhere = {
+        (fault.repository, fault.digest): fault.what
+        for fault in faults
+        if fault.repository is not None
+    }
+    revisions = {revision.key: revision for revision in inventory.revisions}
+    parents: dict[Key, list[Key]] = {}
+    for revision in inventory.revisions:
+        for each in revision.refers or ():
+            parents.setdefault(Key(revision.repository, each.digest), []).append(revision.key)
+    broken: dict[Key, str] = {}
+    found = [
+        (key, what)
+        for key in revisions.keys() | parents.keys()
+        if (what := somewhere.get(key) or everywhere.get(key.digest))
+    ]
+    while found:
+        key, what = found.pop()
+        if key not in broken:
+            broken[key] = what
+            found.extend((parent, what) for parent in parents.get(key, ()))
+    return Removal(
+        tags=tuple(
+            (tag, "its link is unreadable" if tag.digest is None else what)
+            for tag in inventory.tags
+            if (what := _why(tag, broken)) is not None
+        ),
+        revisions=tuple((revisions[key], broken[key]) for key in sorted(broken.keys() & revisions)),
+    )
+
+
+def _why(tag: Tag, broken: Mapping[Key, str]) -> str | None:
+    return "" if tag.digest is None else broken.get(Key(tag.repository, tag.digest))
+
+
+def due_for_scrub(
+    blobs: Mapping[str, Blob], verdicts: Mapping[str, datetime], now: datetime, interval: timedelta
+) -> tuple[str, ...]:
+    """The blobs to be read again in this round: those never read first, then the oldest verdicts.
+
+    As many as it takes to come round in a day if a round takes ``interval``, and one at least.
+    """
+    share = sum(blob.size for blob in blobs.values()) * (interval / DAY)
+    budget = max(MIN_SCRUB, int(share))
+    long_ago = now - 365 * DAY
+    chosen = []
+    for digest in sorted(blobs, key=lambda digest: (verdicts.get(digest, long_ago), digest)):
+        if budget <= 0 or verdicts.get(digest, long_ago) > now - SCRUB_AFTER:
+            break
+        budget -= blobs[digest].size
+        chosen.append(digest)
+    return tuple(chosen)

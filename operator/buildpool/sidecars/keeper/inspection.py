@@ -1,0 +1,175 @@
+"""Looks at one manifest and all it refers to, and reads blobs to see whether they are sound.
+
+A blob is read once; then its verdict stands for a day, as long as the file is the same one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from buildpool.sidecars.keeper.files import digest_file
+from buildpool.sidecars.keeper.inventory import Descriptor, Fault, Identity
+from buildpool.sidecars.keeper.storage import Storage
+from buildpool.sidecars.names import is_digest
+
+VERDICT_LIFETIME: Final = timedelta(hours=24)
+"""Disks lose bits without touching a file, so every verdict is renewed."""
+MAX_READERS: Final = 4
+"""Blobs that are read at once. They have threads of their own: nothing else waits for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen of a manifest without reading its blobs."""
+
+    digest: str | None
+    """None: there is no such manifest, unless there are faults."""
+    parts: Mapping[str, Identity]
+    """Data to be read, by digest."""
+    faults: tuple[Fault, ...] = ()
+
+
+def look(storage: Storage, repository: str, reference: str, *, used: datetime | None) -> Look:
+    """Looks at the manifest behind a tag or digest, and records this as its use if ``used``."""
+    tag = None if is_digest(reference) else storage.tag(repository, reference)
+    digest = tag.digest if tag else reference
+    if digest is None:
+        what = f"the link of {repository}:{reference} is unreadable"
+        return Look(None, {}, (Fault(None, what, repository),))
+    if not is_digest(digest) or storage.revision(repository, digest) is None:
+        return Look(None, {})
+    if tag is not None and used is not None:
+        storage.touch(tag, used)
+    walk = _Walk(storage, repository, used)
+    todo, seen = [digest], {digest}
+    while todo:  # and no recursion: whoever may push can nest as deep as he likes
+        below = [each for each in walk.open(todo.pop()) if each not in seen]
+        todo.extend(below)
+        seen.update(below)
+    return Look(digest, walk.parts, tuple(walk.faults))
+
+
+class _Walk:
+    """Through a manifest and those below it."""
+
+    def __init__(self, storage: Storage, repository: str, used: datetime | None) -> None:
+        self.parts: dict[str, Identity] = {}
+        self.faults: list[Fault] = []
+        self._storage = storage
+        self._repository = repository
+        self._used = used
+
+    def open(self, digest: str) -> list[str]:
+        """Looks at one manifest and returns those right below it."""
+        revision = self._storage.revision(self._repository, digest)
+        if revision is None:
+            self._fault_here(digest, f"manifest {digest} is missing in {self._repository}")
+            return []
+        if self._used is not None:
+            self._storage.touch(revision, self._used)
+        identity = self._storage.identity(digest)
+        refers = self._storage.manifest(digest, fresh=True)
+        if refers is None:
+            state = "missing" if identity is None else "damaged"
+            self.faults.append(Fault(digest, f"manifest {digest} is {state}", None, identity))
+            return []
+        if revision.refers is None:
+            self._fault_here(digest, f"the link of manifest {digest} is damaged")
+        return [each.digest for each in refers if self._stat(each) and each.is_manifest]
+
+    def _stat(self, wanted: Descriptor) -> bool:
+        digest = wanted.digest
+        found = self._storage.identity(digest)
+        if found is None or found.size != wanted.size:
+            state = f"has {found.size} of {wanted.size} bytes" if found else "is missing"
+            self.faults.append(Fault(digest, f"blob {digest} {state}", None, found))
+            return False
+        if not wanted.is_manifest:
+            link = self._storage.link(self._repository, digest, fresh=True)
+            if link is None or not link.is_sound:
+                state = "damaged" if link else "missing"
+                self._fault_here(digest, f"the link of blob {digest} is {state}")
+            self.parts[digest] = found
+        return True
+
+    def _fault_here(self, digest: str, what: str) -> None:
+        self.faults.append(Fault(digest, what, self._repository))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What reading a blob has shown."""
+
+    identity: Identity | None
+    """Of the data; None: it was gone."""
+    is_sound: bool
+    at: datetime
+
+    def fault(self, digest: str) -> Fault | None:
+        """What is wrong with the blob."""
+        if self.is_sound:
+            return None
+        state = "is missing" if self.identity is None else "has other content than its digest says"
+        return Fault(digest, f"blob {digest} {state}", None, self.identity)
+
+
+class Inspector:
+    """Reads blobs, and remembers what it found."""
+
+    def __init__(self, storage: Storage, clock: Callable[[], datetime]) -> None:
+        self._storage = storage
+        self._clock = clock
+        self._verdicts: dict[str, Verdict] = {}
+        self._reading: dict[str, asyncio.Task[Verdict]] = {}
+        self._threads = ThreadPoolExecutor(MAX_READERS, thread_name_prefix="reader")
+
+    async def faults(self, parts: Mapping[str, Identity]) -> tuple[Fault, ...]:
+        """What is wrong with these, as far as it was not known to be right already."""
+        found = []
+        for digest, identity in parts.items():
+            verdict = self._verdicts.get(digest)
+            if verdict is None or not self._stands(verdict, identity):
+                verdict = await self.read(digest)
+            if (fault := verdict.fault(digest)) is not None:
+                found.append(fault)
+        return tuple(found)
+
+    async def read(self, digest: str) -> Verdict:
+        """Reads a blob now. Who asks while it is being read waits for the same result."""
+        task = self._reading.get(digest)
+        if task is None:
+            task = asyncio.create_task(self._read(digest))
+            self._reading[digest] = task
+            task.add_done_callback(lambda _: self._reading.pop(digest))
+        return await asyncio.shield(task)
+
+    def verdicts(self, identities: Mapping[str, Identity | None]) -> dict[str, datetime]:
+        """When each of these was found sound, as far as it is the same still; drops the others."""
+        self._verdicts = {
+            digest: verdict
+            for digest, verdict in self._verdicts.items()
+            if verdict.is_sound and verdict.identity == identities.get(digest)
+        }
+        return {digest: verdict.at for digest, verdict in self._verdicts.items()}
+
+    def close(self) -> None:
+        """Begins nothing more; what is being read is read to its end in vain."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _stands(self, verdict: Verdict, identity: Identity) -> bool:
+        return verdict.identity == identity and self._clock() - verdict.at < VERDICT_LIFETIME
+
+    async def _read(self, digest: str) -> Verdict:
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._threads, digest_file, self._storage.data(digest))
+        at = self._clock()
+        if found is None:
+            return Verdict(None, False, at)
+        identity, content = found
+        self._verdicts[digest] = Verdict(identity, content == digest, at)
+        return self._verdicts[digest]

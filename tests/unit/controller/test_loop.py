@@ -1,0 +1,261 @@
+"""A pool's loop with a real event loop and short times; only the passes themselves are made up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import cast
+
+import pytest
+
+from buildpool.controller.loop import LAST_RETRY, MIN_INTERVAL, Tender, backoff
+from buildpool.controller.metrics import Metrics
+from buildpool.controller.reconcile import Reconciler
+from buildpool.controller.secret_poller import Sentinel
+from buildpool.controller.wakeups import Wakeups
+from buildpool.core.errors import UnavailableError
+from buildpool.core.naming import PoolKey
+from buildpool.core.resources import Ref
+from buildpool.kube.cluster import Cluster
+
+CI, OTHER = PoolKey("builds", "ci"), PoolKey("builds", "other")
+FOREVER = timedelta(hours=1)
+GONE = None
+
+
+@dataclass
+class Passes:
+    """Stands for a reconciler: answers as scripted, the last answer for ever."""
+
+    answers: list[timedelta | Exception | None]
+    on_pass: Callable[[], None] = lambda: None
+    takes: float = 0.0
+    started: list[float] = field(default_factory=list)
+    running: int = 0
+    most_running: int = 0
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def reconcile(self, key: PoolKey) -> timedelta | None:
+        self.started.append(asyncio.get_running_loop().time())
+        self.news.set()
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        self.on_pass()
+        await asyncio.sleep(self.takes)
+        self.running -= 1
+        answer = self.answers[min(len(self.started), len(self.answers)) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def reach(self, count: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self.started) < count:
+                self.news.clear()
+                await self.news.wait()
+
+
+class Nowhere:
+    """A cluster that nobody asks for anything."""
+
+    async def get(self, ref: Ref) -> None:
+        raise AssertionError(f"{ref} was looked at")
+
+
+class Tended:
+    """Pools being tended."""
+
+    def __init__(self, passes: Passes, *, max_passes: int = 8) -> None:
+        self.passes = passes
+        self.wakeups = Wakeups()
+        self.metrics = Metrics()
+        self.over = False
+        self.signal = asyncio.Event()
+        sentinel = Sentinel(cast("Cluster", Nowhere()), self.wakeups, reads_per_second=10)
+        self.tender = Tender(
+            cast("Reconciler", passes),
+            self.wakeups,
+            (sentinel,),
+            self.metrics,
+            max_passes=max_passes,
+        )
+
+    async def tend(self, *pools: PoolKey) -> None:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            for pool in pools or (CI,):
+                group.create_task(self.tender.tend(pool, lambda: self.over, self.signal.wait))
+
+
+@asynccontextmanager
+async def tending(passes: Passes) -> AsyncIterator[Tended]:
+    """A pool that is tended during a block."""
+    tended = Tended(passes)
+    task = asyncio.create_task(tended.tend())
+    try:
+        yield tended
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def passes_counted(metrics: Metrics, result: str) -> float | None:
+    labels = {"namespace": "builds", "pool": "ci", "result": result}
+    return metrics.registry.get_sample_value("buildpool_passes_total", labels)
+
+
+async def test_a_pool_that_is_gone_is_tended_no_more() -> None:
+    tended = Tended(Passes([GONE]))
+    await tended.tend()
+    assert len(tended.passes.started) == 1
+
+
+async def test_what_is_known_of_a_pool_goes_with_it() -> None:
+    tended = Tended(Passes([GONE]))
+    await tended.tend()
+    assert passes_counted(tended.metrics, "done") is None
+
+
+async def test_what_is_known_of_a_namesake_that_came_meanwhile_stays() -> None:
+    tended = Tended(Passes([GONE], on_pass=lambda: tended.wakeups.open(CI)))
+    await tended.tend()
+    assert passes_counted(tended.metrics, "done") == 1
+
+
+async def test_a_pass_is_repeated_when_the_last_one_asked_for_it() -> None:
+    async with tending(Passes([timedelta(seconds=0.25), FOREVER])) as tended:
+        await tended.passes.reach(2)
+        first, second = tended.passes.started
+        assert second - first >= 0.25
+
+
+async def test_a_wake_up_does_not_wait_for_the_next_look() -> None:
+    async with tending(Passes([FOREVER])) as tended:
+        await tended.passes.reach(1)
+        tended.wakeups.wake(CI)
+        await tended.passes.reach(2)
+
+
+async def test_a_wake_up_during_a_pass_is_not_lost() -> None:
+    async with tending(Passes([FOREVER], takes=0.05)) as tended:
+        await tended.passes.reach(1)
+        tended.wakeups.wake(CI)
+        await tended.passes.reach(2)
+
+
+async def test_a_burst_of_wake_ups_is_one_pass() -> None:
+    async with tending(Passes([FOREVER])) as tended:
+        await tended.passes.reach(1)
+        for _ in range(100):
+            tended.wakeups.wake(CI)
+            await asyncio.sleep(0)
+        await asyncio.sleep(3 * MIN_INTERVAL)
+        assert len(tended.passes.started) == 2
+
+
+async def test_two_passes_keep_their_distance_whatever_wakes_them() -> None:
+    tended: list[Tended] = []
+    passes = Passes([FOREVER], on_pass=lambda: tended[0].wakeups.wake(CI))
+    async with tending(passes) as found:
+        tended.append(found)
+        await passes.reach(4)
+    gaps = [b - a for a, b in zip(passes.started, passes.started[1:], strict=False)]
+    assert min(gaps) > 0.9 * MIN_INTERVAL
+
+
+async def test_the_passes_of_one_pool_never_overlap() -> None:
+    passes = Passes([timedelta(0)], takes=0.05)
+    async with tending(passes) as tended:
+        tended.wakeups.wake(CI)
+        await passes.reach(3)
+    assert passes.most_running == 1
+
+
+async def test_only_so_many_passes_run_at_once() -> None:
+    passes = Passes([GONE], takes=0.02)
+    tended = Tended(passes, max_passes=2)
+    await tended.tend(*(PoolKey("builds", f"pool-{number}") for number in range(6)))
+    assert len(passes.started) == 6
+    assert passes.most_running == 2
+
+
+async def test_a_failed_pass_is_repeated_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        async with tending(Passes([UnavailableError("etcd has no leader"), FOREVER])) as tended:
+            await tended.passes.reach(2)
+            await asyncio.sleep(0)
+            assert passes_counted(tended.metrics, "failed") == 1
+    first, second = tended.passes.started
+    assert second - first >= backoff(1)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.exc_info is None
+    assert "builds/ci: pass 1 in a row has failed" in record.getMessage()
+    assert "etcd has no leader" in record.getMessage()
+
+
+async def test_a_mistake_of_ours_ends_nothing_and_is_told_with_its_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        async with tending(Passes([KeyError("oops"), FOREVER])) as tended:
+            await tended.passes.reach(2)
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is not None
+
+
+async def test_a_wake_up_cuts_the_pause_after_a_failure_short() -> None:
+    tended: list[Tended] = []
+    passes = Passes([UnavailableError("no")], on_pass=lambda: tended[0].wakeups.wake(CI))
+    async with tending(passes) as found:
+        tended.append(found)
+        await passes.reach(5)
+    assert passes.started[4] - passes.started[3] < backoff(4)
+
+
+async def test_pauses_start_small_again_after_a_success(caplog: pytest.LogCaptureFixture) -> None:
+    answers = [UnavailableError("no"), timedelta(0), UnavailableError("no"), FOREVER]
+    with caplog.at_level(logging.WARNING):
+        async with tending(Passes(answers)) as tended:
+            await tended.passes.reach(4)
+    messages = [record.getMessage() for record in caplog.records]
+    assert ["pass 1 in a row" in message for message in messages] == [True, True]
+
+
+async def test_the_signal_is_one_more_reason_to_look_and_comes_once() -> None:
+    async with tending(Passes([FOREVER])) as tended:
+        await tended.passes.reach(1)
+        tended.signal.set()
+        await tended.passes.reach(2)
+        await asyncio.sleep(2 * MIN_INTERVAL)
+        assert len(tended.passes.started) == 2
+        tended.wakeups.wake(CI)
+        await tended.passes.reach(3)
+
+
+async def test_an_operator_that_stops_makes_no_more_passes() -> None:
+    tended = Tended(Passes([FOREVER]))
+    tending_it = asyncio.create_task(tended.tend())
+    await tended.passes.reach(1)
+    tended.over = True
+    tended.signal.set()
+    await tending_it
+    assert len(tended.passes.started) == 1
+
+
+async def test_tending_can_be_broken_off() -> None:
+    async with tending(Passes([FOREVER])) as tended:
+        await tended.passes.reach(1)
+    assert passes_counted(tended.metrics, "done") is None, "what is known of it goes"
+
+
+PAUSES = {1: 0.5, 2: 1.0, 3: 2.0, 4: 4.0, 5: 8.0, 6: 16.0, 7: LAST_RETRY, 10_000: LAST_RETRY}
+
+
+@pytest.mark.parametrize(("failures", "seconds"), PAUSES.items())
+def test_the_pauses_after_failures_grow_to_a_limit(failures: int, seconds: float) -> None:
+    assert backoff(failures) == seconds

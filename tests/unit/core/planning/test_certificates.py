@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from buildpool.core import naming
+from buildpool.core.api import Pool
+from buildpool.core.observed.observation import Observation
+from buildpool.core.pki import (
+    Authority,
+    AuthorityPhase,
+    Bundle,
+    CertificateReason,
+    CertificateRequest,
+    Change,
+    KeyPair,
+    Use,
+    issue_authority,
+    read,
+    renew_at,
+)
+from buildpool.core.planning.certificates import (
+    OPERATOR_LIFETIME,
+    Issuance,
+    Rotation,
+    authority_of,
+    authority_ref,
+    bundle_at,
+    carry_out,
+    certificate_requests,
+    client_ref,
+    issuances,
+    operator_request,
+    renewals,
+    rotation_request,
+)
+from buildpool.core.resources import Object, Ref, authority_secret, certificate_secret
+from buildpool.core.resources.secret import authority_in
+from samples import DAY, HOME, NOW, a_pool, clients
+
+HOUR = timedelta(hours=1)
+POOL = a_pool(access=clients("ana", "bob"))
+AUTHORITY = authority_ref(POOL, home=HOME)
+A = issue_authority("a", now=NOW, lifetime=3650 * DAY)
+B = issue_authority("b", now=NOW, lifetime=3650 * DAY)
+
+
+def asked(
+    observation: Observation,
+    pool: Pool = POOL,
+    *,
+    now: datetime = NOW,
+    everyone_has_it: bool = True,
+) -> list[Issuance]:
+    return list(issuances(pool, observation, home=HOME, now=now, everyone_has_it=everyone_has_it))
+
+
+def issued(
+    observation: Observation, pool: Pool = POOL, *, now: datetime = NOW
+) -> tuple[Observation, list[list[Issuance]]]:
+    """What one pass asks for, round by round, and the world after it."""
+    rounds = []
+    while todo := asked(observation, pool, now=now):
+        rounds.append(todo)
+        authority = authority_of(pool, observation, home=HOME)
+        observation = observation.with_issued(carry_out(todo, authority, now=now))
+    return observation, rounds
+
+
+def written(observation: Observation) -> Observation:
+    """The world once everything that was issued is stored."""
+    live = dict(observation.live)
+    for ref, made in observation.issued.items():
+        if isinstance(made, Authority):
+            live[ref] = authority_secret(POOL, made, namespace=HOME, clients=["ana"])
+        else:
+            live[ref] = certificate_secret(POOL, ref.name, made, component="any")
+    return Observation(live=live)
+
+
+def settled() -> Observation:
+    return written(issued(Observation())[0])
+
+
+def the_authority(observation: Observation) -> Authority:
+    found = authority_of(POOL, observation, home=HOME)
+    assert found is not None
+    return found
+
+
+def asking(what: str) -> Pool:
+    return replace(POOL, annotations={naming.ANNOTATION_ROTATE: what})
+
+
+def kinds(todo: list[Issuance]) -> set[type]:
+    return {type(each.what) for each in todo}
+
+
+def secrets(todo: list[Issuance]) -> list[Ref]:
+    return [each.secret for each in todo]
+
+
+LEAVES = list(certificate_requests(POOL, home=HOME))
+
+
+# --- what is asked for ---------------------------------------------------------------------------
+
+
+def test_first_an_authority_is_made_and_then_what_it_signs() -> None:
+    observation, (first, second) = issued(Observation())
+    assert [(each.secret, each.what) for each in first] == [(AUTHORITY, Change.CREATE)]
+    assert secrets(second) == LEAVES
+    assert kinds(second) == {CertificateRequest}
+    assert observation.issued[AUTHORITY] == the_authority(observation)
+
+
+def test_a_settled_pool_asks_for_nothing() -> None:
+    assert asked(settled()) == []
+
+
+def test_one_pass_takes_an_authority_one_step_only() -> None:
+    pool = replace(POOL, spec=a_pool(access={"authorityOverlap": "0s"}).spec)
+    pool = replace(pool, annotations={naming.ANNOTATION_ROTATE: "authority"})
+    observation, rounds = issued(settled(), pool)
+    assert [each.what for todo in rounds for each in todo if each.secret == AUTHORITY] == [
+        Change.INTRODUCE
+    ]
+    assert the_authority(observation).phase is AuthorityPhase.INTRODUCING
+
+
+def test_introducing_changes_the_trust_of_every_secret_and_no_certificate() -> None:
+    before = settled()
+    observation, (_, second) = issued(before, asking("authority"))
+    assert secrets(second) == LEAVES
+    assert kinds(second) == {KeyPair}
+    assert {each.reason for each in second} == {CertificateReason.TRUST_CHANGED}
+    authority = the_authority(observation)
+    for ref in LEAVES:
+        old, new = bundle_at(before, ref), bundle_at(observation, ref)
+        assert old is not None
+        assert new == Bundle(old.pair, trust=authority.trust)
+
+
+def test_garbled_trust_is_mended_without_another_certificate() -> None:
+    observation = settled()
+    ref = client_ref(POOL, "ana")
+    bundle = bundle_at(observation, ref)
+    assert bundle is not None
+    broken = certificate_secret(POOL, ref.name, replace(bundle, trust=b"?"), component="any")
+    observation = Observation(live={**observation.live, ref: broken})
+    mended, ((only,),) = issued(observation)
+    assert (only.secret, only.what) == (ref, bundle.pair)
+    assert bundle_at(mended, ref) == bundle
+
+
+def test_an_absent_secret_does_not_hold_up_a_phase() -> None:
+    introduced = written(issued(settled(), asking("authority"))[0])
+    live = dict(introduced.live)
+    del live[client_ref(POOL, "ana")]
+    (first, *_) = asked(Observation(live=live))
+    assert first.what is Change.START_CLOCK
+
+
+def test_what_was_only_issued_does_not_start_the_clock() -> None:
+    before = settled()
+    introduced, _ = issued(before, asking("authority"))
+    authority = written(introduced).live[AUTHORITY]
+    half = Observation(live={**before.live, AUTHORITY: authority})
+    observation, rounds = issued(half)
+    assert {type(each.what) for todo in rounds for each in todo} == {KeyPair}
+    assert the_authority(observation).since is None
+
+
+# --- requests ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("authority", Rotation.AUTHORITY),
+        ("certificates", Rotation.CERTIFICATES),
+        ("Authority", None),
+        ("everything", None),
+        ("", None),
+    ],
+)
+def test_what_can_be_asked_for(text: str, expected: Rotation | None) -> None:
+    assert rotation_request(asking(text)) is expected
+
+
+def test_who_asks_for_nothing_gets_nothing() -> None:
+    assert rotation_request(POOL) is None
+    assert asked(settled(), asking("something else")) == []
+
+
+def test_every_request_is_described() -> None:
+    assert all(each.meaning.endswith(".") for each in Rotation)
+
+
+def test_certificates_that_are_asked_for_are_issued_once_in_a_pass() -> None:
+    before = settled()
+    observation, rounds = issued(before, asking("certificates"))
+    ((*todo,),) = rounds
+    assert secrets(todo) == LEAVES
+    assert {each.reason for each in todo} == {CertificateReason.ROTATION_REQUESTED}
+    for ref in LEAVES:
+        old, new = bundle_at(before, ref), bundle_at(observation, ref)
+        assert old is not None
+        assert new is not None
+        assert old.pair != new.pair
+        assert old.trust == new.trust
+    assert the_authority(observation) == the_authority(before)
+    assert asked(written(observation)) == []
+
+
+@pytest.mark.parametrize("what", Rotation)
+def test_a_new_pool_has_what_it_asks_for(what: str) -> None:
+    _, rounds = issued(Observation(), asking(what))
+    assert [len(todo) for todo in rounds] == [1, len(LEAVES)]
+
+
+def test_a_rotation_that_goes_on_is_the_one_that_is_asked_for() -> None:
+    introduced = written(issued(settled(), asking("authority"))[0])
+    counted = written(issued(introduced, asking("authority"))[0])
+    assert asked(counted, asking("authority")) == []
+
+
+# --- when to look again --------------------------------------------------------------------------
+
+
+def test_the_first_renewal_of_a_new_pool_is_that_of_its_certificates() -> None:
+    assert min(renewals(POOL, settled(), home=HOME)) == NOW + 60 * DAY
+
+
+def test_a_pool_without_certificates_has_nothing_to_renew() -> None:
+    assert not list(renewals(POOL, Observation(), home=HOME))
+
+
+def test_an_authority_has_its_own_times() -> None:
+    steady = settled()
+    signer = the_authority(steady).signer
+    assert {renew_at(signer), read(signer).not_after} < set(renewals(POOL, steady, home=HOME))
+    introduced = written(issued(steady, asking("authority"))[0])
+    counted = written(issued(introduced)[0])
+    assert min(renewals(POOL, counted, home=HOME)) == NOW + HOUR
+
+
+# --- the operator's own --------------------------------------------------------------------------
+
+
+def test_the_operator_is_a_client_that_is_known_by_its_uri() -> None:
+    authority = Authority(A, upcoming=B)
+    request = operator_request(POOL)
+    made = carry_out(
+        [Issuance(AUTHORITY, request, CertificateReason.MISSING, "")], authority, now=NOW
+    )[AUTHORITY]
+    assert isinstance(made, Bundle)
+    facts = read(made.pair)
+    assert facts.uses == (Use.CLIENT,)
+    assert facts.uris == ("buildpool://builds/ci/operator",)
+    assert facts.not_after == NOW + OPERATOR_LIFETIME
+    assert made.trust == authority.trust
+
+
+# --- how an authority is stored ------------------------------------------------------------------
+
+STORED = {
+    "steady": Authority(A),
+    "introducing": Authority(A, upcoming=B),
+    "introducing, with its clock": Authority(A, upcoming=B, since=NOW),
+    "replacing": Authority(B, previous=A.certificate),
+    "replacing, with its clock": Authority(
+        B, previous=A.certificate, since=NOW + timedelta(microseconds=1)
+    ),
+}
+
+
+def stored(authority: Authority) -> Object:
+    return authority_secret(POOL, authority, namespace=HOME, clients=["ana"])
+
+
+@pytest.mark.parametrize("authority", STORED.values(), ids=STORED)
+def test_an_authority_is_read_back_as_it_was_written(authority: Authority) -> None:
+    assert authority_in(stored(authority)) == authority
+
+
+def test_a_steady_authority_looks_as_it_always_did() -> None:
+    secret = stored(Authority(A))
+    assert set(secret["data"]) == {"tls.crt", "tls.key"}
+    assert naming.ANNOTATION_PHASE_SINCE not in secret["metadata"]["annotations"]
+
+
+def test_the_key_of_a_former_authority_is_not_stored() -> None:
+    secret = stored(Authority(B, previous=A.certificate, since=NOW))
+    values = {name: base64.b64decode(value) for name, value in secret["data"].items()}
+    assert values == {"tls.crt": B.certificate, "tls.key": B.key, "previous.crt": A.certificate}
+
+
+def spoiled(authority: Authority, spoil: Callable[[Object], object]) -> Authority | None:
+    secret = deepcopy(stored(authority))
+    spoil(secret)
+    return authority_in(secret)
+
+
+def clock(text: str) -> Callable[[Object], object]:
+    return lambda secret: secret["metadata"]["annotations"].update(
+        {naming.ANNOTATION_PHASE_SINCE: text}
+    )
+
+
+INTRODUCING = STORED["introducing, with its clock"]
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-01-01T12:00:00", "9"])
+def test_a_clock_that_cannot_be_read_starts_again(text: str) -> None:
+    assert spoiled(INTRODUCING, clock(text)) == replace(INTRODUCING, since=None)
+
+
+def test_a_steady_authority_has_no_clock() -> None:
+    assert spoiled(Authority(A), clock(NOW.isoformat())) == Authority(A)
+
+
+@pytest.mark.parametrize("lost", ["next.crt", "next.key"])
+def test_half_an_upcoming_authority_is_made_anew(lost: str) -> None:
+    found = spoiled(INTRODUCING, lambda secret: secret["data"].pop(lost))
+    assert found is not None
+    assert found.phase is AuthorityPhase.INTRODUCING
+    live = dict(settled().live)
+    live[AUTHORITY] = stored(found)
+    (step,) = asked(Observation(live=live))
+    assert (step.what, step.reason) == (Change.INTRODUCE, CertificateReason.UNREADABLE)
+
+
+@pytest.mark.parametrize("lost", ["tls.crt", "tls.key"])
+def test_without_the_one_who_signs_there_is_no_authority(lost: str) -> None:
+    assert spoiled(INTRODUCING, lambda secret: secret["data"].pop(lost)) is None
+
+
+def test_what_is_not_there_holds_no_authority() -> None:
+    assert authority_in(None) is None
+    assert authority_in({"metadata": {}, "data": None}) is None

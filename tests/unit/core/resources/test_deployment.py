@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import fcntl
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buildpool.core import naming
+from buildpool.core.pki import Bundle, KeyPair
+from buildpool.core.resources import (
+    Object,
+    builder_config,
+    builder_deployment,
+    builder_revision,
+    daemon_toml,
+)
+from buildpool.core.resources.deployment import revision_of
+from samples import CERTIFICATE, OWN_IMAGE, a_pool
+
+PERSISTENT = {"storage": {"volumeClaim": {"size": "10Gi"}}}
+
+
+def deployment(index: int = 0, certificate: Bundle = CERTIFICATE, **overrides: Any) -> Object:
+    return builder_deployment(a_pool(**overrides), index, image=OWN_IMAGE, certificate=certificate)
+
+
+def pod(**builders: Any) -> Object:
+    found: Object = deployment(builders=builders)["spec"]["template"]["spec"]
+    return found
+
+
+def first_containers(spec: Object) -> list[str]:
+    return [container["name"] for container in spec["initContainers"]]
+
+
+# --- the revision --------------------------------------------------------------------------------
+
+NEW_POD: dict[str, dict[str, Any]] = {
+    "another image": {"builders": {"image": "r.example/buildkit:v1"}},
+    "another file": {"builders": {"maxParallelism": 3}},
+    "another registry": {"registries": [{"host": "r.example", "http": True}]},
+    "another certificate": {"certificate": Bundle(KeyPair(b"another", b"a key"), b"an authority")},
+    "one more authority to trust": {"certificate": Bundle(CERTIFICATE.pair, b"two authorities")},
+    "another label of the pod": {"builders": {"podLabels": {"team": "a"}}},
+    "another annotation of the pod": {"builders": {"podAnnotations": {"note": "x"}}},
+    "another service account": {"builders": {"serviceAccountName": "builder"}},
+    "another kind of storage": {"builders": PERSISTENT},
+}
+
+
+@pytest.mark.parametrize("change", NEW_POD.values(), ids=NEW_POD)
+def test_it_is_another_revision_with(change: dict[str, Any]) -> None:
+    assert revision_of(deployment(**change)) != revision_of(deployment())
+
+
+SAME_POD: dict[str, dict[str, Any]] = {
+    "more builders": {"replicas": 9},
+    "another client": {"access": {"clients": [{"name": "ana"}]}},
+    "another generation": {"generation": 7},
+}
+
+
+@pytest.mark.parametrize("change", SAME_POD.values(), ids=SAME_POD)
+def test_it_is_the_same_deployment_with(change: dict[str, Any]) -> None:
+    assert deployment(**change) == deployment()
+
+
+@pytest.mark.parametrize("builders", [{}, PERSISTENT], ids=["ephemeral", "persistent"])
+def test_all_builders_of_a_pool_have_one_revision(builders: dict[str, Any]) -> None:
+    assert revision_of(deployment(0, builders=builders)) == revision_of(
+        deployment(7, builders=builders)
+    )
+
+
+def test_what_a_deployment_says_of_its_revision_is_what_is_asked_for() -> None:
+    revision = builder_revision(a_pool(), image=OWN_IMAGE, certificate=CERTIFICATE)
+    assert revision_of(deployment(5)) == revision
+
+
+@pytest.mark.parametrize("cache", [{}, {"registry": {"managed": {}}}], ids=["without", "with"])
+def test_another_operator_is_another_revision_only_where_its_image_guards_a_cache(
+    cache: dict[str, Any],
+) -> None:
+    pool = a_pool(cache=cache)
+    revisions = {
+        builder_revision(pool, image=image, certificate=CERTIFICATE)
+        for image in (OWN_IMAGE, "r.example/buildpool:v2")
+    }
+    assert len(revisions) == (2 if cache else 1)
+
+
+def test_a_deployment_of_others_has_no_revision() -> None:
+    assert revision_of({"spec": {"template": {"metadata": {}}}}) == ""
+
+
+# --- the pod -------------------------------------------------------------------------------------
+
+
+def test_a_builder_has_its_longest_build_and_a_margin_to_go() -> None:
+    assert pod(maxBuildDuration="45m")["terminationGracePeriodSeconds"] == 46 * 60
+
+
+def test_no_builder_can_talk_to_the_api_server() -> None:
+    for builders in ({}, {"serviceAccountName": "builder"}, {"security": "UserNamespace"}):
+        assert pod(**builders)["automountServiceAccountToken"] is False
+
+
+def test_a_rootless_builder_is_never_privileged() -> None:
+    context = pod()["containers"][0]["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] == 1000
+    assert "privileged" not in context
+
+
+def test_a_privileged_builder_is_always_in_a_user_namespace() -> None:
+    nested = pod(security="UserNamespace")
+    assert nested["containers"][0]["securityContext"] == {"privileged": True}
+    assert nested["hostUsers"] is False
+
+
+def test_no_builder_is_killed_for_being_slow() -> None:
+    for builders in ({}, PERSISTENT, {"security": "UserNamespace"}):
+        assert "livenessProbe" not in pod(**builders)["containers"][0]
+
+
+def test_two_pods_never_share_a_volume() -> None:
+    spec = deployment(3, builders=PERSISTENT)["spec"]
+    assert spec["strategy"] == {"type": "Recreate"}
+    assert spec["template"]["spec"]["volumes"][0] == {
+        "name": "state",
+        "persistentVolumeClaim": {"claimName": "ci-builder-3"},
+    }
+
+
+def test_a_new_pod_comes_before_the_old_one_goes() -> None:
+    assert deployment()["spec"]["strategy"]["rollingUpdate"] == {
+        "maxSurge": 1,
+        "maxUnavailable": 0,
+    }
+
+
+def test_only_a_rootless_builder_has_to_be_given_its_volume() -> None:
+    _, owner, _ = pod(**PERSISTENT)["initContainers"]
+    assert owner["command"] == ["chown", "1000:1000", "/home/user/.local/share/buildkit"]
+    assert owner["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
+    nested = pod(security="UserNamespace", **PERSISTENT)
+    assert first_containers(nested) == ["inputs", "volume-free"]
+    assert first_containers(pod()) == ["inputs"]
+
+
+@pytest.mark.parametrize("security", ["Rootless", "UserNamespace"])
+def test_a_builder_waits_for_the_lock_of_its_volume_with_its_own_rights(security: str) -> None:
+    builder = pod(security=security, **PERSISTENT)
+    *_, free = builder["initContainers"]
+    (daemon,) = builder["containers"]
+    assert free["securityContext"] == daemon["securityContext"]
+    (state, *_) = daemon["volumeMounts"]
+    assert free["volumeMounts"] == [state]
+    assert f"flock {state['mountPath']}/buildkitd.lock" in free["command"][-1]
+
+
+@pytest.mark.parametrize("stale", [None, "buildkitd.toml", "ca.pem", "cert.pem"])
+def test_a_builder_waits_until_it_sees_the_files_it_is_made_of(
+    tmp_path: Path, stale: str | None
+) -> None:
+    pool = a_pool()
+    (container,) = deployment()["spec"]["template"]["spec"]["initContainers"]
+    script = container["command"][-1]
+    contents = {
+        "buildkitd.toml": daemon_toml(pool).encode(),
+        "ca.pem": CERTIFICATE.trust,
+        "cert.pem": CERTIFICATE.pair.certificate,
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(b"an older state" if name == stale else content)
+    for mount in container["volumeMounts"]:
+        script = script.replace(mount["mountPath"], str(tmp_path))
+    assert "/etc" not in script, "the files are those that are mounted"
+
+    # What waits prints that it does and ends, in the place of sleeping.
+    script = script.replace("sleep 0.2", "echo waits; exit")
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == ("" if stale is None else "waits\n")
+
+
+@pytest.mark.parametrize("number", [0, 2], ids=["for its inputs", "for its volume"])
+def test_what_waits_in_vain_goes_when_it_is_told_to(tmp_path: Path, number: int) -> None:
+    """As process 1 of a container it would not be ended by the signal itself."""
+    containers = deployment(builders=PERSISTENT)["spec"]["template"]["spec"]["initContainers"]
+    script = containers[number]["command"][-1]
+    for mount in containers[number]["volumeMounts"]:
+        script = script.replace(mount["mountPath"], str(tmp_path))
+    lock = tmp_path / "buildkitd.lock"
+    lock.touch()
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE) as waiting:
+            with pytest.raises(subprocess.TimeoutExpired):
+                waiting.wait(timeout=1)
+            waiting.terminate()
+            assert waiting.wait(timeout=5) == 1, "its own answer, not the signal's doing"
+
+
+def test_the_users_own_labels_never_replace_ours() -> None:
+    metadata = deployment(builders={"podLabels": {"team": "a"}})["spec"]["template"]["metadata"]
+    assert metadata["labels"]["team"] == "a"
+    assert metadata["labels"][naming.LABEL_SERVING] == "true"
+    selector = deployment()["spec"]["selector"]["matchLabels"]
+    assert selector.items() <= metadata["labels"].items()
+    assert selector == {
+        **naming.builder_selector(a_pool().key),
+        naming.LABEL_BUILDER: "ci-builder-0",
+    }
+
+
+def test_every_mount_has_its_volume_and_every_volume_its_mount() -> None:
+    registries = [
+        {"host": f"r{number}.example", "caBundle": {"secret": {"name": "ca"}}}
+        for number in range(3)
+    ]
+    spec = deployment(builders=PERSISTENT, registries=registries)["spec"]["template"]["spec"]
+    mounts = spec["containers"][0]["volumeMounts"]
+    assert [m["name"] for m in mounts] == [v["name"] for v in spec["volumes"]]
+    assert len({m["mountPath"] for m in mounts}) == len(mounts) == 6
+
+
+def test_the_daemon_reads_the_file_that_is_mounted() -> None:
+    pool = a_pool()
+    container = pod()["containers"][0]
+    path = next(m["mountPath"] for m in container["volumeMounts"] if m["name"] == "config")
+    (file,) = builder_config(pool)["data"]
+    assert container["args"] == ["--config", f"{path}/{file}"]
+    for key in ("ca", "cert", "key"):
+        assert f"/etc/buildpool/certificates/{key}.pem" in daemon_toml(pool)
+
+
+def test_a_pool_spreads_over_its_own_builders() -> None:
+    constraint = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+    (found,) = pod(topologySpreadConstraints=[constraint])["topologySpreadConstraints"]
+    assert found == {
+        **constraint,
+        "labelSelector": {"matchLabels": naming.builder_selector(a_pool().key)},
+    }

@@ -1,0 +1,141 @@
+"""Which shared cache is added to a build."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from buildpool.core.api import Inject
+from buildpool.core.routing.affinity import Traits
+from buildpool.core.routing.sharing import NOTHING, Share, Wish, lies_in, reference_of, share
+from buildpool.core.routing.values import Brief, CacheBrief, ClientBrief
+from samples import NOW
+
+CACHE = CacheBrief(
+    location="r.example/cache", architecture="amd64", export_interval=timedelta(minutes=1)
+)
+APP = Traits(source="github.com/acme/app", image="r.example/app", client="ci")
+REFERENCE = reference_of(CACHE, APP)
+
+
+def a_client(inject: Inject = Inject.FULL) -> ClientBrief:
+    return ClientBrief(identity="buildpool://builds/ci/client/ci", name="ci", inject=inject)
+
+
+def a_brief(**overrides: Any) -> Brief:
+    fields: dict[str, Any] = {
+        "namespace": "builds",
+        "name": "ci",
+        "uid": "uid",
+        "server_names": ("ci.builds.svc",),
+        "upstream_name": "ci.builds.svc",
+        "slots": 2,
+        "max_wait": timedelta(minutes=30),
+        "clients": (a_client(),),
+        "cache": CACHE,
+    }
+    return Brief(**(fields | overrides))
+
+
+def added(
+    traits: Traits = APP,
+    inject: Inject = Inject.FULL,
+    ago: timedelta | None = None,
+    cache: CacheBrief | None = CACHE,
+    **wish: bool,
+) -> Share:
+    """What a build gets whose cache was exported so long ago."""
+    return share(
+        a_brief(cache=cache),
+        a_client(inject),
+        traits,
+        Wish(**wish),
+        exported=None if ago is None else NOW - ago,
+        now=NOW,
+    )
+
+
+def test_a_build_imports_and_exports_the_cache_of_its_project() -> None:
+    assert added() == Share(imports=REFERENCE, exports=REFERENCE)
+
+
+def test_what_a_client_asks_for_by_itself_wins() -> None:
+    assert added(imports=True) == Share(exports=REFERENCE)
+    assert added(exports=True) == Share(imports=REFERENCE)
+    assert added(imports=True, exports=True) == NOTHING
+
+
+def test_a_build_that_wants_no_cache_still_leaves_one() -> None:
+    assert added(is_no_cache=True) == Share(exports=REFERENCE)
+
+
+def test_who_may_only_import_exports_nothing() -> None:
+    assert added(inject=Inject.IMPORT) == Share(imports=REFERENCE)
+    assert added(inject=Inject.NONE) == NOTHING
+
+
+def test_a_pool_without_a_cache_adds_none() -> None:
+    assert added(cache=None) == NOTHING
+
+
+def test_a_project_is_exported_no_more_often_than_the_interval_says() -> None:
+    assert added(ago=timedelta(seconds=59)) == Share(imports=REFERENCE)
+    assert added(ago=timedelta(minutes=1)) == Share(imports=REFERENCE, exports=REFERENCE)
+
+
+def test_a_build_that_does_not_say_what_it_is_of_shares_nothing() -> None:
+    assert added(Traits(client="ci")) == NOTHING
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Traits(source="github.com/acme/app2"),
+        Traits(image="github.com/acme/app"),
+        Traits(context="github.com/acme/app"),
+        Traits(source="github.com/acme/App"),
+        Traits(source="github.com/acme/app", part="test"),
+    ],
+)
+def test_two_projects_never_share_a_cache(other: Traits) -> None:
+    assert reference_of(CACHE, other) != REFERENCE
+
+
+def test_two_architectures_never_share_a_cache() -> None:
+    arm = CACHE.model_copy(update={"architecture": "arm64"})
+    assert reference_of(arm, APP) != REFERENCE
+
+
+@given(st.text(min_size=1, max_size=400))
+def test_whatever_a_project_is_called_its_cache_has_a_name_that_registries_take(name: str) -> None:
+    reference = reference_of(CACHE, Traits(source=name))
+    assert reference is not None
+    path = r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+    assert re.fullmatch(rf"r\.example/{path}:amd64", reference)
+    assert len(reference) < 255
+
+
+def test_a_reference_lies_in_the_cache_only_below_its_location() -> None:
+    assert lies_in("r.example/cache/auto/app:amd64", CACHE)
+    assert not lies_in("r.example/cachet/app", CACHE)
+    assert not lies_in("r.example/app", CACHE)
+
+
+@pytest.mark.parametrize(
+    ("location", "reference"),
+    [
+        ("r.example/cache", "R.EXAMPLE/cache/auto/app"),
+        ("docker.io/org/cache", "org/cache/auto/app"),
+        ("docker.io/org/cache", "index.docker.io/org/cache"),
+        ("docker.io/library/cache", "cache"),
+        ("localhost/cache", "localhost/cache/auto/app"),
+    ],
+)
+def test_a_reference_lies_in_the_cache_however_it_is_spelled(location: str, reference: str) -> None:
+    assert lies_in(reference, CacheBrief(location=location, architecture="amd64"))
+    assert not lies_in(f"x{reference}", CacheBrief(location=location, architecture="amd64"))

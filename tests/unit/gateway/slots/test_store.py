@@ -1,0 +1,80 @@
+"""What a router notes for the next one."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from buildpool.core.naming import PoolKey
+from buildpool.core.routing.connection import MAX_REFS
+from buildpool.core.routing.connections import FORGOTTEN
+from buildpool.gateway.slots.store import Home, Memory
+from samples import NOW
+
+POOL, OTHER = PoolKey("builds", "ci"), PoolKey("builds", "other")
+A_BUILD, ITS_SESSION = Home("1@a", "ann", "uid", "ref"), Home("1@a", "ann", "uid", "")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "router.db"
+
+
+def test_what_was_noted_outlives_a_process_that_is_killed(path: Path) -> None:
+    killed = Memory(path, now=NOW)
+    killed.keep(POOL, A_BUILD, now=NOW)
+    killed.keep(POOL, A_BUILD, now=NOW)
+    killed.keep(POOL, ITS_SESSION, now=NOW)
+    following = Memory(path, now=NOW)
+    assert sorted(following.recall(POOL)) == [ITS_SESSION, A_BUILD]
+    assert following.recall(OTHER) == []
+
+
+def test_a_connection_that_has_ended_is_forgotten(path: Path) -> None:
+    memory = Memory(path, now=NOW)
+    other = A_BUILD._replace(connection="2@b")
+    for home in (A_BUILD, ITS_SESSION, other):
+        memory.keep(POOL, home, now=NOW)
+    memory.drop(POOL, A_BUILD.connection)
+    memory.drop(OTHER, other.connection)
+    assert memory.recall(POOL) == [other]
+
+
+def test_of_a_connection_that_builds_and_builds_the_latest_are_noted(path: Path) -> None:
+    memory = Memory(path, now=NOW)
+    memory.keep(POOL, ITS_SESSION, now=NOW)
+    other = A_BUILD._replace(connection="2@b")
+    memory.keep(POOL, other, now=NOW)
+    for number in range(MAX_REFS + 3):
+        build = A_BUILD._replace(ref=f"ref-{number}")
+        memory.keep(POOL, build, now=NOW + timedelta(seconds=number))
+    noted = memory.recall(POOL)
+    assert ITS_SESSION in noted
+    assert other in noted
+    assert len(noted) == 2 + MAX_REFS
+    assert A_BUILD._replace(ref="ref-2") not in noted
+
+
+def test_what_was_noted_long_ago_is_forgotten(path: Path) -> None:
+    Memory(path, now=NOW).keep(POOL, A_BUILD, now=NOW)
+    assert Memory(path, now=NOW + FORGOTTEN).recall(POOL) == [A_BUILD]
+    assert Memory(path, now=NOW + FORGOTTEN + timedelta(seconds=1)).recall(POOL) == []
+
+
+def test_a_file_that_cannot_be_read_is_made_anew(path: Path) -> None:
+    path.write_bytes(b"no database, but long enough to be taken for one" * 100)
+    memory = Memory(path, now=NOW)
+    memory.keep(POOL, A_BUILD, now=NOW)
+    assert memory.recall(POOL) == [A_BUILD]
+
+
+def test_a_file_that_cannot_be_written_stops_nobody(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = Memory(path, now=NOW)
+    memory._database.execute("PRAGMA query_only = ON")
+    memory.keep(POOL, A_BUILD, now=NOW)
+    memory.drop(POOL, A_BUILD.connection)
+    assert "Cannot note which connection builds where" in caplog.text

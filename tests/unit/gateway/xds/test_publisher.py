@@ -1,0 +1,285 @@
+"""When Envoy is told of pools, and which."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+
+import pytest
+from envoy.config.listener.v3 import listener_pb2
+
+from buildpool.core.naming import PoolKey
+from buildpool.gateway.pools.config import Tenant
+from buildpool.gateway.xds import publisher as publishing
+from buildpool.gateway.xds.discovery import CLUSTER, LISTENER, SECRET, Discovery, Snapshot
+from buildpool.gateway.xds.publisher import Publisher
+from samples import NOW
+from unit.gateway.xds.configs import a_tenant, told
+
+LONG = timedelta(hours=1)
+SHARED = "build.example.com"
+
+
+class Recorder(Discovery):
+    """Notes what is published."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.published: list[Snapshot] = []
+        self._more = asyncio.Event()
+
+    def publish(self, snapshot: Snapshot) -> None:
+        self.published.append(snapshot)
+        self._more.set()
+
+    async def has(self, number: int) -> None:
+        """Waits until so many were."""
+        async with asyncio.timeout(5):
+            while len(self.published) < number:
+                self._more.clear()
+                await self._more.wait()
+
+
+class Place:
+    """A publisher, and what came of it."""
+
+    def __init__(self, drain_time: timedelta = LONG) -> None:
+        self.recorder = Recorder()
+        self.refused: list[tuple[PoolKey, str | None]] = []
+        self.publisher = Publisher(
+            self.recorder,
+            port=1234,
+            drain_time=drain_time,
+            on_refused=lambda *why: self.refused.append(why),
+        )
+
+    async def becomes(self, *tenants: Tenant) -> None:
+        """These are the pools now; waits until that is published."""
+        number = len(self.recorder.published)
+        self.publisher.update(told(*tenants))
+        await self.recorder.has(number + 1)
+
+    @property
+    def served(self) -> set[str]:
+        """The pools that a connection can reach."""
+        return _served(self.recorder.published[-1])
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Which pool a connection reaches by names that are not a pool's own."""
+        content = self.recorder.published[-1][LISTENER]["gateway"].content
+        listener = listener_pb2.Listener()
+        content.Unpack(listener)
+        return {
+            name: chain.name
+            for chain in listener.filter_chains
+            for name in chain.filter_chain_match.server_names
+            if not re.match(rf"{'.'.join(reversed(chain.name.split('/')))}\b", name)
+        }
+
+    def kept(self, kind: str) -> set[str]:
+        """Names of what Envoy has of a type."""
+        return set(self.recorder.published[-1][kind])
+
+
+def _served(snapshot: Snapshot) -> set[str]:
+    content = snapshot[LISTENER]["gateway"].content.value
+    return {name for name in snapshot[CLUSTER] if f"{name}/server".encode() in content}
+
+
+@asynccontextmanager
+async def a_place(drain_time: timedelta = LONG) -> AsyncIterator[Place]:
+    place = Place(drain_time)
+    running = asyncio.create_task(place.publisher.run())
+    try:
+        yield place
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.fixture
+async def place(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
+    """One that is quick to publish."""
+    monkeypatch.setattr(publishing, "QUIET", 0.01)
+    async with a_place() as place:
+        yield place
+
+
+def pools(names: Iterable[str], **how: tuple[str, ...]) -> list[Tenant]:
+    return [a_tenant(name, hostnames=how.get(name, ())) for name in names]
+
+
+async def test_the_first_pools_are_told_at_once_all_of_them() -> None:
+    place = Place()
+    place.publisher.update(told(*pools("ab")))
+    assert place.served == {"builds/a", "builds/b"}
+    assert place.kept(SECRET) == {
+        f"builds/{name}/{what}" for name in "ab" for what in ("server", "upstream", "trust")
+    }
+
+
+async def test_a_burst_of_changes_is_one_update() -> None:
+    async with a_place() as place:
+        place.publisher.update({})
+        for number in range(20):
+            place.publisher.update(told(*(a_tenant(f"p{n}") for n in range(number + 1))))
+            await asyncio.sleep(0)
+        await place.recorder.has(2)
+    assert len(place.served) == 20
+    assert len(place.recorder.published) == 2
+
+
+async def test_changes_without_end_are_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "QUIET", 0.05)
+    monkeypatch.setattr(publishing, "LATEST", 0.15)
+    async with a_place() as place:
+        place.publisher.update({})
+        issue = 0
+        while len(place.recorder.published) < 3:
+            issue += 1
+            place.publisher.update(told(a_tenant(issue=str(issue))))
+            await asyncio.sleep(0.01)
+    assert issue > 20, "many changes were gathered"
+
+
+async def test_what_is_not_new_is_not_published(place: Place) -> None:
+    """What is known of a pool's builders changes with each of its builds."""
+    await place.becomes(*pools("ab"))
+    place.publisher.update(told(*pools("ab")))
+    await place.becomes(*pools("a"))
+    assert len(place.recorder.published) == 2
+
+
+async def test_what_is_published_does_not_depend_on_the_order_of_pools() -> None:
+    one, other = Place(), Place()
+    one.publisher.update(told(*pools("abc")))
+    other.publisher.update(told(*pools("cba")))
+    assert one.recorder.published == other.recorder.published
+
+
+async def test_a_pool_that_goes_is_not_reached_any_more_and_its_builds_go_on(place: Place) -> None:
+    await place.becomes(*pools("ab"))
+    await place.becomes(*pools("b"))
+    assert place.served == {"builds/b"}
+    assert place.kept(CLUSTER) == {"builds/a", "builds/b"}
+    assert "builds/a/upstream" in place.kept(SECRET)
+
+
+async def test_what_is_left_of_a_pool_goes_by_itself_once_its_connections_are_gone() -> None:
+    async with a_place(timedelta(seconds=0.1)) as place:
+        await place.becomes(*pools("ab"))
+        await place.becomes(*pools("b"))
+        assert place.kept(CLUSTER) == {"builds/a", "builds/b"}
+        await place.recorder.has(3)
+        assert place.kept(CLUSTER) == {"builds/b"}
+        assert not any(name.startswith("builds/a/") for name in place.kept(SECRET))
+
+
+async def test_a_pool_that_comes_back_is_not_forgotten_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(publishing, "QUIET", 0.01)
+    async with a_place(timedelta(seconds=0.2)) as place:
+        for names in ("ab", "b", "ab", "a"):
+            await place.becomes(*pools(names))
+        await place.recorder.has(5)
+    assert place.kept(CLUSTER) == {"builds/a"}, "that of b, which went last, is gone"
+
+
+async def test_a_name_stays_with_the_pool_that_had_it_first(place: Place) -> None:
+    await place.becomes(*pools("b", b=(SHARED,)))
+    await place.becomes(*pools("ab", a=(SHARED,), b=(SHARED,)))
+    assert place.names == {SHARED: "builds/b"}
+    assert place.served == {"builds/a", "builds/b"}, "by its own names each is reached"
+    ((pool, why),) = place.refused
+    assert pool == PoolKey("builds", "a")
+    assert why == (
+        f"gateway.hostnames: {SHARED} is a name of pool builds/b already, to which it leads; "
+        "remove it from one of the two"
+    )
+
+
+async def test_a_pool_that_is_served_already_cannot_take_the_name_of_another(place: Place) -> None:
+    await place.becomes(*pools("ab", b=(SHARED,)))
+    await place.becomes(*pools("ab", a=(SHARED,), b=(SHARED,)))
+    assert place.names == {SHARED: "builds/b"}
+
+
+async def test_a_pool_that_is_refused_one_name_has_its_others(place: Place) -> None:
+    await place.becomes(*pools("b", b=(SHARED,)))
+    await place.becomes(*pools("ab", a=("a.example", SHARED), b=(SHARED,)))
+    assert place.names == {SHARED: "builds/b", "a.example": "builds/a"}
+
+
+@pytest.mark.parametrize(
+    ("created", "holder"),
+    [
+        ({"a": NOW, "b": NOW - LONG}, "b"),
+        ({"a": NOW, "b": None}, "a"),
+        ({"a": NOW, "b": NOW}, "a"),
+        ({"a": None, "b": None}, "a"),
+    ],
+)
+async def test_after_a_restart_the_oldest_pool_has_the_name(
+    created: dict[str, datetime | None], holder: str
+) -> None:
+    """Every pod of the gateway comes to that, and nobody can make a pool that is older."""
+    place = Place()
+    tenants = [a_tenant(n, hostnames=(SHARED,), created=when) for n, when in created.items()]
+    place.publisher.update(told(*tenants))
+    assert place.names == {SHARED: f"builds/{holder}"}
+
+
+async def test_a_name_that_somebody_gave_up_is_not_theirs_when_they_come_back(
+    place: Place,
+) -> None:
+    await place.becomes(*pools("a", a=(SHARED,)))
+    await place.becomes(*pools("b", b=(SHARED,)))
+    await place.becomes(*pools("ab", a=(SHARED,), b=(SHARED,)))
+    assert place.names == {SHARED: "builds/b"}
+
+
+async def test_nobody_takes_the_names_by_which_a_pool_is_known(place: Place) -> None:
+    """Not even who came first: such a name says which pool it means."""
+    usurper = a_tenant("a", namespace="other", hostnames=("ci.builds.svc",))
+    await place.becomes(usurper)
+    assert place.names == {"ci.builds.svc": "other/a"}
+    await place.becomes(usurper, a_tenant("ci"))
+    assert place.names == {}
+    assert place.served == {"builds/ci", "other/a"}
+    assert [pool for pool, _ in place.refused] == [usurper.key]
+
+
+async def test_a_refused_pool_is_told_of_once_and_has_the_name_when_it_is_free(
+    place: Place,
+) -> None:
+    both = pools("ab", a=(SHARED,), b=(SHARED,))
+    await place.becomes(*both)
+    await place.becomes(*both, a_tenant("c"))
+    assert [pool for pool, _ in place.refused] == [PoolKey("builds", "b")]
+    await place.becomes(*pools("ab", b=(SHARED,)))
+    assert place.names == {SHARED: "builds/b"}
+    await place.becomes(*both)
+    assert place.names == {SHARED: "builds/b"}
+    told = [(pool.name, why is not None) for pool, why in place.refused]
+    assert told == [("b", True), ("b", False), ("a", True)]
+
+
+async def test_of_a_refused_pool_that_goes_nothing_is_left(place: Place) -> None:
+    await place.becomes(*pools("ab", a=(SHARED,), b=(SHARED,)))
+    await place.becomes(*pools("a", a=(SHARED,)))
+    assert place.refused[1:] == [(PoolKey("builds", "b"), None)]
+
+
+async def test_a_pool_whose_certificates_change_keeps_its_chain(place: Place) -> None:
+    await place.becomes(a_tenant(issue="first"))
+    await place.becomes(a_tenant(issue="second"))
+    before, after = place.recorder.published
+    assert before[LISTENER] == after[LISTENER]
+    assert before[CLUSTER] == after[CLUSTER]
+    assert before[SECRET].keys() == after[SECRET].keys()
+    assert before[SECRET] != after[SECRET]
