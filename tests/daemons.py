@@ -8,13 +8,12 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from buildpool.buildkit import Access, DaemonError, EventKind
+import grpc
+import grpc.aio
+
+from buildpool.buildkit import BuildEventKind, DaemonAccess, DaemonError
 from buildpool.buildkit.history import RUNNING_BUILDS
 from buildpool.core.pki import Bundle, CertificateRequest, KeyPair, Use, issue, issue_authority
-
-# After buildpool.buildkit, which tells gRPC how quiet it has to be.
-import grpc  # isort: skip
-import grpc.aio  # isort: skip
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
@@ -32,10 +31,12 @@ def a_server(authority: KeyPair) -> Bundle:
     return issue(authority, request, now=NOW)
 
 
-def an_access(authority: KeyPair, *, trust: bytes | None = None, use: Use = Use.CLIENT) -> Access:
+def an_access(
+    authority: KeyPair, *, trust: bytes | None = None, use: Use = Use.CLIENT
+) -> DaemonAccess:
     """What opens it."""
     bundle = issue(authority, CertificateRequest(use, "operator", DAY), now=NOW)
-    return Access(bundle.trust if trust is None else trust, bundle.pair)
+    return DaemonAccess(bundle.trust if trust is None else trust, bundle.pair)
 
 
 def number(value: int) -> bytes:
@@ -68,7 +69,7 @@ def a_record(ref: str, started: datetime | None = STARTED) -> bytes:
     return record + (field(6, a_timestamp(started)) if started else b"")
 
 
-def an_event(kind: EventKind, ref: str) -> bytes:
+def an_event(kind: BuildEventKind, ref: str) -> bytes:
     """A BuildHistoryEvent; that it is a start is left out, as protobuf does with zeros."""
     return (field(1, kind) if kind else b"") + field(2, a_record(ref))
 
@@ -98,15 +99,15 @@ class HistoryServer:
     def start(self, *refs: str) -> None:
         self.builds.update(refs)
         for ref in refs:
-            self.tell(EventKind.STARTED, ref)
+            self.tell(BuildEventKind.STARTED, ref)
 
     def end(self, *refs: str) -> None:
         self.builds.difference_update(refs)
         for ref in refs:
-            self.tell(EventKind.COMPLETE, ref)
-            self.tell(EventKind.COMPLETE, ref)
+            self.tell(BuildEventKind.COMPLETE, ref)
+            self.tell(BuildEventKind.COMPLETE, ref)
 
-    def tell(self, kind: EventKind, ref: str) -> None:
+    def tell(self, kind: BuildEventKind, ref: str) -> None:
         """An event of its own, whatever runs."""
         for stream in () if self.is_mute else self._streams:
             stream.put_nowait(an_event(kind, ref))
@@ -122,7 +123,7 @@ class HistoryServer:
             self._streams.add(stream)
         try:
             for ref in tuple(self.builds):
-                yield an_event(EventKind.STARTED, ref)
+                yield an_event(BuildEventKind.STARTED, ref)
             while not is_snapshot:
                 yield await stream.get()
         finally:

@@ -13,17 +13,18 @@ from datetime import datetime, timedelta
 from buildpool.controller.observe import LISTED
 from buildpool.core import naming
 from buildpool.core.api import Pool, PoolStatus
+from buildpool.core.objects.pods import has_daemon, name_of_builder
+from buildpool.core.objects.refs import Object, Ref, component_of, is_terminating, ref_of
 from buildpool.core.observed.load import Load
 from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.certificates import cache_secrets, client_ref, noted_clients
-from buildpool.core.planning.desired import wanted_refs
-from buildpool.core.planning.fleet import has_daemon, name_of_builder
+from buildpool.core.planning.desired import desired_refs
 from buildpool.core.planning.marks import Mark
 from buildpool.core.planning.plan import Delete, Plan
 from buildpool.core.planning.removal import Removal
 from buildpool.core.reporting.outcome import Outcome
-from buildpool.core.reporting.report import conclude
-from buildpool.core.resources import Object, Ref, component_of, has_guard, is_terminating, ref_of
+from buildpool.core.reporting.report import report_pass
+from buildpool.core.resources import has_guard
 from buildpool.core.resources.common import fingerprint
 from memory_storage import stored
 from samples import HOME, NOW, a_load, a_pod, planned
@@ -67,7 +68,7 @@ class MemoryCluster:
 
     def observe(self, pool: Pool) -> Observation:
         """What a pass may see: wanted and noted names, and what is listed by label."""
-        seen = set(wanted_refs(pool, home=HOME))
+        seen = set(desired_refs(pool, home=HOME))
         noted = noted_clients(pool, self.objects, home=HOME)
         seen |= {client_ref(pool, name) for name in noted}
         listed = {
@@ -160,7 +161,7 @@ class MemoryCluster:
         pool = self.known(pool)
         observation, todo = planned(pool, self.observe(pool), now=self.now)
         self.act(todo)
-        verdict = conclude(pool, observation, todo, Outcome(), home=HOME, now=self.now)
+        verdict = report_pass(pool, observation, todo, Outcome(), home=HOME, now=self.now)
         self.status = verdict.status
         self.roll()
         self.drain()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
-from buildpool.core.resources import JSON, Object
+from buildpool.core.objects.refs import JSON, Object
 
 LIST_KEYS = {
     "containers": ("name",),

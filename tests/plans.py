@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from buildpool.core.api import EventReason, Pool
+from buildpool.core.objects.refs import Object
 from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.plan import Plan, plan
-from buildpool.core.resources import Object
 from samples import GATEWAY, HOME, NOW, OWN_IMAGE
 
 PERSISTENT: Final = {"storage": {"volumeClaim": {"size": "10Gi"}}}

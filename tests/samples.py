@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from buildpool.core import naming
 from buildpool.core.api import Pool, PoolStatus, parse_pool
-from buildpool.core.observed.load import Build, Load
+from buildpool.core.objects.refs import Object, Ref, ref_of
+from buildpool.core.observed.load import Load, RunningBuild
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import Bundle, KeyPair
 from buildpool.core.planning.certificates import authority_of, carry_out
 from buildpool.core.planning.plan import Plan, plan
-from buildpool.core.resources import Object, Ref, guard, ref_of
+from buildpool.core.resources import guard
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -148,7 +149,7 @@ def _state(waiting: tuple[str, str] | None, *, running: bool) -> Object:
 def a_load(builds: int = 0, *, as_of: datetime = NOW, served: int = 0) -> Load:
     """What a daemon with so many builds says."""
     started = as_of - timedelta(seconds=30)
-    return Load(tuple(Build(f"build-{n}", started) for n in range(builds)), as_of, served)
+    return Load(tuple(RunningBuild(f"build-{n}", started) for n in range(builds)), as_of, served)
 
 
 def foreign(ref: Ref, *, uid: str | None = None, **fields: Any) -> Object:

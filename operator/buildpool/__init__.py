@@ -1,13 +1,22 @@
 """buildpool: a Kubernetes operator for fleets of BuildKit daemons.
 
-The shape of the package is *observe → plan → act* (docs/architecture.md draws it):
+What may import what, from the outermost to the innermost (docs/architecture.md draws it):
 
-- ``api``, ``pki``, ``resources``, ``diagnosis``, ``plan``, ``removal``, ``verdict``: the pure core,
-  functions of their arguments;
-- ``kube``, ``metrics``: the rim, which talks to the outside;
-- ``controller``: one pass over one pool, and what wakes it; knows no Kopf;
-- ``handlers``: the only importers of Kopf, a few lines each;
-- ``cli``: the command line that wires it all together.
+    cli         parses flags and starts a program, which it imports only then
+    manager     the operator's process; the only importer of Kopf
+    controller  one pass over one pool, and what wakes it
+    gateway     the router beside Envoy
+    sidecars    the programs in pools' pods: keeper and guard
+    kube, buildkit, preflight   the adapters: the API server, daemons, registries
+    settings, process           how a process is set up, and what each has
+    core        what is decided; pure
 """
 
+import os
+
 __version__ = "0.1.0"
+
+# Read when gRPC is loaded, whoever loads it. Its core writes failed handshakes to stderr, which we
+# log once and in our own words; and it hooks into fork, which nobody does here.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

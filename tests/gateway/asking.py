@@ -12,7 +12,7 @@ import pytest
 from buildpool.buildkit import protobuf
 from buildpool.core import naming
 from buildpool.core.api import Inject
-from buildpool.core.routing.values import CacheBrief, ClientBrief
+from buildpool.core.api.brief import CacheBrief, ClientBrief
 from daemons import until
 from gateway.builders import CONTROL, FakeBuilder
 from gateway.lab import call

@@ -11,12 +11,12 @@ from typing import Any
 import grpc.aio
 
 import daemons
-from buildpool.buildkit import EventKind, protobuf
+from buildpool.buildkit import BuildEventKind, protobuf
 from buildpool.buildkit.history import METHOD as HISTORY
 from buildpool.buildkit.history import record_of
 from buildpool.core import naming
 from buildpool.core.pki import Use
-from buildpool.core.routing.values import Builder
+from buildpool.core.routing.values import Target
 from gateway.pools import PoolLab
 
 CONTROL = "/moby.buildkit.v1.Control/"
@@ -82,9 +82,9 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
             if request == record_of(ref):
                 record = daemons.a_record(ref)
                 record += daemons.field(15, cached) + daemons.field(16, steps)
-                yield daemons.field(1, EventKind.COMPLETE) + daemons.field(2, record)
+                yield daemons.field(1, BuildEventKind.COMPLETE) + daemons.field(2, record)
 
-    async def start(self, pool: PoolLab) -> Builder:
+    async def start(self, pool: PoolLab) -> Target:
         """Begins to serve with a certificate of the pool."""
         names = naming.server_names(pool.name, pool.namespace)
         bundle = pool.bundle(Use.SERVER, names=names)
@@ -99,7 +99,7 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
             lambda *streams: self._carry(*streams, behind), "127.0.0.1", 0
         )
         self.port = self._relay.sockets[0].getsockname()[1]
-        return Builder(self.name, f"uid of {self.name}", f"127.0.0.1:{self.port}")
+        return Target(self.name, f"uid of {self.name}", f"127.0.0.1:{self.port}")
 
     async def _carry(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, behind: int

@@ -18,22 +18,22 @@ from envoy.service.accesslog.v3 import als_pb2_grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc
 
-from buildpool.controller.clock import utc_now
 from buildpool.core.naming import PoolKey
 from buildpool.core.pki import Bundle
-from buildpool.core.routing.connections import Account
-from buildpool.core.routing.values import Builder
-from buildpool.gateway.access_log import Journal
+from buildpool.core.routing.connections import Connections
+from buildpool.core.routing.values import Target
+from buildpool.gateway.access_log import AccessLog
 from buildpool.gateway.ext_proc.processor import Processor
 from buildpool.gateway.metrics import GatewayMetrics
-from buildpool.gateway.pools.config import Tenant
-from buildpool.gateway.pools.served import House
-from buildpool.gateway.reports.builds import Build, Ledger, tell
-from buildpool.gateway.reports.details import Inquiry
-from buildpool.gateway.slots.store import Memory
+from buildpool.gateway.pools.config import PoolConfig
+from buildpool.gateway.pools.served import ServedPools
+from buildpool.gateway.reports.builds import BuildLog, BuildRecord, tell
+from buildpool.gateway.reports.details import Details
+from buildpool.gateway.slots.store import ConnectionStore
 from buildpool.gateway.xds.bootstrap import bootstrap
 from buildpool.gateway.xds.discovery import Discovery
 from buildpool.gateway.xds.publisher import QUIET, Publisher
+from buildpool.process import utc_now
 from daemons import Silent, until
 from gateway.builders import BRIDGE, CONTROL, FakeBuilder
 from gateway.pools import DAY, PoolLab
@@ -46,11 +46,11 @@ class Told:
     """What the cluster tells the gateway."""
 
     def __init__(self) -> None:
-        self.tenants: dict[PoolKey, Tenant] = {}
-        self.known: dict[PoolKey, tuple[Builder, ...]] = {}
+        self.configs: dict[PoolKey, PoolConfig] = {}
+        self.known: dict[PoolKey, tuple[Target, ...]] = {}
         self.troubles: dict[str, tuple[str, str]] = {}
 
-    def builders(self, pool: PoolKey) -> tuple[Builder, ...]:
+    def builders(self, pool: PoolKey) -> tuple[Target, ...]:
         return self.known.get(pool, ())
 
     def trouble(self, address: str) -> tuple[str, str] | None:
@@ -64,7 +64,7 @@ class Lab:
         self.folder = folder
         self.told = Told()
         self.metrics = GatewayMetrics()
-        self.closed: list[Build] = []
+        self.closed: list[BuildRecord] = []
         """The builds that have ended and been told of, in this order."""
         self.port, self.router_port, self.admin_port = free_port(), free_port(), free_port()
         self.memory = 1 << 30
@@ -72,21 +72,21 @@ class Lab:
         self.envoy: asyncio.subprocess.Process | None = None
         self.fakes: list[FakeBuilder] = []
         self._router: asyncio.Task[None] | None = None
-        self.house: House
+        self.pools: ServedPools
 
     async def add_pool(self, pool: PoolLab, *builders: str) -> list[FakeBuilder]:
         """A pool and its builders."""
         fakes = [FakeBuilder(name) for name in builders]
         self.fakes += fakes
         self.told.known[pool.key] = tuple([await fake.start(pool) for fake in fakes])
-        self.told.tenants[pool.key] = pool.tenant()
+        self.told.configs[pool.key] = pool.config()
         self.refresh(pool.key)
         await self.settled()
         return fakes
 
-    async def becomes(self, pool: PoolLab, tenant: Tenant | None = None) -> None:
+    async def becomes(self, pool: PoolLab, config: PoolConfig | None = None) -> None:
         """The cluster tells something else of a pool; waits until Envoy has heard it."""
-        self.told.tenants[pool.key] = tenant or pool.tenant()
+        self.told.configs[pool.key] = config or pool.config()
         self.refresh(pool.key)
         await self.settled()
 
@@ -100,16 +100,16 @@ class Lab:
     def refresh(self, pool: PoolKey) -> None:
         """The cluster tells something new of a pool."""
         if self._router is not None:
-            self.house.refresh(pool)
-            self.publisher.update(self.house.tenants)
+            self.pools.refresh(pool)
+            self.publisher.update(self.pools.configs)
 
     async def start_router(self) -> None:
         """A router process, as it were."""
-        self.house = House(
+        self.pools = ServedPools(
             self.told,
             lambda *_: Silent(),
             clock=utc_now,
-            memory=Memory(self.folder / "router.db", now=utc_now()),
+            memory=ConnectionStore(self.folder / "router.db", now=utc_now()),
             told=self._backlog_changed,
             left=self._pool_left,
         )
@@ -121,53 +121,54 @@ class Lab:
             drain_time=DAY,
             on_refused=lambda *why: self.refused.append(why),
         )
-        for key in self.told.tenants:
-            self.house.refresh(key)
-        ledger = Ledger(self.metrics, inquire=Inquiry(self.house), told=self._build_ended)
+        for key in self.told.configs:
+            self.pools.refresh(key)
+        build_log = BuildLog(self.metrics, complete=Details(self.pools), told=self._build_ended)
         self.server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
-        processor = Processor(self.house, ledger, self.metrics, clock=utc_now)
+        processor = Processor(self.pools, build_log, self.metrics, clock=utc_now)
         external_processor_pb2_grpc.add_ExternalProcessorServicer_to_server(processor, self.server)
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self.discovery, self.server)
         als_pb2_grpc.add_AccessLogServiceServicer_to_server(
-            Journal(self.house, self.metrics), self.server
+            AccessLog(self.pools, self.metrics), self.server
         )
         self.server.add_insecure_port(f"127.0.0.1:{self.router_port}")
-        self.publisher.update(self.house.tenants)
+        self.publisher.update(self.pools.configs)
         await self.server.start()
         self._router = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.house.run())
+            group.create_task(self.pools.run())
             group.create_task(self.publisher.run())
 
     def _backlog_changed(self, pool: PoolKey) -> None:
-        room = self.house.room_of(pool)
-        if room is not None:
-            self.metrics.waiting(pool, room.waiting)
+        served = self.pools.find(pool)
+        if served is not None:
+            self.metrics.waiting(pool, served.waiting)
 
     def _pool_left(self, pool: PoolKey) -> None:
         self.metrics.forget(pool)
-        self.publisher.update(self.house.tenants)
+        self.publisher.update(self.pools.configs)
 
-    def _build_ended(self, build: Build) -> None:
+    def _build_ended(self, build: BuildRecord) -> None:
         self.closed.append(build)
         tell(build)
 
-    def account(self, pool: PoolLab) -> Account:
+    def connections(self, pool: PoolLab) -> Connections:
         """What the router knows of the connections of a pool that it serves."""
-        room = self.house.room_of(pool.key)
-        assert room is not None
-        return room.desk.account
+        served = self.pools.find(pool.key)
+        assert served is not None
+        return served.scheduler.connections
 
-    async def queued(self, pool: PoolLab, connections: int) -> None:
+    async def queued(self, pool: PoolLab, count: int) -> None:
         """Waits until exactly so many connections of a pool wait for a slot."""
-        account = self.account(pool)
+        connections = self.connections(pool)
         await until(
-            lambda: len(list(account.waiting())) == connections, f"{connections} connections wait"
+            lambda: len(list(connections.waiting())) == count,
+            f"{count} connections wait",
         )
 
-    async def told_of(self, builds: int) -> list[Build]:
+    async def told_of(self, builds: int) -> list[BuildRecord]:
         """Waits until so many builds have been told of; these."""
         await until(lambda: len(self.closed) >= builds, f"{builds} builds are told of")
         return self.closed

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from buildpool.controller.clock import utc_now
 from buildpool.core import naming
 from buildpool.core.api import AffinityKey
+from buildpool.core.api.brief import Brief, CacheBrief, ClientBrief
 from buildpool.core.naming import PoolKey
 from buildpool.core.pki import Bundle, CertificateRequest, KeyPair, Use, issue, issue_authority
-from buildpool.core.routing.values import Brief, CacheBrief, ClientBrief
-from buildpool.gateway.pools.config import Tenant
+from buildpool.gateway.pools.config import PoolConfig
+from buildpool.process import utc_now
 
 DAY = timedelta(days=1)
 
@@ -58,7 +58,7 @@ class PoolLab:
         """What a client shows."""
         return self.bundle(Use.CLIENT, uri=naming.client_identity(self.key, name), **how)
 
-    def tenant(self, **changes: Any) -> Tenant:
+    def config(self, **changes: Any) -> PoolConfig:
         """What the gateway is told."""
         names = naming.gateway_names(self.name, self.namespace)
         brief = Brief(
@@ -80,7 +80,7 @@ class PoolLab:
                 **changes,
             }
         )
-        return Tenant(
+        return PoolConfig(
             brief,
             server=self.bundle(Use.SERVER, names=brief.server_names).pair,
             upstream=self.bundle(Use.CLIENT, uri=naming.gateway_identity(self.key)).pair,

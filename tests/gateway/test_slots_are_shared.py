@@ -11,7 +11,7 @@ from datetime import timedelta
 import grpc
 import grpc.aio
 
-from buildpool.core.routing.values import ClientBrief
+from buildpool.core.api.brief import ClientBrief
 from daemons import until
 from gateway.asking import (
     HELLO,
@@ -91,7 +91,7 @@ async def test_who_waits_for_a_pool_that_is_removed_is_told(lab: Lab) -> None:
     async with lab.connect(pool) as channel:
         waiting = begun(channel, HELLO)
         await lab.queued(pool, 1)
-        del lab.told.tenants[pool.key]
+        del lab.told.configs[pool.key]
         lab.refresh(pool.key)
         code, why = await refusal(waiting)
     assert code is grpc.StatusCode.UNAVAILABLE

@@ -197,7 +197,7 @@ async def test_of_a_pool_that_is_gone_nothing_is_shown(lab: Lab) -> None:
     await build(lab, pool)
     await build(lab, other)
     await until(lambda: lab.metric("builds_total") == 2, "both are counted")
-    del lab.told.tenants[pool.key]
+    del lab.told.configs[pool.key]
     lab.refresh(pool.key)
     await until(lambda: lab.metric("builds_total") == 1, "it is forgotten")
     shown = {

@@ -31,8 +31,8 @@ async def test_certificates_that_are_none_harm_their_own_pool_alone(lab: Lab, pa
     odd = pools[1]
     for pool in pools:
         await lab.add_pool(pool, f"{pool.name}-builder-0")
-    good = odd.tenant()
-    stranger = pools[2].tenant().server
+    good = odd.config()
+    stranger = pools[2].config().server
     await lab.becomes(
         odd,
         {
@@ -53,7 +53,7 @@ async def test_certificates_that_are_none_harm_their_own_pool_alone(lab: Lab, pa
 
 async def test_a_pool_that_is_told_of_with_garbage_alone_is_not_served(lab: Lab) -> None:
     odd, other = PoolLab(name="a"), PoolLab(name="b")
-    lab.told.tenants[odd.key] = replace(odd.tenant(), server=KeyPair(NONE, NONE), trust=NONE)
+    lab.told.configs[odd.key] = replace(odd.config(), server=KeyPair(NONE, NONE), trust=NONE)
     lab.refresh(odd.key)
     await lab.add_pool(other, "b-builder-0")
     async with asyncio.timeout(5):

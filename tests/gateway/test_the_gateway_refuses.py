@@ -13,10 +13,10 @@ import grpc.aio
 import pytest
 
 from buildpool.buildkit import protobuf
-from buildpool.controller.clock import utc_now
 from buildpool.core.pki import Bundle
 from buildpool.gateway.ext_proc import bodies as messages
-from buildpool.gateway.slots.store import Memory
+from buildpool.gateway.slots.store import ConnectionStore
+from buildpool.process import utc_now
 from daemons import until
 from gateway.asking import HELLO, SOLVE, a_solve, asked, begun
 from gateway.lab import CONTROL, Lab, PoolLab, call
@@ -95,8 +95,8 @@ async def test_a_certificate_that_belongs_to_no_client_builds_nothing(
 async def test_a_builders_or_the_gateways_own_certificate_builds_nothing(
     lab: Lab, pool: PoolLab
 ) -> None:
-    tenant = lab.told.tenants[pool.key]
-    own = Bundle(tenant.upstream, trust=pool.authority.certificate)
+    config = lab.told.configs[pool.key]
+    own = Bundle(config.upstream, trust=pool.authority.certificate)
     error = await refused(lab.connect(pool, own))
     assert error.code() is grpc.StatusCode.PERMISSION_DENIED
 
@@ -111,9 +111,9 @@ async def test_a_client_that_is_removed_builds_what_it_builds_and_nothing_more(
         async with asyncio.timeout(10):
             while len(builder.asked) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        brief = lab.told.tenants[pool.key].brief
+        brief = lab.told.configs[pool.key].brief
         left = tuple(client for client in brief.clients if client.name != "ann")
-        lab.told.tenants[pool.key] = pool.tenant(clients=left)
+        lab.told.configs[pool.key] = pool.config(clients=left)
         lab.refresh(pool.key)
         linked = asyncio.create_task(call(channel, SOLVE, A_SOLVE))
         await asyncio.sleep(0.3)
@@ -152,13 +152,13 @@ async def test_no_header_of_a_client_names_the_builder(
 
 async def test_a_client_does_not_say_which_connection_its_own_is(lab: Lab, pool: PoolLab) -> None:
     """Else each request could be a connection of its own, whose end nobody is told."""
-    account = lab.house.rooms()[0].desk.account
+    connections = lab.pools.each()[0].scheduler.connections
     async with lab.connect(pool) as channel:
         for number in range(3):
             await call(channel, HELLO, headers={"x-forwarded-for": f"192.0.2.{number}"})
-        assert account.has_connections
+        assert connections.has_connections
     async with asyncio.timeout(10):
-        while account.has_connections:  # noqa: ASYNC110 - nobody tells
+        while connections.has_connections:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.1)
 
 
@@ -226,9 +226,11 @@ async def test_five_hundred_connections_of_one_client_cost_another_nothing_but_i
         await asyncio.gather(*(channel.close() for channel in crowd))
         await asyncio.gather(*waiting, return_exceptions=True)
         waiting.clear()  # gRPC hangs up once nothing refers to a call any more
-    await until(lambda: not lab.account(pool).has_connections, "the router knows that all ended")
+    await until(
+        lambda: not lab.connections(pool).has_connections, "the router knows that all ended"
+    )
     assert lab.metric("waiting", pool=pool.name) == 0
-    assert Memory(lab.folder / "router.db", now=utc_now()).recall(pool.key) == []
+    assert ConnectionStore(lab.folder / "router.db", now=utc_now()).recall(pool.key) == []
     await lab.comes_to(active, 0)
     await serves_on(lab, pool)
 

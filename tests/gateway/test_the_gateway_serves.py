@@ -152,12 +152,12 @@ async def test_other_pools_come_change_and_go_and_a_build_does_not_notice(lab: L
         running = begun(channel, SOLVE, a_solve())
         await asked(builder, SOLVE)
         await lab.add_pool(other, "other-builder-0")
-        lab.told.tenants[other.key] = other.tenant(server_names=("other.example",))
-        lab.told.tenants[pool.key] = pool.tenant()  # other certificates of the same authority
+        lab.told.configs[other.key] = other.config(server_names=("other.example",))
+        lab.told.configs[pool.key] = pool.config()  # other certificates of the same authority
         lab.refresh(other.key)
         lab.refresh(pool.key)
         await lab.settled()
-        del lab.told.tenants[other.key]
+        del lab.told.configs[other.key]
         lab.refresh(other.key)
         await lab.settled()
         builder.release.set()
@@ -171,7 +171,7 @@ async def test_a_build_whose_pool_is_not_served_any_more_goes_on_to_its_end(lab:
         await call(channel, HELLO)
         running = begun(channel, SOLVE, a_solve())
         await asked(builder, SOLVE)
-        del lab.told.tenants[pool.key]
+        del lab.told.configs[pool.key]
         lab.refresh(pool.key)
         await lab.settled()
         about = {"buildkit-controlapi-buildid": "ref"}

@@ -24,11 +24,11 @@ from envoy.service.ext_proc.v3 import external_processor_pb2_grpc
 from google.protobuf import struct_pb2
 from prometheus_client.parser import text_string_to_metric_families
 
+from buildpool.buildkit.methods import CONTROL
 from buildpool.core import naming
 from buildpool.core.api.status import format_time
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.values import ROUTE_BUILDER, ROUTE_METADATA, label_of
-from buildpool.gateway.ext_proc.calls import CONTROL
 from cluster import OPERATOR_NAMESPACE, PROJECT, Api, eventually
 from gateway.ports import free_port
 

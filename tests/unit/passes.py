@@ -20,14 +20,15 @@ from buildpool.core.api import (
     Pool,
     PoolStatus,
 )
-from buildpool.core.observed.load import Build, Load
+from buildpool.core.api.events import Event, EventType
+from buildpool.core.objects.pods import has_daemon, name_of_builder
+from buildpool.core.objects.refs import Object, is_terminating
+from buildpool.core.observed.load import Load, RunningBuild
 from buildpool.core.observed.observation import Observation
-from buildpool.core.planning.fleet import has_daemon, name_of_builder
 from buildpool.core.planning.plan import Plan
 from buildpool.core.reporting.losses import Sight, look
-from buildpool.core.reporting.outcome import Event, EventType, Outcome
-from buildpool.core.reporting.report import Verdict, conclude
-from buildpool.core.resources import Object, is_terminating
+from buildpool.core.reporting.outcome import Outcome
+from buildpool.core.reporting.report import Report, report_pass
 from memory_cluster import MemoryCluster
 from samples import GATEWAY, HOME, NOW, a_pool, planned
 
@@ -38,33 +39,33 @@ SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hou
 
 def judged(
     pool: Pool, observation: Observation, outcome: Outcome | None = None, now: datetime = NOW
-) -> Verdict:
+) -> Report:
     """The verdict of a pass that saw this."""
     observation, todo = planned(pool, observation, now=now)
-    return conclude(
+    return report_pass(
         pool, observation, todo, outcome or Outcome(), home=HOME, gateway=GATEWAY, now=now
     )
 
 
-def told(verdict: Verdict) -> list[tuple[EventType, str]]:
+def told(verdict: Report) -> list[tuple[EventType, str]]:
     """Its Events, without their messages."""
     return [(event.type, event.reason.value) for event in verdict.events]
 
 
-def condition(verdict: Verdict, kind: ConditionType) -> Condition:
+def condition(verdict: Report, kind: ConditionType) -> Condition:
     """One of its conditions."""
     found = verdict.status.condition(kind)
     assert found is not None
     return found
 
 
-def says(verdict: Verdict, kind: ConditionType) -> tuple[str, str]:
+def says(verdict: Report, kind: ConditionType) -> tuple[str, str]:
     """Whether a condition holds, and why."""
     found = condition(verdict, kind)
     return found.status.value, found.reason
 
 
-def with_status(pool: Pool, verdict: Verdict) -> Pool:
+def with_status(pool: Pool, verdict: Report) -> Pool:
     """The pool as it is read in the next pass."""
     return replace(pool, status=PoolStatus.read(verdict.status.to_dict()))
 
@@ -80,7 +81,7 @@ class Story:
 
     pool: Pool
     cluster: MemoryCluster = field(default_factory=MemoryCluster)
-    builds: dict[str, tuple[Build, ...] | None] = field(default_factory=dict)
+    builds: dict[str, tuple[RunningBuild, ...] | None] = field(default_factory=dict)
     """What runs, by builder; nothing where it is not named; None: its daemon does not answer."""
     events: list[Event] = field(default_factory=list)
     """All that was ever told, the oldest first."""
@@ -107,7 +108,7 @@ class Story:
     def start(self, builder: int, *refs: str) -> None:
         """Builds begin now."""
         name = f"ci-builder-{builder}"
-        new = tuple(Build(ref, self.now) for ref in refs)
+        new = tuple(RunningBuild(ref, self.now) for ref in refs)
         self.builds[name] = (*(self.builds.get(name) or ()), *new)
 
     def finish(self, builder: int) -> None:
@@ -135,13 +136,13 @@ class Story:
         }
         return replace(observation, loads=loads)
 
-    def look(self) -> Verdict:
+    def look(self) -> Report:
         """One pass, and what the cluster makes of it."""
         seen = self.observe()
         self.sights, lost = look(self.sights, seen)
         seen, todo = planned(self.pool, seen, now=self.now)
         outcome = Outcome(done=_done(todo))
-        verdict = conclude(
+        verdict = report_pass(
             self.pool, seen, todo, outcome, home=HOME, gateway=GATEWAY, now=self.now
         ).after(lost)
         self.cluster.act(todo)
@@ -156,7 +157,7 @@ class Story:
         self.cluster.now += 5 * SECOND
         return verdict
 
-    def settle(self, *, most: int = 30) -> Verdict:
+    def settle(self, *, most: int = 30) -> Report:
         """Passes until one changes nothing; the last one."""
         for _ in range(most):
             before = self.pool.status

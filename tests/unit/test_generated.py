@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 import buildpool
-from buildpool.cli.docs import Page, render
+from buildpool.cli.docs import rendered
+from buildpool.cli.flags import Page
 from buildpool.core import naming
 from buildpool.core.api import crd, parse_pool
 
@@ -36,7 +37,7 @@ def test_the_crd_is_made_from_the_models(copy: str) -> None:
 @pytest.mark.parametrize("page", Page)
 def test_a_page_of_the_reference_is_made_from_the_code(page: Page) -> None:
     written = (PROJECT / "docs" / "reference" / f"{page}.md").read_text()
-    assert written == render(page), "run `make generate`"
+    assert written == rendered(page), "run `make generate`"
 
 
 def test_users_can_look_up_every_label_and_annotation() -> None:

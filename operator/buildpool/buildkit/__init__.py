@@ -6,7 +6,7 @@ daemon  the connection: who is there, and which builds run; the one place that k
 
 from __future__ import annotations
 
-from buildpool.buildkit.daemon import Access, Daemon, DaemonError
-from buildpool.buildkit.history import Event, EventKind
+from buildpool.buildkit.daemon import Daemon, DaemonAccess, DaemonError
+from buildpool.buildkit.history import BuildEvent, BuildEventKind
 
-__all__ = ["Access", "Daemon", "DaemonError", "Event", "EventKind"]
+__all__ = ["BuildEvent", "BuildEventKind", "Daemon", "DaemonAccess", "DaemonError"]

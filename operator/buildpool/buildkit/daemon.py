@@ -7,7 +7,6 @@ try again, with a connection of its own. The one place where errors of gRPC beco
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -15,20 +14,15 @@ from datetime import timedelta
 from time import thread_time
 from typing import Final
 
-from buildpool.buildkit import history as wire
-from buildpool.buildkit.history import Event, EventKind
-from buildpool.buildkit.protobuf import WireError
-from buildpool.core.errors import BuildpoolError
-from buildpool.core.observed.load import Build
-from buildpool.core.pki import KeyPair
-
-# Read when gRPC is loaded. Its core writes failed handshakes to stderr, which we log once and in
-# our own words; and it hooks into fork, which nobody does here.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-
 import grpc
 import grpc.aio
+
+from buildpool.buildkit import history as wire
+from buildpool.buildkit.history import BuildEvent, BuildEventKind
+from buildpool.buildkit.protobuf import WireError
+from buildpool.core.errors import BuildpoolError
+from buildpool.core.observed.load import RunningBuild
+from buildpool.core.pki import KeyPair
 
 DEADLINE: Final = timedelta(seconds=3)
 """How long a daemon may take to connect and answer. It needs a few milliseconds."""
@@ -62,7 +56,7 @@ class DaemonError(BuildpoolError):
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class DaemonAccess:
     """What opens the daemons of a pool to the operator. No repr shows it."""
 
     trust: bytes = field(repr=False)
@@ -74,7 +68,7 @@ class Access:
 class Daemon:
     """A connection to one daemon, made when something is asked first. For one event loop."""
 
-    def __init__(self, address: str, access: Access) -> None:
+    def __init__(self, address: str, access: DaemonAccess) -> None:
         """``address`` is IP and port. Raises DaemonError where nobody is to be trusted."""
         if not access.trust:  # gRPC would trust everybody's authorities
             raise DaemonError("no authority is known that vouches for it")
@@ -85,12 +79,12 @@ class Daemon:
         self._listen: grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
         self._listen = self._channel.unary_stream(wire.METHOD)
 
-    async def snapshot(self) -> tuple[Build, ...]:
+    async def snapshot(self) -> tuple[RunningBuild, ...]:
         """The builds that run now, sorted by ref. Raises DaemonError, at the latest after 3 s."""
         builds = {}
         async with aclosing(self._answer(wire.RUNNING_BUILDS)) as events:
             async for event in events:
-                if event.kind is EventKind.STARTED:
+                if event.kind is BuildEventKind.STARTED:
                     builds[event.build.ref] = event.build
         return tuple(builds[ref] for ref in sorted(builds))
 
@@ -99,13 +93,13 @@ class Daemon:
 
         None where the daemon has no record of it.
         """
-        found: dict[str, Event] = {}
+        found: dict[str, BuildEvent] = {}
         async with aclosing(self._answer(wire.record_of(ref))) as events:
             async for event in events:
                 found[event.build.ref] = event
         return found[ref].steps if ref in found else None
 
-    def events(self) -> AsyncGenerator[Event, None]:
+    def events(self) -> AsyncGenerator[BuildEvent, None]:
         """What happens to builds from now on, after a start for each that runs already.
 
         BuildKit does not keep their order. Goes on until the daemon ends it; raises DaemonError.
@@ -117,13 +111,13 @@ class Daemon:
         """Hangs up at once, whatever is under way."""
         await self._channel.close(grace=None)
 
-    def _answer(self, request: bytes) -> AsyncGenerator[Event, None]:
+    def _answer(self, request: bytes) -> AsyncGenerator[BuildEvent, None]:
         """To a question that has an end."""
         return self._talk(request, DEADLINE.total_seconds(), MAX_ANSWER)
 
     async def _talk(
         self, request: bytes, deadline: float | None = None, most: int | None = None
-    ) -> AsyncGenerator[Event, None]:
+    ) -> AsyncGenerator[BuildEvent, None]:
         """Asks, and reads the answer: so many events at most.
 
         A connection stays open for as long as something refers to a call on it. Exceptions do, by

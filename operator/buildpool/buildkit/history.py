@@ -19,7 +19,7 @@ from typing import Final
 from buildpool.buildkit import protobuf
 from buildpool.buildkit.protobuf import Reader, WireError, text
 from buildpool.buildkit.solve_requests import MAX_FIELDS, MAX_NAME
-from buildpool.core.observed.load import Build
+from buildpool.core.observed.load import RunningBuild
 
 METHOD: Final = "/moby.buildkit.v1.Control/ListenBuildHistory"
 RUNNING_BUILDS: Final = b"\x08\x01\x18\x01"
@@ -47,7 +47,7 @@ _LAST_SECOND: Final = 2**37
 """In the year 6325: to what is read as a time, any duration can be added."""
 
 
-class EventKind(IntEnum):
+class BuildEventKind(IntEnum):
     """What has happened to a build."""
 
     NEW = -1
@@ -60,16 +60,16 @@ class EventKind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class BuildEvent:
     """One message of the history."""
 
-    kind: EventKind
-    build: Build
+    kind: BuildEventKind
+    build: RunningBuild
     steps: tuple[int, int] = (0, 0)
     """Steps that were cached, and all: so far, where it still runs."""
 
 
-def read_event(message: bytes) -> Event:
+def read_event(message: bytes) -> BuildEvent:
     """An event out of a BuildHistoryEvent. Raises WireError."""
     reader = Reader(MAX_FIELDS)
     kind, records = 0, []
@@ -78,14 +78,16 @@ def read_event(message: bytes) -> Event:
             kind = value
         elif number == _EVENT_RECORD and isinstance(value, memoryview):
             records.append(value)
-    known = EventKind(kind) if kind in _KINDS else EventKind.NEW
-    return Event(known, *_read_record(reader, records))
+    known = BuildEventKind(kind) if kind in _KINDS else BuildEventKind.NEW
+    return BuildEvent(known, *_read_record(reader, records))
 
 
-_KINDS: Final = frozenset(kind.value for kind in EventKind)
+_KINDS: Final = frozenset(kind.value for kind in BuildEventKind)
 
 
-def _read_record(reader: Reader, parts: Iterable[memoryview]) -> tuple[Build, tuple[int, int]]:
+def _read_record(
+    reader: Reader, parts: Iterable[memoryview]
+) -> tuple[RunningBuild, tuple[int, int]]:
     """A build, and its steps."""
     ref, created = "", []
     counts = {_RECORD_CACHED_STEPS: 0, _RECORD_STEPS: 0}
@@ -101,7 +103,7 @@ def _read_record(reader: Reader, parts: Iterable[memoryview]) -> tuple[Build, tu
     if len(ref) > MAX_NAME:
         raise WireError(f"the name of a build has more than {MAX_NAME} characters")
     steps = counts[_RECORD_CACHED_STEPS], counts[_RECORD_STEPS]
-    return Build(ref, _read_time(reader, created)), steps
+    return RunningBuild(ref, _read_time(reader, created)), steps
 
 
 def _read_time(reader: Reader, parts: Iterable[memoryview]) -> datetime | None:

@@ -12,11 +12,11 @@ from datetime import datetime
 from functools import partial
 from typing import Protocol
 
-from buildpool.buildkit import Access
+from buildpool.buildkit import DaemonAccess
 from buildpool.buildkit.watcher import Connect, Target, Watcher
-from buildpool.controller.clock import utc_now
 from buildpool.core.naming import PoolKey
 from buildpool.core.observed.load import Load
+from buildpool.process import utc_now
 
 
 class Waker(Protocol):
@@ -39,7 +39,7 @@ class Loads:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_over = False
 
-    def watch(self, pool: PoolKey, addresses: Mapping[str, str], access: Access) -> None:
+    def watch(self, pool: PoolKey, addresses: Mapping[str, str], access: DaemonAccess) -> None:
         """From now on asks exactly these daemons for the pool, by the uids of their pods.
 
         To repeat a call costs nothing. Where address or access are others than before, a new

@@ -15,8 +15,8 @@ from datetime import datetime
 from typing import Final, Protocol
 from zlib import crc32
 
-from buildpool.buildkit import Access, DaemonError, Event, EventKind
-from buildpool.core.observed.load import Build, Load
+from buildpool.buildkit import BuildEvent, BuildEventKind, DaemonAccess, DaemonError
+from buildpool.core.observed.load import Load, RunningBuild
 
 DEBOUNCE: Final = 0.03
 """Seconds between an event and the question it leads to: events come in bursts."""
@@ -37,20 +37,20 @@ MAX_REMEMBERED: Final = 20_000
 log = logging.getLogger(__name__)
 
 
-class Daemon(Protocol):
+class WatchedDaemon(Protocol):
     """A connection to a daemon; ``buildkit.daemon.Daemon``. All raise DaemonError."""
 
-    async def snapshot(self) -> tuple[Build, ...]:
+    async def snapshot(self) -> tuple[RunningBuild, ...]:
         """The builds that run now, sorted by ref; answers or fails within seconds."""
 
-    def events(self) -> AsyncGenerator[Event, None]:
+    def events(self) -> AsyncGenerator[BuildEvent, None]:
         """What happens to builds from now on, in no order, for as long as the daemon goes on."""
 
     async def close(self) -> None:
         """Hangs up."""
 
 
-Connect = Callable[[str, Access], Daemon]
+Connect = Callable[[str, DaemonAccess], WatchedDaemon]
 """A connection to the daemon at an address, IP and port."""
 
 
@@ -60,13 +60,13 @@ class Target:
 
     address: str
     """IP and port."""
-    access: Access
+    access: DaemonAccess
 
 
 @dataclass(frozen=True, slots=True)
 class _Connection:
     target: Target
-    daemon: Daemon
+    daemon: WatchedDaemon
     listening: asyncio.Task[None]
 
     def check(self) -> None:
@@ -191,20 +191,20 @@ class Watcher:
             return
         await asyncio.sleep(DEBOUNCE)
 
-    async def _listen(self, daemon: Daemon) -> None:
+    async def _listen(self, daemon: WatchedDaemon) -> None:
         """Events only say that it is time to ask: they come late, twice and in no order."""
         try:
             async with aclosing(daemon.events()) as events:
                 async for event in events:
-                    if event.kind is EventKind.STARTED:
+                    if event.kind is BuildEventKind.STARTED:
                         self._count(event.build.ref)
-                    if event.kind is not EventKind.DELETED:
+                    if event.kind is not BuildEventKind.DELETED:
                         self._due.set()
             raise DaemonError("it has ended the connection")
         finally:
             self._due.set()
 
-    async def _ask(self, daemon: Daemon) -> None:
+    async def _ask(self, daemon: WatchedDaemon) -> None:
         self._due.clear()
         is_asked, self._is_asked = self._is_asked, False
         as_of = self._clock()

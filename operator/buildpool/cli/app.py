@@ -1,4 +1,8 @@
-"""The commands and their flags. Every flag of ``run`` can be an environment variable, too."""
+"""The commands and their flags. Every flag of ``run`` can be an environment variable, too.
+
+Each command imports its own program, and only when it runs: beside each builder runs one that must
+stay small.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +13,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from buildpool import __version__
-from buildpool.cli import docs as docs_module
-from buildpool.cli import explain as explain_module
 from buildpool.cli import gateway, sidecars
-from buildpool.cli import render as render_module
 from buildpool.cli.flags import (
     LogFormat,
     LogFormatFlag,
     LogLevel,
     LogLevelFlag,
+    Page,
     WatchNamespace,
     set_up_logging,
 )
 from buildpool.core import naming
-from buildpool.core.api import crd as crd_module
-from buildpool.core.api import parse_pool
 from buildpool.core.errors import BuildpoolError
-from buildpool.manager import terms as run_module
 from buildpool.settings import DEFAULT_IMAGE, Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -76,6 +74,8 @@ def run(
     log_level: LogLevelFlag = LogLevel.INFO,
 ) -> None:
     """Run the operator."""
+    from buildpool.manager import terms
+
     set_up_logging(log_format, log_level)
     settings = Settings(
         namespace=namespace,
@@ -86,7 +86,7 @@ def run(
         metrics_port=metrics_port,
         health_port=health_port,
     )
-    asyncio.run(run_module.main(settings))
+    asyncio.run(terms.main(settings))
 
 
 @app.command()
@@ -102,30 +102,45 @@ def render(
     ] = DEFAULT_IMAGE,
 ) -> None:
     """Print the objects a pool would consist of, with new certificates. Needs no cluster."""
+    from buildpool.cli.render import rendered
+
     text = sys.stdin.read() if str(file) == "-" else file.read_text()
-    documents = [d for d in yaml.safe_load_all(text) if d and d.get("kind") == naming.KIND]
-    for document in documents:
-        objects = render_module.render(parse_pool(document), home=operator_namespace, image=image)
-        typer.echo(objects, nl=False)
-    if not documents:
+    objects = rendered(text, home=operator_namespace, image=image)
+    if not objects:
         raise BuildpoolError(f"{file} holds no {naming.KIND}")
+    typer.echo(objects, nl=False)
 
 
-app.command()(explain_module.explain)
+@app.command()
+def explain(
+    pool: Annotated[str, typer.Argument(help="Name of the pool.")],
+    namespace: Annotated[
+        str | None,
+        typer.Option(
+            "--namespace", "-n", help="The pool's namespace; absent: that of the current context."
+        ),
+    ] = None,
+) -> None:
+    """Say why a pool has the size it has, and what it will do next. Changes nothing."""
+    from buildpool.cli.explain import explained
+
+    typer.echo(explained(pool, namespace))
 
 
 @app.command()
 def crd() -> None:
     """Print the CustomResourceDefinition."""
-    typer.echo(crd_module.render(), nl=False)
+    from buildpool.core.api import crd as definition
+
+    typer.echo(definition.render(), nl=False)
 
 
 @app.command()
-def docs(
-    page: Annotated[docs_module.Page, typer.Argument(help="Which page.")],
-) -> None:
+def docs(page: Annotated[Page, typer.Argument(help="Which page.")]) -> None:
     """Print a generated page of the reference."""
-    typer.echo(docs_module.render(page), nl=False)
+    from buildpool.cli.docs import rendered
+
+    typer.echo(rendered(page), nl=False)
 
 
 app.command()(sidecars.cache_keeper)

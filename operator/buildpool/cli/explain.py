@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
-import typer
 from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 
-from buildpool.controller.metrics import Metrics
 from buildpool.core import naming
 from buildpool.core.api import identify_pool, parse_pool
 from buildpool.core.api.pool import NAME_RULE
 from buildpool.core.errors import BuildpoolError, InvalidSpecError
-from buildpool.core.explanation import explain as explanation
-from buildpool.core.resources import Object, Ref
+from buildpool.core.explanation import explain
+from buildpool.core.objects.refs import Object, Ref
 from buildpool.kube.cluster import connect
+from buildpool.kube.metrics import RequestMetrics
+from buildpool.process import utc_now
 
 _OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 """Where a pod finds the namespace it runs in."""
 
 
-def explain(
-    pool: Annotated[str, typer.Argument(help="Name of the pool.")],
-    namespace: Annotated[
-        str | None,
-        typer.Option(
-            "--namespace", "-n", help="The pool's namespace; absent: that of the current context."
-        ),
-    ] = None,
-) -> None:
-    """Say why a pool has the size it has, and what it will do next. Changes nothing."""
+def explained(pool: str, namespace: str | None) -> str:
+    """What the operator has decided about a pool, and why. BuildpoolError: it cannot be read."""
     if not NAME_RULE.holds(pool):
         raise BuildpoolError(f"{pool!r} is no name of a pool: {NAME_RULE.remedy}")
     # That there is no kubeconfig is said below, with what helps.
@@ -45,15 +36,15 @@ def explain(
         raise BuildpoolError(
             f"no cluster is known ({error}); set KUBECONFIG to a kubeconfig with a current context"
         ) from error
-    now = datetime.now(UTC)
+    now = utc_now()
     try:
-        typer.echo(explanation(parse_pool(found), now=now))
+        return explain(parse_pool(found), now=now)
     except InvalidSpecError as error:
-        typer.echo(explanation(identify_pool(found), now=now, refusal=error))
+        return explain(identify_pool(found), now=now, refusal=error)
 
 
 async def _read(ref: Ref) -> Object:
-    async with connect(Metrics()) as cluster:
+    async with connect(RequestMetrics()) as cluster:
         found = await cluster.get(ref)
     if found is None:
         raise BuildpoolError(

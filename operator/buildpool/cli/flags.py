@@ -1,12 +1,10 @@
-"""Flags of every command that serves, and what they do to the log."""
+"""Flags and their values, and what they do to the log."""
 
 from __future__ import annotations
 
-import logging
 from enum import StrEnum
 from typing import Annotated
 
-import kopf
 import typer
 
 
@@ -25,6 +23,14 @@ class LogLevel(StrEnum):
     WARNING = "warning"
 
 
+class Page(StrEnum):
+    """The generated pages of ``docs/reference``, by file name."""
+
+    POOL = "pool"
+    REASONS = "reasons"
+    METRICS = "metrics"
+
+
 WatchNamespace = Annotated[
     list[str] | None,
     typer.Option(
@@ -37,12 +43,7 @@ LogLevelFlag = Annotated[LogLevel, typer.Option(envvar="BUILDPOOL_LOG_LEVEL")]
 
 
 def set_up_logging(log_format: LogFormat, log_level: LogLevel) -> None:
-    """Kopf's, for all of the process: it writes the lines of a JSON log."""
-    kopf.configure(
-        debug=log_level is LogLevel.DEBUG,
-        quiet=log_level is LogLevel.WARNING,
-        log_format=kopf.LogFormat.JSON if log_format is LogFormat.JSON else kopf.LogFormat.PLAIN,
-    )
-    if log_level is not LogLevel.DEBUG:
-        # Kopf tells of every handler it calls; what matters is told by the controller.
-        logging.getLogger("kopf").setLevel(logging.WARNING)
+    """For all of the process, from now on."""
+    from buildpool import process
+
+    process.set_up_logging(as_json=log_format is LogFormat.JSON, level=log_level)

@@ -51,7 +51,7 @@ def gateway(
     log_level: LogLevelFlag = LogLevel.INFO,
 ) -> None:
     """Run the router beside an Envoy."""
-    from buildpool.gateway import server  # Envoy's types take a while to load
+    from buildpool.gateway import server
 
     set_up_logging(log_format, log_level)
     settings = GatewaySettings(

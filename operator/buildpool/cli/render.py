@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import yaml
 
-from buildpool.controller.act import issue_all
-from buildpool.controller.clock import utc_now
-from buildpool.core.api import Pool
+from buildpool.core import naming
+from buildpool.core.api import Pool, parse_pool
 from buildpool.core.observed.observation import Observation
-from buildpool.core.planning.certificates import authority_of
+from buildpool.core.planning.certificates import authority_of, carry_out
 from buildpool.core.planning.plan import plan
+from buildpool.process import utc_now
 
 
-def render(pool: Pool, *, home: str, image: str) -> str:
+def rendered(text: str, *, home: str, image: str) -> str:
+    """The objects of all pools in a manifest; empty where there is none."""
+    documents = [d for d in yaml.safe_load_all(text) if d and d.get("kind") == naming.KIND]
+    return "".join(_rendered(parse_pool(d), home=home, image=image) for d in documents)
+
+
+def _rendered(pool: Pool, *, home: str, image: str) -> str:
     """The objects of a pool that is applied to an empty cluster now."""
     now, observation = utc_now(), Observation()
     todo = plan(pool, observation, home=home, image=image, now=now)
     while todo.issue:
         authority = authority_of(pool, observation, home=home)
-        issued = asyncio.run(issue_all(todo.issue, authority, now=now))
-        observation = observation.with_issued(issued)
+        observation = observation.with_issued(carry_out(todo.issue, authority, now=now))
         todo = plan(pool, observation, home=home, image=image, now=now)
     return "".join(
         "---\n" + yaml.safe_dump(change.object, sort_keys=False) for change in todo.apply

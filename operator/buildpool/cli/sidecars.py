@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import signal
-from collections.abc import Coroutine
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from buildpool.core import naming
-from buildpool.core.api.duration import parse_duration
-from buildpool.sidecars.guard.server import GuardSettings, guard
-from buildpool.sidecars.keeper.server import KeeperSettings, keep
 
 _FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
 
@@ -36,6 +29,10 @@ def cache_keeper(
     interval: Annotated[str, typer.Option(help="Pause between two rounds, as in 1m.")] = "1m",
 ) -> None:
     """Look after the storage of a managed cache registry; runs beside it."""
+    from buildpool.process import run_until_signalled
+    from buildpool.sidecars.keeper.server import KeeperSettings, keep
+
+    logging.basicConfig(level=logging.INFO, format=_FORMAT)
     settings = KeeperSettings(
         storage=storage,
         capacity=capacity,
@@ -46,7 +43,7 @@ def cache_keeper(
         registry_port=registry_port,
         interval=_span(interval),
     )
-    _run(keep(settings))
+    run_until_signalled(keep(settings))
 
 
 def cache_guard(
@@ -61,6 +58,10 @@ def cache_guard(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = naming.GUARD_PORT,
 ) -> None:
     """Pass on only caches that are whole; runs beside each builder of a pool with such a cache."""
+    from buildpool.process import run_until_signalled
+    from buildpool.sidecars.guard.server import GuardSettings, guard
+
+    logging.basicConfig(level=logging.INFO, format=_FORMAT)
     settings = GuardSettings(
         registry=registry,
         keeper=keeper,
@@ -68,25 +69,13 @@ def cache_guard(
         client_certificates=client_certificates,
         port=port,
     )
-    _run(guard(settings))
+    run_until_signalled(guard(settings))
 
 
 def _span(text: str) -> timedelta:
+    from buildpool.core.api.duration import parse_duration
+
     try:
         return parse_duration(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-
-
-def _run(program: Coroutine[Any, Any, None]) -> None:
-    """Runs until a signal says to stop."""
-    logging.basicConfig(level=logging.INFO, format=_FORMAT)
-
-    async def until_stopped() -> None:
-        task, loop = asyncio.ensure_future(program), asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, task.cancel)
-        with suppress(asyncio.CancelledError):
-            await task
-
-    asyncio.run(until_stopped())

@@ -14,13 +14,15 @@ from typing import Final, TypeAlias
 
 from buildpool.core import naming
 from buildpool.core.api import Reason
+from buildpool.core.api.events import Event, EventType
 from buildpool.core.errors import ConflictError, NotFoundError, RefusedError
+from buildpool.core.objects.drift import first_difference
+from buildpool.core.objects.refs import Object, Ref, component_of, is_builder
 from buildpool.core.pki import Authority, Bundle
 from buildpool.core.planning.certificates import Issuance, carry_out
 from buildpool.core.planning.marks import Mark
 from buildpool.core.planning.plan import Apply, Delete, Plan
-from buildpool.core.reporting.outcome import Event, EventType, Failure, Outcome, Overruled
-from buildpool.core.resources import Object, Ref, component_of, first_difference, is_builder
+from buildpool.core.reporting.outcome import Failure, Outcome, Overruled
 from buildpool.kube.cluster import Cluster
 
 _Result: TypeAlias = Event | Failure | Overruled | None

@@ -45,7 +45,7 @@ class _Watched:
     write_due: float = 0.0
 
 
-class Inspector:
+class CachePoller:
     """Looks at the caches of pools."""
 
     def __init__(self, inspect: Inspect, wakeups: Wakeups) -> None:

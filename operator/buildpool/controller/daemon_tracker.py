@@ -14,21 +14,21 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from buildpool.buildkit import Access
+from buildpool.buildkit import DaemonAccess
 from buildpool.buildkit.loads import Loads
 from buildpool.core import naming
 from buildpool.core.api import Pool
+from buildpool.core.api.events import Event
 from buildpool.core.api.quantity import parse_bytes
 from buildpool.core.errors import KubernetesError
 from buildpool.core.naming import PoolKey
+from buildpool.core.objects.pods import has_daemon, name_of_builder
+from buildpool.core.objects.refs import JSON, is_terminating
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import Authority, Bundle, issue, why_reissue
 from buildpool.core.planning.certificates import operator_request
-from buildpool.core.planning.fleet import has_daemon, name_of_builder
 from buildpool.core.planning.plan import Plan
 from buildpool.core.reporting.losses import Sight, look
-from buildpool.core.reporting.outcome import Event
-from buildpool.core.resources import JSON, is_terminating
 from buildpool.core.scaling import SETTLE
 from buildpool.kube.cluster import Cluster
 
@@ -47,7 +47,7 @@ class _Known:
     """What is to be told."""
 
 
-class Survey:
+class DaemonTracker:
     """The daemons of all pools, as passes need them."""
 
     def __init__(self, cluster: Cluster, loads: Loads) -> None:
@@ -98,7 +98,7 @@ class Survey:
             # One that is told to go waits until nobody is connected.
             if has_daemon(pod) and pod["status"].get("podIP") and not is_terminating(pod)
         }
-        self._loads.watch(pool.key, addresses, Access(known.access.trust, known.access.pair))
+        self._loads.watch(pool.key, addresses, DaemonAccess(known.access.trust, known.access.pair))
         self._loads.ask(pool.key, _unproven(plan, observation, now))
 
     def forget(self, pool: PoolKey) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from buildpool.controller.wakeups import Wakeups
 from buildpool.core import naming
-from buildpool.core.reporting.diagnosis import is_ready
-from buildpool.core.resources import Object
+from buildpool.core.objects.pods import is_ready
+from buildpool.core.objects.refs import Object
 from buildpool.kube.cluster import Cluster
-from buildpool.kube.informer import Mirror
+from buildpool.kube.informer import Informer
 
 
 class GatewayWatch:
@@ -16,7 +16,7 @@ class GatewayWatch:
     def __init__(self, cluster: Cluster, wakeups: Wakeups, *, home: str) -> None:
         """``home`` is the namespace of the operator and the gateway."""
         labels = {"app.kubernetes.io/component": naming.COMPONENT_GATEWAY}
-        self._pods = Mirror(cluster, "Pod", home, labels, self._changed)
+        self._pods = Informer(cluster, "Pod", home, labels, self._changed)
         self._wakeups = wakeups
         self._is_ready = False
 

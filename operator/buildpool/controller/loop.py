@@ -13,7 +13,7 @@ from datetime import timedelta
 from time import monotonic
 from typing import Final, Protocol
 
-from buildpool.controller.metrics import Metrics
+from buildpool.controller.metrics import PoolMetrics
 from buildpool.controller.reconcile import Reconciler
 from buildpool.controller.wakeups import Wakeups
 from buildpool.core.errors import KubernetesError
@@ -38,7 +38,7 @@ class Lookout(Protocol):
         """Looks no more for a pool that is gone."""
 
 
-class Tender:
+class PoolLoop:
     """Tends pools: each in a loop of its own, a bounded number of passes at a time."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Tender:
         reconciler: Reconciler,
         wakeups: Wakeups,
         lookouts: Sequence[Lookout],
-        metrics: Metrics,
+        metrics: PoolMetrics,
         *,
         max_passes: int,
     ) -> None:

@@ -1,16 +1,15 @@
-"""What the operator tells Prometheus about itself and its pools.
+"""What the operator tells Prometheus about its pools and its passes.
 
-Every metric is defined here, with its labels bounded by the number of pools. An own registry, so
-that two operators can live in one test process. ``docs/reference/metrics.md`` is generated from it.
+Labels are bounded by the number of pools. ``docs/reference/metrics.md`` is generated from this.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from time import perf_counter
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
@@ -24,156 +23,86 @@ from buildpool.core.api import (
 )
 from buildpool.core.api.status import CertificatesStatus
 from buildpool.core.naming import PoolKey
-from buildpool.core.observed.cache import Usage
+from buildpool.core.observed.usage import Usage
+from buildpool.kube.metrics import SECONDS
 
-POOL = ("namespace", "pool")
-SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-
-
-@dataclass(slots=True)
-class Answer:
-    """How a request ended: an HTTP status, or what kept it from having one."""
-
-    code: str = "error"
+POOL: Final = ("namespace", "pool")
 
 
-class Metrics:
-    """The metrics of one operator process."""
+class PoolMetrics:
+    """The pools and passes of one operator process."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.registry = registry or CollectorRegistry()
-        own = self.registry
+        self.registry = own = registry or CollectorRegistry()
+        self._of_pools: list[MetricWrapperBase] = []
+
+        def gauge(name: str, meaning: str, *labels: str) -> Gauge:
+            found = Gauge(f"buildpool_{name}", meaning, (*POOL, *labels), registry=own)
+            self._of_pools.append(found)
+            return found
+
+        def counter(name: str, meaning: str, *labels: str) -> Counter:
+            found = Counter(f"buildpool_{name}", meaning, (*POOL, *labels), registry=own)
+            self._of_pools.append(found)
+            return found
+
         self.leader = Gauge(
             "buildpool_leader", "1 while this process leads and acts, else 0.", registry=own
-        )
-        self._passes = Counter(
-            "buildpool_passes_total",
-            "Passes over a pool, by result.",
-            (*POOL, "result"),
-            registry=own,
         )
         self._pass_seconds = Histogram(
             "buildpool_pass_seconds", "Duration of a pass.", buckets=SECONDS, registry=own
         )
-        self._requests = Counter(
-            "buildpool_kubernetes_requests_total",
-            "Requests to the Kubernetes API, by method, kind and HTTP status.",
-            ("method", "kind", "code"),
-            registry=own,
+        self._passes = counter("passes_total", "Passes over a pool, by result.", "result")
+        self._wanted = gauge("builders_wanted", "Builders a pool shall have.")
+        self._ready = gauge("builders_ready", "Builders that take builds.")
+        self._builds = gauge("builds_running", "Builds that run on the builders of a pool.")
+        self._slots = gauge(
+            "slots", "Builds that the builders which take builds are meant to run at once."
         )
-        self._request_seconds = Histogram(
-            "buildpool_kubernetes_request_seconds",
-            "Duration of a request to the Kubernetes API.",
-            ("method",),
-            buckets=SECONDS,
-            registry=own,
+        self._builders = gauge(
+            "builders", "Builders of a pool, by state: Starting, Serving, Draining.", "state"
         )
-        self._wanted = Gauge(
-            "buildpool_builders_wanted", "Builders a pool shall have.", POOL, registry=own
-        )
-        self._ready = Gauge(
-            "buildpool_builders_ready", "Builders that take builds.", POOL, registry=own
-        )
-        self._builds = Gauge(
-            "buildpool_builds_running",
-            "Builds that run on the builders of a pool.",
-            POOL,
-            registry=own,
-        )
-        self._slots = Gauge(
-            "buildpool_slots",
-            "Builds that the builders which take builds are meant to run at once.",
-            POOL,
-            registry=own,
-        )
-        self._builders = Gauge(
-            "buildpool_builders",
-            "Builders of a pool, by state: Starting, Serving, Draining.",
-            (*POOL, "state"),
-            registry=own,
-        )
-        self._unknown = Gauge(
-            "buildpool_builders_load_unknown",
+        self._unknown = gauge(
+            "builders_load_unknown",
             "Builders whose daemon does not say what runs on it; they are left alone.",
-            POOL,
-            registry=own,
         )
-        self._size = Counter(
-            "buildpool_size_changes_total",
+        self._size = counter(
+            "size_changes_total",
             "Changes of the number of builders a pool shall have, by the reason of the decision.",
-            (*POOL, "reason"),
-            registry=own,
+            "reason",
         )
-        self._lost = Counter(
-            "buildpool_builders_lost_total",
-            "Builders that ended while builds ran on them.",
-            POOL,
-            registry=own,
+        self._lost = counter("builders_lost_total", "Builders that ended while builds ran on them.")
+        self._overdue = gauge(
+            "builders_overdue", "Builders with a build that outlives builders.maxBuildDuration."
         )
-        self._overdue = Gauge(
-            "buildpool_builders_overdue",
-            "Builders with a build that outlives builders.maxBuildDuration.",
-            POOL,
-            registry=own,
+        self._condition = gauge(
+            "condition", "1 where a pool's condition is True, else 0.", "condition"
         )
-        self._condition = Gauge(
-            "buildpool_condition",
-            "1 where a pool's condition is True, else 0.",
-            (*POOL, "condition"),
-            registry=own,
-        )
-        self._expiry = Gauge(
-            "buildpool_certificate_expiry_timestamp_seconds",
+        self._expiry = gauge(
+            "certificate_expiry_timestamp_seconds",
             "End of the first of a pool's certificates, in seconds since the epoch, by their use: "
             "client, builder, gateway, cache.",
-            (*POOL, "use"),
-            registry=own,
+            "use",
         )
-        self._authority_expiry = Gauge(
-            "buildpool_authority_expiry_timestamp_seconds",
+        self._authority_expiry = gauge(
+            "authority_expiry_timestamp_seconds",
             "End of the authority of a pool, in seconds since the epoch.",
-            POOL,
-            registry=own,
         )
-        self._rotating = Gauge(
-            "buildpool_authority_rotating",
-            "1 while the authority of a pool is being replaced, else 0.",
-            POOL,
-            registry=own,
+        self._rotating = gauge(
+            "authority_rotating", "1 while the authority of a pool is being replaced, else 0."
         )
-
-        self._cache_used = Gauge(
-            "buildpool_cache_used_bytes", "Disk space a managed cache takes.", POOL, registry=own
-        )
-        self._cache_capacity = Gauge(
-            "buildpool_cache_capacity_bytes", "Room a managed cache has.", POOL, registry=own
-        )
-        self._cache_refs = Gauge(
-            "buildpool_cache_refs", "Caches in a managed cache registry.", POOL, registry=own
-        )
-        self._cache_reclaimed = Counter(
-            "buildpool_cache_reclaimed_bytes_total",
+        self._cache_used = gauge("cache_used_bytes", "Disk space a managed cache takes.")
+        self._cache_capacity = gauge("cache_capacity_bytes", "Room a managed cache has.")
+        self._cache_refs = gauge("cache_refs", "Caches in a managed cache registry.")
+        self._cache_reclaimed = counter(
+            "cache_reclaimed_bytes_total",
             "Bytes that a managed cache has given back, since this process started.",
-            POOL,
-            registry=own,
         )
-        self._cache_damaged = Counter(
-            "buildpool_cache_damaged_blobs_total",
+        self._cache_damaged = counter(
+            "cache_damaged_blobs_total",
             "Blobs of a managed cache that were found damaged, since this process started.",
-            POOL,
-            registry=own,
         )
         self._usage: dict[PoolKey, Usage] = {}
-
-    @contextmanager
-    def request(self, method: str, kind: str) -> Iterator[Answer]:
-        """Measures one request; the block sets the answer's code."""
-        answer, started = Answer(), perf_counter()
-        try:
-            yield answer
-        finally:
-            self._requests.labels(method, kind, answer.code).inc()
-            self._request_seconds.labels(method).observe(perf_counter() - started)
 
     @contextmanager
     def measured_pass(self, pool: PoolKey) -> Iterator[None]:
@@ -237,30 +166,7 @@ class Metrics:
     def forget(self, pool: PoolKey) -> None:
         """Shows nothing more of a pool that is gone."""
         self._usage.pop(pool, None)
-        of_pools = (
-            self._passes,
-            self._wanted,
-            self._ready,
-            self._builds,
-            self._slots,
-            self._builders,
-            self._unknown,
-            self._overdue,
-            self._size,
-            self._lost,
-            self._condition,
-            self._expiry,
-            self._authority_expiry,
-            self._rotating,
-        )
-        of_caches = (
-            self._cache_used,
-            self._cache_capacity,
-            self._cache_refs,
-            self._cache_reclaimed,
-            self._cache_damaged,
-        )
-        for metric in (*of_pools, *of_caches):
+        for metric in self._of_pools:
             metric.remove_by_labels({"namespace": pool.namespace, "pool": pool.name})
 
 
@@ -273,13 +179,3 @@ def _ends(status: PoolStatus) -> dict[str, datetime | None]:
         "gateway": others.gateway,
         "cache": others.cache,
     }
-
-
-def described(metrics: object) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
-    """Name, type, labels and meaning of each metric of a process, for the documentation."""
-    for value in vars(metrics).values():
-        if isinstance(value, MetricWrapperBase):
-            family = next(iter(value.describe()))
-            suffix = "_total" if family.type == "counter" else ""
-            labels = value._labelnames  # noqa: SLF001
-            yield family.name + suffix, family.type, labels, family.documentation

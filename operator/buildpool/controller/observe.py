@@ -13,12 +13,12 @@ from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import Pool, Routing
+from buildpool.core.objects.pods import has_ended, is_ready
+from buildpool.core.objects.refs import Object, Ref, component_of, ref_of
 from buildpool.core.observed.observation import Observation
+from buildpool.core.planning.caches import cache_references
 from buildpool.core.planning.certificates import cache_secrets, client_ref, noted_clients
-from buildpool.core.planning.desired import wanted_refs
-from buildpool.core.reporting.cache import cache_references
-from buildpool.core.reporting.diagnosis import has_ended, is_ready
-from buildpool.core.resources import Object, Ref, component_of, ref_of
+from buildpool.core.planning.desired import desired_refs
 from buildpool.kube.cluster import Cluster
 
 LISTED: Final = (
@@ -34,7 +34,7 @@ LISTED: Final = (
 
 async def observe(cluster: Cluster, pool: Pool, *, home: str) -> Observation:
     """What is there of a pool, and what is not."""
-    wanted = wanted_refs(pool, home=home)
+    wanted = desired_refs(pool, home=home)
     labels = {naming.LABEL_POOL: pool.key.name}
     live, pods, replica_sets, own, gateways, listed = await asyncio.gather(
         _read(cluster, (ref for ref in wanted if ref.kind not in LISTED)),

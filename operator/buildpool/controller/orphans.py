@@ -13,7 +13,7 @@ from typing import Final
 from buildpool.core import naming
 from buildpool.core.errors import KubernetesError
 from buildpool.core.naming import PoolKey
-from buildpool.core.resources import Ref, ref_of
+from buildpool.core.objects.refs import Ref, ref_of
 from buildpool.kube.cluster import Cluster
 
 INTERVAL: Final = 3600.0
@@ -21,7 +21,7 @@ INTERVAL: Final = 3600.0
 log = logging.getLogger(__name__)
 
 
-class Sweeper:
+class OrphanSweeper:
     """Sweeps at start, every hour, and when asked to."""
 
     def __init__(self, cluster: Cluster, *, home: str, namespaces: tuple[str, ...]) -> None:

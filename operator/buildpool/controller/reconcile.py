@@ -12,28 +12,28 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from buildpool.controller.act import act, issue_all, remove
-from buildpool.controller.cache_poller import Inspector
-from buildpool.controller.clock import utc_now
-from buildpool.controller.daemon_tracker import Survey
-from buildpool.controller.metrics import Metrics
+from buildpool.controller.cache_poller import CachePoller
+from buildpool.controller.daemon_tracker import DaemonTracker
+from buildpool.controller.metrics import PoolMetrics
 from buildpool.controller.observe import observe
-from buildpool.controller.secret_poller import Sentinel
+from buildpool.controller.secret_poller import SecretPoller
 from buildpool.core import naming
 from buildpool.core.api import Pool, PoolStatus, identify_pool, parse_pool
 from buildpool.core.errors import ConflictError, InvalidSpecError, NotFoundError
 from buildpool.core.naming import PoolKey
+from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.cache import CacheTarget, Trouble
 from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.backlog import forsaken, kept_entries
+from buildpool.core.planning.caches import cache_references, cache_target
 from buildpool.core.planning.certificates import authority_of
-from buildpool.core.planning.desired import wanted_refs
+from buildpool.core.planning.desired import desired_refs
 from buildpool.core.planning.plan import RESYNC, TROUBLED, Plan, plan
 from buildpool.core.planning.removal import PATIENCE, plan_removal
-from buildpool.core.reporting.cache import cache_references, cache_target
-from buildpool.core.reporting.report import Verdict, conclude, farewell, refuse
-from buildpool.core.resources import Object, Ref
+from buildpool.core.reporting.report import Report, report_invalid, report_pass, report_removal
 from buildpool.kube.cluster import Cluster
-from buildpool.kube.events import Reporter
+from buildpool.kube.events import EventRecorder
+from buildpool.process import utc_now
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,11 @@ class Reconciler:
     """What every pass needs."""
 
     cluster: Cluster
-    reporter: Reporter
-    metrics: Metrics
-    sentinel: Sentinel
-    inspector: Inspector
-    survey: Survey
+    reporter: EventRecorder
+    metrics: PoolMetrics
+    sentinel: SecretPoller
+    inspector: CachePoller
+    survey: DaemonTracker
     home: str
     """The operator's own namespace."""
     image: str
@@ -71,7 +71,9 @@ class Reconciler:
             pool = identify_pool(raw)
             # Nobody would hang up on a pod that is told to go, and it waits for that.
             self.survey.forget(key)
-            verdict = refuse(pool.status, error, generation=pool.generation, now=self.clock())
+            verdict = report_invalid(
+                pool.status, error, generation=pool.generation, now=self.clock()
+            )
             await self._report(pool, verdict)
             self.metrics.report(pool.key, pool.status, verdict.status)
             return RESYNC
@@ -97,7 +99,7 @@ class Reconciler:
         # Whatever else was refused: a request must not be carried out in each pass anew.
         if not todo.conflicts and all(failure.ref.kind != "Secret" for failure in outcome.failures):
             await self._fulfilled(pool)
-        verdict = conclude(
+        verdict = report_pass(
             pool, observation, todo, outcome, home=self.home, gateway=self.gateway, now=now
         )
         await self._report(pool, verdict.after(lost))
@@ -136,7 +138,7 @@ class Reconciler:
         for deletion in removal.delete:
             await remove(self.cluster, deletion)
         if not removal.is_done:
-            verdict = farewell(pool, draining=removal.draining, now=self.clock())
+            verdict = report_removal(pool, draining=removal.draining, now=self.clock())
             await self._report(pool, verdict)
             return timedelta(0) if removal.delete else PATIENCE
         await self._let_go(pool, raw)
@@ -192,13 +194,13 @@ class Reconciler:
         """
         versions: dict[Ref, str | None] = dict.fromkeys(observation.absent)
         known = {**observation.referred, **observation.live}
-        ours = (ref for ref in wanted_refs(pool, home=self.home) if ref.kind == "Secret")
+        ours = (ref for ref in desired_refs(pool, home=self.home) if ref.kind == "Secret")
         for ref in (*ours, *cache_references(pool)):
             found = known.get(ref)
             versions[ref] = found["metadata"]["resourceVersion"] if found else None
         self.sentinel.watch(pool.key, versions)
 
-    async def _report(self, pool: Pool, verdict: Verdict) -> None:
+    async def _report(self, pool: Pool, verdict: Report) -> None:
         now = self.clock()
         if verdict.status != pool.status:
             await self._write_status(pool, verdict.status)

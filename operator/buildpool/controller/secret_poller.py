@@ -16,7 +16,7 @@ from typing import Final
 from buildpool.controller.wakeups import Wakeups
 from buildpool.core.errors import KubernetesError
 from buildpool.core.naming import PoolKey
-from buildpool.core.resources import Ref
+from buildpool.core.objects.refs import Ref
 from buildpool.kube.cluster import Cluster
 
 MIN_ROUND: Final = 1.0
@@ -24,7 +24,7 @@ MIN_ROUND: Final = 1.0
 log = logging.getLogger(__name__)
 
 
-class Sentinel:
+class SecretPoller:
     """Looks at the Secrets that pools depend on."""
 
     def __init__(self, cluster: Cluster, wakeups: Wakeups, *, reads_per_second: float) -> None:

@@ -17,7 +17,7 @@ from envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
 from buildpool.core import naming
 from buildpool.core.routing.values import pool_of
 from buildpool.gateway.metrics import GatewayMetrics
-from buildpool.gateway.pools.served import House
+from buildpool.gateway.pools.served import ServedPools
 from buildpool.gateway.xds.resources import CHAIN, CONNECTION, FAILURE, NOBODY, SERVER_NAME
 
 LONGEST: Final = 200
@@ -25,11 +25,11 @@ LONGEST: Final = 200
 log: Final = logging.getLogger(__name__)
 
 
-class Journal(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[misc]
+class AccessLog(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[misc]
     """The servicer that Envoy tells."""
 
-    def __init__(self, house: House, metrics: GatewayMetrics) -> None:
-        self._house = house
+    def __init__(self, pools: ServedPools, metrics: GatewayMetrics) -> None:
+        self._pools = pools
         self._metrics = metrics
 
     async def StreamAccessLogs(  # noqa: N802 - the name is Envoy's
@@ -49,13 +49,13 @@ class Journal(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[misc]
         # As Envoy spells it where it asks about a request (``calls.Call.connection``).
         peer = naming.authority_form(address.address, address.port_value)
         chain, failure = _given(tags.get(CHAIN, "")), _given(tags.get(FAILURE, ""))
-        room = self._house.room(chain)
-        if room is not None:
-            room.leave(f"{tags.get(CONNECTION, '')}@{peer}")
+        served = self._pools.served(chain)
+        if served is not None:
+            served.leave(f"{tags.get(CONNECTION, '')}@{peer}")
         if failure or chain in ("", NOBODY):
             asked = _given(tags.get(SERVER_NAME, ""))[:LONGEST]
             # Only pools that are served: a label must not be what a stranger wrote.
-            pool = room.brief.key if room is not None else pool_of("")
+            pool = served.brief.key if served is not None else pool_of("")
             self._metrics.refused(pool, "TLS" if failure else "NO_POOL")
             log.warning(
                 "refused a connection from %s to %r: %s",

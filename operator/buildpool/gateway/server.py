@@ -10,39 +10,36 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import logging
-import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Final
 
 import grpc.aio
-from aiohttp import web
 from envoy.service.accesslog.v3 import als_pb2_grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc
-from prometheus_client import disable_created_metrics, start_http_server
+from prometheus_client import CollectorRegistry
 
 from buildpool.buildkit import Daemon
-from buildpool.controller.clock import utc_now
-from buildpool.controller.metrics import Metrics
 from buildpool.core import naming
 from buildpool.core.api import PoolStatus
 from buildpool.core.api.status import GatewayStatus
 from buildpool.core.errors import KubernetesError
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.values import Backlog
-from buildpool.gateway.access_log import Journal
+from buildpool.gateway.access_log import AccessLog
 from buildpool.gateway.ext_proc.processor import Processor
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.directory import Directory
-from buildpool.gateway.pools.served import House
-from buildpool.gateway.reports.builds import Ledger
-from buildpool.gateway.reports.details import Inquiry
-from buildpool.gateway.reports.status import News
-from buildpool.gateway.slots.store import Memory
+from buildpool.gateway.pools.served import ServedPools
+from buildpool.gateway.reports.builds import BuildLog
+from buildpool.gateway.reports.details import Details
+from buildpool.gateway.reports.status import StatusWriter
+from buildpool.gateway.slots.store import ConnectionStore
 from buildpool.gateway.xds.discovery import Discovery
 from buildpool.gateway.xds.publisher import Publisher
 from buildpool.kube.cluster import Cluster, connect
+from buildpool.kube.metrics import RequestMetrics
+from buildpool.process import health_pages, on_signal, serve_metrics, utc_now
 from buildpool.settings import GatewaySettings
 
 HEARING: Final = 5.0
@@ -60,17 +57,12 @@ log: Final = logging.getLogger(__name__)
 
 async def main(settings: GatewaySettings) -> None:
     """Serves until a signal."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    disable_created_metrics()  # type: ignore[no-untyped-call]
-    metrics = Metrics()
-    gateway_metrics = GatewayMetrics(metrics.registry)
-    if settings.metrics_port:
-        start_http_server(settings.metrics_port, registry=metrics.registry)
-    async with connect(metrics) as cluster:
-        router = Router(settings, cluster, gateway_metrics)
-        await router.run(stop)
+    stop, registry = asyncio.Event(), CollectorRegistry()
+    on_signal(stop.set)
+    metrics = GatewayMetrics(registry)
+    serve_metrics(settings.metrics_port, registry)
+    async with connect(RequestMetrics(registry)) as cluster:
+        await Router(settings, cluster, metrics).run(stop)
 
 
 async def watch_over_the_loop() -> None:
@@ -100,9 +92,9 @@ class Router:
             cluster, home=settings.namespace, namespaces=settings.watch_namespaces
         )
         self._nothing = GatewayStatus(name=settings.identity)
-        self._news = News(cluster, self._nothing, self._entry, clock=utc_now)
-        memory = Memory(settings.memory_file, now=utc_now())
-        self._house = House(
+        self._status_writer = StatusWriter(cluster, self._nothing, self._entry, clock=utc_now)
+        memory = ConnectionStore(settings.memory_file, now=utc_now())
+        self._pools = ServedPools(
             self._directory,
             Daemon,
             clock=utc_now,
@@ -120,22 +112,21 @@ class Router:
             drain_time=settings.drain_time,
             on_refused=self._refused,
         )
-        ledger = Ledger(metrics, inquire=Inquiry(self._house))
-        self._processor = Processor(self._house, ledger, metrics, clock=utc_now)
-        self._journal = Journal(self._house, metrics)
+        build_log = BuildLog(metrics, complete=Details(self._pools))
+        self._processor = Processor(self._pools, build_log, metrics, clock=utc_now)
+        self._access_log = AccessLog(self._pools, metrics)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until ``stop``; raises what any part of it fails with."""
         self._directory.subscribe(self._refresh)
-        async with AsyncExitStack() as stack:
-            if self._settings.health_port:
-                await stack.enter_async_context(self._health_server())
+        pages = {"/healthz": lambda: None, "/readyz": self._not_ready}
+        async with health_pages(self._settings.health_port, pages):
             parts = [
                 asyncio.create_task(part)
                 for part in (
                     self._directory.run(),
-                    self._house.run(),
-                    self._news.run(),
+                    self._pools.run(),
+                    self._status_writer.run(),
                     self._publisher.run(),
                     self._serve(stop),
                     self._take_back(stop),
@@ -153,10 +144,14 @@ class Router:
                 if not part.cancelled():
                     part.result()
 
+    def _not_ready(self) -> str | None:
+        is_ready = self._is_answering and self._discovery.is_settled
+        return None if is_ready else "Envoy has not taken all pools yet"
+
     async def _serve(self, stop: asyncio.Event) -> None:
         await self._directory.synced.wait()
         self._publish()
-        self._house.listens(is_over=False)
+        self._pools.listens(is_over=False)
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE),
             ("grpc.max_send_message_length", -1),
@@ -164,14 +159,14 @@ class Router:
         server = grpc.aio.server(options=options)
         external_processor_pb2_grpc.add_ExternalProcessorServicer_to_server(self._processor, server)
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._discovery, server)
-        als_pb2_grpc.add_AccessLogServiceServicer_to_server(self._journal, server)
+        als_pb2_grpc.add_AccessLogServiceServicer_to_server(self._access_log, server)
         server.add_insecure_port(f"127.0.0.1:{self._settings.router_port}")
         await server.start()
         self._is_answering = True
-        log.info("The gateway serves %d pools.", len(self._house.tenants))
+        log.info("The gateway serves %d pools.", len(self._pools.configs))
         try:
             await self._hear()
-            self._house.listens(is_over=True)
+            self._pools.listens(is_over=True)
             await stop.wait()
         finally:
             self._is_answering = False
@@ -181,11 +176,11 @@ class Router:
         """Waits for the daemons to tell what they run, if they do so soon."""
         with suppress(TimeoutError):
             async with asyncio.timeout(HEARING):
-                while any(self._unheard(room.brief.key) for room in self._house.rooms()):
-                    await self._house.next_change()
+                while any(self._unheard(served.brief.key) for served in self._pools.each()):
+                    await self._pools.next_change()
 
     def _unheard(self, pool: PoolKey) -> bool:
-        known = self._house.loads.loads(pool).keys()
+        known = self._pools.loads.loads(pool).keys()
         return any(b.is_serving and b.uid not in known for b in self._directory.builders(pool))
 
     async def _take_back(self, stop: asyncio.Event) -> None:
@@ -206,10 +201,10 @@ class Router:
                 status = PoolStatus.read(raw.get("status"))
                 if any(entry.name == self._settings.identity for entry in status.gateways):
                     metadata = raw["metadata"]
-                    self._news.remember([PoolKey(metadata["namespace"], metadata["name"])])
+                    self._status_writer.remember([PoolKey(metadata["namespace"], metadata["name"])])
 
     def _refresh(self, pool: PoolKey) -> None:
-        self._house.refresh(pool)
+        self._pools.refresh(pool)
         self._publish()
 
     def _left(self, pool: PoolKey) -> None:
@@ -217,25 +212,25 @@ class Router:
         self._publish()
 
     def _publish(self) -> None:
-        self._metrics.pools.set(len(self._house.tenants))
+        self._metrics.pools.set(len(self._pools.configs))
         if self._directory.synced.is_set():
-            self._publisher.update(self._house.tenants)
+            self._publisher.update(self._pools.configs)
 
     def _refused(self, pool: PoolKey, why: str | None) -> None:
         if why is not None:
             log.warning("%s: %s", pool, why)
-        self._news.changed(pool)
+        self._status_writer.changed(pool)
 
     def _told(self, pool: PoolKey) -> None:
-        room = self._house.room_of(pool)
-        if room is not None:
-            self._metrics.waiting(pool, room.waiting)
-        self._news.changed(pool)
+        served = self._pools.find(pool)
+        if served is not None:
+            self._metrics.waiting(pool, served.waiting)
+        self._status_writer.changed(pool)
 
     def _entry(self, pool: PoolKey) -> GatewayStatus:
         """What the pool's status shall say of this pod."""
-        room = self._house.room_of(pool)
-        backlog = Backlog() if room is None else room.desk.backlog
+        served = self._pools.find(pool)
+        backlog = Backlog() if served is None else served.scheduler.backlog
         return self._nothing.model_copy(
             update={
                 "waiting": backlog.waiting,
@@ -243,26 +238,3 @@ class Router:
                 "refused": self._publisher.refusal(pool),
             }
         )
-
-    @asynccontextmanager
-    async def _health_server(self) -> AsyncIterator[None]:
-        """``/healthz``: the process lives. ``/readyz``: Envoy has all pools and is answered."""
-
-        async def healthz(_: web.Request) -> web.Response:
-            return web.Response(text="ok\n")
-
-        async def readyz(_: web.Request) -> web.Response:
-            if self._is_answering and self._discovery.is_settled:
-                return web.Response(text="ok\n")
-            return web.Response(status=503, text="Envoy has not taken all pools yet\n")
-
-        app = web.Application()
-        app.router.add_get("/healthz", healthz)
-        app.router.add_get("/readyz", readyz)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "0.0.0.0", self._settings.health_port).start()  # noqa: S104 - the kubelet asks from outside
-            yield
-        finally:
-            await runner.cleanup()

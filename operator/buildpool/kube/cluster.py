@@ -17,11 +17,11 @@ from urllib.parse import urlencode
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from buildpool.controller.metrics import Metrics
 from buildpool.core import naming
 from buildpool.core.errors import NotFoundError, UnavailableError
-from buildpool.core.resources import JSON, Object, Ref, ref_of
+from buildpool.core.objects.refs import JSON, Object, Ref, ref_of
 from buildpool.kube.errors import error_of, network_errors
+from buildpool.kube.metrics import RequestMetrics
 
 TIMEOUT: Final = 15.0
 """Seconds for one request. The API server itself gives up after 60."""
@@ -56,7 +56,7 @@ RESOURCES: Final = {
 class Cluster:
     """One API server, seen with one identity."""
 
-    def __init__(self, api: ApiClient, metrics: Metrics) -> None:
+    def __init__(self, api: ApiClient, metrics: RequestMetrics) -> None:
         self._api = api
         self._metrics = metrics
         self._limits: set[asyncio.Timeout] = set()
@@ -218,7 +218,7 @@ class Cluster:
 
 
 @asynccontextmanager
-async def connect(metrics: Metrics) -> AsyncIterator[Cluster]:
+async def connect(metrics: RequestMetrics) -> AsyncIterator[Cluster]:
     """The cluster this process runs in, or the one of the user's kubeconfig."""
     configuration = Configuration()
     try:

@@ -16,11 +16,11 @@ from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import EventReason, Reason
+from buildpool.core.api.events import Event, EventType
 from buildpool.core.api.status import format_time
 from buildpool.core.errors import KubernetesError
 from buildpool.core.naming import PoolKey
-from buildpool.core.reporting.outcome import Event, EventType
-from buildpool.core.resources import Ref
+from buildpool.core.objects.refs import Ref
 from buildpool.kube.cluster import Cluster
 
 REMEMBERED: Final = 2048
@@ -34,7 +34,7 @@ class _Told:
     count: int
 
 
-class Reporter:
+class EventRecorder:
     """Posts Events in the name of one operator process."""
 
     def __init__(self, cluster: Cluster, identity: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Final
 
 from buildpool.core.errors import KubernetesError, RefusedError, UnavailableError
-from buildpool.core.resources import JSON, Object
+from buildpool.core.objects.refs import JSON, Object
 from buildpool.kube.cluster import Cluster
 
 SERVER_TIMEOUT: Final = 25
@@ -29,7 +29,7 @@ Key = tuple[str, str]
 """Namespace and name."""
 
 
-class Mirror:
+class Informer:
     """The objects of one kind with some labels, in one namespace or in all. For one event loop."""
 
     def __init__(

@@ -20,7 +20,7 @@ from enum import Enum, auto
 from typing import Final
 
 from buildpool.core.errors import ConflictError, KubernetesError
-from buildpool.core.resources import Object, Ref
+from buildpool.core.objects.refs import Object, Ref
 from buildpool.kube.cluster import Cluster
 
 LEASE: Final = "buildpool-operator"

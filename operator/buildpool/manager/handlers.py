@@ -23,7 +23,7 @@ CHILDREN: Final = (
     ("v1", "pods"),
     ("v1", "services"),
 )
-"""What is watched, by label, beside pools. Not Secrets: see ``controller.sentinel``."""
+"""What is watched, by label, beside pools. Not Secrets: see ``controller.secret_poller``."""
 
 NONE: Final = kopf.DaemonStoppingReason(0)
 OPERATOR_STOPS: Final = (
@@ -108,7 +108,7 @@ async def pool_changed(
     asked = (meta["generation"], rotation, status.get("gateways"))
     if event["type"] == "DELETED":
         operator.asked.pop(uid, None)
-        operator.sweeper.ask()
+        operator.orphan_sweeper.ask()
     elif operator.asked.get(uid) != asked:
         operator.asked[uid] = asked
         operator.wakeups.wake(PoolKey(namespace or "", name))
@@ -137,4 +137,4 @@ async def tend(
     def is_over() -> bool:
         return bool((stopped.reason or NONE) & OPERATOR_STOPS)
 
-    await operator.tender.tend(PoolKey(namespace or "", name), is_over, stopped.wait)
+    await operator.loop.tend(PoolKey(namespace or "", name), is_over, stopped.wait)

@@ -10,48 +10,52 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any, Final
 
 import kopf
-from prometheus_client import disable_created_metrics, start_http_server
+from prometheus_client import CollectorRegistry
 
-from buildpool.controller.metrics import Metrics
+from buildpool.controller.metrics import PoolMetrics
 from buildpool.core import naming
 from buildpool.core.errors import BuildpoolError, NotFoundError, UnavailableError
 from buildpool.kube.cluster import Cluster, connect
 from buildpool.kube.leadership import Election
+from buildpool.kube.metrics import RequestMetrics
+from buildpool.manager import handlers
 from buildpool.manager.assembly import Operator
-from buildpool.manager.handlers import kopf_settings, registry
-from buildpool.process import health_server
+from buildpool.process import health_pages, on_signal, serve_metrics
 from buildpool.settings import Settings
 
 PAUSE_SECONDS: Final = 5.0
 """From a term that the API server made impossible to the next try."""
 END_SECONDS: Final = 30.0
 """How long the end of a term may take; Kopf needs two or three."""
+MAX_PASS_SECONDS: Final = 600.0
+"""A pass that takes longer hangs: every request in it has a time limit."""
 log = logging.getLogger(__name__)
 
 
-async def operate(settings: Settings, *, stop: asyncio.Event, metrics: Metrics) -> None:
-    """Runs the operator until ``stop``, term after term."""
+async def operate(settings: Settings, *, stop: asyncio.Event, registry: CollectorRegistry) -> None:
+    """Runs the operator until ``stop``, term after term. Its metrics are in ``registry``."""
     operator: Operator | None = None
+    metrics, requests = PoolMetrics(registry), RequestMetrics(registry)
+
+    def hangs() -> str | None:
+        age = operator.loop.oldest_pass() if operator else 0.0
+        return f"a pass has been running for {age:.0f} s" if age > MAX_PASS_SECONDS else None
+
     async with AsyncExitStack() as stack:
-        if settings.health_port:
-            # Before it leads: who waits for the leadership is healthy, too.
-            server = health_server(
-                settings.health_port, lambda: operator.tender.oldest_pass() if operator else 0.0
-            )
-            await stack.enter_async_context(server)
+        # Before it leads: a process that waits for the leadership is healthy, too.
+        await stack.enter_async_context(health_pages(settings.health_port, {"/healthz": hangs}))
         # The Lease has a connection of its own: renewing it never waits behind anything else, and
         # not on one of many connections that may be dead.
-        own = await stack.enter_async_context(connect(metrics))
+        own = await stack.enter_async_context(connect(requests))
         election = Election(own, namespace=settings.namespace, identity=settings.identity)
         while not stop.is_set():
             # As in a new process: others may have acted meanwhile, so nothing is remembered.
-            async with connect(metrics) as cluster:
+            async with connect(requests) as cluster:
                 operator = Operator(settings, cluster, metrics)
                 try:
                     await election.lead(partial(_term, operator, cluster, metrics, stop), stop)
@@ -64,23 +68,14 @@ async def operate(settings: Settings, *, stop: asyncio.Event, metrics: Metrics) 
 
 async def main(settings: Settings) -> None:
     """Runs the operator until a signal."""
-    stop = asyncio.Event()
-    take_signals(stop)
-    disable_created_metrics()  # type: ignore[no-untyped-call]
-    metrics = Metrics()
-    if settings.metrics_port:
-        start_http_server(settings.metrics_port, registry=metrics.registry)
-    await operate(settings, stop=stop, metrics=metrics)
-
-
-def take_signals(stop: asyncio.Event) -> None:
-    """From now on, a signal to end sets ``stop``."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop, registry = asyncio.Event(), CollectorRegistry()
+    on_signal(stop.set)
+    serve_metrics(settings.metrics_port, registry)
+    await operate(settings, stop=stop, registry=registry)
 
 
 async def _term(
-    operator: Operator, cluster: Cluster, metrics: Metrics, stop: asyncio.Event
+    operator: Operator, cluster: Cluster, metrics: PoolMetrics, stop: asyncio.Event
 ) -> None:
     """Acts until ``stop``, or until one part fails. When cancelled, nothing is done any more."""
     parts: set[asyncio.Task[Any]] = set()
@@ -89,11 +84,11 @@ async def _term(
         metrics.leader.set(1)
         others = asyncio.all_tasks()
         rounds = (
-            operator.sentinel,
-            operator.inspector,
+            operator.secret_poller,
+            operator.cache_poller,
             operator.loads,
-            operator.sweeper,
-            operator.gateways,
+            operator.orphan_sweeper,
+            operator.gateway_watch,
         )
         parts |= {asyncio.create_task(each.run()) for each in rounds}
         parts.add(asyncio.create_task(stop.wait()))
@@ -146,8 +141,8 @@ async def _kopf(
     """Runs until ``stop``."""
     settings = operator.settings
     tasks = await kopf.spawn_tasks(
-        registry=registry,
-        settings=kopf_settings(),
+        registry=handlers.registry,
+        settings=handlers.kopf_settings(),
         memo=operator,
         # By itself, Kopf would ask for the name of the user, and the image's has none.
         identity=settings.identity,  # type: ignore[arg-type]
@@ -156,7 +151,7 @@ async def _kopf(
         standalone=True,
         stop_flag=stop,
     )
-    take_signals(stop)  # back from Kopf, which has just taken them, but would not keep them
+    on_signal(stop.set)  # back from Kopf, which has just taken them, but would not keep them
     try:
         await kopf.run_tasks(tasks, ignored=ignored)
     except Exception as error:

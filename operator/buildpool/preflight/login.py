@@ -14,7 +14,7 @@ from buildpool.core.api import Reason
 from buildpool.core.observed.cache import Credentials
 from buildpool.preflight.challenge import Challenge, best
 from buildpool.preflight.judging import check_order, refused
-from buildpool.preflight.values import Answer, Failure, Peer, plain
+from buildpool.preflight.values import Peer, PreflightFailure, RegistryAnswer, plain
 from buildpool.preflight.wire import Wire
 
 
@@ -37,7 +37,7 @@ class Visitor:
         """The user's name, for messages; None: anybody."""
         return None if self._credentials is None else plain(self._credentials.username)
 
-    async def ask(self, method: str, url: URL, *, body: bytes | None = None) -> Answer:
+    async def ask(self, method: str, url: URL, *, body: bytes | None = None) -> RegistryAnswer:
         """The answer, after authentication if that was asked for; 401 where it was of no use."""
         answer = await self._send(method, url, body)
         way = best(answer.challenges) if answer.status == 401 else None
@@ -45,7 +45,7 @@ class Visitor:
             return answer
         return await self._send(method, url, body)
 
-    async def _send(self, method: str, url: URL, body: bytes | None) -> Answer:
+    async def _send(self, method: str, url: URL, body: bytes | None) -> RegistryAnswer:
         return await self._wire.ask(
             self._peer, method, url, authorization=self._authorization, body=body
         )
@@ -85,7 +85,7 @@ class Visitor:
         raw = answer.json() if answer.status == 200 else None
         token = (raw.get("token") or raw.get("access_token")) if isinstance(raw, dict) else None
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-            raise Failure(
+            raise PreflightFailure(
                 Reason.NO_REGISTRY,
                 f"{service.name} answers {answer} and gives no token",
                 f"correct {service.written_in}",
@@ -98,13 +98,13 @@ class Visitor:
         except ValueError:
             realm = URL()
         if realm.scheme not in ("http", "https") or not realm.host or realm.user:
-            raise Failure(
+            raise PreflightFailure(
                 Reason.NO_REGISTRY,
                 f"{self._peer.name} asks for a token and names no service that gives one",
                 "correct the realm in its configuration",
             )
         if realm.scheme != "https" and realm.scheme != url.scheme:
-            raise Failure(
+            raise PreflightFailure(
                 Reason.REGISTRY_NOT_TRUSTED,
                 f"{self._peer.name} sends to the token service "
                 f"{realm.host_port_subcomponent} without TLS, so it is told no password",

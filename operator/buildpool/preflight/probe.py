@@ -15,13 +15,14 @@ from typing import Final
 from yarl import URL
 
 from buildpool.core.api import Reason
-from buildpool.core.observed.cache import CacheReport, CacheTarget, Trouble, Usage
+from buildpool.core.observed.cache import CacheReport, CacheTarget, Trouble
 from buildpool.core.observed.dockerconfig import DOCKER_HUB
+from buildpool.core.observed.usage import Usage
 from buildpool.preflight import tls, wire
 from buildpool.preflight.challenge import best
 from buildpool.preflight.judging import check_base, check_read, check_stored, check_write, place
 from buildpool.preflight.login import Visitor
-from buildpool.preflight.values import Answer, Failure, Peer
+from buildpool.preflight.values import Peer, PreflightFailure, RegistryAnswer
 from buildpool.preflight.wire import Wire
 
 LIMIT: Final = timedelta(seconds=10)
@@ -42,7 +43,7 @@ async def inspect(
     peer = _registry(target)
     try:
         context = await asyncio.to_thread(tls.make_context, peer, target.trust, target.pair)
-    except Failure as failure:
+    except PreflightFailure as failure:
         return CacheReport(failure.trouble)
     async with (
         wire.opened(context, target.trust, target.pair, limit) as opened,
@@ -57,7 +58,7 @@ async def inspect(
 async def _look(opened: Wire, peer: Peer, target: CacheTarget, *, write: bool) -> Trouble | None:
     try:
         await _steps(opened, peer, target, write=write)
-    except Failure as failure:
+    except PreflightFailure as failure:
         return failure.trouble
     return None
 
@@ -84,7 +85,7 @@ async def _steps(opened: Wire, peer: Peer, target: CacheTarget, *, write: bool) 
             check_stored(peer, answer, repository, visitor.user)
 
 
-async def _explain_400(opened: Wire, peer: Peer, base: URL, answer: Answer) -> None:
+async def _explain_400(opened: Wire, peer: Peer, base: URL, answer: RegistryAnswer) -> None:
     """How web servers complain of what is wrong below HTTP."""
     if base.scheme == "http" and await opened.speaks_tls(base):
         raise wire.wants_tls(peer)
@@ -100,13 +101,13 @@ def _upload(peer: Peer, base: URL, location: str | None) -> URL | None:
     except ValueError:
         location = None
     if not location:
-        raise Failure(
+        raise PreflightFailure(
             Reason.NO_REGISTRY,
             f"{peer.name} begins an upload and does not say where it goes on",
             f"correct {peer.written_in}",
         )
     if base.scheme == "https" and upload.scheme == "http":
-        raise Failure(
+        raise PreflightFailure(
             Reason.REGISTRY_NOT_TRUSTED,
             f"{peer.name} sends uploads on without TLS, to {place(location)}",
             "let the proxy before it set X-Forwarded-Proto, or set http.host in its configuration",
@@ -128,7 +129,7 @@ async def _ask_keeper(opened: Wire, host: str | None) -> tuple[Usage | None, Tro
     except TypeError:
         what = f"{peer.name} tells of its disk in another way than this operator knows"
         return None, Trouble(Reason.REGISTRY_UNREACHABLE, f"{what}; let both be of one version")
-    except Failure as failure:
+    except PreflightFailure as failure:
         return None, Trouble(Reason.REGISTRY_UNREACHABLE, f"{failure.what}; {failure.remedy}")
 
 
@@ -147,7 +148,7 @@ def _url(scheme: str, host: str, peer: Peer) -> URL:
     try:
         return URL(f"{scheme}://{host}").origin()
     except ValueError:
-        raise Failure(
+        raise PreflightFailure(
             Reason.REGISTRY_NOT_FOUND,
             f"{peer.name} has no address of the form host or host:port",
             f"correct {peer.written_in}",

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from buildpool.core.api import Reason
 from buildpool.core.pki import KeyPair
-from buildpool.preflight.values import Failure, Peer, plain
+from buildpool.preflight.values import Peer, PreflightFailure, plain
 
 _T = TypeVar("_T")
 
@@ -41,8 +41,8 @@ _ABOUT_OURS: Final = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_F
 def make_context(peer: Peer, trust: bytes | None, pair: KeyPair | None) -> ssl.SSLContext:
     """Verifies as BuildKit does, by the system's authorities and those of ``trust``.
 
-    Who was set up by the operator is vouched for by ``trust`` alone. Raises Failure where the
-    bundle or the pair cannot be read. Takes 30 ms, most of them for the system's authorities.
+    Who was set up by the operator is vouched for by ``trust`` alone. Raises PreflightFailure where
+    the bundle or the pair cannot be read. Takes 30 ms, most of them for the system's authorities.
     """
     context = (
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -59,7 +59,7 @@ def make_context(peer: Peer, trust: bytes | None, pair: KeyPair | None) -> ssl.S
             # Bundles carry names in any encoding between their certificates, for people.
             context.load_verify_locations(cadata=trust.decode("ascii", "ignore"))
         except (ssl.SSLError, ValueError):
-            raise Failure(
+            raise PreflightFailure(
                 Reason.REGISTRY_NOT_TRUSTED,
                 f"the authorities that are to vouch for {peer.name} cannot be read",
                 f"put PEM certificates into {_bundle(peer)}",
@@ -68,7 +68,7 @@ def make_context(peer: Peer, trust: bytes | None, pair: KeyPair | None) -> ssl.S
         try:
             _load(context, pair)
         except (OSError, ValueError):  # SSLError is an OSError; so is a full disk
-            raise Failure(
+            raise PreflightFailure(
                 Reason.CREDENTIALS_REFUSED,
                 f"the client certificate for {peer.name} cannot be used",
                 "give a certificate and its own key, PEM and not encrypted",
@@ -78,7 +78,7 @@ def make_context(peer: Peer, trust: bytes | None, pair: KeyPair | None) -> ssl.S
 
 def untrusted(
     peer: Peer, error: ssl.SSLCertVerificationError, names: Sequence[str], *, has_trust: bool
-) -> Failure:
+) -> PreflightFailure:
     """The certificate of the other side does not hold."""
     code, words = error.verify_code, error.verify_message.rstrip(".")
     if code in _ANOTHER_NAME:
@@ -101,33 +101,33 @@ def untrusted(
             _EXPIRED: "renew it, or the authority that signed it",
             _NOT_YET_VALID: "compare the clocks of both sides",
         }.get(code, "replace it")
-    return Failure(
+    return PreflightFailure(
         Reason.REGISTRY_NOT_TRUSTED,
         f"the certificate of {peer.name} is not accepted: {words}",
         remedy,
     )
 
 
-def broken(peer: Peer, error: ssl.SSLError, *, has_pair: bool) -> Failure:
+def broken(peer: Peer, error: ssl.SSLError, *, has_pair: bool) -> PreflightFailure:
     """A handshake failed, for another cause than the certificate of the other side."""
     code = error.reason or ""
     words = plain(code.replace("_", " ").lower() or str(error))
     if code in _NO_TLS:
-        return Failure(
+        return PreflightFailure(
             Reason.NO_REGISTRY,
             f"{peer.name} answers without TLS",
             f"if it speaks plain HTTP, {peer.use(http=True)}",
         )
     if "ALERT" in code and any(word in code for word in _ABOUT_OURS):
         return certificate_wanted(peer, words, has_pair=has_pair)
-    return Failure(
+    return PreflightFailure(
         Reason.REGISTRY_UNREACHABLE,
         f"the TLS handshake with {peer.name} fails: {words}",
         "look at its log",
     )
 
 
-def certificate_wanted(peer: Peer, words: str, *, has_pair: bool) -> Failure:
+def certificate_wanted(peer: Peer, words: str, *, has_pair: bool) -> PreflightFailure:
     """The other side wants a client certificate, or another one."""
     what = (
         f"{peer.name} refuses the client certificate that it is shown"
@@ -139,7 +139,7 @@ def certificate_wanted(peer: Peer, words: str, *, has_pair: bool) -> Failure:
         if peer.entry
         else "look at the condition CertificatesReady"
     )
-    return Failure(Reason.CREDENTIALS_REFUSED, f"{what}: {words}", remedy)
+    return PreflightFailure(Reason.CREDENTIALS_REFUSED, f"{what}: {words}", remedy)
 
 
 async def names_of(host: str, port: int, context: ssl.SSLContext) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RegistryAnswer:
     """What came back for one request."""
 
     status: int
@@ -86,7 +86,7 @@ class Answer:
         return f"{self.status}{' ' * bool(self.codes)}{self.codes}{kind}"
 
 
-class Failure(Exception):  # noqa: N818 - a finding, and never seen outside of this package
+class PreflightFailure(Exception):  # noqa: N818 - a finding, and never seen outside of this package
     """Something is wrong, and nothing more needs to be asked. Never leaves this package."""
 
     def __init__(self, reason: Reason, what: str, remedy: str) -> None:

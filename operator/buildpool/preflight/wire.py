@@ -23,7 +23,7 @@ from yarl import URL
 from buildpool.core.api import Reason
 from buildpool.core.pki import KeyPair
 from buildpool.preflight import tls
-from buildpool.preflight.values import Answer, Failure, Peer
+from buildpool.preflight.values import Peer, PreflightFailure, RegistryAnswer
 
 CONNECT: Final = timedelta(seconds=3)
 """How long a name may take to be resolved, and then a connection to be made."""
@@ -73,8 +73,8 @@ class Wire:
         *,
         authorization: str | None = None,
         body: bytes | None = None,
-    ) -> Answer:
-        """What is answered, whatever it is; Failure where nothing is."""
+    ) -> RegistryAnswer:
+        """What is answered, whatever it is; PreflightFailure where nothing is."""
         headers = {"Authorization": authorization} if authorization else {}
         try:
             async with asyncio.timeout_at(self._deadline):
@@ -87,7 +87,7 @@ class Wire:
                     raise await self._explained(peer, url, error) from None
         except TimeoutError:
             seconds = self._limit.total_seconds()
-            raise Failure(
+            raise PreflightFailure(
                 Reason.REGISTRY_UNREACHABLE,
                 f"{self._at(peer, url)} does not answer in time ({seconds:g} s for all questions)",
                 "look at its log",
@@ -102,7 +102,7 @@ class Wire:
         """Whether those who ask for a client certificate are shown one."""
         return self._pair is not None
 
-    async def _explained(self, peer: Peer, url: URL, error: Exception) -> Failure:
+    async def _explained(self, peer: Peer, url: URL, error: Exception) -> PreflightFailure:
         of_tls = _of_openssl(error)
         hung_up = isinstance(error, (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError))
         if isinstance(error, aiohttp.ClientConnectorDNSError):
@@ -139,7 +139,7 @@ class Wire:
             )
         if isinstance(error, aiohttp.InvalidURL):
             return _unknown(peer, url, "it is no host name")
-        return Failure(
+        return PreflightFailure(
             Reason.NO_REGISTRY,
             f"{self._at(peer, url)} answers in something that is not HTTP",
             f"correct {peer.written_in}",
@@ -150,8 +150,10 @@ class Wire:
         context.check_hostname = False
         return await tls.names_of(url.host or "", url.port or 0, context)
 
-    def _unreachable(self, peer: Peer, url: URL, what: str, remedy: str) -> Failure:
-        return Failure(Reason.REGISTRY_UNREACHABLE, f"{self._at(peer, url)} {what}", remedy)
+    def _unreachable(self, peer: Peer, url: URL, what: str, remedy: str) -> PreflightFailure:
+        return PreflightFailure(
+            Reason.REGISTRY_UNREACHABLE, f"{self._at(peer, url)} {what}", remedy
+        )
 
     def _at(self, peer: Peer, url: URL) -> str:
         """The peer with the addresses of its name, which tell a wrong DNS from a wrong firewall."""
@@ -182,33 +184,33 @@ async def opened(
         yield Wire(session, resolver, context, trust, pair, limit, deadline)
 
 
-def wants_tls(peer: Peer) -> Failure:
+def wants_tls(peer: Peer) -> PreflightFailure:
     """A registry was asked in plain HTTP and speaks TLS."""
-    return Failure(
+    return PreflightFailure(
         Reason.NO_REGISTRY,
         f"{peer.name} speaks TLS and is asked in plain HTTP",
         peer.use(http=False),
     )
 
 
-def _unknown(peer: Peer, url: URL, words: str) -> Failure:
+def _unknown(peer: Peer, url: URL, words: str) -> PreflightFailure:
     host = url.host or ""
     spelled = "" if host in peer.name else f" {host}"
     short = "" if "." in host else " (a Service is NAME.NAMESPACE.svc)"
-    return Failure(
+    return PreflightFailure(
         Reason.REGISTRY_NOT_FOUND,
         f"the host name{spelled} of {peer.name} is not known: {words}",
         f"correct {peer.written_in}{short} or the cluster's DNS",
     )
 
 
-async def _read(response: aiohttp.ClientResponse) -> Answer:
+async def _read(response: aiohttp.ClientResponse) -> RegistryAnswer:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) >= MAX_BODY:
             break
-    return Answer(
+    return RegistryAnswer(
         response.status,
         content_type=response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
         location=response.headers.get("Location"),

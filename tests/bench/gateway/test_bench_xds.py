@@ -17,7 +17,7 @@ import pytest
 
 from bench.figures import report
 from buildpool.core.pki import KeyPair
-from buildpool.gateway.pools.config import Tenant
+from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.xds import resources
 from gateway.lab import Lab, PoolLab
 
@@ -40,14 +40,14 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
 def tell(lab: Lab, *pools: PoolLab) -> None:
     """The cluster tells of pools, all at once."""
     for pool in pools:
-        lab.told.tenants[pool.key] = pool.tenant()
-        lab.house.refresh(pool.key)
-    lab.publisher.update(lab.house.tenants)
+        lab.told.configs[pool.key] = pool.config()
+        lab.pools.refresh(pool.key)
+    lab.publisher.update(lab.pools.configs)
 
 
 def forget(lab: Lab, pool: PoolLab) -> None:
     """The cluster tells that a pool is gone."""
-    del lab.told.tenants[pool.key]
+    del lab.told.configs[pool.key]
     lab.refresh(pool.key)
 
 
@@ -71,7 +71,7 @@ async def until_served(lab: Lab, *pools: PoolLab) -> None:
     """Waits until Envoy shows what the cluster told of these."""
     async with asyncio.timeout(PATIENCE):
         for pool in pools:
-            expected = der(lab.told.tenants[pool.key].server)
+            expected = der(lab.told.configs[pool.key].server)
             while await shown(lab, pool) != expected:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.005)
 
@@ -95,13 +95,13 @@ async def timed(work: Callable[[], Awaitable[object]]) -> float:
     return time.monotonic() - started
 
 
-def build_all(tenants: list[Tenant]) -> float:
+def build_all(configs: list[PoolConfig]) -> float:
     """Seconds to make all resources of these pools."""
     started = time.monotonic()
-    resources.listener(tenants, port=1234)
-    for tenant in tenants:
-        resources.cluster(tenant)
-        resources.secrets(tenant)
+    resources.listener(configs, port=1234)
+    for config in configs:
+        resources.cluster(config)
+        resources.secrets(config)
     return time.monotonic() - started
 
 
@@ -119,8 +119,8 @@ def resident_of(pid: int) -> float:
 
 async def test_bench_a_thousand_pools(lab: Lab) -> None:
     pools = [PoolLab(name=f"pool-{number}") for number in range(POOLS)]
-    lab.told.tenants = {pool.key: pool.tenant() for pool in pools}
-    building = build_all(list(lab.told.tenants.values()))
+    lab.told.configs = {pool.key: pool.config() for pool in pools}
+    building = build_all(list(lab.told.configs.values()))
     publishing = await timed(lab.start_router)
 
     async def start() -> None:

@@ -9,11 +9,11 @@ from datetime import timedelta
 
 import pytest
 
-from buildpool.buildkit import Daemon, DaemonError, Event, EventKind
+from buildpool.buildkit import BuildEvent, BuildEventKind, Daemon, DaemonError
 from buildpool.buildkit import daemon as module
 from buildpool.buildkit.protobuf import WireError
 from buildpool.buildkit.solve_requests import MAX_FIELDS
-from buildpool.core.observed.load import Build
+from buildpool.core.observed.load import RunningBuild
 from buildpool.core.pki import KeyPair, Use
 from daemons import (
     STARTED,
@@ -35,7 +35,7 @@ async def test_a_snapshot_lists_the_running_builds_by_ref() -> None:
     async with serving(AUTHORITY) as server:
         server.start("b", "a")
         daemon = Daemon(server.address, ACCESS)
-        assert await daemon.snapshot() == (Build("a", STARTED), Build("b", STARTED))
+        assert await daemon.snapshot() == (RunningBuild("a", STARTED), RunningBuild("b", STARTED))
         server.end("a", "b")
         assert await daemon.snapshot() == ()
         await daemon.close()
@@ -46,9 +46,13 @@ async def test_events_tell_what_runs_and_then_what_happens() -> None:
         server.start("a")
         daemon = Daemon(server.address, ACCESS)
         async with aclosing(daemon.events()) as events:
-            assert await anext(events) == Event(EventKind.STARTED, Build("a", STARTED))
+            assert await anext(events) == BuildEvent(
+                BuildEventKind.STARTED, RunningBuild("a", STARTED)
+            )
             server.end("a")
-            assert await anext(events) == Event(EventKind.COMPLETE, Build("a", STARTED))
+            assert await anext(events) == BuildEvent(
+                BuildEventKind.COMPLETE, RunningBuild("a", STARTED)
+            )
         await until(lambda: server.listeners == 0, "the server knows that nobody listens")
         await daemon.close()
 
@@ -67,7 +71,7 @@ async def test_question_and_events_share_one_connection_which_closing_ends_at_on
         await until(lambda: wire.connections == 0, "it has hung up", within=1)
 
 
-async def first_event(daemon: Daemon) -> Event:
+async def first_event(daemon: Daemon) -> BuildEvent:
     async with aclosing(daemon.events()) as events:
         return await anext(events)
 
@@ -115,13 +119,13 @@ async def test_two_daemons_of_one_address_share_no_connection() -> None:
         (an_access(AUTHORITY, trust=an_authority().certificate), "CERTIFICATE_VERIFY_FAILED"),
         (an_access(an_authority(), trust=AUTHORITY.certificate), "UNAVAILABLE"),
         (an_access(AUTHORITY, use=Use.SERVER), "UNAVAILABLE"),
-        (module.Access(b"garbage", KeyPair(b"garbage", b"garbage")), "UNAVAILABLE"),
-        (module.Access(b"", ACCESS.pair), "no authority"),
+        (module.DaemonAccess(b"garbage", KeyPair(b"garbage", b"garbage")), "UNAVAILABLE"),
+        (module.DaemonAccess(b"", ACCESS.pair), "no authority"),
     ],
     ids=["another authority", "a stranger", "a server as client", "garbage", "no authority"],
 )
 async def test_without_the_right_certificates_nothing_is_learned(
-    access: module.Access, message: str
+    access: module.DaemonAccess, message: str
 ) -> None:
     async with serving(AUTHORITY) as server:
         server.start("a")
@@ -185,7 +189,7 @@ async def test_an_answer_that_does_not_end_is_given_up(monkeypatch: pytest.Monke
 class Hostile(HistoryServer):
     """Sends one event over and over."""
 
-    event = an_event(EventKind.STARTED, "a")
+    event = an_event(BuildEventKind.STARTED, "a")
 
     async def listen(self, request: bytes, context: object) -> AsyncIterator[bytes]:
         while True:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildpool.buildkit.history import Event, EventKind, read_event
+from buildpool.buildkit.history import BuildEvent, BuildEventKind, read_event
 from buildpool.buildkit.protobuf import WireError
 from buildpool.buildkit.solve_requests import MAX_FIELDS, MAX_NAME
-from buildpool.core.observed.load import Build
+from buildpool.core.observed.load import RunningBuild
 from daemons import STARTED as LATER
 from daemons import a_record, a_timestamp, an_event, field, number
 
@@ -68,17 +68,17 @@ foreign = unknown(st.integers(20, 2**29 - 1))
 @pytest.mark.parametrize(
     ("recorded", "kind", "when"),
     [
-        (STARTED, EventKind.STARTED, WHEN),
-        (COMPLETE, EventKind.COMPLETE, WHEN),
-        (DELETED, EventKind.DELETED, None),
+        (STARTED, BuildEventKind.STARTED, WHEN),
+        (COMPLETE, BuildEventKind.COMPLETE, WHEN),
+        (DELETED, BuildEventKind.DELETED, None),
     ],
     ids=["started", "complete", "deleted"],
 )
 def test_what_buildkit_says_is_understood(
-    recorded: bytes, kind: EventKind, when: datetime | None
+    recorded: bytes, kind: BuildEventKind, when: datetime | None
 ) -> None:
     event = read_event(recorded)
-    assert (event.kind, event.build) == (kind, Build(REF, when))
+    assert (event.kind, event.build) == (kind, RunningBuild(REF, when))
 
 
 def test_how_many_steps_were_cached_is_read_once_a_build_is_complete() -> None:
@@ -92,28 +92,28 @@ def test_arguments_of_a_build_are_not_kept() -> None:
     assert "hunter2" not in repr(read_event(STARTED))
 
 
-@given(kind=st.sampled_from(EventKind), ref=refs, when=times, before=foreign, after=foreign)
+@given(kind=st.sampled_from(BuildEventKind), ref=refs, when=times, before=foreign, after=foreign)
 def test_an_event_is_found_between_fields_nobody_knows(
-    kind: EventKind, ref: str, when: datetime, before: bytes, after: bytes
+    kind: BuildEventKind, ref: str, when: datetime, before: bytes, after: bytes
 ) -> None:
     record = before + a_record(ref, when) + after
     message = after + field(2, record) + before + field(1, kind)
-    assert read_event(message) == Event(kind, Build(ref, when))
+    assert read_event(message) == BuildEvent(kind, RunningBuild(ref, when))
 
 
 @given(kind=st.integers(3, 2**64 - 1))
 def test_a_kind_that_is_new_is_read_as_such(kind: int) -> None:
-    assert read_event(field(1, kind) + field(2, a_record("a"))).kind is EventKind.NEW
+    assert read_event(field(1, kind) + field(2, a_record("a"))).kind is BuildEventKind.NEW
 
 
 def test_a_record_in_two_parts_is_one() -> None:
     message = field(2, field(1, b"a")) + field(2, field(6, a_timestamp(LATER)))
-    assert read_event(message).build == Build("a", LATER)
+    assert read_event(message).build == RunningBuild("a", LATER)
 
 
 def test_a_time_in_two_parts_is_one() -> None:
     parts = field(6, field(1, int(LATER.timestamp()))) + field(6, field(2, 250_000_000))
-    assert read_event(field(2, field(1, b"a") + parts)).build == Build("a", LATER)
+    assert read_event(field(2, field(1, b"a") + parts)).build == RunningBuild("a", LATER)
 
 
 def test_any_duration_can_be_added_to_a_time_that_is_told() -> None:
@@ -199,4 +199,4 @@ def test_a_message_that_was_cut_is_never_taken_for_another_build(at: int) -> Non
 
 
 def test_a_start_is_the_kind_that_is_left_out() -> None:
-    assert read_event(an_event(EventKind.STARTED, "a")).kind is EventKind.STARTED
+    assert read_event(an_event(BuildEventKind.STARTED, "a")).kind is BuildEventKind.STARTED

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from buildpool.buildkit import Access, Daemon, Event, EventKind
+from buildpool.buildkit import BuildEvent, BuildEventKind, Daemon, DaemonAccess
 from buildpool.buildkit import daemon as daemon_module
 from buildpool.buildkit import watcher as module
 from buildpool.buildkit.loads import Loads
@@ -16,7 +16,7 @@ from buildpool.buildkit.solve_requests import MAX_FIELDS
 from buildpool.buildkit.watcher import Connect
 from buildpool.controller.wakeups import Wakeups
 from buildpool.core.naming import PoolKey
-from buildpool.core.observed.load import Build
+from buildpool.core.observed.load import RunningBuild
 from daemons import (
     HistoryServer,
     an_access,
@@ -44,7 +44,7 @@ class Operator:
         self.loads = Loads(connect, wakeups)
         self.running = asyncio.create_task(self.loads.run())
 
-    def watch(self, access: Access = ACCESS, **addresses: str) -> None:
+    def watch(self, access: DaemonAccess = ACCESS, **addresses: str) -> None:
         self.loads.watch(CI, addresses, access)
 
     def refs(self, uid: str = "a") -> tuple[str, ...] | None:
@@ -105,9 +105,9 @@ async def test_events_that_change_nothing_wake_nobody() -> None:
         await operator.woken("a")
         await until(lambda: server.listeners == 1, "it listens")
         asked = server.snapshots
-        server.tell(EventKind.COMPLETE, "long ago")
+        server.tell(BuildEventKind.COMPLETE, "long ago")
         await until(lambda: server.snapshots > asked, "it asks")
-        server.tell(EventKind.NEW, "a")
+        server.tell(BuildEventKind.NEW, "a")
         await until(lambda: server.snapshots > asked + 1, "it asks again")
         assert not operator.flag.is_set()
 
@@ -169,7 +169,7 @@ async def test_of_a_flood_that_no_answer_ends_only_the_last_builds_are_remembere
         server.is_hung = True
         (watcher,) = operator.loads._watched[CI].values()
         for number in range(100):
-            server.tell(EventKind.STARTED, f"short-{number}")
+            server.tell(BuildEventKind.STARTED, f"short-{number}")
         await until(lambda: watcher._served == 101, "all are counted")
         assert list(watcher._counted) == [f"short-{number}" for number in range(90, 100)]
 
@@ -181,7 +181,7 @@ class Hostile(HistoryServer):
 
     async def listen(self, request: bytes, context: object) -> AsyncIterator[bytes]:
         while self.is_hostile:
-            yield an_event(EventKind.STARTED, "x") + field(2, b"") * MAX_FIELDS
+            yield an_event(BuildEventKind.STARTED, "x") + field(2, b"") * MAX_FIELDS
         async for event in super().listen(request, context):
             yield event
 
@@ -242,7 +242,7 @@ class Slow(Daemon):
 
     made: Slow
 
-    def __init__(self, address: str, access: Access) -> None:
+    def __init__(self, address: str, access: DaemonAccess) -> None:
         super().__init__(address, access)
         Slow.made = self
         self.is_asked = asyncio.Event()
@@ -254,7 +254,7 @@ class Slow(Daemon):
         await cls.made.is_asked.wait()
         return cls.made
 
-    async def snapshot(self) -> tuple[Build, ...]:
+    async def snapshot(self) -> tuple[RunningBuild, ...]:
         answer = await super().snapshot()
         self.is_asked.set()
         await self.may_answer.wait()
@@ -449,15 +449,15 @@ class Broken:
 
     error: BaseException = ZeroDivisionError()
 
-    def __init__(self, address: str, access: Access) -> None:
+    def __init__(self, address: str, access: DaemonAccess) -> None:
         pass
 
-    async def snapshot(self) -> tuple[Build, ...]:
+    async def snapshot(self) -> tuple[RunningBuild, ...]:
         raise self.error
 
-    async def events(self) -> AsyncGenerator[Event, None]:
+    async def events(self) -> AsyncGenerator[BuildEvent, None]:
         await asyncio.Event().wait()
-        yield Event(EventKind.NEW, Build("x", None))
+        yield BuildEvent(BuildEventKind.NEW, RunningBuild("x", None))
 
     async def close(self) -> None:
         pass
@@ -470,7 +470,7 @@ async def test_a_defect_ends_no_watch(
     monkeypatch.setattr(module, "FIRST_RETRY", 0.02)
     defects = [error]
 
-    def connect(address: str, access: Access) -> module.Daemon:
+    def connect(address: str, access: DaemonAccess) -> module.Daemon:
         if not defects:
             return Daemon(address, access)
         Broken.error = defects.pop()

@@ -7,9 +7,9 @@ from typing import Any
 from buildpool.controller.act import act
 from buildpool.core import naming
 from buildpool.core.errors import RefusedError
+from buildpool.core.objects.refs import Object, Ref, ref_of
 from buildpool.core.planning.plan import Apply, Delete, Plan
 from buildpool.core.reporting.outcome import Outcome
-from buildpool.core.resources import Object, Ref, ref_of
 
 
 class Refusing:

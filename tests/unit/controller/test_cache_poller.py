@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from buildpool.controller import cache_poller as module
-from buildpool.controller.cache_poller import Inspector
+from buildpool.controller.cache_poller import CachePoller
 from buildpool.controller.wakeups import Wakeups
 from buildpool.core.api import Reason
 from buildpool.core.naming import PoolKey
-from buildpool.core.observed.cache import CacheReport, CacheTarget, Trouble, Usage
+from buildpool.core.observed.cache import CacheReport, CacheTarget, Trouble
+from buildpool.core.observed.usage import Usage
 
 CI = PoolKey("builds", "ci")
 TARGET = CacheTarget(host="r.example")
@@ -41,9 +42,9 @@ class Registry:
 
 
 @asynccontextmanager
-async def inspecting(registry: Registry) -> AsyncIterator[tuple[Inspector, asyncio.Event]]:
+async def inspecting(registry: Registry) -> AsyncIterator[tuple[CachePoller, asyncio.Event]]:
     wakeups = Wakeups()
-    flag, inspector = wakeups.open(CI), Inspector(registry.inspect, wakeups)
+    flag, inspector = wakeups.open(CI), CachePoller(registry.inspect, wakeups)
     running = asyncio.create_task(inspector.run())
     try:
         async with asyncio.timeout(10):

@@ -12,20 +12,20 @@ from typing import Any, cast
 
 import pytest
 
-from buildpool.buildkit import Access, Daemon
+from buildpool.buildkit import Daemon, DaemonAccess
 from buildpool.buildkit.loads import Loads
-from buildpool.controller.daemon_tracker import Survey
+from buildpool.controller.daemon_tracker import DaemonTracker
 from buildpool.controller.wakeups import Wakeups
 from buildpool.core import naming
 from buildpool.core.api import BuilderStatus, Pool, PoolStatus
 from buildpool.core.errors import KubernetesError, RefusedError
 from buildpool.core.naming import PoolKey
+from buildpool.core.objects.refs import Object
 from buildpool.core.observed.load import Load
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import Authority, issue_authority, read
 from buildpool.core.planning.certificates import OPERATOR_LIFETIME, authority_of
 from buildpool.core.planning.plan import Plan
-from buildpool.core.resources import Object
 from buildpool.core.scaling import SETTLE
 from buildpool.kube.cluster import Cluster
 from daemons import HistoryServer, an_authority, serving, until
@@ -43,11 +43,11 @@ class ToldLoads:
 
     known: dict[str, Load] = field(default_factory=dict)
     addresses: Mapping[str, str] = field(default_factory=dict)
-    access: list[Access] = field(default_factory=list)
+    access: list[DaemonAccess] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     forgotten: list[PoolKey] = field(default_factory=list)
 
-    def watch(self, pool: PoolKey, addresses: Mapping[str, str], access: Access) -> None:
+    def watch(self, pool: PoolKey, addresses: Mapping[str, str], access: DaemonAccess) -> None:
         self.addresses = dict(addresses)
         self.access.append(access)
 
@@ -76,8 +76,12 @@ class Measured:
         return self.pods
 
 
-def a_survey(loads: ToldLoads | Loads | None = None, cluster: Measured | None = None) -> Survey:
-    return Survey(cast("Cluster", cluster or Measured()), cast("Loads", loads or ToldLoads()))
+def a_survey(
+    loads: ToldLoads | Loads | None = None, cluster: Measured | None = None
+) -> DaemonTracker:
+    return DaemonTracker(
+        cast("Cluster", cluster or Measured()), cast("Loads", loads or ToldLoads())
+    )
 
 
 def a_running_pod(builder: int = 0, *, address: str = "10.0.0.7", **overrides: Any) -> Object:
@@ -94,7 +98,7 @@ def with_builders(pool: Pool, *builders: BuilderStatus) -> Pool:
 
 
 @asynccontextmanager
-async def an_operator(server: HistoryServer) -> AsyncIterator[tuple[Survey, Loads]]:
+async def an_operator(server: HistoryServer) -> AsyncIterator[tuple[DaemonTracker, Loads]]:
     """A process whose connections all lead to one daemon."""
     loads = Loads(lambda _, access: Daemon(server.address, access), Wakeups())
     running = asyncio.create_task(loads.run())
@@ -167,7 +171,7 @@ async def test_a_daemon_that_does_not_answer_has_no_load_at_all() -> None:
 # --- the operator's own certificate --------------------------------------------------------------
 
 
-async def followed(survey: Survey, now: datetime, authority: Authority = AUTHORITY) -> None:
+async def followed(survey: DaemonTracker, now: datetime, authority: Authority = AUTHORITY) -> None:
     await survey.follow(a_pool(), Observation(), Plan(), authority, now)
 
 

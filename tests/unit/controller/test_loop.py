@@ -12,14 +12,14 @@ from typing import cast
 
 import pytest
 
-from buildpool.controller.loop import LAST_RETRY, MIN_INTERVAL, Tender, backoff
-from buildpool.controller.metrics import Metrics
+from buildpool.controller.loop import LAST_RETRY, MIN_INTERVAL, PoolLoop, backoff
+from buildpool.controller.metrics import PoolMetrics
 from buildpool.controller.reconcile import Reconciler
-from buildpool.controller.secret_poller import Sentinel
+from buildpool.controller.secret_poller import SecretPoller
 from buildpool.controller.wakeups import Wakeups
 from buildpool.core.errors import UnavailableError
 from buildpool.core.naming import PoolKey
-from buildpool.core.resources import Ref
+from buildpool.core.objects.refs import Ref
 from buildpool.kube.cluster import Cluster
 
 CI, OTHER = PoolKey("builds", "ci"), PoolKey("builds", "other")
@@ -72,11 +72,11 @@ class Tended:
     def __init__(self, passes: Passes, *, max_passes: int = 8) -> None:
         self.passes = passes
         self.wakeups = Wakeups()
-        self.metrics = Metrics()
+        self.metrics = PoolMetrics()
         self.over = False
         self.signal = asyncio.Event()
-        sentinel = Sentinel(cast("Cluster", Nowhere()), self.wakeups, reads_per_second=10)
-        self.tender = Tender(
+        sentinel = SecretPoller(cast("Cluster", Nowhere()), self.wakeups, reads_per_second=10)
+        self.tender = PoolLoop(
             cast("Reconciler", passes),
             self.wakeups,
             (sentinel,),
@@ -102,7 +102,7 @@ async def tending(passes: Passes) -> AsyncIterator[Tended]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def passes_counted(metrics: Metrics, result: str) -> float | None:
+def passes_counted(metrics: PoolMetrics, result: str) -> float | None:
     labels = {"namespace": "builds", "pool": "ci", "result": result}
     return metrics.registry.get_sample_value("buildpool_passes_total", labels)
 

@@ -5,7 +5,8 @@ from datetime import timedelta
 import pytest
 from prometheus_client.samples import Sample
 
-from buildpool.controller.metrics import Metrics, described
+from buildpool.cli.docs import described
+from buildpool.controller.metrics import PoolMetrics
 from buildpool.core.api import (
     AuthorityStatus,
     BuilderState,
@@ -20,8 +21,9 @@ from buildpool.core.api import (
 from buildpool.core.api.status import CertificatesStatus
 from buildpool.core.errors import UnavailableError
 from buildpool.core.naming import PoolKey
-from buildpool.core.observed.cache import Usage
+from buildpool.core.observed.usage import Usage
 from buildpool.gateway.metrics import GatewayMetrics
+from buildpool.kube.metrics import RequestMetrics
 from samples import NOW
 
 CI, OTHER = PoolKey("builds", "ci"), PoolKey("builds", "other")
@@ -67,16 +69,16 @@ def a_status(**overrides: object) -> PoolStatus:
     return found.model_copy(update=overrides)
 
 
-def shown(*statuses: PoolStatus, pool: PoolKey = CI) -> Metrics:
+def shown(*statuses: PoolStatus, pool: PoolKey = CI) -> PoolMetrics:
     """The metrics of a process that saw these statuses, one after the other."""
-    metrics, before = Metrics(), PoolStatus()
+    metrics, before = PoolMetrics(), PoolStatus()
     for status in statuses:
         metrics.report(pool, before, status)
         before = status
     return metrics
 
 
-def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+def value(metrics: PoolMetrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(name, of(CI, **labels))
 
 
@@ -120,13 +122,13 @@ def test_a_change_of_size_is_counted_by_its_reason_and_the_first_size_is_none() 
 
 
 def test_a_restarted_operator_counts_no_change_where_there_was_none() -> None:
-    metrics, status = Metrics(), a_status()
+    metrics, status = PoolMetrics(), a_status()
     metrics.report(CI, status, status)
     assert value(metrics, "buildpool_size_changes_total", reason="FollowsLoad") is None
 
 
 def test_builders_that_have_taken_builds_with_them_are_counted() -> None:
-    metrics = Metrics()
+    metrics = PoolMetrics()
     for builders in (0, 2, 1):
         metrics.report_lost(CI, builders)
     assert value(metrics, "buildpool_builders_lost_total") == 3
@@ -173,7 +175,7 @@ def test_it_is_shown_when_the_authority_ends_and_whether_another_one_comes() -> 
 
 
 def test_what_a_cache_gives_back_is_counted_over_restarts_of_its_keeper() -> None:
-    metrics = Metrics()
+    metrics = PoolMetrics()
     for reclaimed in (100, 150, 30, 30):
         metrics.report_cache(CI, Usage(used=7, capacity=9, refs=2, reclaimed=reclaimed, damaged=1))
     assert value(metrics, "buildpool_cache_used_bytes") == 7
@@ -185,13 +187,13 @@ def test_what_a_cache_gives_back_is_counted_over_restarts_of_its_keeper() -> Non
     assert value(metrics, "buildpool_cache_used_bytes") == 7
 
 
-def samples_of(metrics: Metrics, pool: str) -> list[Sample]:
+def samples_of(metrics: PoolMetrics, pool: str) -> list[Sample]:
     samples = (s for family in metrics.registry.collect() for s in family.samples)
     return [sample for sample in samples if sample.labels.get("pool") == pool]
 
 
 def test_nothing_more_is_shown_of_a_pool_that_is_gone_and_the_others_stay() -> None:
-    metrics = Metrics()
+    metrics = PoolMetrics()
     for pool in (CI, OTHER):
         metrics.report(pool, a_status(scaling=sized(1)), a_status())
         metrics.report_lost(pool, 1)
@@ -207,7 +209,7 @@ def test_nothing_more_is_shown_of_a_pool_that_is_gone_and_the_others_stay() -> N
 
 
 def test_a_pass_is_counted_by_its_result() -> None:
-    metrics = Metrics()
+    metrics = PoolMetrics()
     with metrics.measured_pass(CI):
         pass
     with pytest.raises(UnavailableError), metrics.measured_pass(CI):
@@ -217,28 +219,15 @@ def test_a_pass_is_counted_by_its_result() -> None:
     assert metrics.registry.get_sample_value("buildpool_pass_seconds_count") == 2
 
 
-def test_a_request_is_counted_by_how_it_ended() -> None:
-    metrics = Metrics()
-    with metrics.request("PATCH", "Secret") as answer:
-        answer.code = "200"
-    with pytest.raises(UnavailableError), metrics.request("PATCH", "Secret"):
-        raise UnavailableError("connection reset")
-    sample = metrics.registry.get_sample_value
-    for code in ("200", "error"):
-        labels = {"method": "PATCH", "kind": "Secret", "code": code}
-        assert sample("buildpool_kubernetes_requests_total", labels) == 1
-    assert sample("buildpool_kubernetes_request_seconds_count", {"method": "PATCH"}) == 2
-
-
 def test_two_operators_in_one_process_do_not_meet() -> None:
-    first, second = Metrics(), Metrics()
+    first, second = PoolMetrics(), PoolMetrics()
     first.leader.set(1)
     assert second.registry.get_sample_value("buildpool_leader") == 0
 
 
-@pytest.mark.parametrize("process", [Metrics, GatewayMetrics])
+@pytest.mark.parametrize("process", [PoolMetrics, GatewayMetrics, RequestMetrics])
 def test_every_metric_is_described_once_and_by_the_name_it_is_shown_under(
-    process: type[Metrics | GatewayMetrics],
+    process: type[PoolMetrics | GatewayMetrics | RequestMetrics],
 ) -> None:
     metrics = process()
     listed = list(described(metrics))

@@ -7,9 +7,9 @@ from typing import cast
 import pytest
 from envoy.data.accesslog.v3 import accesslog_pb2
 
-from buildpool.gateway.access_log import Journal
+from buildpool.gateway.access_log import AccessLog
 from buildpool.gateway.metrics import GatewayMetrics
-from buildpool.gateway.pools.served import House
+from buildpool.gateway.pools.served import ServedPools
 from buildpool.gateway.xds.resources import CHAIN, CONNECTION
 
 
@@ -19,7 +19,7 @@ class Place:
     def __init__(self) -> None:
         self.left: list[str] = []
 
-    def room(self, chain: str) -> Place | None:
+    def served(self, chain: str) -> Place | None:
         return self if chain == "builds/ci" else None
 
     def leave(self, connection: str) -> None:
@@ -30,9 +30,9 @@ class Place:
     ("address", "spelled"), [("10.0.0.7", "10.0.0.7:4711"), ("fd00::1", "[fd00::1]:4711")]
 )
 def test_a_connection_is_called_as_its_requests_are(address: str, spelled: str) -> None:
-    place = Place()
+    placement = Place()
     said = accesslog_pb2.AccessLogCommon(custom_tags={CHAIN: "builds/ci", CONNECTION: "12"})
     said.downstream_remote_address.socket_address.address = address
     said.downstream_remote_address.socket_address.port_value = 4711
-    Journal(cast("House", place), GatewayMetrics())._note(said)
-    assert place.left == [f"12@{spelled}"]
+    AccessLog(cast("ServedPools", placement), GatewayMetrics())._note(said)
+    assert placement.left == [f"12@{spelled}"]

@@ -10,10 +10,10 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
-from buildpool.controller.metrics import Metrics
 from buildpool.core.errors import UnavailableError
-from buildpool.core.resources import Ref
+from buildpool.core.objects.refs import Ref
 from buildpool.kube.cluster import Cluster
+from buildpool.kube.metrics import RequestMetrics
 
 POD = Ref("Pod", "builds", "ci-builder-0")
 HANG_UP, SAY_NOTHING = -1, -2
@@ -51,7 +51,7 @@ async def seen_by(server: Server) -> AsyncIterator[Cluster]:
     port = runner.addresses[0][1]
     try:
         async with ApiClient(Configuration(host=f"http://127.0.0.1:{port}")) as api:
-            yield Cluster(api, Metrics())
+            yield Cluster(api, RequestMetrics())
     finally:
         await runner.cleanup()
 

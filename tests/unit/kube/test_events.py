@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from buildpool.core.api import EventReason, Reason
-from buildpool.core.reporting.outcome import Event, EventType
+from buildpool.core.api.events import Event, EventType
 from buildpool.kube.events import together
 
 

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 
 from buildpool.core.api import Reason
-from buildpool.core.observed.cache import Usage
+from buildpool.core.observed.usage import Usage
 from buildpool.core.pki import KeyPair
 from buildpool.preflight import inspect
 from unit.preflight.servers import (

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from buildpool.sidecars.keeper.storage import Storage
+from buildpool.sidecars.keeper.storage import RegistryStorage
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -52,8 +52,8 @@ class Stored:
     root: Path
 
     @property
-    def storage(self) -> Storage:
-        return Storage(self.root)
+    def storage(self) -> RegistryStorage:
+        return RegistryStorage(self.root)
 
     def blob(self, content: bytes, *repositories: str, age: timedelta = DAY) -> str:
         """Stores a blob and links it into repositories."""

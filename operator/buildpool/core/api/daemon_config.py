@@ -19,7 +19,7 @@ from buildpool.core.errors import Problem
 Path = tuple[str, ...]
 
 
-class Kind(Enum):
+class TomlType(Enum):
     """What a key takes, in words."""
 
     BOOLEAN = "true or false"
@@ -31,51 +31,51 @@ class Kind(Enum):
     TABLE = "a table"
 
 
-KNOWN: Final[Mapping[Path, Kind]] = {
-    ("debug",): Kind.BOOLEAN,
-    ("trace",): Kind.BOOLEAN,
-    ("insecure-entitlements",): Kind.STRINGS,
-    ("proxyNetwork",): Kind.BOOLEAN,
-    ("provenanceEnvDir",): Kind.STRING,
-    ("log", "format"): Kind.STRING,
-    ("log", "level"): Kind.STRING,
-    ("grpc", "debugAddress"): Kind.STRING,
-    ("otel", "socketPath"): Kind.STRING,
-    ("cdi", "disabled"): Kind.BOOLEAN,
-    ("cdi", "specDirs"): Kind.STRINGS,
-    ("cdi", "autoAllowed"): Kind.STRINGS,
-    ("worker", "oci", "labels"): Kind.STRING_TABLE,
-    ("worker", "oci", "platforms"): Kind.STRINGS,
-    ("worker", "oci", "snapshotter"): Kind.STRING,
-    ("worker", "oci", "networkMode"): Kind.STRING,
-    ("worker", "oci", "cniConfigPath"): Kind.STRING,
-    ("worker", "oci", "cniBinaryPath"): Kind.STRING,
-    ("worker", "oci", "cniPoolSize"): Kind.INTEGER,
-    ("worker", "oci", "bridgeName"): Kind.STRING,
-    ("worker", "oci", "bridgeSubnet"): Kind.STRING,
-    ("worker", "oci", "binary"): Kind.STRING,
-    ("worker", "oci", "proxySnapshotterPath"): Kind.STRING,
-    ("worker", "oci", "defaultCgroupParent"): Kind.STRING,
-    ("worker", "oci", "stargzSnapshotter"): Kind.TABLE,
-    ("worker", "oci", "apparmor-profile"): Kind.STRING,
-    ("worker", "oci", "selinux"): Kind.BOOLEAN,
-    ("dns", "nameservers"): Kind.STRINGS,
-    ("dns", "options"): Kind.STRINGS,
-    ("dns", "searchDomains"): Kind.STRINGS,
-    ("frontend", "dockerfile.v0", "enabled"): Kind.BOOLEAN,
-    ("system", "platformsCacheMaxAge"): Kind.DURATION,
-    ("system", "maxRegistryConcurrency"): Kind.INTEGER,
-    ("system", "sessionAuthTimeout"): Kind.DURATION,
-    ("cache", "gha"): Kind.TABLE,
-    ("compaction", "enabled"): Kind.BOOLEAN,
-    ("compaction", "idleTimeout"): Kind.DURATION,
-    ("compaction", "maxRetry"): Kind.INTEGER,
-    ("compaction", "writesPerCheck"): Kind.INTEGER,
-    ("compaction", "sizeWatermark"): Kind.INTEGER,
-    ("compaction", "sizeGrowthPercent"): Kind.INTEGER,
-    ("compaction", "minReclaimBytes"): Kind.INTEGER,
-    ("compaction", "minReclaimPercent"): Kind.INTEGER,
-    ("compaction", "minReclaimPercentFloor"): Kind.INTEGER,
+KNOWN: Final[Mapping[Path, TomlType]] = {
+    ("debug",): TomlType.BOOLEAN,
+    ("trace",): TomlType.BOOLEAN,
+    ("insecure-entitlements",): TomlType.STRINGS,
+    ("proxyNetwork",): TomlType.BOOLEAN,
+    ("provenanceEnvDir",): TomlType.STRING,
+    ("log", "format"): TomlType.STRING,
+    ("log", "level"): TomlType.STRING,
+    ("grpc", "debugAddress"): TomlType.STRING,
+    ("otel", "socketPath"): TomlType.STRING,
+    ("cdi", "disabled"): TomlType.BOOLEAN,
+    ("cdi", "specDirs"): TomlType.STRINGS,
+    ("cdi", "autoAllowed"): TomlType.STRINGS,
+    ("worker", "oci", "labels"): TomlType.STRING_TABLE,
+    ("worker", "oci", "platforms"): TomlType.STRINGS,
+    ("worker", "oci", "snapshotter"): TomlType.STRING,
+    ("worker", "oci", "networkMode"): TomlType.STRING,
+    ("worker", "oci", "cniConfigPath"): TomlType.STRING,
+    ("worker", "oci", "cniBinaryPath"): TomlType.STRING,
+    ("worker", "oci", "cniPoolSize"): TomlType.INTEGER,
+    ("worker", "oci", "bridgeName"): TomlType.STRING,
+    ("worker", "oci", "bridgeSubnet"): TomlType.STRING,
+    ("worker", "oci", "binary"): TomlType.STRING,
+    ("worker", "oci", "proxySnapshotterPath"): TomlType.STRING,
+    ("worker", "oci", "defaultCgroupParent"): TomlType.STRING,
+    ("worker", "oci", "stargzSnapshotter"): TomlType.TABLE,
+    ("worker", "oci", "apparmor-profile"): TomlType.STRING,
+    ("worker", "oci", "selinux"): TomlType.BOOLEAN,
+    ("dns", "nameservers"): TomlType.STRINGS,
+    ("dns", "options"): TomlType.STRINGS,
+    ("dns", "searchDomains"): TomlType.STRINGS,
+    ("frontend", "dockerfile.v0", "enabled"): TomlType.BOOLEAN,
+    ("system", "platformsCacheMaxAge"): TomlType.DURATION,
+    ("system", "maxRegistryConcurrency"): TomlType.INTEGER,
+    ("system", "sessionAuthTimeout"): TomlType.DURATION,
+    ("cache", "gha"): TomlType.TABLE,
+    ("compaction", "enabled"): TomlType.BOOLEAN,
+    ("compaction", "idleTimeout"): TomlType.DURATION,
+    ("compaction", "maxRetry"): TomlType.INTEGER,
+    ("compaction", "writesPerCheck"): TomlType.INTEGER,
+    ("compaction", "sizeWatermark"): TomlType.INTEGER,
+    ("compaction", "sizeGrowthPercent"): TomlType.INTEGER,
+    ("compaction", "minReclaimBytes"): TomlType.INTEGER,
+    ("compaction", "minReclaimPercent"): TomlType.INTEGER,
+    ("compaction", "minReclaimPercentFloor"): TomlType.INTEGER,
 }
 """The keys a user may set, after ``cmd/buildkitd/config/config.go`` of this release."""
 
@@ -145,10 +145,10 @@ def _table_problems(table: Mapping[str, Any], above: Path, where: str) -> Iterat
         elif isinstance(value, dict):
             yield from _table_problems(value, name, where)
         else:
-            yield _wrong_value(where, name, Kind.TABLE)
+            yield _wrong_value(where, name, TomlType.TABLE)
 
 
-def _wrong_value(where: str, name: Path, kind: Kind) -> Problem:
+def _wrong_value(where: str, name: Path, kind: TomlType) -> Problem:
     return Problem(where, f"{dotted(name)} has a wrong value", f"give {kind.value}")
 
 
@@ -174,21 +174,21 @@ def _remedy(name: Path) -> str:
     return f"remove it; BuildKit {BUILDKIT_VERSION} would ignore it"
 
 
-def _fits(value: object, kind: Kind) -> bool:
+def _fits(value: object, kind: TomlType) -> bool:
     match kind:
-        case Kind.BOOLEAN:
+        case TomlType.BOOLEAN:
             return isinstance(value, bool)
-        case Kind.INTEGER:
+        case TomlType.INTEGER:
             return isinstance(value, int) and not isinstance(value, bool)
-        case Kind.STRING:
+        case TomlType.STRING:
             return isinstance(value, str)
-        case Kind.STRINGS:
+        case TomlType.STRINGS:
             return isinstance(value, list) and all(isinstance(item, str) for item in value)
-        case Kind.STRING_TABLE:
+        case TomlType.STRING_TABLE:
             return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
-        case Kind.DURATION:
+        case TomlType.DURATION:
             if isinstance(value, str):
                 return _DURATION.fullmatch(value) is not None
             return isinstance(value, int) and not isinstance(value, bool)
-        case Kind.TABLE:
+        case TomlType.TABLE:
             return isinstance(value, dict)

@@ -24,6 +24,8 @@ from buildpool.core.api.fields import UniqueBy
 from buildpool.core.api.model import Model
 
 LONGEST_TEXT: Final = 4096
+MAX_MESSAGE: Final = 1024
+"""Characters of a message of a condition or an Event; Events take no more."""
 
 
 def format_time(moment: datetime) -> str:

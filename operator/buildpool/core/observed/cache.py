@@ -5,11 +5,10 @@ Pure. ``preflight`` asks the registry; ``sidecars.keeper`` looks after the manag
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
 
 from buildpool.core.api import Reason
+from buildpool.core.observed.usage import Usage
 from buildpool.core.pki import KeyPair
 
 
@@ -47,30 +46,6 @@ class Trouble:
     reason: Reason
     message: str
     """One sentence that names the registry and the remedy, without a full stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What the keeper of a managed cache tells of it. Sizes in bytes."""
-
-    used: int = 0
-    capacity: int = 0
-    refs: int = 0
-    """Caches that are kept: tags, over all repositories."""
-    reclaimed: int = 0
-    """Freed since the keeper started."""
-    damaged: int = 0
-    """Blobs that were found damaged and removed, since the keeper started."""
-    unhealed: tuple[str, ...] = ()
-    """Refs that were removed because of damage and that no build has exported again yet."""
-    is_full: bool = False
-    """Whether there is no room, and nothing that could be removed to make some."""
-
-    @classmethod
-    def read(cls, raw: Mapping[str, Any]) -> Self:
-        """What a keeper answered; fields of another version are dropped."""
-        known = {name: raw[name] for name in cls.__dataclass_fields__ if name in raw}
-        return cls(**(known | {"unhealed": tuple(known.get("unhealed", ()))}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Build:
+class RunningBuild:
     """A build that runs."""
 
     ref: str
@@ -27,7 +27,7 @@ class Load:
     builder has no builds does not mean that no client is connected.
     """
 
-    builds: tuple[Build, ...]
+    builds: tuple[RunningBuild, ...]
     """Sorted by ref."""
     as_of: datetime
     """When the daemon was asked, by our own clock."""

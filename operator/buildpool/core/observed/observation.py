@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.cache import CacheReport
 from buildpool.core.observed.load import Load
 from buildpool.core.pki import Authority, Bundle
-from buildpool.core.resources import Object, Ref
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ BLOCKED_AFTER: Final = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
+class Backlog:
     """The builds of one pool that wait."""
 
     waiting: int = 0
@@ -47,8 +47,8 @@ def kept_entries(pool: Pool, observation: Observation) -> list[dict[str, Any]]:
     return [entry.to_dict() for entry in there]
 
 
-def queue_of(pool: Pool, observation: Observation) -> Queue:
+def backlog_of(pool: Pool, observation: Observation) -> Backlog:
     """Who waits now."""
     entries = [entry for entry in pool.status.gateways if entry.name in observation.gateways]
     since = [entry.since for entry in entries if entry.waiting and entry.since is not None]
-    return Queue(sum(entry.waiting for entry in entries), min(since, default=None))
+    return Backlog(sum(entry.waiting for entry in entries), min(since, default=None))

@@ -16,6 +16,7 @@ from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import Pool, Routing
+from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import (
     Authority,
@@ -37,7 +38,7 @@ from buildpool.core.pki import (
     why_reissue,
     why_retrust,
 )
-from buildpool.core.resources import Object, Ref, bundle_of, managed_registry
+from buildpool.core.resources import bundle_of, managed_registry
 from buildpool.core.resources.secret import authority_in
 from buildpool.core.words import Word
 

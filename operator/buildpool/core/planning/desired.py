@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from buildpool.core import naming
 from buildpool.core.api import Pool, Routing
+from buildpool.core.objects.refs import Object, Ref, is_builder, is_owned
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import Bundle
 from buildpool.core.planning.certificates import (
@@ -23,8 +24,6 @@ from buildpool.core.planning.certificates import (
     noted_clients,
 )
 from buildpool.core.resources import (
-    Object,
-    Ref,
     authority_secret,
     builder_config,
     builder_deployment,
@@ -38,8 +37,6 @@ from buildpool.core.resources import (
     certificate_secret,
     disruption_budget,
     gateway_secret,
-    is_builder,
-    is_owned,
     managed_registry,
     pool_service,
     recipes_config,
@@ -47,7 +44,7 @@ from buildpool.core.resources import (
 )
 
 
-def wanted_refs(pool: Pool, *, home: str) -> tuple[Ref, ...]:
+def desired_refs(pool: Pool, *, home: str) -> tuple[Ref, ...]:
     """The names of all objects the pool shall consist of, but for its builders.
 
     How many of these there are and with which numbers is decided anew in each pass.
@@ -72,7 +69,7 @@ def _cache_refs(pool: Pool) -> Iterator[Ref]:
         yield Ref(kind, pool.key.namespace, naming.cache(pool.key))
 
 
-def desired(
+def desired_objects(
     pool: Pool, observation: Observation, *, home: str, image: str, gateway: str, size: int
 ) -> Iterator[Object]:
     """Every object the pool consists of but its builders, in the order in which they are needed.

@@ -9,30 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import Pool, RetireReason
 from buildpool.core.api.quantity import format_bytes, parse_bytes
 from buildpool.core.api.status import format_time
-from buildpool.core.observed.load import Build
+from buildpool.core.objects.pods import has_daemon, has_ended, is_ready, name_of_builder, serves
+from buildpool.core.objects.refs import Object, Ref, is_builder, is_owned, is_terminating
+from buildpool.core.observed.load import RunningBuild
 from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.certificates import builder_ref, bundle_at, cache_secrets
-from buildpool.core.reporting.diagnosis import has_ended, is_ready
-from buildpool.core.resources import (
-    Object,
-    Ref,
-    builder_revision,
-    cache_revision,
-    is_builder,
-    is_owned,
-    is_terminating,
-    managed_registry,
-)
-from buildpool.core.resources.deployment import CONTAINER, revision_of
+from buildpool.core.resources import builder_revision, cache_revision, managed_registry
+from buildpool.core.resources.deployment import revision_of
 from buildpool.core.scaling import Builder, Flaw
-
-SERVES: Final = "true"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +32,7 @@ class Member:
     deployment: Object
     pods: tuple[Object, ...]
     """The pods that are to stay: one, or for a while its successor beside it."""
-    builds: tuple[Build, ...]
+    builds: tuple[RunningBuild, ...]
     """What is known to run on it."""
     served: int
     """Builds it has started, as far as was seen."""
@@ -66,7 +55,7 @@ class Member:
         return revision_of(self.deployment)
 
 
-def wanted_revision(pool: Pool, observation: Observation, *, image: str) -> str:
+def desired_revision(pool: Pool, observation: Observation, *, image: str) -> str:
     """What builders shall run now; empty where their certificate is not there yet."""
     certificate = bundle_at(observation, builder_ref(pool))
     if certificate is None:
@@ -120,27 +109,6 @@ def _wanted_cache(pool: Pool, observation: Observation, *, image: str) -> str:
     if managed is None or certificate is None:
         return ""
     return cache_revision(pool, managed, image=image, certificate=certificate)
-
-
-def name_of_builder(pod: Object) -> str:
-    """Which builder a pod belongs to; empty where it does not say."""
-    return str((pod["metadata"].get("labels") or {}).get(naming.LABEL_BUILDER, ""))
-
-
-def serves(pod: Object) -> bool:
-    """Whether a pod stands in its pool's Service."""
-    return (pod["metadata"].get("labels") or {}).get(naming.LABEL_SERVING) == SERVES
-
-
-def daemon_of(pod: Object) -> Object:
-    """The state of the daemon's container, as the kubelet reports it; empty before it does."""
-    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
-    return next((status for status in statuses if status["name"] == CONTAINER), {})
-
-
-def has_daemon(pod: Object) -> bool:
-    """Whether a daemon runs in a pod."""
-    return "running" in (daemon_of(pod).get("state") or {})
 
 
 def _deployments(pool: Pool, observation: Observation) -> Iterator[tuple[int, Object]]:

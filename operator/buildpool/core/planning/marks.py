@@ -13,9 +13,10 @@ from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import EventReason, Pool
+from buildpool.core.objects.pods import has_daemon
+from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.observation import Observation
-from buildpool.core.planning.fleet import Member, has_daemon
-from buildpool.core.resources import Object, Ref
+from buildpool.core.planning.fleet import Member
 from buildpool.core.scaling import Decision
 
 LEAVE_ALONE: Final = {

@@ -20,31 +20,31 @@ from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import EventReason, Pool
-from buildpool.core.observed.observation import Observation
-from buildpool.core.planning.backlog import BLOCKED_AFTER, queue_of
-from buildpool.core.planning.certificates import Issuance, issuances, renewals
-from buildpool.core.planning.desired import desired, desired_builder, wanted_refs
-from buildpool.core.planning.fleet import (
-    Member,
-    everyone_runs,
-    members_of,
-    taken_numbers,
-    wanted_revision,
-)
-from buildpool.core.planning.marks import Mark, marks
-from buildpool.core.resources import (
+from buildpool.core.objects.drift import first_difference
+from buildpool.core.objects.refs import (
     Object,
     Ref,
     component_of,
-    first_difference,
-    has_guard,
     is_builder,
     is_owned,
     is_terminating,
     ref_of,
 )
+from buildpool.core.observed.observation import Observation
+from buildpool.core.planning.backlog import BLOCKED_AFTER, backlog_of
+from buildpool.core.planning.certificates import Issuance, issuances, renewals
+from buildpool.core.planning.desired import desired_builder, desired_objects, desired_refs
+from buildpool.core.planning.fleet import (
+    Member,
+    desired_revision,
+    everyone_runs,
+    members_of,
+    taken_numbers,
+)
+from buildpool.core.planning.marks import Mark, marks
+from buildpool.core.resources import has_guard
 from buildpool.core.resources.common import was_applied_as
-from buildpool.core.scaling import Calm, Decision, Memory, decide
+from buildpool.core.scaling import Calm, Decision, LastDecision, decide
 
 RESYNC: Final = timedelta(minutes=10)
 """The longest a pool is left alone: what every watch has missed is found then."""
@@ -118,10 +118,12 @@ def plan(
     empty where there is none.
     """
     live = observation.live
-    revision = wanted_revision(pool, observation, image=image)
+    revision = desired_revision(pool, observation, image=image)
     members = members_of(pool, observation, revision=revision, now=now)
     conflicts = tuple(
-        ref for ref in wanted_refs(pool, home=home) if ref in live and not is_owned(live[ref], pool)
+        ref
+        for ref in desired_refs(pool, home=home)
+        if ref in live and not is_owned(live[ref], pool)
     )
     if conflicts:
         return Plan(conflicts=conflicts, members=members, recheck=TROUBLED)
@@ -134,10 +136,12 @@ def plan(
         [member.builder for member in members],
         taken=taken_numbers(pool, observation),
         memory=_memory(pool),
-        waiting=queue_of(pool, observation).waiting,
+        waiting=backlog_of(pool, observation).waiting,
         now=now,
     )
-    wanted = desired(pool, observation, home=home, image=image, gateway=gateway, size=decision.size)
+    wanted = desired_objects(
+        pool, observation, home=home, image=image, gateway=gateway, size=decision.size
+    )
     return Plan(
         mark=tuple(marks(pool, members, decision, observation, now=now)),
         apply=(
@@ -155,15 +159,15 @@ def plan(
     )
 
 
-def _memory(pool: Pool) -> Memory:
+def _memory(pool: Pool) -> LastDecision:
     """What the last decision left in the status."""
     said = pool.status.scaling
     if said is None:
-        return Memory()
+        return LastDecision()
     calm = None
     if said.calm_since is not None and said.peak is not None:
         calm = Calm(said.calm_since, said.peak)
-    return Memory(said.size, calm)
+    return LastDecision(said.size, calm)
 
 
 def _builders(
@@ -268,7 +272,7 @@ def _leftovers(
     home: str,
 ) -> Iterator[Delete]:
     wanted = {
-        *wanted_refs(pool, home=home),
+        *desired_refs(pool, home=home),
         *_kept_volumes(pool, members, decision, observation),
     }
     left = [
@@ -325,7 +329,7 @@ def _recheck(
     """How long nothing will change by itself."""
     builders, recycle = pool.spec.builders, pool.spec.builders.recycle
     moments = [*renewals(pool, observation, home=home)]
-    if (since := queue_of(pool, observation).since) is not None:
+    if (since := backlog_of(pool, observation).since) is not None:
         moments.append(since + BLOCKED_AFTER)
     for member in members:
         moments += [b.started + builders.max_build_duration for b in member.builds if b.started]

@@ -16,10 +16,10 @@ from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import EventReason, Pool
+from buildpool.core.objects.refs import component_of, is_builder, is_owned, is_terminating
 from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.certificates import authority_ref
 from buildpool.core.planning.plan import Delete, strays
-from buildpool.core.resources import component_of, is_builder, is_owned, is_terminating
 
 KINDS: Final = frozenset({"Service", "Deployment"})
 FIRST: Final = frozenset({naming.COMPONENT_BUILDER, naming.COMPONENT_ENDPOINT})

@@ -11,20 +11,22 @@ from typing import Final
 
 from buildpool.core.api import BuilderState, BuilderStatus, EventReason, Pool, PoolStatus, Reason
 from buildpool.core.api.duration import format_duration
-from buildpool.core.api.status import format_time
-from buildpool.core.observed.load import Build
+from buildpool.core.api.events import Event, EventType
+from buildpool.core.api.status import MAX_MESSAGE, format_time
+from buildpool.core.observed.load import RunningBuild
 from buildpool.core.planning.fleet import Member
 from buildpool.core.planning.plan import Plan
-from buildpool.core.reporting.cache import MAX_MESSAGE
 from buildpool.core.reporting.diagnosis import diagnose
-from buildpool.core.reporting.outcome import Event, EventType, Outcome
+from buildpool.core.reporting.outcome import Outcome
 from buildpool.core.scaling import NOTICE
 
 UNKNOWN: Final = "(the daemon does not say which)"
 """Stands for builds of a daemon that does not answer, on a builder that should be gone by now."""
 
 
-def roster(pool: Pool, plan: Plan, outcome: Outcome, *, now: datetime) -> tuple[BuilderStatus, ...]:
+def builder_statuses(
+    pool: Pool, plan: Plan, outcome: Outcome, *, now: datetime
+) -> tuple[BuilderStatus, ...]:
     """The builders there are, but for those that were removed just now."""
     gone: frozenset[int] = frozenset()
     # Where anything was refused, they may be there still.
@@ -140,7 +142,7 @@ def _about_overdue(
     )
 
 
-def _since(build: Build, retired: datetime | None) -> datetime | None:
+def _since(build: RunningBuild, retired: datetime | None) -> datetime | None:
     """From when the time of a build counts: a builder that is to go waits as long for each."""
     moments = [moment for moment in (build.started, retired) if moment is not None]
     return min(moments, default=None)

@@ -19,12 +19,12 @@ from buildpool.core.api import (
     Reason,
     Routing,
 )
+from buildpool.core.api.status import MAX_MESSAGE
+from buildpool.core.objects.refs import Ref
 from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.backlog import refusal
 from buildpool.core.planning.plan import Plan
-from buildpool.core.reporting.cache import MAX_MESSAGE
 from buildpool.core.reporting.outcome import Failure, Outcome
-from buildpool.core.resources import Ref
 from buildpool.core.words import counted
 
 PATIENT: Final = frozenset(

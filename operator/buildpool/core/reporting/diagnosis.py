@@ -12,7 +12,8 @@ from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import Reason
-from buildpool.core.resources import Object, component_of, is_terminating
+from buildpool.core.objects.pods import has_ended, is_ready
+from buildpool.core.objects.refs import Object, component_of, is_terminating
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +71,6 @@ CRASH_REMEDIES: Final = {
     "no space left on device": "the volume is full: raise builders.storage",
 }
 """What a daemon says as it dies, and what helps (BuildKit's docs/rootless.md)."""
-
-
-def is_ready(pod: Object) -> bool:
-    """Whether a pod takes connections and is to stay."""
-    conditions = pod.get("status", {}).get("conditions", ())
-    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-    return ready and not is_terminating(pod)
-
-
-def has_ended(pod: Object) -> bool:
-    """Whether nothing of a pod runs any more: an evicted one stays so for a long time."""
-    return pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
 
 
 def diagnose(deployment: Object | None, pods: Sequence[Object]) -> Finding | None:

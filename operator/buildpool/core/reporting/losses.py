@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from buildpool.core.api import EventReason
+from buildpool.core.api.events import Event, EventType
+from buildpool.core.objects.pods import daemon_of, has_ended, name_of_builder
+from buildpool.core.objects.refs import Object, is_terminating
 from buildpool.core.observed.observation import Observation
-from buildpool.core.planning.fleet import daemon_of, name_of_builder
-from buildpool.core.reporting.diagnosis import has_ended
-from buildpool.core.reporting.outcome import Event, EventType
-from buildpool.core.resources import Object, is_terminating
 
 CUT_SHORT: Final = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})
 """Reasons of a pod's condition ``DisruptionTarget`` that say its node is lost: nothing drains."""

@@ -6,26 +6,10 @@ Pure data, from the controller to ``verdict``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from buildpool.core.api import EventReason, Reason
-from buildpool.core.resources import Ref
-
-
-class EventType(StrEnum):
-    """Kubernetes' two kinds of Event."""
-
-    NORMAL = "Normal"
-    WARNING = "Warning"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One Event on the pool."""
-
-    type: EventType
-    reason: Reason | EventReason
-    message: str
+from buildpool.core.api.events import Event, EventType
+from buildpool.core.objects.refs import Ref
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,13 @@ from buildpool.core.api import (
     ScalingStatus,
     set_condition,
 )
-from buildpool.core.api.status import CertificatesStatus
+from buildpool.core.api.events import Event, EventType
+from buildpool.core.api.status import MAX_MESSAGE, CertificatesStatus
 from buildpool.core.errors import CertificateError, InvalidSpecError
+from buildpool.core.objects.refs import Ref, is_owned
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import Authority, AuthorityPhase, Bundle, KeyPair, read
-from buildpool.core.planning.backlog import queue_of
+from buildpool.core.planning.backlog import backlog_of
 from buildpool.core.planning.certificates import (
     Rotation,
     authority_of,
@@ -42,8 +44,8 @@ from buildpool.core.planning.certificates import (
     rotation_request,
 )
 from buildpool.core.planning.plan import Plan
-from buildpool.core.reporting.builders import overdue_events, roster
-from buildpool.core.reporting.cache import MAX_MESSAGE, cache_condition, cache_status
+from buildpool.core.reporting.builders import builder_statuses, overdue_events
+from buildpool.core.reporting.cache import cache_condition, cache_status
 from buildpool.core.reporting.conditions import (
     PATIENT,
     certificates_ready,
@@ -51,24 +53,23 @@ from buildpool.core.reporting.conditions import (
     ready_to_build,
     state_of,
 )
-from buildpool.core.reporting.outcome import Event, EventType, Outcome
-from buildpool.core.resources import Ref, is_owned
+from buildpool.core.reporting.outcome import Outcome
 from buildpool.core.words import counted
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Report:
     """What to report."""
 
     status: PoolStatus
     events: tuple[Event, ...] = field(default=())
 
-    def after(self, events: tuple[Event, ...]) -> Verdict:
+    def after(self, events: tuple[Event, ...]) -> Report:
         """The same, with these Events before its own."""
         return replace(self, events=(*events, *self.events))
 
 
-def conclude(
+def report_pass(
     pool: Pool,
     observation: Observation,
     plan: Plan,
@@ -77,7 +78,7 @@ def conclude(
     home: str,
     gateway: str = "",
     now: datetime,
-) -> Verdict:
+) -> Report:
     """The status after a pass, and the Events of what was done and what has changed."""
     own = {ref: obj for ref, obj in observation.live.items() if is_owned(obj, pool)}
     observation = replace(observation, live=own)
@@ -86,13 +87,13 @@ def conclude(
     there = observation if is_written else replace(observation, issued={})
     ends = {ref: _end_of(bundle_at(there, ref)) for ref in certificate_requests(pool, home=home)}
     valid = all(end is not None and end > now for end in ends.values())
-    builders = roster(pool, plan, outcome, now=now)
+    builders = builder_statuses(pool, plan, outcome, now=now)
     ready = sum(builder.ready for builder in builders)
     scaling = _scaling(pool, plan, now)
     size = scaling.size if scaling else pool.spec.builder_count
     slots = ready * pool.spec.builders.slots
     busy = sum(builder.builds or 0 for builder in builders)
-    queue = queue_of(pool, observation)
+    queue = backlog_of(pool, observation)
     cache = cache_condition(pool, observation, outcome)
     conditions = (
         *([cache] if cache else []),
@@ -132,12 +133,12 @@ def conclude(
         *_blocked(pool.status, status),
         *_transitions(pool.status, status),
     )
-    return Verdict(status, events)
+    return Report(status, events)
 
 
-def refuse(
+def report_invalid(
     status: PoolStatus, error: InvalidSpecError, *, generation: int, now: datetime
-) -> Verdict:
+) -> Report:
     """The status of a pool whose spec cannot be carried out: it says so and keeps the rest."""
     condition = Condition(
         type=ConditionType.ACCEPTED,
@@ -152,10 +153,10 @@ def refuse(
             "conditions": set_condition(status.conditions, condition, now),
         }
     )
-    return Verdict(new, tuple(_transitions(status, new)))
+    return Report(new, tuple(_transitions(status, new)))
 
 
-def farewell(pool: Pool, *, draining: Sequence[str], now: datetime) -> Verdict:
+def report_removal(pool: Pool, *, draining: Sequence[str], now: datetime) -> Report:
     """The status of a pool that is being deleted."""
     message = (
         f"Waiting for running builds to finish on {', '.join(draining)}."
@@ -172,7 +173,7 @@ def farewell(pool: Pool, *, draining: Sequence[str], now: datetime) -> Verdict:
             "replicas": len(draining),
         }
     )
-    return Verdict(new, tuple(_transitions(pool.status, new)))
+    return Report(new, tuple(_transitions(pool.status, new)))
 
 
 def _scaling(pool: Pool, plan: Plan, now: datetime) -> ScalingStatus | None:

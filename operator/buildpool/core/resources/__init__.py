@@ -13,20 +13,9 @@ from buildpool.core.resources.cache import (
     cache_volume,
     managed_registry,
 )
-from buildpool.core.resources.common import (
-    JSON,
-    Object,
-    Ref,
-    component_of,
-    is_builder,
-    is_owned,
-    is_terminating,
-    ref_of,
-)
 from buildpool.core.resources.config import builder_config, daemon_toml
 from buildpool.core.resources.deployment import builder_deployment, builder_revision
 from buildpool.core.resources.disruption import disruption_budget
-from buildpool.core.resources.drift import first_difference
 from buildpool.core.resources.gateway import brief_of, gateway_secret, upstream_secret
 from buildpool.core.resources.guard import has_guard
 from buildpool.core.resources.policy import builder_policy
@@ -36,10 +25,7 @@ from buildpool.core.resources.service import pool_service
 from buildpool.core.resources.volume import builder_volume
 
 __all__ = [
-    "JSON",
-    "Object",
     "Recipes",
-    "Ref",
     "authority_secret",
     "brief_of",
     "builder_config",
@@ -55,19 +41,13 @@ __all__ = [
     "cache_service",
     "cache_volume",
     "certificate_secret",
-    "component_of",
     "daemon_toml",
     "disruption_budget",
-    "first_difference",
     "gateway_secret",
     "has_guard",
-    "is_builder",
-    "is_owned",
-    "is_terminating",
     "managed_registry",
     "pair_of",
     "pool_service",
     "recipes_config",
-    "ref_of",
     "upstream_secret",
 ]

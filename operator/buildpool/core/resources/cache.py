@@ -15,10 +15,10 @@ from buildpool.core import naming
 from buildpool.core.api import ManagedRegistry, Pool
 from buildpool.core.api.duration import format_duration
 from buildpool.core.api.quantity import parse_bytes
+from buildpool.core.objects.refs import Object
 from buildpool.core.pki import Bundle
 from buildpool.core.resources.common import (
     RESTRICTED_USER,
-    Object,
     digest,
     fingerprint,
     pool_metadata,

@@ -16,7 +16,8 @@ import tomli_w
 from buildpool.core import naming
 from buildpool.core.api import Pool, Registry, Security, daemon_config
 from buildpool.core.api.quantity import parse_bytes
-from buildpool.core.resources.common import Object, pool_metadata, sealed
+from buildpool.core.objects.refs import Object
+from buildpool.core.resources.common import pool_metadata, sealed
 from buildpool.core.resources.guard import guarded_registries
 
 FILE: Final = "buildkitd.toml"

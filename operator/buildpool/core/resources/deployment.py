@@ -13,20 +13,14 @@ from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import CaBundle, Pool, Registry, Security
+from buildpool.core.objects.pods import CONTAINER
+from buildpool.core.objects.refs import Object
 from buildpool.core.pki import Bundle
 from buildpool.core.resources import config, guard
 from buildpool.core.resources.cache import managed_registry
-from buildpool.core.resources.common import (
-    Object,
-    digest,
-    fingerprint,
-    pool_metadata,
-    restricted,
-    sealed,
-)
+from buildpool.core.resources.common import digest, fingerprint, pool_metadata, restricted, sealed
 from buildpool.core.resources.secret import certificate_volume
 
-CONTAINER: Final = "buildkitd"
 FORGET: Final = 10
 """Seconds until no proxy of the cluster leads to a pod that goes. A moment, as a rule; but proxies
 that have lost the API server pause for longer and longer before they ask again."""

@@ -7,17 +7,14 @@ has to know of it, changes together or not at all: both are in one Secret.
 from __future__ import annotations
 
 import base64
-from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import Inject, Pool
+from buildpool.core.api.brief import BRIEF_KEY, Brief, CacheBrief, ClientBrief
+from buildpool.core.objects.refs import Object
 from buildpool.core.pki import Bundle
-from buildpool.core.resources.common import Object, sealed
+from buildpool.core.resources.common import sealed
 from buildpool.core.resources.recipes import cache_location
-from buildpool.core.routing.values import Brief, CacheBrief, ClientBrief
-
-BRIEF_KEY: Final = "pool.json"
-"""The key of the Secret below which the brief stands."""
 
 
 def brief_of(pool: Pool) -> Brief:

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from buildpool.core import naming
 from buildpool.core.api import Pool
+from buildpool.core.objects.refs import JSON, Object
 from buildpool.core.resources.cache import managed_registry
-from buildpool.core.resources.common import JSON, Object, restricted
+from buildpool.core.resources.common import restricted
 from buildpool.core.resources.secret import certificate_volume
 
 CONTAINER: Final = "cache-guard"

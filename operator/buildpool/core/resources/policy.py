@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from buildpool.core import naming
 from buildpool.core.api import Pool, Routing
-from buildpool.core.resources.common import Object, pool_metadata, sealed
+from buildpool.core.objects.refs import Object
+from buildpool.core.resources.common import pool_metadata, sealed
 
 
 def builder_policy(pool: Pool, *, home: str) -> Object | None:

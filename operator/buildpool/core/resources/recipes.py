@@ -13,7 +13,8 @@ from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import Pool
-from buildpool.core.resources.common import Object, pool_metadata, sealed
+from buildpool.core.objects.refs import Object
+from buildpool.core.resources.common import pool_metadata, sealed
 
 TRUNK: Final = "main"
 """The branch whose cache serves where a branch has none yet."""

@@ -13,8 +13,9 @@ from datetime import datetime
 
 from buildpool.core import naming
 from buildpool.core.api import Pool
+from buildpool.core.objects.refs import Object
 from buildpool.core.pki import Authority, AuthorityPhase, Bundle, KeyPair
-from buildpool.core.resources.common import Object, pool_metadata, sealed
+from buildpool.core.resources.common import pool_metadata, sealed
 
 
 def certificate_secret(pool: Pool, name: str, bundle: Bundle, *, component: str) -> Object:

@@ -79,8 +79,8 @@ def choose(key: str | None, candidates: Sequence[Candidate]) -> Choice | None:
     if not candidates:
         return None
     names = ranked(key or "", (candidate.name for candidate in candidates))
-    place = {name: number for number, name in enumerate(names)}
-    found = min(candidates, key=lambda candidate: (candidate.used, place[candidate.name]))
+    placement = {name: number for number, name in enumerate(names)}
+    found = min(candidates, key=lambda candidate: (candidate.used, placement[candidate.name]))
     if key is not None:
         favourite = next(c for c in candidates if c.name == names[0])
         found = favourite if favourite.has_room else found

@@ -24,8 +24,8 @@ from typing import Final
 from buildpool.core.routing.affinity import Candidate, choose
 from buildpool.core.routing.connection import Connection, State
 from buildpool.core.routing.fairness import Turns, Waiting, next_in_line
-from buildpool.core.routing.state import Place, World
-from buildpool.core.routing.values import Builder
+from buildpool.core.routing.state import Placement, PoolState
+from buildpool.core.routing.values import Target
 
 PATIENCE: Final = timedelta(seconds=5)
 """How long a reservation stands for a connection that builds nothing."""
@@ -33,7 +33,7 @@ FORGOTTEN: Final = timedelta(days=1)
 """How long a connection without a slot is known: not everyone's end is told."""
 
 
-class Account:
+class Connections:
     """The connections of one pool to this gateway."""
 
     def __init__(self) -> None:
@@ -75,25 +75,25 @@ class Account:
         """A connection has ended, or gives up."""
         self._connections.pop(connection, None)
 
-    def admit(self, world: World, *, now: datetime) -> tuple[str, ...]:
+    def admit(self, state: PoolState, *, now: datetime) -> tuple[str, ...]:
         """Gives what slots are free to those who wait; returns who got one, in this order."""
         admitted = []
-        for _ in range(self._free(world)):
+        for _ in range(self._free(state)):
             waiting = list(self.waiting())
             urgent = [each for each in waiting if self._connections[each.connection].is_urgent]
             following = next_in_line(
-                urgent or waiting, held=self._held(), turns=self._turns, weights=world.weights
+                urgent or waiting, held=self._held(), turns=self._turns, weights=state.weights
             )
             if following is None:
                 break
-            self._turns.take(following.client, world.weights.get(following.client, 1))
+            self._turns.take(following.client, state.weights.get(following.client, 1))
             connection = self._connections[following.connection]
             connection.state, connection.since = State.RESERVED, now
             connection.has_waited, connection.is_urgent = True, False
             admitted.append(following.connection)
         return tuple(admitted)
 
-    def reclaim(self, world: World, *, now: datetime) -> tuple[str, ...]:
+    def reclaim(self, state: PoolState, *, now: datetime) -> tuple[str, ...]:
         """Takes the slots back of those who have built nothing for a while.
 
         Returns the connections of which the next process need not know.
@@ -107,7 +107,7 @@ class Account:
                 done.append(name)
             elif connection.state is State.RESERVED and waited >= PATIENCE:
                 connection.state = State.ASIDE
-            elif waited >= PATIENCE and self._is_done(connection, world):
+            elif waited >= PATIENCE and self._is_done(connection, state):
                 connection.rest()  # who keeps a connection waits for its next build as others do
                 done.append(name)
         return tuple(done)
@@ -147,12 +147,12 @@ class Account:
         connection: str,
         client: str,
         key: str | None,
-        world: World,
+        state: PoolState,
         *,
         ref: str | None = None,
         is_internal: bool = False,
         now: datetime,
-    ) -> Place | None:
+    ) -> Placement | None:
         """A session or solve begins: on the connection's builder, or on one that is chosen now.
 
         ``ref`` is the build that a solve begins, and whether it ``is_internal``. None, and nothing
@@ -164,18 +164,18 @@ class Account:
         if known is None:
             self.arrive(connection, client, now=now)
             known = self._connections[connection]
-        place = self._place(known, key, world, is_session=ref is None)
-        if place is None:
+        placement = self._place(known, key, state, is_session=ref is None)
+        if placement is None:
             self._claim(known, now)
             return None
         # At once: a slot that is chosen and not yet held would be given away.
-        known.state, known.since, known.builder = State.SETTLED, now, place.builder.uid
+        known.state, known.since, known.builder = State.SETTLED, now, placement.builder.uid
         known.streams += 1
         if ref:
             known.note(ref)
             known.has_asked |= is_internal
             known.has_built |= not is_internal
-        return place
+        return placement
 
     def give_up(self, connection: str, *, now: datetime) -> None:
         """A connection that was about to begin waits no more; it may come again."""
@@ -184,28 +184,28 @@ class Account:
             known.state, known.since, known.is_urgent = State.ASIDE, now, False
 
     def _place(
-        self, known: Connection, key: str | None, world: World, *, is_session: bool
-    ) -> Place | None:
+        self, known: Connection, key: str | None, state: PoolState, *, is_session: bool
+    ) -> Placement | None:
         # The session that targets of a bake share begins first, and nobody says hello for it.
         needs_slot = not (is_session and known.has_asked)
         if known.state is State.SETTLED:
-            if (own := self._own(known, world)) is not None:
-                return Place(own)
-        elif known.state is not State.RESERVED and needs_slot and self._free(world) <= 0:
+            if (own := self._own(known, state)) is not None:
+                return Placement(own)
+        elif known.state is not State.RESERVED and needs_slot and self._free(state) <= 0:
             return None
         candidates = {
-            builder.name: builder for builder in sorted(world.serving, key=lambda b: b.uid)
+            builder.name: builder for builder in sorted(state.serving, key=lambda b: b.uid)
         }
         chosen = choose(
             key,
             [
-                Candidate(name, self.used(builder, world), world.slots)
+                Candidate(name, self.used(builder, state), state.slots)
                 for name, builder in sorted(candidates.items())
             ],
         )
         if chosen is None:
             return None
-        return Place(candidates[chosen.name], chosen.is_favourite)
+        return Placement(candidates[chosen.name], chosen.is_favourite)
 
     def end(self, connection: str, *, now: datetime) -> bool:
         """A session or solve has ended; with the last one, the slot is free.
@@ -223,39 +223,39 @@ class Account:
         known.refs.clear()
         return True
 
-    def home_of(self, connection: str, world: World) -> Builder | None:
+    def home_of(self, connection: str, state: PoolState) -> Target | None:
         """The builder that a connection has settled on; None where it would be given another."""
         known = self._connections.get(connection)
-        return None if known is None else self._own(known, world)
+        return None if known is None else self._own(known, state)
 
-    def last_of(self, connection: str, world: World) -> Builder | None:
+    def last_of(self, connection: str, state: PoolState) -> Target | None:
         """The builder on which a connection has built last; None where it is gone."""
         known = self._connections.get(connection)
-        return world.builder(known.builder or known.last) if known is not None else None
+        return state.builder(known.builder or known.last) if known is not None else None
 
     def owner_of(self, ref: str) -> str | None:
         """Whose build it is; None where no connection here is known to have begun it."""
         return next((c.client for c in self._connections.values() if ref in c.refs), None)
 
-    def runs(self, ref: str, world: World) -> Builder | None:
+    def runs(self, ref: str, state: PoolState) -> Target | None:
         """The builder that runs a build, as we know or as its daemon says."""
         for known in self._connections.values():
             if ref in known.refs and (uid := known.builder or known.last):
-                return world.builder(uid)
-        uid = next((uid for uid, refs in world.builds.items() if ref in refs), "")
-        return world.builder(uid)
+                return state.builder(uid)
+        uid = next((uid for uid, refs in state.builds.items() if ref in refs), "")
+        return state.builder(uid)
 
     @property
     def has_connections(self) -> bool:
         """Whether any connection is known."""
         return bool(self._connections)
 
-    def is_busy(self, world: World) -> bool:
+    def is_busy(self, state: PoolState) -> bool:
         """Whether anybody waits, has a slot, or may be building on a builder that is there."""
         return any(
             c.holds
             or c.state is State.WAITING
-            or (c.is_resumed and world.builder(c.builder) is not None)
+            or (c.is_resumed and state.builder(c.builder) is not None)
             for c in self._connections.values()
         )
 
@@ -265,28 +265,28 @@ class Account:
             if known.state is State.WAITING:
                 yield Waiting(name, known.client, known.since, known.order)
 
-    def used(self, builder: Builder, world: World) -> int:
+    def used(self, builder: Target, state: PoolState) -> int:
         """Slots of a builder that are taken: by connections of ours, and by builds of others."""
         own = [c for c in self._connections.values() if c.builder == builder.uid]
         refs: set[str] = set().union(*(connection.refs for connection in own))
-        running = world.builds.get(builder.uid)
+        running = state.builds.get(builder.uid)
         if running is None:  # nobody says whether what was there before still is
             return sum(c.holds or c.is_resumed for c in own)
         # A build of ours that the daemon still runs holds its slot, though its session has ended.
         return len(running - refs) + sum(c.holds or bool(c.refs.keys() & running) for c in own)
 
-    def _is_done(self, known: Connection, world: World) -> bool:
+    def _is_done(self, known: Connection, state: PoolState) -> bool:
         """Whether all that a connection has built has ended, as its daemon says, too."""
         if known.state is not State.SETTLED or known.streams or known.is_resumed:
             return False
-        running = world.builds.get(known.builder)
+        running = state.builds.get(known.builder)
         if running is None:
-            return world.builder(known.builder) is None
+            return state.builder(known.builder) is None
         return not known.refs.keys() & running
 
-    def _own(self, known: Connection, world: World) -> Builder | None:
+    def _own(self, known: Connection, state: PoolState) -> Target | None:
         """Where a connection goes on; None where it has nothing to go on with."""
-        own = world.builder(known.builder)
+        own = state.builder(known.builder)
         if own is not None and (own.is_serving or known.streams or known.is_resumed):
             return own
         return None
@@ -301,13 +301,13 @@ class Account:
             self._enqueue(known, now)
         known.is_urgent = known.has_waited
 
-    def _free(self, world: World) -> int:
+    def _free(self, state: PoolState) -> int:
         """Slots that nobody has, and nobody has reserved; none where that is not known yet."""
-        if not world.is_complete:
+        if not state.is_complete:
             return 0
-        room = sum(max(0, world.slots - self.used(b, world)) for b in world.serving)
+        served = sum(max(0, state.slots - self.used(b, state)) for b in state.serving)
         reserved = sum(c.state is State.RESERVED for c in self._connections.values())
-        return room - reserved
+        return served - reserved
 
     def _held(self) -> dict[str, int]:
         held: dict[str, int] = {}

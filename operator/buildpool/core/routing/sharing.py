@@ -13,8 +13,8 @@ from hashlib import sha256
 from typing import Final
 
 from buildpool.core.api import AffinityKey, Inject
+from buildpool.core.api.brief import Brief, CacheBrief, ClientBrief
 from buildpool.core.routing.affinity import Traits, key_of
-from buildpool.core.routing.values import Brief, CacheBrief, ClientBrief
 
 PROJECT: Final = (AffinityKey.SOURCE, AffinityKey.IMAGE, AffinityKey.CONTEXT)
 """What names a project, the most exact first. Who builds does not: two projects of one client would

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from buildpool.core.routing.values import Builder
+from buildpool.core.routing.values import Target
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Placement:
     """Where a connection builds."""
 
-    builder: Builder
+    builder: Target
     is_favourite: bool | None = None
     """Whether it is the one that its key likes most; None where nothing was chosen now."""
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class PoolState:
     """What is there of a pool, beside its connections."""
 
-    builders: Sequence[Builder] = ()
+    builders: Sequence[Target] = ()
     """All that there are, those that take no new builds included."""
     builds: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Refs of the builds that daemons say they run, by the uid of their pods."""
@@ -32,11 +32,11 @@ class World:
     is_complete: bool = True
     """Whether ``builds`` has what runs on all builders, but for those that do not answer."""
 
-    def builder(self, uid: str) -> Builder | None:
+    def builder(self, uid: str) -> Target | None:
         """One of them; None where it is gone."""
         return next((builder for builder in self.builders if builder.uid == uid), None)
 
     @property
-    def serving(self) -> tuple[Builder, ...]:
+    def serving(self) -> tuple[Target, ...]:
         """Those that take new builds."""
         return tuple(builder for builder in self.builders if builder.is_serving)

@@ -3,89 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Annotated, Final, Self
-
-from pydantic import ConfigDict, Field
+from datetime import datetime
+from typing import Final
 
 from buildpool.core import naming
-from buildpool.core.api import AffinityKey, Inject
-from buildpool.core.api.fields import DurationText
-from buildpool.core.api.model import Model
 from buildpool.core.naming import PoolKey
-
-_ANY_DURATION: Final = DurationText(minimum=timedelta(0), maximum=timedelta(days=365))
-
-
-class _Told(Model):
-    """Part of a brief: fields of an operator that is newer than the gateway are dropped."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class ClientBrief(_Told):
-    """One client, as the gateway has to know it."""
-
-    identity: str
-    """The URI in its certificate."""
-    name: str
-    weight: int = 1
-    inject: Inject = Inject.NONE
-    """What is added to its builds."""
-    may_export: bool = True
-    """Whether it may export to the shared cache by itself."""
-
-
-class CacheBrief(_Told):
-    """The shared cache of a pool, as the gateway has to know it."""
-
-    location: str
-    """Below what all caches lie: ``host[:port]`` or ``host[:port]/path``."""
-    architecture: str
-    export_interval: Annotated[timedelta, _ANY_DURATION] = timedelta(0)
-
-
-class Brief(_Told):
-    """All that the operator tells the gateway about a pool, beside its certificates.
-
-    The gateway never reads a spec: the operator decides what one means, and the last that was valid
-    stands until there is another. Written as JSON into a Secret (``resources.gateway``).
-    """
-
-    namespace: str
-    name: str
-    uid: str
-    """Of the BuildKitPool, for Events."""
-    created: datetime | None = None
-    """When the BuildKitPool was made: of two that want one name, the older has it."""
-    server_names: tuple[str, ...]
-    """Names under which clients reach it: what they send as SNI. Lower case."""
-    upstream_name: str
-    """A name in the certificates of its builders."""
-    slots: int
-    """Builds at once on one builder."""
-    max_wait: Annotated[timedelta, _ANY_DURATION]
-    affinity: tuple[AffinityKey, ...] = ()
-    clients: Annotated[tuple[ClientBrief, ...], Field(min_length=1)]
-    cache: CacheBrief | None = None
-
-    @property
-    def key(self) -> PoolKey:
-        """Which pool."""
-        return PoolKey(self.namespace, self.name)
-
-    def client(self, identity: str) -> ClientBrief | None:
-        """The client with this identity; None for one that may not build (any more)."""
-        return next((client for client in self.clients if client.identity == identity), None)
-
-    @classmethod
-    def read(cls, text: str | bytes) -> Self:
-        """A brief out of its JSON. Raises ``pydantic.ValidationError``."""
-        return cls.model_validate_json(text)
 
 
 @dataclass(frozen=True, slots=True)
-class Builder:
+class Target:
     """One builder's pod, as the gateway sees it."""
 
     name: str

@@ -15,7 +15,7 @@ from buildpool.core.scaling.values import (
     Calm,
     Decision,
     Flaw,
-    Memory,
+    LastDecision,
     Retirement,
 )
 
@@ -26,7 +26,7 @@ __all__ = [
     "Calm",
     "Decision",
     "Flaw",
-    "Memory",
+    "LastDecision",
     "Retirement",
     "decide",
 ]

@@ -13,7 +13,14 @@ from typing import Final
 
 from buildpool.core.api import PoolSpec, RetireReason
 from buildpool.core.scaling.size import Sizing, size_for
-from buildpool.core.scaling.values import NOTICE, SETTLE, Builder, Decision, Memory, Retirement
+from buildpool.core.scaling.values import (
+    NOTICE,
+    SETTLE,
+    Builder,
+    Decision,
+    LastDecision,
+    Retirement,
+)
 
 LOOK_AGAIN: Final = timedelta(seconds=1)
 """When to ask a retired builder again that did not yet prove to be idle."""
@@ -24,7 +31,7 @@ def decide(
     builders: Sequence[Builder],
     *,
     taken: frozenset[int],
-    memory: Memory,
+    memory: LastDecision,
     waiting: int = 0,
     now: datetime,
 ) -> Decision:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from buildpool.core.api import PoolSpec, SizeReason
-from buildpool.core.scaling.values import Builder, Calm, Memory
+from buildpool.core.scaling.values import Builder, Calm, LastDecision
 from buildpool.core.words import counted
 
 
@@ -55,7 +55,7 @@ def size_for(
     spec: PoolSpec,
     builders: Sequence[Builder],
     *,
-    memory: Memory,
+    memory: LastDecision,
     waiting: int = 0,
     now: datetime,
 ) -> Sizing:

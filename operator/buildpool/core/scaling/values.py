@@ -59,7 +59,7 @@ class Calm:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class LastDecision:
     """What the last decision left behind, kept in the pool's status."""
 
     size: int | None = None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from buildpool.buildkit.solve_requests import ANY_NAME, Solve
+from buildpool.core.api.brief import ClientBrief
 from buildpool.core.routing.sharing import lies_in
-from buildpool.core.routing.values import ClientBrief
 from buildpool.gateway.ext_proc.calls import Call
-from buildpool.gateway.pools.served import Room
+from buildpool.gateway.pools.served import ServedPool
 from buildpool.gateway.slots.refusals import NotServed
 
 
@@ -14,58 +14,59 @@ class Denied(Exception):  # noqa: N818 - no fault of ours: the answer to a reque
     """The client may not do this; the message is for its user."""
 
 
-def client_of(call: Call, room: Room) -> ClientBrief:
+def client_of(call: Call, served: ServedPool) -> ClientBrief:
     """Who asks, if they may build; who builds already may, whatever has become of them."""
-    client = room.brief.client(call.identity)
-    if not room.desk.account.is_building(call.connection):
-        if room.is_closing:
-            raise NotServed(room.brief.key)
+    client = served.brief.client(call.identity)
+    if not served.scheduler.connections.is_building(call.connection):
+        if served.is_closing:
+            raise NotServed(served.brief.key)
     elif client is None:
-        client = room.guests.get(call.connection)
+        client = served.admitted.get(call.connection)
     if client is None:
         who = call.identity or "a client without an identity"
-        raise Denied(f"{who} is not among access.clients of pool {room.brief.key} (any more)")
-    room.guests[call.connection] = client
+        raise Denied(f"{who} is not among access.clients of pool {served.brief.key} (any more)")
+    served.admitted[call.connection] = client
     return client
 
 
-async def check_owner(call: Call, room: Room, ref: str) -> None:
+async def check_owner(call: Call, served: ServedPool, ref: str) -> None:
     """Whether a build that runs is the caller's, who then goes on, whatever became of them.
 
     Where it is not known whose it is (it came through another gateway, or was being read when
     this process began), who may not export must not decide how it ends.
     """
-    account, client = room.desk.account, room.brief.client(call.identity)
-    owner = account.owner_of(ref)
+    connections, client = served.scheduler.connections, served.brief.client(call.identity)
+    owner = connections.owner_of(ref)
     if owner is None and client is not None and not client.may_export:
-        owner = await room.desk.where.owner_of(ref)  # its first call comes beside its solve
+        # Its first call comes beside its solve.
+        owner = await served.scheduler.locator.owner_of(ref)
     if owner is not None:
         is_allowed = owner == call.identity
     elif client is not None:
         is_allowed = client.may_export
     else:
-        is_allowed = account.is_building(call.connection)
+        is_allowed = connections.is_building(call.connection)
     if not is_allowed:
-        raise _not_theirs(call, room, ref)
+        raise _not_theirs(call, served, ref)
 
 
-def check_solve(call: Call, room: Room, client: ClientBrief, solve: Solve) -> None:
+def check_solve(call: Call, served: ServedPool, client: ClientBrief, solve: Solve) -> None:
     """Whether the build is a new one, and the client may export what it wants to export."""
-    owner = room.desk.account.owner_of(solve.ref)
-    is_elsewhere = owner is None and room.desk.where.runs(solve.ref)
+    owner = served.scheduler.connections.owner_of(solve.ref)
+    is_elsewhere = owner is None and served.scheduler.locator.runs(solve.ref)
     if (owner or call.identity) != call.identity or (is_elsewhere and not client.may_export):
-        raise _not_theirs(call, room, solve.ref)
-    cache = room.brief.cache
+        raise _not_theirs(call, served, solve.ref)
+    cache = served.brief.cache
     if client.may_export or cache is None:
         return
     names = [*(entry.ref for entry in solve.exports), *solve.images]
     # What is called ``*``, the build itself gives a name.
     if any(name == ANY_NAME or lies_in(name, cache) for name in names):
         raise Denied(
-            f"{client.name} may import the shared cache of pool {room.brief.key}, not export "
+            f"{client.name} may import the shared cache of pool {served.brief.key}, not export "
             "to it, nor what has no fixed name: access.clients says inject: Import"
         )
 
 
-def _not_theirs(call: Call, room: Room, ref: str) -> Denied:
-    return Denied(f"the build {ref} of pool {room.brief.key} is not one of {call.identity}")
+def _not_theirs(call: Call, served: ServedPool, ref: str) -> Denied:
+    return Denied(f"the build {ref} of pool {served.brief.key} is not one of {call.identity}")

@@ -9,12 +9,10 @@ from urllib.parse import unquote
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 
-CONTROL: Final = "/moby.buildkit.v1.Control/"
-BRIDGE: Final = "/moby.buildkit.v1.frontend.LLBBridge/"
-HEALTH: Final = "/grpc.health.v1.Health/"
+from buildpool.buildkit.methods import BRIDGE, CONTROL, HEALTH
 
 
-class Kind(Enum):
+class CallKind(Enum):
     """What a request means to the gateway."""
 
     HELLO = "hello"
@@ -33,26 +31,26 @@ class Kind(Enum):
     @property
     def has_body(self) -> bool:
         """Whether its message has to be read before it has a builder."""
-        return self in (Kind.SOLVE, Kind.STATUS, Kind.BRIDGE_SOLVE)
+        return self in (CallKind.SOLVE, CallKind.STATUS, CallKind.BRIDGE_SOLVE)
 
 
 _KINDS: Final = {
-    f"{CONTROL}ListWorkers": Kind.HELLO,
-    f"{CONTROL}Info": Kind.QUESTION,
-    f"{CONTROL}Session": Kind.SESSION,
-    f"{CONTROL}Solve": Kind.SOLVE,
-    f"{CONTROL}Status": Kind.STATUS,
-    f"{BRIDGE}Solve": Kind.BRIDGE_SOLVE,
+    f"{CONTROL}ListWorkers": CallKind.HELLO,
+    f"{CONTROL}Info": CallKind.QUESTION,
+    f"{CONTROL}Session": CallKind.SESSION,
+    f"{CONTROL}Solve": CallKind.SOLVE,
+    f"{CONTROL}Status": CallKind.STATUS,
+    f"{BRIDGE}Solve": CallKind.BRIDGE_SOLVE,
 }
 
 
-def kind_of(path: str) -> Kind:
+def kind_of(path: str) -> CallKind:
     """What a request of this path means."""
     if path in _KINDS:
         return _KINDS[path]
     if path.startswith(BRIDGE):
-        return Kind.BRIDGE
-    return Kind.QUESTION if path.startswith(HEALTH) else Kind.CARE
+        return CallKind.BRIDGE
+    return CallKind.QUESTION if path.startswith(HEALTH) else CallKind.CARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,7 @@ class Call:
     """What its client calls the context that it uploads."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> CallKind:
         """What it means."""
         return kind_of(self.path)
 

@@ -28,17 +28,18 @@ from buildpool.buildkit.solve_requests import (
     read_status,
     unframe,
 )
+from buildpool.core.api.brief import ClientBrief
 from buildpool.core.routing.affinity import Traits, key_of
 from buildpool.core.routing.sharing import NOTHING, Share, Wish, reference_of, share
-from buildpool.core.routing.state import Place
-from buildpool.core.routing.values import Builder, ClientBrief, pool_of
+from buildpool.core.routing.state import Placement
+from buildpool.core.routing.values import Target, pool_of
 from buildpool.gateway.ext_proc import responses as answers
 from buildpool.gateway.ext_proc.authorization import Denied, check_owner, check_solve, client_of
 from buildpool.gateway.ext_proc.bodies import read_body, with_import, with_share
-from buildpool.gateway.ext_proc.calls import Call, Kind, headers_of, read_call
+from buildpool.gateway.ext_proc.calls import Call, CallKind, headers_of, read_call
 from buildpool.gateway.metrics import GatewayMetrics
-from buildpool.gateway.pools.served import House, Room
-from buildpool.gateway.reports.builds import Build, Ledger
+from buildpool.gateway.pools.served import ServedPool, ServedPools
+from buildpool.gateway.reports.builds import BuildLog, BuildRecord
 from buildpool.gateway.slots.refusals import Exhausted, NotServed, Unavailable
 
 ENVOY_LOST_IT: Final = "upstream connect error or disconnect/reset"
@@ -66,14 +67,14 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
 
     def __init__(
         self,
-        house: House,
-        ledger: Ledger,
+        pools: ServedPools,
+        build_log: BuildLog,
         metrics: GatewayMetrics,
         *,
         clock: Callable[[], datetime],
     ) -> None:
-        self._house = house
-        self._ledger = ledger
+        self._pools = pools
+        self._build_log = build_log
         self._metrics = metrics
         self._clock = clock
 
@@ -89,10 +90,10 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         except StopAsyncIteration:
             return
         try:
-            room = self._room(call)
+            served = self._room(call)
             began: float | None = perf_counter()
             # Closed at once where this is: what it holds, others wait for.
-            async with aclosing(self._answers(call, room, messages)) as conversation:
+            async with aclosing(self._answers(call, served, messages)) as conversation:
                 async for answer in conversation:
                     if began is not None:
                         self._metrics.decided(call.kind.value, perf_counter() - began)
@@ -108,99 +109,105 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         except WireError as error:
             yield self._refusal(call, grpc.StatusCode.INVALID_ARGUMENT, error)
 
-    def _room(self, call: Call) -> Room:
-        room = self._house.room(call.chain)
-        if room is None:
+    def _room(self, call: Call) -> ServedPool:
+        served = self._pools.served(call.chain)
+        if served is None:
             raise NotServed(call.chain)
-        return room
+        return served
 
     def _answers(
-        self, call: Call, room: Room, messages: AsyncIterator[ext_proc.ProcessingRequest]
+        self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
     ) -> _Conversation:
         match call.kind:
-            case Kind.SESSION:
-                return self._session(call, room, messages)
-            case Kind.SOLVE:
-                return self._solve(call, room, messages)
-            case Kind.STATUS:
-                return self._status(call, room, messages)
-            case Kind.BRIDGE_SOLVE:
-                return self._bridge_solve(call, room, messages)
+            case CallKind.SESSION:
+                return self._session(call, served, messages)
+            case CallKind.SOLVE:
+                return self._solve(call, served, messages)
+            case CallKind.STATUS:
+                return self._status(call, served, messages)
+            case CallKind.BRIDGE_SOLVE:
+                return self._bridge_solve(call, served, messages)
             case _:
-                return self._once(call, room)
+                return self._once(call, served)
 
-    async def _once(self, call: Call, room: Room) -> _Conversation:
+    async def _once(self, call: Call, served: ServedPool) -> _Conversation:
         """A request that needs nothing but a builder."""
-        desk = room.desk
-        if call.kind is Kind.BRIDGE:
-            await check_owner(call, room, call.ref)
-            yield answers.go_on(await desk.where.home_of(call.connection, call.ref))
+        scheduler = served.scheduler
+        if call.kind is CallKind.BRIDGE:
+            await check_owner(call, served, call.ref)
+            yield answers.go_on(await scheduler.locator.home_of(call.connection, call.ref))
             return
-        client = client_of(call, room)
+        client = client_of(call, served)
         waited = timedelta(0)
-        if call.kind is Kind.HELLO:
-            waited = await desk.admit(call.connection, call.identity, max_wait=room.brief.max_wait)
+        if call.kind is CallKind.HELLO:
+            waited = await scheduler.admit(
+                call.connection, call.identity, max_wait=served.brief.max_wait
+            )
             # Builds say hello more than once; who has its slot does not wait again.
-            before = room.waited.get(call.connection, timedelta(0))
-            room.waited[call.connection] = max(waited, before)
+            before = served.waited.get(call.connection, timedelta(0))
+            served.waited[call.connection] = max(waited, before)
             if waited >= WORTH_TELLING:
                 log.info(
-                    "%s: %s waited %.1f s", room.brief.key, client.name, waited.total_seconds()
+                    "%s: %s waited %.1f s", served.brief.key, client.name, waited.total_seconds()
                 )
-        if call.kind in (Kind.HELLO, Kind.QUESTION):
-            left = max(timedelta(0), room.brief.max_wait - waited)
+        if call.kind in (CallKind.HELLO, CallKind.QUESTION):
+            left = max(timedelta(0), served.brief.max_wait - waited)
             yield answers.go_on(
-                await desk.any_builder(call.connection, call.identity, max_wait=left)
+                await scheduler.any_builder(call.connection, call.identity, max_wait=left)
             )
             return
-        builder = desk.where.caretaker(call.connection)
+        builder = scheduler.locator.caretaker(call.connection)
         if builder is None:
-            raise Unavailable(f"pool {room.brief.key} has no builder now; a build wakes it")
+            raise Unavailable(f"pool {served.brief.key} has no builder now; a build wakes it")
         yield answers.go_on(builder)
 
     async def _session(
-        self, call: Call, room: Room, messages: AsyncIterator[ext_proc.ProcessingRequest]
+        self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
     ) -> _Conversation:
-        client = client_of(call, room)
+        client = client_of(call, served)
         traits = Traits(context=call.shared_key, client=client.name)
-        room.contexts[call.session] = call.shared_key
+        served.contexts[call.session] = call.shared_key
         try:
-            place = await room.desk.follow(call.connection, call.identity, self._key(room, traits))
+            placement = await served.scheduler.follow(
+                call.connection, call.identity, self._key(served, traits)
+            )
             try:
-                yield answers.go_on(place.builder)
+                yield answers.go_on(placement.builder)
                 async for message in messages:
                     if message.HasField("response_trailers"):
                         yield answers.response_trailers()
             finally:
-                room.desk.end(call.connection)
+                served.scheduler.end(call.connection)
         finally:
-            room.contexts.pop(call.session, None)
+            served.contexts.pop(call.session, None)
 
     async def _solve(
-        self, call: Call, room: Room, messages: AsyncIterator[ext_proc.ProcessingRequest]
+        self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
     ) -> _Conversation:
-        client = client_of(call, room)
+        client = client_of(call, served)
         # Should this process end before its next answer, Envoy goes by the last one. Not where the
         # message has to be checked first.
-        desk = room.desk
-        await desk.approach(call.connection, call.identity)
+        scheduler = served.scheduler
+        await scheduler.wait_for_slot(call.connection, call.identity)
         place_then = (
-            desk.where.provisional(call.connection, call.identity) if client.may_export else None
+            scheduler.locator.provisional(call.connection, call.identity)
+            if client.may_export
+            else None
         )
-        async with room.reader(call.identity, MAX_MESSAGES):
+        async with served.reader(call.identity, MAX_MESSAGES):
             yield answers.go_on(place_then)
             message = unframe(await read_body(messages))
             solve = read_solve(message)
-            check_solve(call, room, client, solve)
-        traits = await self._traits(room, client, solve)
-        key = self._key(room, traits)
-        place = await desk.begin(
+            check_solve(call, served, client, solve)
+        traits = await self._traits(served, client, solve)
+        key = self._key(served, traits)
+        placement = await scheduler.begin(
             call.connection, call.identity, key, solve.ref, is_internal=solve.is_internal
         )
-        shared = self._share(room, client, traits, solve)
-        build = self._build(call, room, client, solve, place, shared)
+        shared = self._share(served, client, traits, solve)
+        build = self._build(call, served, client, solve, placement, shared)
         try:
-            yield answers.go_on_with(place.builder, with_share(message, solve, shared))
+            yield answers.go_on_with(placement.builder, with_share(message, solve, shared))
             del message  # it may be large, and the build long
             async for answer in messages:
                 if answer.HasField("response_headers"):
@@ -210,31 +217,31 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                     self._outcome(build, headers_of(answer.response_trailers))
                     yield answers.response_trailers()
         finally:
-            desk.end(call.connection)
+            scheduler.end(call.connection)
             if build.exports is not None and build.result != "succeeded":
-                room.exported.pop(build.exports, None)
-            self._ledger.close(build, now=self._clock())
+                served.exported.pop(build.exports, None)
+            self._build_log.close(build, now=self._clock())
 
     async def _status(
-        self, call: Call, room: Room, messages: AsyncIterator[ext_proc.ProcessingRequest]
+        self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
     ) -> _Conversation:
         """The progress of a build, of which only the message says which one it is."""
-        async with room.reader(call.identity, MAX_QUESTIONS):
-            yield answers.go_on(self._known_home(call, room))
+        async with served.reader(call.identity, MAX_QUESTIONS):
+            yield answers.go_on(self._known_home(call, served))
             ref = read_status(unframe(await read_body(messages, longest=MAX_STATUS)))
-        if room.brief.client(call.identity) is None:
-            await check_owner(call, room, ref)
-        yield answers.go_on_with(await room.desk.where.home_of(call.connection, ref))
+        if served.brief.client(call.identity) is None:
+            await check_owner(call, served, ref)
+        yield answers.go_on_with(await served.scheduler.locator.home_of(call.connection, ref))
 
     async def _bridge_solve(
-        self, call: Call, room: Room, messages: AsyncIterator[ext_proc.ProcessingRequest]
+        self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
     ) -> _Conversation:
         """A part of a build whose frontend runs at the client."""
-        await check_owner(call, room, call.ref)
-        builder = await room.desk.where.home_of(call.connection, call.ref)
-        async with room.reader(call.identity, MAX_MESSAGES):
+        await check_owner(call, served, call.ref)
+        builder = await served.scheduler.locator.home_of(call.connection, call.ref)
+        async with served.reader(call.identity, MAX_MESSAGES):
             yield answers.go_on(builder)
-            build = self._ledger.find(room.brief.key, call.ref)
+            build = self._build_log.find(served.brief.key, call.ref)
             message = unframe(await read_body(messages))
             asked = read_bridge_solve(message)
             if build is None or build.imports is None or asked.has_imports or asked.is_no_cache:
@@ -242,77 +249,79 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 return
             yield answers.go_on_with(builder, with_import(message, build.imports))
 
-    def _known_home(self, call: Call, room: Room) -> Builder | None:
+    def _known_home(self, call: Call, served: ServedPool) -> Target | None:
         """Where its solve goes, should this process end before its next answer."""
-        where = room.desk.where
-        home = where.known_home(call.connection, call.ref)
-        return home or where.provisional(call.connection, call.identity)
+        locator = served.scheduler.locator
+        home = locator.known_home(call.connection, call.ref)
+        return home or locator.provisional(call.connection, call.identity)
 
-    async def _traits(self, room: Room, client: ClientBrief, solve: Solve) -> Traits:
+    async def _traits(self, served: ServedPool, client: ClientBrief, solve: Solve) -> Traits:
         # The session that says what the context is called comes at the same time.
         if not solve.source and not solve.images:
             until = perf_counter() + CONTEXT_PATIENCE
-            while solve.session not in room.contexts and perf_counter() < until:  # noqa: ASYNC110 - mostly no turn
+            while solve.session not in served.contexts and perf_counter() < until:  # noqa: ASYNC110 - mostly no turn
                 await asyncio.sleep(0.002)
         return Traits(
             source=solve.source,
             part=solve.part,
             image=solve.images[0] if solve.images else "",
-            context=room.contexts.get(solve.session, ""),
+            context=served.contexts.get(solve.session, ""),
             client=client.name,
         )
 
-    def _key(self, room: Room, traits: Traits) -> str | None:
-        key = key_of(traits, room.brief.affinity)
+    def _key(self, served: ServedPool, traits: Traits) -> str | None:
+        key = key_of(traits, served.brief.affinity)
         return None if key is None else f"{key[0].value}:{key[1]}"
 
-    def _share(self, room: Room, client: ClientBrief, traits: Traits, solve: Solve) -> Share:
+    def _share(
+        self, served: ServedPool, client: ClientBrief, traits: Traits, solve: Solve
+    ) -> Share:
         if solve.is_internal:
             return NOTHING
-        now, cache = self._clock(), room.brief.cache
+        now, cache = self._clock(), served.brief.cache
         reference = reference_of(cache, traits) if cache is not None else None
         wish = Wish(
             imports=bool(solve.imports),
             exports=bool(solve.exports),
             is_no_cache=solve.is_no_cache,
         )
-        exported = room.exported.get(reference) if reference is not None else None
-        shared = share(room.brief, client, traits, wish, exported=exported, now=now)
+        exported = served.exported.get(reference) if reference is not None else None
+        shared = share(served.brief, client, traits, wish, exported=exported, now=now)
         if shared.exports is not None:
-            room.note_export(shared.exports, now)
-        self._metrics.shared(room.brief.key, shared)
+            served.note_export(shared.exports, now)
+        self._metrics.shared(served.brief.key, shared)
         return shared
 
     def _build(
         self,
         call: Call,
-        room: Room,
+        served: ServedPool,
         client: ClientBrief,
         solve: Solve,
-        place: Place,
+        placement: Placement,
         shared: Share,
-    ) -> Build:
+    ) -> BuildRecord:
         waited = timedelta(0)
         if not solve.is_internal:
-            self._metrics.placed(room.brief.key, place.is_favourite)
-            if call.connection in room.waited:  # not for each target of a bake
-                waited = room.waited.pop(call.connection)
-                self._metrics.waited(room.brief.key, client.name, waited)
-        build = Build(
+            self._metrics.placed(served.brief.key, placement.is_favourite)
+            if call.connection in served.waited:  # not for each target of a bake
+                waited = served.waited.pop(call.connection)
+                self._metrics.waited(served.brief.key, client.name, waited)
+        build = BuildRecord(
             ref=solve.ref,
-            pool=room.brief.key,
+            pool=served.brief.key,
             client=client.name,
-            builder=place.builder,
+            builder=placement.builder,
             started=self._clock(),
             waited=waited,
             imports=shared.imports,
             exports=shared.exports,
             is_internal=solve.is_internal,
         )
-        self._ledger.open(build)
+        self._build_log.open(build)
         return build
 
-    def _outcome(self, build: Build, said: dict[str, str]) -> dict[str, str] | None:
+    def _outcome(self, build: BuildRecord, said: dict[str, str]) -> dict[str, str] | None:
         """Notes how a build ended; headers to put in place where its builder is gone."""
         status = said.get("grpc-status")
         if status is None:
@@ -323,17 +332,17 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
             return None
         # At once, with what is known: the client's other streams end now, and it tells what it
         # hears first.
-        build.trouble = self._house.known_trouble(build.builder) or "nobody says why yet"
+        build.trouble = self._pools.known_trouble(build.builder) or "nobody says why yet"
         message = f"builder {build.builder.name} of pool {build.pool} is gone: {build.trouble}"
         return {"grpc-message": message}
 
     def _refusal(
         self, call: Call, code: grpc.StatusCode, error: Exception
     ) -> ext_proc.ProcessingResponse:
-        room = self._house.room(call.chain)
-        client = room.brief.client(call.identity) if room is not None else None
+        served = self._pools.served(call.chain)
+        client = served.brief.client(call.identity) if served is not None else None
         name = client.name if client is not None else ""
-        pool = room.brief.key if room is not None else pool_of("")
+        pool = served.brief.key if served is not None else pool_of("")
         said = (call.method, call.identity, error)
         log.warning("%s: refused %s to %s: %s", call.chain, *(str(each)[:TOLD] for each in said))
         self._metrics.refused(pool, code.name, client=name)

@@ -11,16 +11,16 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 from envoy.type.v3 import http_status_pb2
 from google.protobuf import struct_pb2
 
-from buildpool.core.routing.values import ROUTE_BUILDER, ROUTE_METADATA, Builder
+from buildpool.core.routing.values import ROUTE_BUILDER, ROUTE_METADATA, Target
 
 
-def go_on(builder: Builder | None = None) -> ext_proc.ProcessingResponse:
+def go_on(builder: Target | None = None) -> ext_proc.ProcessingResponse:
     """The request goes on: to this builder, or to where it is said later."""
     response = ext_proc.ProcessingResponse(request_headers=ext_proc.HeadersResponse())
     return response if builder is None else _routed(response, builder)
 
 
-def go_on_with(builder: Builder, body: bytes | None = None) -> ext_proc.ProcessingResponse:
+def go_on_with(builder: Target, body: bytes | None = None) -> ext_proc.ProcessingResponse:
     """The request, whose body was read, goes to this builder; with another body, if any."""
     common = ext_proc.CommonResponse()
     if body is not None:
@@ -64,7 +64,7 @@ def response_trailers() -> ext_proc.ProcessingResponse:
     return ext_proc.ProcessingResponse(response_trailers=ext_proc.TrailersResponse())
 
 
-def _routed(response: ext_proc.ProcessingResponse, builder: Builder) -> ext_proc.ProcessingResponse:
+def _routed(response: ext_proc.ProcessingResponse, builder: Target) -> ext_proc.ProcessingResponse:
     # Dynamic metadata, not a header: a client can write headers.
     route = struct_pb2.Struct()
     route.update({ROUTE_BUILDER: builder.address})

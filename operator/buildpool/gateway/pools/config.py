@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+from buildpool.core.api.brief import Brief
 from buildpool.core.naming import PoolKey
 from buildpool.core.pki import KeyPair
-from buildpool.core.routing.values import Brief
 
 
 @dataclass(frozen=True, slots=True)
-class Tenant:
+class PoolConfig:
     """One pool with ``Gateway`` routing."""
 
     brief: Brief

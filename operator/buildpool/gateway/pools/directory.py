@@ -16,16 +16,15 @@ from typing import Final, NamedTuple
 from pydantic import ValidationError
 
 from buildpool.core import naming
+from buildpool.core.api.brief import BRIEF_KEY, Brief
 from buildpool.core.naming import PoolKey
+from buildpool.core.objects.pods import daemon_of, is_ready, name_of_builder, serves
+from buildpool.core.objects.refs import Object, is_terminating
 from buildpool.core.pki import KeyPair
-from buildpool.core.planning.fleet import daemon_of, name_of_builder, serves
-from buildpool.core.reporting.diagnosis import is_ready
-from buildpool.core.resources import Object, is_terminating
-from buildpool.core.resources.gateway import BRIEF_KEY
-from buildpool.core.routing.values import Brief, Builder
-from buildpool.gateway.pools.config import Tenant
+from buildpool.core.routing.values import Target
+from buildpool.gateway.pools.config import PoolConfig
 from buildpool.kube.cluster import Cluster
-from buildpool.kube.informer import Mirror
+from buildpool.kube.informer import Informer
 
 REMEMBERED: Final = 60.0
 """Seconds for which it is known what became of a builder."""
@@ -46,25 +45,25 @@ class Directory:
         self.synced = asyncio.Event()
         self._subscribers: list[Callable[[PoolKey], None]] = []
         self._home = home
-        self._tenants: dict[PoolKey, Tenant] = {}
-        self._builders: dict[PoolKey, dict[str, Builder]] = {}
+        self._tenants: dict[PoolKey, PoolConfig] = {}
+        self._builders: dict[PoolKey, dict[str, Target]] = {}
         self._troubles: dict[str, _Trouble] = {}
         self._restarts: dict[str, int] = {}
         """Of daemons, by the uids of their pods."""
         labels = {"app.kubernetes.io/component": naming.COMPONENT_GATEWAY}
-        self._secrets = Mirror(cluster, "Secret", home, labels, self._secret_changed)
+        self._secrets = Informer(cluster, "Secret", home, labels, self._secret_changed)
         labels = {"app.kubernetes.io/component": naming.COMPONENT_BUILDER}
         self._pods = [
-            Mirror(cluster, "Pod", namespace, labels, self._pod_changed)
+            Informer(cluster, "Pod", namespace, labels, self._pod_changed)
             for namespace in namespaces or ("",)
         ]
 
     @property
-    def tenants(self) -> Mapping[PoolKey, Tenant]:
+    def configs(self) -> Mapping[PoolKey, PoolConfig]:
         """The pools to be served."""
         return self._tenants
 
-    def builders(self, pool: PoolKey) -> tuple[Builder, ...]:
+    def builders(self, pool: PoolKey) -> tuple[Target, ...]:
         """The builders of a pool, those that take no new builds included, by name."""
         found = self._builders.get(pool, {}).values()
         return tuple(sorted(found, key=lambda builder: (builder.name, builder.uid)))
@@ -130,7 +129,7 @@ class Directory:
             known[uid] = builder
         self._tell(pool)
 
-    def _note(self, builder: Builder, trouble: str) -> None:
+    def _note(self, builder: Target, trouble: str) -> None:
         """Remembers what became of a builder; forgets what became of others long ago."""
         now = monotonic()
         if trouble:
@@ -155,10 +154,10 @@ def pool_of(obj: Object) -> PoolKey | None:
         return None
 
 
-def tenant_of(server: Object, upstream: Object) -> Tenant:
+def tenant_of(server: Object, upstream: Object) -> PoolConfig:
     """A pool out of its two Secrets. Raises KeyError or ValueError, which may quote neither."""
     trust = _decoded(server, "ca.pem")
-    return Tenant(
+    return PoolConfig(
         brief=Brief.read(_decoded(server, BRIEF_KEY)),
         server=KeyPair(_decoded(server, "tls.crt"), _decoded(server, "tls.key")),
         upstream=KeyPair(_decoded(upstream, "tls.crt"), _decoded(upstream, "tls.key")),
@@ -166,7 +165,7 @@ def tenant_of(server: Object, upstream: Object) -> Tenant:
     )
 
 
-def builder_of(pod: Object) -> Builder | None:
+def builder_of(pod: Object) -> Target | None:
     """A builder out of its pod; None where no daemon ever ran in it."""
     status = pod.get("status") or {}
     address, daemon = status.get("podIP"), daemon_of(pod)
@@ -174,7 +173,7 @@ def builder_of(pod: Object) -> Builder | None:
         return None
     trouble = _trouble(status, daemon)
     is_leaving = is_terminating(pod) or "running" not in (daemon.get("state") or {})
-    return Builder(
+    return Target(
         name=name_of_builder(pod),
         uid=pod["metadata"]["uid"],
         address=naming.authority_form(address, naming.PORT),

@@ -13,20 +13,21 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Protocol
 
-from buildpool.buildkit import Access
+from buildpool.buildkit import DaemonAccess
 from buildpool.buildkit.loads import Loads
 from buildpool.buildkit.watcher import Connect
+from buildpool.core.api.brief import Brief, ClientBrief
 from buildpool.core.naming import PoolKey
-from buildpool.core.routing.state import World
-from buildpool.core.routing.values import Brief, Builder, ClientBrief, label_of
-from buildpool.gateway.pools.config import Tenant
+from buildpool.core.routing.state import PoolState
+from buildpool.core.routing.values import Target, label_of
+from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.slots.changes import Changes
-from buildpool.gateway.slots.scheduler import Desk
-from buildpool.gateway.slots.store import Memory
+from buildpool.gateway.slots.scheduler import SlotScheduler
+from buildpool.gateway.slots.store import ConnectionStore
 
 TICK: Final = 1.0
 """Seconds between two looks at reservations that nobody used."""
-MAX_GUESTS: Final = 4096
+MAX_CONNECTIONS: Final = 4096
 """Connections of a pool that are remembered without being asked whether they are still there."""
 MAX_EXPORTS: Final = 4096
 """Caches of which it is remembered when they were exported last, for each pool."""
@@ -37,10 +38,10 @@ class Source(Protocol):
     """Where it is known which pools and builders there are; ``directory.Directory``."""
 
     @property
-    def tenants(self) -> Mapping[PoolKey, Tenant]:
+    def configs(self) -> Mapping[PoolKey, PoolConfig]:
         """The pools to be served."""
 
-    def builders(self, pool: PoolKey) -> tuple[Builder, ...]:
+    def builders(self, pool: PoolKey) -> tuple[Target, ...]:
         """The builders of a pool, those that take no new builds included."""
 
     def trouble(self, address: str) -> tuple[str, str] | None:
@@ -48,15 +49,15 @@ class Source(Protocol):
 
 
 @dataclass(slots=True)
-class Room:
+class ServedPool:
     """One pool."""
 
-    tenant: Tenant
-    desk: Desk
+    config: PoolConfig
+    scheduler: SlotScheduler
     readers: dict[tuple[str, int], asyncio.Semaphore] = field(default_factory=dict)
     is_closing: bool = False
     """Whether the pool takes no new builds."""
-    guests: dict[str, ClientBrief] = field(default_factory=dict)
+    admitted: dict[str, ClientBrief] = field(default_factory=dict)
     """The clients of connections that were let in: they stay in until they leave."""
     waited: dict[str, timedelta] = field(default_factory=dict)
     """For how long connections waited that have not started their build yet."""
@@ -68,13 +69,13 @@ class Room:
     @property
     def brief(self) -> Brief:
         """What the operator tells about the pool."""
-        return self.tenant.brief
+        return self.config.brief
 
     @property
     def waiting(self) -> Mapping[str, int]:
         """How many builds of each client wait, by their names."""
         found = {client.name: 0 for client in self.brief.clients}
-        for identity, waiting in self.desk.waiting.items():
+        for identity, waiting in self.scheduler.waiting.items():
             client = self.brief.client(identity)
             if client is not None:
                 found[client.name] = waiting
@@ -91,22 +92,22 @@ class Room:
         while len(self.exported) > MAX_EXPORTS:
             del self.exported[next(iter(self.exported))]
 
-    def forget_strangers(self) -> None:
+    def forget_unknown(self) -> None:
         """Forgets connections that the account does not know: not everyone's end is told."""
-        if len(self.guests) > MAX_GUESTS:
-            known = self.desk.account.is_known
-            self.guests = {name: guest for name, guest in self.guests.items() if known(name)}
+        if len(self.admitted) > MAX_CONNECTIONS:
+            known = self.scheduler.connections.is_known
+            self.admitted = {name: client for name, client in self.admitted.items() if known(name)}
             self.waited = {name: wait for name, wait in self.waited.items() if known(name)}
-            self.desk.forget_strangers()
+            self.scheduler.forget_unknown()
 
     def leave(self, connection: str) -> None:
         """A connection has ended."""
-        self.guests.pop(connection, None)
+        self.admitted.pop(connection, None)
         self.waited.pop(connection, None)
-        self.desk.leave(connection)
+        self.scheduler.leave(connection)
 
 
-class House:
+class ServedPools:
     """All pools of one gateway. For one event loop."""
 
     def __init__(
@@ -115,7 +116,7 @@ class House:
         connect: Connect,
         *,
         clock: Callable[[], datetime],
-        memory: Memory,
+        memory: ConnectionStore,
         told: Callable[[PoolKey], None],
         left: Callable[[PoolKey], None],
     ) -> None:
@@ -125,59 +126,59 @@ class House:
         self._clock = clock
         self._told = told
         self._left = left
-        self._rooms: dict[PoolKey, Room] = {}
+        self._served: dict[PoolKey, ServedPool] = {}
         self._labels: dict[str, PoolKey] = {}
         self._changes = Changes()
         self._is_complete = True
         self.loads = Loads(connect, self, clock=clock)
 
     @property
-    def tenants(self) -> Mapping[PoolKey, Tenant]:
+    def configs(self) -> Mapping[PoolKey, PoolConfig]:
         """The pools that Envoy has to know: those that close, too."""
-        return {key: room.tenant for key, room in self._rooms.items()}
+        return {key: served.config for key, served in self._served.items()}
 
-    def room(self, label: str) -> Room | None:
+    def served(self, label: str) -> ServedPool | None:
         """The pool of a filter chain."""
         key = self._labels.get(label)
-        return self._rooms.get(key) if key is not None else None
+        return self._served.get(key) if key is not None else None
 
-    def room_of(self, pool: PoolKey) -> Room | None:
+    def find(self, pool: PoolKey) -> ServedPool | None:
         """One pool."""
-        return self._rooms.get(pool)
+        return self._served.get(pool)
 
-    def rooms(self) -> tuple[Room, ...]:
+    def each(self) -> tuple[ServedPool, ...]:
         """All of them."""
-        return tuple(self._rooms.values())
+        return tuple(self._served.values())
 
     def refresh(self, pool: PoolKey) -> None:
         """Something is known anew of a pool: whether it is served, or its builders."""
         self._changes.tell()
-        tenant, room = self._source.tenants.get(pool), self._rooms.get(pool)
-        if tenant is not None and room is None:
-            desk = Desk(
+        config, served = self._source.configs.get(pool), self._served.get(pool)
+        if config is not None and served is None:
+            scheduler = SlotScheduler(
                 pool,
-                partial(self._world, pool),
+                partial(self._state, pool),
                 clock=self._clock,
                 memory=self._memory,
                 told=partial(self._told, pool),
             )
-            room = self._rooms[pool] = Room(tenant, desk)
+            served = self._served[pool] = ServedPool(config, scheduler)
             self._labels[label_of(pool)] = pool
-        if room is None:
+        if served is None:
             return
-        room.is_closing = tenant is None
-        if tenant is not None:
-            room.tenant = tenant
+        served.is_closing = config is None
+        if config is not None:
+            served.config = config
         else:
-            room.desk.dismiss()
-        if room.is_closing and not room.desk.is_busy:
+            served.scheduler.dismiss()
+        if served.is_closing and not served.scheduler.is_busy:
             log.info("%s: is not served any more", pool)
-            del self._rooms[pool], self._labels[label_of(pool)]
+            del self._served[pool], self._labels[label_of(pool)]
             self.loads.forget(pool)
             self._told(pool)
             self._left(pool)
             return
-        access = Access(room.tenant.trust, room.tenant.upstream)
+        access = DaemonAccess(served.config.trust, served.config.upstream)
         # A pod that is told to go waits until nobody is connected to it, us included.
         addresses = {
             builder.uid: builder.address
@@ -185,31 +186,31 @@ class House:
             if not builder.is_leaving
         }
         self.loads.watch(pool, addresses, access)
-        room.desk.turn()
+        served.scheduler.dispatch()
 
     def wake(self, pool: PoolKey) -> None:
         """A daemon has told something new of its builds."""
         self._changes.tell()
-        room = self._rooms.get(pool)
-        if room is not None:
-            room.desk.turn()
+        served = self._served.get(pool)
+        if served is not None:
+            served.scheduler.dispatch()
 
     def listens(self, *, is_over: bool) -> None:
         """Whether all daemons had time to tell what they run: before, nobody gets a slot anew."""
         self._is_complete = is_over
-        for room in self._rooms.values():
-            room.desk.turn()
+        for served in self._served.values():
+            served.scheduler.dispatch()
 
     async def next_change(self) -> None:
         """Waits until something is known anew of any pool."""
         await self._changes.next()
 
-    def known_trouble(self, builder: Builder) -> str:
+    def known_trouble(self, builder: Target) -> str:
         """What became of a builder; empty where it is not known, or it is well."""
         found = self._source.trouble(builder.address)
         return "" if found is None else found[1]
 
-    async def trouble(self, builder: Builder, *, patience: float) -> str:
+    async def trouble(self, builder: Target, *, patience: float) -> str:
         """The same, once the cluster tells; empty after ``patience`` seconds."""
         find = lambda: self.known_trouble(builder) or None  # noqa: E731
         return await self._changes.until(find, patience=patience) or ""
@@ -223,22 +224,22 @@ class House:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            for key, room in tuple(self._rooms.items()):
-                if room.is_closing:
+            for key, served in tuple(self._served.items()):
+                if served.is_closing:
                     self.refresh(key)
-                elif room.desk.account.has_connections:
-                    room.desk.turn()
-                room.forget_strangers()
+                elif served.scheduler.connections.has_connections:
+                    served.scheduler.dispatch()
+                served.forget_unknown()
 
-    def _world(self, pool: PoolKey) -> World:
-        room = self._rooms[pool]
-        return World(
+    def _state(self, pool: PoolKey) -> PoolState:
+        served = self._served[pool]
+        return PoolState(
             builders=self._source.builders(pool),
             builds={
                 uid: frozenset(build.ref for build in load.builds)
                 for uid, load in self.loads.loads(pool).items()
             },
-            slots=room.brief.slots,
-            weights={client.identity: client.weight for client in room.brief.clients},
+            slots=served.brief.slots,
+            weights={client.identity: client.weight for client in served.brief.clients},
             is_complete=self._is_complete,
         )

@@ -16,7 +16,7 @@ from typing import Final
 import grpc
 
 from buildpool.core.naming import PoolKey
-from buildpool.core.routing.values import Builder
+from buildpool.core.routing.values import Target
 from buildpool.gateway.metrics import GatewayMetrics
 
 _NAMES: Final = {str(code.value[0]): code.name for code in grpc.StatusCode}
@@ -24,13 +24,13 @@ log: Final = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Build:
+class BuildRecord:
     """One build, as far as it is known."""
 
     ref: str
     pool: PoolKey
     client: str
-    builder: Builder
+    builder: Target
     started: datetime
     waited: timedelta
     imports: str | None
@@ -56,36 +56,36 @@ class Build:
         return "succeeded" if self.status == "0" else "failed"
 
 
-Inquire = Callable[[Build], Awaitable[None]]
+Complete = Callable[[BuildRecord], Awaitable[None]]
 """Completes what is known of a build that has ended."""
 
 
-class Ledger:
+class BuildLog:
     """The builds that run. For one event loop."""
 
     def __init__(
         self,
         metrics: GatewayMetrics,
         *,
-        inquire: Inquire,
-        told: Callable[[Build], None] | None = None,
+        complete: Complete,
+        told: Callable[[BuildRecord], None] | None = None,
     ) -> None:
         """``told`` gets each build that has ended, in place of the log."""
         self._metrics = metrics
-        self._builds: dict[tuple[PoolKey, str], Build] = {}
-        self._inquire = inquire
+        self._builds: dict[tuple[PoolKey, str], BuildRecord] = {}
+        self._complete = complete
         self._told = told or tell
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def open(self, build: Build) -> None:
+    def open(self, build: BuildRecord) -> None:
         """A build begins."""
         self._builds[build.pool, build.ref] = build
 
-    def find(self, pool: PoolKey, ref: str) -> Build | None:
+    def find(self, pool: PoolKey, ref: str) -> BuildRecord | None:
         """A build that runs; None for one that began before this process did."""
         return self._builds.get((pool, ref))
 
-    def close(self, build: Build, *, now: datetime) -> None:
+    def close(self, build: BuildRecord, *, now: datetime) -> None:
         """A build has ended, or its client has left."""
         # Clients choose refs: another one may go by it now.
         if self._builds.get((build.pool, build.ref)) is build:
@@ -98,12 +98,12 @@ class Ledger:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _tell(self, build: Build) -> None:
-        await self._inquire(build)
+    async def _tell(self, build: BuildRecord) -> None:
+        await self._complete(build)
         self._told(build)
 
 
-def tell(build: Build) -> None:
+def tell(build: BuildRecord) -> None:
     """The line of one build."""
     duration = (build.ended or build.started) - build.started
     fields = {

@@ -9,9 +9,9 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Final
 
-from buildpool.buildkit import Access, Daemon, DaemonError
-from buildpool.gateway.pools.served import House
-from buildpool.gateway.reports.builds import Build
+from buildpool.buildkit import Daemon, DaemonAccess, DaemonError
+from buildpool.gateway.pools.served import ServedPools
+from buildpool.gateway.reports.builds import BuildRecord
 
 GONE_PATIENCE: Final = 10.0
 """Seconds in which the cluster says why a builder is gone, if it ever does."""
@@ -22,22 +22,22 @@ AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Inquiry:
+class Details:
     """Completes builds that have ended."""
 
-    house: House
+    pools: ServedPools
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
-    async def __call__(self, build: Build) -> None:
+    async def __call__(self, build: BuildRecord) -> None:
         """Adds what can be found out."""
         if build.result == "lost":
-            why = await self.house.trouble(build.builder, patience=GONE_PATIENCE)
+            why = await self.pools.trouble(build.builder, patience=GONE_PATIENCE)
             build.trouble = why or build.trouble
             return
-        room = self.house.room_of(build.pool)
-        if room is None:
+        served = self.pools.find(build.pool)
+        if served is None:
             return
-        access = Access(room.tenant.trust, room.tenant.upstream)
+        access = DaemonAccess(served.config.trust, served.config.upstream)
         async with self._turns:
             daemon = Daemon(build.builder.address, access)
             try:

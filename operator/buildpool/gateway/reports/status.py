@@ -32,7 +32,7 @@ SLOW: Final = timedelta(seconds=20)
 log: Final = logging.getLogger(__name__)
 
 
-class News:
+class StatusWriter:
     """What was told, and what is to be told. For one event loop."""
 
     def __init__(

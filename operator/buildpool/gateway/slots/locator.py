@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Final
 
 from buildpool.core.naming import PoolKey
-from buildpool.core.routing.connections import Account
-from buildpool.core.routing.state import World
-from buildpool.core.routing.values import Builder
+from buildpool.core.routing.connections import Connections
+from buildpool.core.routing.state import PoolState
+from buildpool.core.routing.values import Target
 from buildpool.gateway.slots.changes import Changes
 from buildpool.gateway.slots.refusals import Unavailable
 from buildpool.gateway.slots.store import Home
@@ -21,69 +21,69 @@ PATIENCE: Final = 8.0
 """Seconds that a request waits for the build that it is about: its client gives up after ten."""
 
 
-class Whereabouts:
+class BuildLocator:
     """Where the connections of a pool, and their builds, are. For one event loop."""
 
     def __init__(
         self,
         pool: PoolKey,
-        account: Account,
-        world: Callable[[], World],
+        connections: Connections,
+        state: Callable[[], PoolState],
         *,
         changes: Changes,
         note: Callable[[Home], None],
     ) -> None:
         """``note`` is given what the next process has to know."""
         self._pool = pool
-        self._account = account
-        self._world = world
+        self._connections = connections
+        self._state = state
         self._changes = changes
         self._note = note
         self._provisional: dict[str, str] = {}
         """Uids of builders: where solves go should this process end before it decides."""
 
-    def present(self, connection: str) -> Builder | None:
+    def present(self, connection: str) -> Target | None:
         """To answer what is no build: the connection's own builder, or the least loaded.
 
         None where there is none now.
         """
-        world = self._world()
-        own = self._account.home_of(connection, world)
+        state = self._state()
+        own = self._connections.home_of(connection, state)
         if own is not None:
             return own
         return min(
-            world.serving,
-            key=lambda builder: (self._account.used(builder, world), builder.name),
+            state.serving,
+            key=lambda builder: (self._connections.used(builder, state), builder.name),
             default=None,
         )
 
-    def caretaker(self, connection: str) -> Builder | None:
+    def caretaker(self, connection: str) -> Target | None:
         """To answer what is asked after a build: that one's builder, though it may be going."""
-        return self._account.last_of(connection, self._world()) or self.present(connection)
+        return self._connections.last_of(connection, self._state()) or self.present(connection)
 
-    def provisional(self, connection: str, client: str) -> Builder | None:
+    def provisional(self, connection: str, client: str) -> Target | None:
         """Where a solve goes should this process end before its place is decided; None: nowhere.
 
         It is noted, so that its session follows, and what is asked about it.
         """
-        world = self._world()
-        own = self._account.home_of(connection, world)
-        if own is not None or not self._account.is_admitted(connection):
+        state = self._state()
+        own = self._connections.home_of(connection, state)
+        if own is not None or not self._connections.is_admitted(connection):
             return own
-        found = world.builder(self._provisional.get(connection, ""))
+        found = state.builder(self._provisional.get(connection, ""))
         found = found or self.present(connection)
         if found is not None:
             self._provisional[connection] = found.uid
             self._note(Home(connection, client, found.uid))
         return found
 
-    def known_home(self, connection: str, ref: str) -> Builder | None:
+    def known_home(self, connection: str, ref: str) -> Target | None:
         """Where a request about a build goes should this process end now; None: nowhere."""
-        world = self._world()
-        found = self._running(connection, ref) or self._account.home_of(connection, world)
-        return found or world.builder(self._provisional.get(connection, ""))
+        state = self._state()
+        found = self._running(connection, ref) or self._connections.home_of(connection, state)
+        return found or state.builder(self._provisional.get(connection, ""))
 
-    async def home_of(self, connection: str, ref: str) -> Builder:
+    async def home_of(self, connection: str, ref: str) -> Target:
         """The builder of a request about a build that runs: where it runs, or its connection is.
 
         What is asked about a build can come before the build itself has its builder, which may be
@@ -98,27 +98,27 @@ class Whereabouts:
 
     def runs(self, ref: str) -> bool:
         """Whether a builder runs this build, whoever began it."""
-        return self._account.runs(ref, self._world()) is not None
+        return self._connections.runs(ref, self._state()) is not None
 
     async def owner_of(self, ref: str) -> str | None:
         """Whose build it is, for who may ask before it has begun; None where it began elsewhere."""
         nobody = ""
-        find = lambda: self._account.owner_of(ref) or (nobody if self.runs(ref) else None)  # noqa: E731
+        find = lambda: self._connections.owner_of(ref) or (nobody if self.runs(ref) else None)  # noqa: E731
         return await self._changes.until(find, patience=PATIENCE) or None
 
     def decided(self, connection: str) -> None:
         """What was said of a connection for the time being is of no use any more."""
         self._provisional.pop(connection, None)
 
-    def forget_strangers(self) -> None:
+    def forget_unknown(self) -> None:
         """Forgets connections that the account does not know."""
-        known = self._account.is_known
+        known = self._connections.is_known
         self._provisional = {name: uid for name, uid in self._provisional.items() if known(name)}
 
-    def _running(self, connection: str, ref: str) -> Builder | None:
+    def _running(self, connection: str, ref: str) -> Target | None:
         """Where a build runs, or all that its connection does."""
-        world = self._world()
-        found = self._account.runs(ref, world) if ref else None
-        if found is None and self._account.is_building(connection):
-            found = self._account.home_of(connection, world)
+        state = self._state()
+        found = self._connections.runs(ref, state) if ref else None
+        if found is None and self._connections.is_building(connection):
+            found = self._connections.home_of(connection, state)
         return found

@@ -15,13 +15,13 @@ from typing import Final, TypeVar
 
 from buildpool.core.api.duration import format_duration
 from buildpool.core.naming import PoolKey
-from buildpool.core.routing.connections import Account
-from buildpool.core.routing.state import Place, World
-from buildpool.core.routing.values import Backlog, Builder
+from buildpool.core.routing.connections import Connections
+from buildpool.core.routing.state import Placement, PoolState
+from buildpool.core.routing.values import Backlog, Target
 from buildpool.gateway.slots.changes import Changes
-from buildpool.gateway.slots.locator import Whereabouts
+from buildpool.gateway.slots.locator import BuildLocator
 from buildpool.gateway.slots.refusals import Exhausted, NotServed, Reminder, Unavailable
-from buildpool.gateway.slots.store import Home, Memory
+from buildpool.gateway.slots.store import ConnectionStore, Home
 
 T = TypeVar("T")
 SESSION_PATIENCE: Final = 8.0
@@ -30,25 +30,27 @@ SOLVE_PATIENCE: Final = 2.0
 """Seconds that a session waits for the solve that says what is built."""
 
 
-class Desk:
+class SlotScheduler:
     """One pool's connections to this gateway. For one event loop."""
 
     def __init__(
         self,
         pool: PoolKey,
-        world: Callable[[], World],
+        state: Callable[[], PoolState],
         *,
         clock: Callable[[], datetime],
-        memory: Memory,
+        memory: ConnectionStore,
         told: Callable[[], None] = lambda: None,
     ) -> None:
         """``told`` is called when the backlog has changed."""
         self.pool = pool
-        self.account = Account()
+        self.connections = Connections()
         self._changes = Changes()
-        self.where = Whereabouts(pool, self.account, world, changes=self._changes, note=self._note)
+        self.locator = BuildLocator(
+            pool, self.connections, state, changes=self._changes, note=self._note
+        )
         self._memory = memory
-        self._world = world
+        self._state = state
         self._clock = clock
         self._told = told
         self._admissions: dict[str, asyncio.Future[None]] = {}
@@ -62,7 +64,7 @@ class Desk:
         self._last_told = Backlog()
         self._dismissals = 0
         for home in memory.recall(pool):
-            self.account.resume(*home, now=clock())
+            self.connections.resume(*home, now=clock())
 
     async def admit(self, connection: str, client: str, *, max_wait: timedelta) -> timedelta:
         """Waits until the connection has a slot; returns for how long it did.
@@ -71,15 +73,15 @@ class Desk:
         connection has given up.
         """
         since = self._clock()
-        if not self.account.is_admitted(connection):
+        if not self.connections.is_admitted(connection):
             self._reminder.check(connection)
-        self.account.arrive(connection, client, now=since)
-        if self.account.is_admitted(connection):
+        self.connections.arrive(connection, client, now=since)
+        if self.connections.is_admitted(connection):
             return timedelta(0)
         admission = self._admissions.setdefault(
             connection, asyncio.get_running_loop().create_future()
         )
-        self.turn()
+        self.dispatch()
         self._waiters[connection] += 1
         is_admitted = False
         try:
@@ -100,7 +102,7 @@ class Desk:
                     self._withdraw(connection)
         return self._clock() - since
 
-    async def any_builder(self, connection: str, client: str, *, max_wait: timedelta) -> Builder:
+    async def any_builder(self, connection: str, client: str, *, max_wait: timedelta) -> Target:
         """The builder to answer what is no build: the connection's own, or the least loaded.
 
         Where none takes builds, one is waited for, and so woken. Raises as ``admit``.
@@ -109,7 +111,7 @@ class Desk:
         self._reminder.check(connection)
         try:
             async with asyncio.timeout(max_wait.total_seconds()):
-                while (found := self.where.present(connection)) is None:
+                while (found := self.locator.present(connection)) is None:
                     self._callers.setdefault(caller, (client, self._clock()))
                     self._tell()
                     await self._changes.next()
@@ -122,11 +124,11 @@ class Desk:
                 self._tell()
         return found
 
-    async def approach(self, connection: str, client: str) -> None:
+    async def wait_for_slot(self, connection: str, client: str) -> None:
         """Waits until a solve can begin, before its message is read. Raises as ``begin``."""
         await self._soon(
             connection,
-            lambda: self.account.claim(connection, client, now=self._clock()) or None,
+            lambda: self.connections.claim(connection, client, now=self._clock()) or None,
         )
 
     async def begin(
@@ -137,30 +139,30 @@ class Desk:
         ref: str | None = None,
         *,
         is_internal: bool = False,
-    ) -> Place:
+    ) -> Placement:
         """A solve begins; where. Raises Exhausted, within seconds. Each has its ``end``."""
-        place = await self._soon(
+        placement = await self._soon(
             connection,
-            lambda: self.account.begin(
+            lambda: self.connections.begin(
                 connection,
                 client,
                 key,
-                self._world(),
+                self._state(),
                 ref=ref,
                 is_internal=is_internal,
                 now=self._clock(),
             ),
         )
-        self.where.decided(connection)
-        self._note(Home(connection, client, place.builder.uid, ref or ""))
+        self.locator.decided(connection)
+        self._note(Home(connection, client, placement.builder.uid, ref or ""))
         self._event(connection).set()
         self._grant(connection)
-        self.turn()
-        return place
+        self.dispatch()
+        return placement
 
-    async def follow(self, connection: str, client: str, key: str | None) -> Place:
+    async def follow(self, connection: str, client: str, key: str | None) -> Placement:
         """A session begins: where its solve does, for which it waits a little. As ``begin``."""
-        if self.account.home_of(connection, self._world()) is None:
+        if self.connections.home_of(connection, self._state()) is None:
             try:
                 async with asyncio.timeout(SOLVE_PATIENCE):
                     await self._event(connection).wait()
@@ -170,12 +172,12 @@ class Desk:
 
     def end(self, connection: str) -> None:
         """A session or solve has ended."""
-        if self.account.end(connection, now=self._clock()):
+        if self.connections.end(connection, now=self._clock()):
             self._memory.drop(self.pool, connection)
-            self._note(Home(connection, self.account.client_of(connection)))
-        if not self.account.is_building(connection):
+            self._note(Home(connection, self.connections.client_of(connection)))
+        if not self.connections.is_building(connection):
             self._event(connection).clear()
-        self.turn()
+        self.dispatch()
 
     def leave(self, connection: str) -> None:
         """A connection has ended."""
@@ -184,14 +186,14 @@ class Desk:
 
     def _withdraw(self, connection: str) -> None:
         """A connection has ended, or has given up."""
-        self.account.leave(connection)
-        self.where.decided(connection)
+        self.connections.leave(connection)
+        self.locator.decided(connection)
         self._memory.drop(self.pool, connection)
         self._settled.pop(connection, None)
         admission = self._admissions.pop(connection, None)
         if admission is not None and not admission.done():
             admission.cancel()
-        self.turn()
+        self.dispatch()
 
     def dismiss(self) -> None:
         """The pool goes: who waits is told so, and what builds goes on."""
@@ -199,23 +201,23 @@ class Desk:
         for admission in self._admissions.values():
             if not admission.done():
                 admission.set_exception(NotServed(self.pool))
-        self.turn()
+        self.dispatch()
 
-    def forget_strangers(self) -> None:
+    def forget_unknown(self) -> None:
         """Forgets connections that the account does not know."""
-        known = self.account.is_known
+        known = self.connections.is_known
         self._settled = {name: event for name, event in self._settled.items() if known(name)}
-        self.where.forget_strangers()
+        self.locator.forget_unknown()
         self._reminder.forget_old()
 
-    def turn(self) -> None:
+    def dispatch(self) -> None:
         """Gives the slots that are free to those who wait, and wakes who waits for a change."""
         now = self._clock()
-        for connection in self.account.reclaim(self._world(), now=now):
+        for connection in self.connections.reclaim(self._state(), now=now):
             self._memory.drop(self.pool, connection)
-        for connection in self.account.admit(self._world(), now=now):
+        for connection in self.connections.admit(self._state(), now=now):
             self._last_admission = now
-            self._note(Home(connection, self.account.client_of(connection)))
+            self._note(Home(connection, self.connections.client_of(connection)))
             self._grant(connection)
         self._changes.tell()
         self._tell()
@@ -223,19 +225,19 @@ class Desk:
     @property
     def is_busy(self) -> bool:
         """Whether anybody waits or builds."""
-        world = self._world()
-        return self.account.is_busy(world) or any(world.builds.values())
+        state = self._state()
+        return self.connections.is_busy(state) or any(state.builds.values())
 
     @property
     def waiting(self) -> Mapping[str, int]:
         """How many wait of each identity that waits."""
-        clients = Counter(waiting.client for waiting in self.account.waiting())
+        clients = Counter(waiting.client for waiting in self.connections.waiting())
         return clients + Counter(client for client, _ in self._callers.values())
 
     @property
     def backlog(self) -> Backlog:
         """Who waits now."""
-        arrivals = [waiting.since for waiting in self.account.waiting()]
+        arrivals = [waiting.since for waiting in self.connections.waiting()]
         arrivals += [since for _, since in self._callers.values()]
         if not arrivals:
             return Backlog()
@@ -253,8 +255,8 @@ class Desk:
                 while (found := attempt()) is None:
                     if not has_asked:
                         has_asked = True  # once: each turn wakes the others who wait here
-                        self.turn()
-                        if self.account.is_admitted(connection):
+                        self.dispatch()
+                        if self.connections.is_admitted(connection):
                             continue
                     await self._changes.next()
                 return found
@@ -265,7 +267,7 @@ class Desk:
             ) from None
         finally:
             if connection not in self._waiters:
-                self.account.give_up(connection, now=self._clock())
+                self.connections.give_up(connection, now=self._clock())
 
     def _grant(self, connection: str) -> None:
         """The requests that wait for this connection's slot wait no more."""
@@ -283,9 +285,9 @@ class Desk:
         return self._settled.setdefault(connection, asyncio.Event())
 
     def _exhausted(self, waited: timedelta) -> str:
-        world = self._world()
-        busy = sum(self.account.used(b, world) >= world.slots for b in world.serving)
-        state = (
-            f"{busy} of {len(world.serving)} builders busy" if world.serving else "no builder ready"
+        state = self._state()
+        busy = sum(self.connections.used(b, state) >= state.slots for b in state.serving)
+        found = (
+            f"{busy} of {len(state.serving)} builders busy" if state.serving else "no builder ready"
         )
-        return f"pool {self.pool}: waited {format_duration(waited)} for a slot, {state}"
+        return f"pool {self.pool}: waited {format_duration(waited)} for a slot, {found}"

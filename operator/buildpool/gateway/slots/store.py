@@ -46,7 +46,7 @@ class Home(NamedTuple):
     """What it builds; empty for a session."""
 
 
-class Memory:
+class ConnectionStore:
     """A file that is written at once, and outlives a process that is killed."""
 
     def __init__(self, path: Path | None, *, now: datetime) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from buildpool.buildkit.methods import BRIDGE, CONTROL, HEALTH
 from buildpool.core.routing.values import ROUTE_METADATA
-from buildpool.gateway.ext_proc.calls import BRIDGE, CONTROL, HEALTH
 from buildpool.gateway.xds.bootstrap import ROUTER
 
 FILTER: Final = "router-asked"

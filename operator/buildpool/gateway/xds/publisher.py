@@ -17,7 +17,7 @@ from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.naming import PoolKey
-from buildpool.gateway.pools.config import Tenant
+from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.xds import resources
 from buildpool.gateway.xds.discovery import CLUSTER, LISTENER, SECRET, Discovery, Resource
 
@@ -31,7 +31,7 @@ LATEST: Final = 1.0
 class _Parts:
     """What of one pool is made, and from what."""
 
-    tenant: Tenant
+    config: PoolConfig
     resources: Mapping[str, Mapping[str, Resource]]
     gone: float | None = None
     """Since when the pool is not served any more: its connections may still be there."""
@@ -57,7 +57,7 @@ class Publisher:
         self._port = port
         self._drain_time = drain_time
         self._on_refused = on_refused
-        self._tenants: Mapping[PoolKey, Tenant] = {}
+        self._tenants: Mapping[PoolKey, PoolConfig] = {}
         self._parts: dict[PoolKey, _Parts] = {}
         self._refused: Mapping[PoolKey, str] = {}
         self._holders: Mapping[str, PoolKey] = {}
@@ -65,13 +65,13 @@ class Publisher:
         self._changed = asyncio.Event()
         self._is_first = True
 
-    def update(self, tenants: Mapping[PoolKey, Tenant]) -> None:
+    def update(self, configs: Mapping[PoolKey, PoolConfig]) -> None:
         """These are the pools to be served, all of them. The first time at once."""
         if self._is_first:
-            self._tenants, self._is_first = dict(tenants), False
+            self._tenants, self._is_first = dict(configs), False
             self._publish()
-        elif self._tenants != tenants:  # each build is news of a pool, but none for Envoy
-            self._tenants = dict(tenants)
+        elif self._tenants != configs:  # each build is news of a pool, but none for Envoy
+            self._tenants = dict(configs)
             self._changed.set()
 
     def refusal(self, pool: PoolKey) -> str | None:
@@ -101,10 +101,10 @@ class Publisher:
     def _publish(self) -> None:
         now = monotonic()
         served = self._fitting()
-        for key, tenant in served.items():
+        for key, config in served.items():
             known = self._parts.get(key)
-            if known is None or known.tenant != tenant:
-                self._parts[key] = _Parts(tenant, _resources(tenant))
+            if known is None or known.config != config:
+                self._parts[key] = _Parts(config, _resources(config))
             else:
                 known.gone = None
         for key, parts in tuple(self._parts.items()):
@@ -124,7 +124,7 @@ class Publisher:
                 snapshot[kind] |= found
         self._discovery.publish(snapshot)
 
-    def _fitting(self) -> dict[PoolKey, Tenant]:
+    def _fitting(self) -> dict[PoolKey, PoolConfig]:
         """The pools, each with the names that nobody else has.
 
         Nobody can take the names that say which pool they mean. Of the others, those that were
@@ -139,11 +139,11 @@ class Publisher:
             names = naming.gateway_names(naming.service(key), key.namespace)
             holders |= dict.fromkeys(names, key)
         served, refused = {}, {}
-        for key, tenant in sorted(self._tenants.items(), key=lambda item: _seniority(item[1])):
-            wanted = tenant.brief.server_names
+        for key, config in sorted(self._tenants.items(), key=lambda item: _seniority(item[1])):
+            wanted = config.brief.server_names
             foreign = {name: holders.setdefault(name, key) for name in wanted}
             kept = tuple(name for name in wanted if foreign[name] == key)
-            served[key] = tenant.known_as(kept)
+            served[key] = config.known_as(kept)
             for name in wanted:
                 if foreign[name] != key:
                     refused[key] = (
@@ -158,14 +158,14 @@ class Publisher:
         return served
 
 
-def _seniority(tenant: Tenant) -> tuple[bool, datetime | None, PoolKey]:
-    created = tenant.brief.created
-    return created is None, created, tenant.key
+def _seniority(config: PoolConfig) -> tuple[bool, datetime | None, PoolKey]:
+    created = config.brief.created
+    return created is None, created, config.key
 
 
-def _resources(tenant: Tenant) -> Mapping[str, Mapping[str, Resource]]:
-    cluster = resources.cluster(tenant)
-    secrets = resources.secrets(tenant)
+def _resources(config: PoolConfig) -> Mapping[str, Mapping[str, Resource]]:
+    cluster = resources.cluster(config)
+    secrets = resources.secrets(config)
     return {
         CLUSTER: {cluster.name: Resource.of(CLUSTER, cluster)},
         SECRET: {secret.name: Resource.of(SECRET, secret) for secret in secrets},

@@ -43,7 +43,7 @@ from google.protobuf.message import Message
 from buildpool.buildkit.solve_requests import MAX_MESSAGE
 from buildpool.core.pki import KeyPair
 from buildpool.core.routing.values import ROUTE_BUILDER, ROUTE_METADATA, label_of
-from buildpool.gateway.pools.config import Tenant
+from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.xds.bootstrap import ROUTER
 from buildpool.gateway.xds.ext_proc_filter import FILTER, ext_proc_filter, routes
 
@@ -75,7 +75,7 @@ _HTTP2: Final = {
 }
 
 
-def listener(tenants: Iterable[Tenant], *, port: int) -> listener_pb2.Listener:
+def listener(configs: Iterable[PoolConfig], *, port: int) -> listener_pb2.Listener:
     """The one listener, with a chain for each pool."""
     result = _parsed(
         {
@@ -111,19 +111,19 @@ def listener(tenants: Iterable[Tenant], *, port: int) -> listener_pb2.Listener:
         },
         listener_pb2.Listener(),
     )
-    chains = (chain(tenant) for tenant in sorted(tenants, key=lambda tenant: tenant.key))
+    chains = (chain(config) for config in sorted(configs, key=lambda config: config.key))
     result.filter_chains.extend(chains)
     return result
 
 
-def chain(tenant: Tenant) -> listener_components_pb2.FilterChain:
+def chain(config: PoolConfig) -> listener_components_pb2.FilterChain:
     """What becomes of a connection to one pool."""
-    label = label_of(tenant.key)
+    label = label_of(config.key)
     return _parsed(
         {
             "name": label,
             # Each once: Envoy takes two equal ones for an overlap, and refuses the whole listener.
-            "filter_chain_match": {"server_names": sorted(set(tenant.brief.server_names))},
+            "filter_chain_match": {"server_names": sorted(set(config.brief.server_names))},
             "filters": [
                 {
                     "name": "connection-limit",
@@ -158,9 +158,9 @@ def chain(tenant: Tenant) -> listener_components_pb2.FilterChain:
     )
 
 
-def cluster(tenant: Tenant) -> cluster_pb2.Cluster:
+def cluster(config: PoolConfig) -> cluster_pb2.Cluster:
     """How the builders of one pool are reached: at the address that the router says."""
-    label = label_of(tenant.key)
+    label = label_of(config.key)
     options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     unlimited = 1_000_000
     limits = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
@@ -197,7 +197,7 @@ def cluster(tenant: Tenant) -> cluster_pb2.Cluster:
                 "name": "tls",
                 "typed_config": {
                     "@type": f"{_TYPE}extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-                    "sni": tenant.brief.upstream_name,
+                    "sni": config.brief.upstream_name,
                     "common_tls_context": {
                         "alpn_protocols": ["h2"],
                         "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
@@ -207,7 +207,7 @@ def cluster(tenant: Tenant) -> cluster_pb2.Cluster:
                                 "match_typed_subject_alt_names": [
                                     {
                                         "san_type": "DNS",
-                                        "matcher": {"exact": tenant.brief.upstream_name},
+                                        "matcher": {"exact": config.brief.upstream_name},
                                     }
                                 ]
                             },
@@ -221,14 +221,14 @@ def cluster(tenant: Tenant) -> cluster_pb2.Cluster:
     )
 
 
-def secrets(tenant: Tenant) -> tuple[secret_pb2.Secret, ...]:
+def secrets(config: PoolConfig) -> tuple[secret_pb2.Secret, ...]:
     """The certificates of one pool."""
-    label = label_of(tenant.key)
+    label = label_of(config.key)
     trust = secret_pb2.Secret(name=f"{label}/trust")
-    trust.validation_context.trusted_ca.inline_bytes = tenant.trust
+    trust.validation_context.trusted_ca.inline_bytes = config.trust
     return (
-        _certificate(f"{label}/server", tenant.server),
-        _certificate(f"{label}/upstream", tenant.upstream),
+        _certificate(f"{label}/server", config.server),
+        _certificate(f"{label}/upstream", config.upstream),
         trust,
     )
 

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -26,11 +24,12 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from buildpool.process import serve
 from buildpool.sidecars.guard.upstream import (
-    Answer,
     ClientCertificate,
     UnreachableError,
     Upstream,
+    UpstreamAnswer,
     Wanted,
 )
 from buildpool.sidecars.tls import server_context
@@ -80,7 +79,11 @@ async def guard(settings: GuardSettings) -> None:
         certificate, registry=settings.registry, keeper=settings.keeper
     ) as upstream:
         await _wait_for_registry(settings)
-        async with _serving(_Guard(settings, upstream), settings.port, context):
+        # With cancellation: nobody who hung up is waited for.
+        answer = _Guard(settings, upstream).answer
+        server = web.Server(answer, handler_cancellation=True, access_log=None)
+        runner = web.ServerRunner(server, shutdown_timeout=LAST_ANSWERS)
+        async with serve(runner, settings.port, ssl_context=context):
             log.info("Guarding what is read from %s.", settings.registry)
             await asyncio.Event().wait()
 
@@ -159,7 +162,7 @@ async def _patiently(ask: Callable[[], Awaitable[T]], patience: timedelta, wante
             log.info("%s was held for %.1f s and then %s.", wanted.path, held, end)
 
 
-def _passed_on(request: web.BaseRequest, answer: Answer) -> web.Response:
+def _passed_on(request: web.BaseRequest, answer: UpstreamAnswer) -> web.Response:
     if 300 <= answer.status < 400:
         return _refusal(502, "UNSUPPORTED", "the registry redirects, which it must not")
     headers = dict(answer.headers)
@@ -196,16 +199,3 @@ async def _accepts(host: str | None, port: int | None) -> bool:
         return False
     writer.close()
     return True
-
-
-@asynccontextmanager
-async def _serving(guarding: _Guard, port: int, context: ssl.SSLContext) -> AsyncIterator[None]:
-    # With cancellation: whoever hung up is not waited for any longer.
-    server = web.Server(guarding.answer, handler_cancellation=True, access_log=None)
-    runner = web.ServerRunner(server, shutdown_timeout=LAST_ANSWERS)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, None, port, ssl_context=context).start()
-        yield
-    finally:
-        await runner.cleanup()

@@ -66,7 +66,7 @@ _PATH: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class UpstreamAnswer:
     """What the registry answered; never 5xx."""
 
     status: int
@@ -155,11 +155,11 @@ class Upstream:
             return _objection(answer.body)
         raise UnreachableError(f"{url} cannot be read: status {answer.status}")
 
-    async def manifest(self, method: str, wanted: Wanted, accept: Sequence[str]) -> Answer:
+    async def manifest(self, method: str, wanted: Wanted, accept: Sequence[str]) -> UpstreamAnswer:
         """A manifest, or with HEAD what there is to be known of it."""
         return await self._ask(method, self.url(wanted), accept, REGISTRY_TIMEOUT)
 
-    async def blob(self, wanted: Wanted) -> Answer:
+    async def blob(self, wanted: Wanted) -> UpstreamAnswer:
         """What there is to be known of a blob."""
         return await self._ask("HEAD", self.url(wanted), (), REGISTRY_TIMEOUT)
 
@@ -169,7 +169,7 @@ class Upstream:
 
     async def _ask(
         self, method: str, url: str, accept: Sequence[str], limits: aiohttp.ClientTimeout
-    ) -> Answer:
+    ) -> UpstreamAnswer:
         # The context belongs to the request and not to the session: connections are kept by
         # context, so that a renewed one opens new connections and disturbs no old one.
         context = self._certificate.context(now=asyncio.get_running_loop().time())
@@ -188,7 +188,7 @@ class Upstream:
         if response.status >= 500:
             raise UnreachableError(f"{url} cannot be read: status {response.status}")
         headers = {name: response.headers[name] for name in PASSED_ON if name in response.headers}
-        return Answer(response.status, headers, body)
+        return UpstreamAnswer(response.status, headers, body)
 
 
 def _objection(body: bytes) -> str:

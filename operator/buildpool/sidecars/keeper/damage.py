@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from buildpool.sidecars.keeper.inventory import Blob, Fault, Inventory, Key, Revision, Tag
-from buildpool.sidecars.keeper.retention import Removal
+from buildpool.sidecars.keeper.retention import CacheRemoval
 
 SCRUB_AFTER: Final = timedelta(hours=18)
 """Age of a verdict from which on the blob is read again; early enough to be done within a day."""
@@ -39,7 +39,7 @@ def suspects(inventory: Inventory) -> tuple[Key, ...]:
     return tuple(each.key for each in inventory.revisions if not is_whole(each))
 
 
-def affected(inventory: Inventory, faults: Iterable[Fault]) -> Removal:
+def affected(inventory: Inventory, faults: Iterable[Fault]) -> CacheRemoval:
     """All that must not be handed out because of these faults, and every unreadable tag."""
     everywhere = {fault.digest: fault.what for fault in faults if fault.repository is None}
     somewhere = {
@@ -63,7 +63,7 @@ def affected(inventory: Inventory, faults: Iterable[Fault]) -> Removal:
         if key not in broken:
             broken[key] = what
             found.extend((parent, what) for parent in parents.get(key, ()))
-    return Removal(
+    return CacheRemoval(
         tags=tuple(
             (tag, "its link is unreadable" if tag.digest is None else what)
             for tag in inventory.tags

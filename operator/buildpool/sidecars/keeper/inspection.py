@@ -14,7 +14,7 @@ from typing import Final
 
 from buildpool.sidecars.keeper.files import digest_file
 from buildpool.sidecars.keeper.inventory import Descriptor, Fault, Identity
-from buildpool.sidecars.keeper.storage import Storage
+from buildpool.sidecars.keeper.storage import RegistryStorage
 from buildpool.sidecars.names import is_digest
 
 VERDICT_LIFETIME: Final = timedelta(hours=24)
@@ -34,7 +34,9 @@ class Look:
     faults: tuple[Fault, ...] = ()
 
 
-def look(storage: Storage, repository: str, reference: str, *, used: datetime | None) -> Look:
+def look(
+    storage: RegistryStorage, repository: str, reference: str, *, used: datetime | None
+) -> Look:
     """Looks at the manifest behind a tag or digest, and records this as its use if ``used``."""
     tag = None if is_digest(reference) else storage.tag(repository, reference)
     digest = tag.digest if tag else reference
@@ -57,7 +59,7 @@ def look(storage: Storage, repository: str, reference: str, *, used: datetime | 
 class _Walk:
     """Through a manifest and those below it."""
 
-    def __init__(self, storage: Storage, repository: str, used: datetime | None) -> None:
+    def __init__(self, storage: RegistryStorage, repository: str, used: datetime | None) -> None:
         self.parts: dict[str, Identity] = {}
         self.faults: list[Fault] = []
         self._storage = storage
@@ -102,7 +104,7 @@ class _Walk:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class BlobVerdict:
     """What reading a blob has shown."""
 
     identity: Identity | None
@@ -118,14 +120,14 @@ class Verdict:
         return Fault(digest, f"blob {digest} {state}", None, self.identity)
 
 
-class Inspector:
+class BlobInspector:
     """Reads blobs, and remembers what it found."""
 
-    def __init__(self, storage: Storage, clock: Callable[[], datetime]) -> None:
+    def __init__(self, storage: RegistryStorage, clock: Callable[[], datetime]) -> None:
         self._storage = storage
         self._clock = clock
-        self._verdicts: dict[str, Verdict] = {}
-        self._reading: dict[str, asyncio.Task[Verdict]] = {}
+        self._verdicts: dict[str, BlobVerdict] = {}
+        self._reading: dict[str, asyncio.Task[BlobVerdict]] = {}
         self._threads = ThreadPoolExecutor(MAX_READERS, thread_name_prefix="reader")
 
     async def faults(self, parts: Mapping[str, Identity]) -> tuple[Fault, ...]:
@@ -139,7 +141,7 @@ class Inspector:
                 found.append(fault)
         return tuple(found)
 
-    async def read(self, digest: str) -> Verdict:
+    async def read(self, digest: str) -> BlobVerdict:
         """Reads a blob now. Who asks while it is being read waits for the same result."""
         task = self._reading.get(digest)
         if task is None:
@@ -161,15 +163,15 @@ class Inspector:
         """Begins nothing more; what is being read is read to its end in vain."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _stands(self, verdict: Verdict, identity: Identity) -> bool:
+    def _stands(self, verdict: BlobVerdict, identity: Identity) -> bool:
         return verdict.identity == identity and self._clock() - verdict.at < VERDICT_LIFETIME
 
-    async def _read(self, digest: str) -> Verdict:
+    async def _read(self, digest: str) -> BlobVerdict:
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self._threads, digest_file, self._storage.data(digest))
         at = self._clock()
         if found is None:
-            return Verdict(None, False, at)
+            return BlobVerdict(None, False, at)
         identity, content = found
-        self._verdicts[digest] = Verdict(identity, content == digest, at)
+        self._verdicts[digest] = BlobVerdict(identity, content == digest, at)
         return self._verdicts[digest]

@@ -50,7 +50,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Budget:
     """How much there is, in bytes."""
 
     used: int
@@ -76,16 +76,16 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
-class Removal:
+class CacheRemoval:
     """Tags and manifests to be removed, each with the reason."""
 
     tags: tuple[tuple[Tag, str], ...] = ()
     revisions: tuple[tuple[Revision, str], ...] = ()
 
-    def steps(self, size: int) -> Iterator[Removal]:
+    def steps(self, size: int) -> Iterator[CacheRemoval]:
         """The same in steps of so many things, tags first: no name must lead nowhere."""
-        yield from (Removal(tags=some) for some in _slices(self.tags, size))
-        yield from (Removal(revisions=some) for some in _slices(self.revisions, size))
+        yield from (CacheRemoval(tags=some) for some in _slices(self.tags, size))
+        yield from (CacheRemoval(revisions=some) for some in _slices(self.revisions, size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def _slices(things: tuple[_Thing, ...], size: int) -> Iterator[tuple[_Thing, ...
         yield things[start : start + size]
 
 
-def removal(inventory: Inventory, rules: Rules, room: Room, now: datetime) -> Removal:
+def removal(inventory: Inventory, rules: Rules, room: Budget, now: datetime) -> CacheRemoval:
     """Tags that are not wanted any more, and manifests that have lost their last tag.
 
     Where room is needed, more tags go in the order of their last use.
@@ -132,7 +132,7 @@ def removal(inventory: Inventory, rules: Rules, room: Room, now: datetime) -> Re
         gone.append((tag, "room is needed, and no other was unused for longer"))
         ledger.release(tag)
     why = f"no tag points to it, and it was not used for {rules.grace}"
-    return Removal(tuple(gone), tuple((revision, why) for revision in ledger.gone))
+    return CacheRemoval(tuple(gone), tuple((revision, why) for revision in ledger.gone))
 
 
 def _why_expired(tag: Tag, ledger: _Ledger, oldest: datetime) -> str | None:

@@ -33,7 +33,7 @@ from buildpool.sidecars.keeper.inventory import (
     Revision,
     Tag,
 )
-from buildpool.sidecars.keeper.storage import Storage
+from buildpool.sidecars.keeper.storage import RegistryStorage
 from buildpool.sidecars.names import PREFIX, is_digest
 
 _REVISIONS: Final = "_manifests/revisions/sha256"
@@ -67,7 +67,7 @@ class _Scan:
             self.leftovers.append(Leftover(str(folder), modified(folder.stat())))
 
 
-def take_inventory(storage: Storage) -> Inventory:
+def take_inventory(storage: RegistryStorage) -> Inventory:
     """All that lies in a storage."""
     scan = _Scan()
     for repository in repositories(storage):
@@ -86,7 +86,7 @@ def take_inventory(storage: Storage) -> Inventory:
     return inventory
 
 
-def take_refs(storage: Storage) -> Inventory:
+def take_refs(storage: RegistryStorage) -> Inventory:
     """An inventory of tags and manifests only: much faster, as few files are looked at."""
     scan = _Scan()
     for repository in repositories(storage):
@@ -95,7 +95,7 @@ def take_refs(storage: Storage) -> Inventory:
     return Inventory(tags=tuple(scan.tags), revisions=tuple(scan.revisions))
 
 
-def take_references(storage: Storage) -> frozenset[str]:
+def take_references(storage: RegistryStorage) -> frozenset[str]:
     """The blobs that the manifests which are there now need, their own among them. Fast, too."""
     needed: set[str] = set()
     for repository in repositories(storage):
@@ -105,7 +105,7 @@ def take_references(storage: Storage) -> frozenset[str]:
     return frozenset(needed)
 
 
-def repositories(storage: Storage) -> tuple[str, ...]:
+def repositories(storage: RegistryStorage) -> tuple[str, ...]:
     """The names of all repositories, and of folders above them."""
     root = storage.repositories
     return tuple(sorted(str(folder.relative_to(root)) for folder in _below(root)))
@@ -118,7 +118,7 @@ def _below(folder: Path) -> Iterator[Path]:
             yield from _below(Path(entry.path))
 
 
-def _scan_repository(storage: Storage, repository: str, scan: _Scan) -> None:
+def _scan_repository(storage: RegistryStorage, repository: str, scan: _Scan) -> None:
     home = storage.repositories / repository
     _scan_tags(storage, repository, scan)
     _scan_revisions(storage, repository, scan)
@@ -137,7 +137,7 @@ def _scan_repository(storage: Storage, repository: str, scan: _Scan) -> None:
             scan.leave(home / part)
 
 
-def _scan_tags(storage: Storage, repository: str, scan: _Scan) -> None:
+def _scan_tags(storage: RegistryStorage, repository: str, scan: _Scan) -> None:
     for folder in folders(storage.repositories / repository / "_manifests/tags"):
         scan.used += size_of(folder)
         if (tag := storage.tag(repository, folder.name)) is None:
@@ -146,7 +146,7 @@ def _scan_tags(storage: Storage, repository: str, scan: _Scan) -> None:
             scan.tags.append(tag)
 
 
-def _scan_revisions(storage: Storage, repository: str, scan: _Scan) -> None:
+def _scan_revisions(storage: RegistryStorage, repository: str, scan: _Scan) -> None:
     for folder, digest in _digests(storage.repositories / repository / _REVISIONS):
         scan.used += size_of(folder)
         if (revision := storage.revision(repository, digest)) is None:
@@ -155,7 +155,7 @@ def _scan_revisions(storage: Storage, repository: str, scan: _Scan) -> None:
             scan.revisions.append(revision)
 
 
-def _scan_blobs(storage: Storage, scan: _Scan) -> None:
+def _scan_blobs(storage: RegistryStorage, scan: _Scan) -> None:
     for shard in folders(storage.blobs):
         for folder, digest in _digests(shard.path):
             blob = _blob(folder, digest)

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
+from buildpool.process import serve, utc_now
 from buildpool.sidecars.keeper.retention import Rules
-from buildpool.sidecars.keeper.storage import Storage
+from buildpool.sidecars.keeper.storage import RegistryStorage
 from buildpool.sidecars.keeper.upkeep import Upkeep
 from buildpool.sidecars.names import is_digest, is_repository, is_tag
 from buildpool.sidecars.tls import server_context
@@ -30,10 +30,6 @@ from buildpool.sidecars.tls import server_context
 _RETRY: Final = 0.2
 """Seconds between two attempts to reach the registry."""
 log = logging.getLogger(__name__)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +50,7 @@ class KeeperSettings:
     registry_port: int
     interval: timedelta = timedelta(seconds=60)
     """From the end of a round to the next one."""
-    clock: Callable[[], datetime] = _now
+    clock: Callable[[], datetime] = utc_now
 
 
 async def keep(settings: KeeperSettings) -> None:
@@ -66,12 +62,13 @@ async def keep(settings: KeeperSettings) -> None:
     context = server_context(settings.certificates)
     rules = Rules(settings.capacity, settings.retention, settings.grace)
     upkeep = Upkeep(
-        Storage(settings.storage), rules, interval=settings.interval, clock=settings.clock
+        RegistryStorage(settings.storage), rules, interval=settings.interval, clock=settings.clock
     )
     rounds = asyncio.create_task(upkeep.run())
     try:
         await _until_open(settings.registry_port)
-        async with _serving(upkeep, settings.port, context):
+        runner = web.AppRunner(application(upkeep), access_log=None, shutdown_timeout=1)
+        async with serve(runner, settings.port, ssl_context=context):
             log.info("the registry is up, and so is the keeper on port %d", settings.port)
             await rounds
     finally:
@@ -102,17 +99,6 @@ def application(upkeep: Upkeep) -> web.Application:
     app.router.add_get("/check/{repository:.+}", check)
     app.router.add_get("/status", status)
     return app
-
-
-@asynccontextmanager
-async def _serving(upkeep: Upkeep, port: int, context: ssl.SSLContext) -> AsyncIterator[None]:
-    runner = web.AppRunner(application(upkeep), access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, port=port, ssl_context=context).start()
-        yield
-    finally:
-        await runner.cleanup()
 
 
 async def _until_open(port: int) -> None:

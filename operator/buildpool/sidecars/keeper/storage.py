@@ -56,7 +56,7 @@ class Disk(NamedTuple):
     """For us. Scarce inodes count like scarce bytes: either way nothing can be written."""
 
 
-class Storage:
+class RegistryStorage:
     """The storage below the root directory of the registry's filesystem driver."""
 
     def __init__(self, root: Path) -> None:

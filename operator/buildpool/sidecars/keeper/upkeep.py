@@ -18,18 +18,18 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from buildpool.core.observed.cache import Usage
+from buildpool.core.observed.usage import Usage
 from buildpool.sidecars.keeper import damage, retention
-from buildpool.sidecars.keeper.inspection import Inspector, look
+from buildpool.sidecars.keeper.inspection import BlobInspector, look
 from buildpool.sidecars.keeper.inventory import Fault, Inventory, Revision, Tag
-from buildpool.sidecars.keeper.retention import Removal, Room, Rules, Sweep
+from buildpool.sidecars.keeper.retention import Budget, CacheRemoval, Rules, Sweep
 from buildpool.sidecars.keeper.scanning import (
     repositories,
     take_inventory,
     take_references,
     take_refs,
 )
-from buildpool.sidecars.keeper.storage import Storage
+from buildpool.sidecars.keeper.storage import RegistryStorage
 
 SORE: Final = timedelta(hours=1)
 """How long a ref that was removed because of damage is told of, unless it is exported again."""
@@ -45,7 +45,7 @@ class Upkeep:
 
     def __init__(
         self,
-        storage: Storage,
+        storage: RegistryStorage,
         rules: Rules,
         *,
         interval: timedelta,
@@ -55,7 +55,7 @@ class Upkeep:
         self._rules = rules
         self._interval = interval
         self._clock = clock
-        self._inspector = Inspector(storage, clock)
+        self._inspector = BlobInspector(storage, clock)
         self._lock = asyncio.Lock()
         self._measured = asyncio.Event()
         self._usage = Usage()
@@ -126,12 +126,12 @@ class Upkeep:
             self._tell(inventory, room)
         return inventory
 
-    def _room(self, inventory: Inventory) -> Room:
+    def _room(self, inventory: Inventory) -> Budget:
         disk = self._storage.disk()
         capacity = min(self._rules.capacity, disk.total)
-        return Room(inventory.used, capacity, disk.total, disk.free)
+        return Budget(inventory.used, capacity, disk.total, disk.free)
 
-    def _tell(self, inventory: Inventory, room: Room) -> None:
+    def _tell(self, inventory: Inventory, room: Budget) -> None:
         is_full = self._measured.is_set() and room.is_full  # not before room could be made
         self._usage = Usage(room.used, room.capacity, len(inventory.tags), is_full=is_full)
         self._measured.set()
@@ -191,7 +191,7 @@ class Upkeep:
             if (link := self._storage.link(revision.repository, each.digest)) is not None:
                 self._storage.touch(link, now)
 
-    def _remove(self, removal: Removal) -> list[Tag]:
+    def _remove(self, removal: CacheRemoval) -> list[Tag]:
         """Removes tags first, so that nothing is called by a name that leads nowhere."""
         removed = []
         for tag, why in removal.tags:

@@ -5,16 +5,16 @@ import tomli_w
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from buildpool.core.api.daemon_config import KNOWN, MANAGED, Kind, config_problems, dotted
+from buildpool.core.api.daemon_config import KNOWN, MANAGED, TomlType, config_problems, dotted
 
 EXAMPLES = {
-    Kind.BOOLEAN: True,
-    Kind.INTEGER: 7,
-    Kind.STRING: "text",
-    Kind.STRINGS: ["a", "b"],
-    Kind.STRING_TABLE: {"a": "b"},
-    Kind.DURATION: "48h",
-    Kind.TABLE: {"any": {"thing": 1}},
+    TomlType.BOOLEAN: True,
+    TomlType.INTEGER: 7,
+    TomlType.STRING: "text",
+    TomlType.STRINGS: ["a", "b"],
+    TomlType.STRING_TABLE: {"a": "b"},
+    TomlType.DURATION: "48h",
+    TomlType.TABLE: {"any": {"thing": 1}},
 }
 
 

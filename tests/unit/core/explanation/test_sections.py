@@ -12,7 +12,7 @@ from buildpool.core.api import Pool, identify_pool, parse_pool
 from buildpool.core.api.status import format_time
 from buildpool.core.errors import InvalidSpecError
 from buildpool.core.explanation import explain
-from buildpool.core.scaling import Builder, Calm, Memory, decide
+from buildpool.core.scaling import Builder, Calm, LastDecision, decide
 from samples import DAY, NOW, a_pool, a_raw_pool
 
 MINUTE = timedelta(minutes=1)
@@ -381,7 +381,7 @@ GROWS = r"grows as soon as (?:more than (\d+) builds?|a build) runs?( or waits?)
 
 
 def decided(
-    pool: Pool, builds: list[int | None], memory: Memory, now: datetime, waiting: int = 0
+    pool: Pool, builds: list[int | None], memory: LastDecision, now: datetime, waiting: int = 0
 ) -> int:
     """How many builders the operator would want."""
     builders = [
@@ -408,12 +408,12 @@ def test_the_builds_with_which_a_pool_grows_are_those_the_operator_goes_by(
     assert said is not None
     assert bool(said[2]) == (routing == "Gateway")
     enough = int(said[1] or 0)
-    assert decided(pool, [enough], Memory(size=size), NOW) == size
-    assert decided(pool, [enough + 1], Memory(size=size), NOW) > size
+    assert decided(pool, [enough], LastDecision(size=size), NOW) == size
+    assert decided(pool, [enough + 1], LastDecision(size=size), NOW) > size
     if routing == "Gateway":
         running = min(enough, size * slots)
-        assert decided(pool, [running], Memory(size=size), NOW, enough - running) == size
-        assert decided(pool, [running], Memory(size=size), NOW, enough - running + 1) > size
+        assert decided(pool, [running], LastDecision(size=size), NOW, enough - running) == size
+        assert decided(pool, [running], LastDecision(size=size), NOW, enough - running + 1) > size
 
 
 @given(size=st.integers(2, 12), slots=sizes, target=st.integers(1, 100))
@@ -427,7 +427,7 @@ def test_the_builds_with_which_a_pool_could_shrink_are_those_the_operator_goes_b
     pool = a_pool(status=a_status(scaling=a_scaling(size)), **spec)
     said = re.search(r"once there were (?:no more than (\d+) builds?|no builds)", told_of(pool))
     assert said is not None
-    few, memory = int(said[1] or 0), Memory(size=size, calm=Calm(NOW - DAY, 1))
+    few, memory = int(said[1] or 0), LastDecision(size=size, calm=Calm(NOW - DAY, 1))
     assert decided(pool, [few], memory, NOW) < size
     assert decided(pool, [few + 1], memory, NOW) >= size
 
@@ -444,8 +444,8 @@ def test_a_pool_shrinks_when_and_as_far_as_it_is_said_to(
     )
     spec = {"builders": {"slots": slots}, "scaling": {"max": 12}, "routing": "Gateway"}
     pool = a_pool(status=status, **spec)
-    memory = Memory(size=size, calm=calm)
-    if decided(pool, builds, Memory(size=0), NOW, waiting) >= size:
+    memory = LastDecision(size=size, calm=calm)
+    if decided(pool, builds, LastDecision(size=0), NOW, waiting) >= size:
         return  # the operator has seen other builds than those with which it decided
     text = explain(pool, now=NOW)
     at_last = decided(pool, builds, memory, NOW + 6 * MINUTE, waiting)

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from buildpool.core.resources import Object, first_difference
+from buildpool.core.objects.drift import first_difference
+from buildpool.core.objects.refs import Object
 
 
 def pod(**spec: Any) -> Object:

@@ -7,13 +7,20 @@ from datetime import timedelta
 from typing import Any
 
 from buildpool.core.api import ConditionType, EventReason, Inject
+from buildpool.core.api.brief import Brief
 from buildpool.core.api.status import GatewayStatus
+from buildpool.core.objects.refs import Ref
 from buildpool.core.observed.observation import Observation
-from buildpool.core.planning.backlog import BLOCKED_AFTER, Queue, forsaken, kept_entries, queue_of
+from buildpool.core.planning.backlog import (
+    BLOCKED_AFTER,
+    Backlog,
+    backlog_of,
+    forsaken,
+    kept_entries,
+)
 from buildpool.core.reporting.outcome import Outcome
-from buildpool.core.reporting.report import conclude
-from buildpool.core.resources import Ref, brief_of
-from buildpool.core.routing.values import Brief
+from buildpool.core.reporting.report import report_pass
+from buildpool.core.resources import brief_of
 from samples import GATEWAY, HOME, NOW, a_pool, planned
 from unit.passes import MINUTE, READY, SECOND, Story, says
 
@@ -142,7 +149,7 @@ def test_the_operator_looks_again_when_a_queue_will_have_stood_still_for_too_lon
 def test_without_a_gateway_such_a_pool_is_not_ready_and_says_what_helps() -> None:
     pool = a_pool(routing="Gateway")
     seen, todo = planned(pool)
-    verdict = conclude(pool, seen, todo, Outcome(), home=HOME, gateway="", now=NOW)
+    verdict = report_pass(pool, seen, todo, Outcome(), home=HOME, gateway="", now=NOW)
     found = verdict.status.condition(ConditionType.READY)
     assert found is not None
     assert (found.status.value, found.reason) == ("False", "GatewayMissing")
@@ -150,7 +157,7 @@ def test_without_a_gateway_such_a_pool_is_not_ready_and_says_what_helps() -> Non
 
 
 def test_nobody_waits_where_nothing_is_told() -> None:
-    assert queue_of(a_pool(routing="Gateway"), Observation()) == Queue()
+    assert backlog_of(a_pool(routing="Gateway"), Observation()) == Backlog()
 
 
 def test_the_service_of_such_a_pool_is_another_name_of_the_gateway() -> None:

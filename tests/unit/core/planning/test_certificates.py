@@ -10,6 +10,7 @@ import pytest
 
 from buildpool.core import naming
 from buildpool.core.api import Pool
+from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import (
     Authority,
@@ -39,7 +40,7 @@ from buildpool.core.planning.certificates import (
     renewals,
     rotation_request,
 )
-from buildpool.core.resources import Object, Ref, authority_secret, certificate_secret
+from buildpool.core.resources import authority_secret, certificate_secret
 from buildpool.core.resources.secret import authority_in
 from samples import DAY, HOME, NOW, a_pool, clients
 

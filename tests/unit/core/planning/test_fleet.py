@@ -10,15 +10,15 @@ import pytest
 
 from buildpool.core import naming
 from buildpool.core.api import Pool, RetireReason
+from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.fleet import (
     Member,
+    desired_revision,
     everyone_runs,
     members_of,
     taken_numbers,
-    wanted_revision,
 )
-from buildpool.core.resources import Object, Ref
 from buildpool.core.scaling import SETTLE
 from memory_cluster import MemoryCluster, settled
 from plans import image
@@ -31,7 +31,7 @@ LEAVING = "2026-01-01T12:00:00Z"
 def members(cluster: MemoryCluster, pool: Pool | None = None) -> tuple[Member, ...]:
     pool = pool or a_pool()
     observation = cluster.observe(pool)
-    revision = wanted_revision(pool, observation, image=OWN_IMAGE)
+    revision = desired_revision(pool, observation, image=OWN_IMAGE)
     return members_of(pool, observation, revision=revision, now=cluster.now)
 
 
@@ -49,7 +49,7 @@ def seen(
     observation = replace(cluster.observe(pool), pods=pods, loads=loads or {})
     deployment = observation.live[Ref("Deployment", "builds", "ci-builder-0")]
     deployment["metadata"]["annotations"] |= edits.get("annotations", {})
-    revision = wanted_revision(pool, observation, image=OWN_IMAGE)
+    revision = desired_revision(pool, observation, image=OWN_IMAGE)
     (member,) = members_of(pool, observation, revision=revision, now=NOW)
     return member
 
@@ -70,7 +70,7 @@ def test_a_builder_that_serves_is_known_with_all_that_is_decided_on() -> None:
     assert (builder.builds, member.served, builder.as_of) == (0, 0, cluster.now)
     assert builder.flaw is builder.retired is builder.overdue is None
     assert member.is_current
-    assert member.revision == wanted_revision(a_pool(), cluster.observe(a_pool()), image=OWN_IMAGE)
+    assert member.revision == desired_revision(a_pool(), cluster.observe(a_pool()), image=OWN_IMAGE)
 
 
 def test_builders_come_in_the_order_of_their_numbers() -> None:
@@ -99,7 +99,7 @@ def test_the_cache_is_no_builder() -> None:
 def test_builders_of_a_namesake_are_none_of_the_pools_but_their_numbers_are_taken() -> None:
     pool = a_pool()
     observation = settled(a_pool(uid=OTHER_UID)).observe(pool)
-    revision = wanted_revision(pool, observation, image=OWN_IMAGE)
+    revision = desired_revision(pool, observation, image=OWN_IMAGE)
     assert members_of(pool, observation, revision=revision, now=NOW) == ()
     assert taken_numbers(pool, observation) == {0}
 
@@ -125,7 +125,7 @@ def test_volumes_take_no_number() -> None:
 
 
 def test_without_a_certificate_nothing_is_wanted_of_builders() -> None:
-    assert wanted_revision(a_pool(), Observation(), image=OWN_IMAGE) == ""
+    assert desired_revision(a_pool(), Observation(), image=OWN_IMAGE) == ""
 
 
 # --- what runs on it -----------------------------------------------------------------------------
@@ -281,7 +281,7 @@ def test_without_limits_a_builder_stays_for_ever() -> None:
 
 def read_by_everyone(cluster: MemoryCluster, pool: Pool) -> bool:
     observation = cluster.observe(pool)
-    revision = wanted_revision(pool, observation, image=OWN_IMAGE)
+    revision = desired_revision(pool, observation, image=OWN_IMAGE)
     return everyone_runs(pool, observation, revision=revision, image=OWN_IMAGE)
 
 

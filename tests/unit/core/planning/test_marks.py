@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from buildpool.core import naming
 from buildpool.core.api import EventReason, Pool, RetireReason, SizeReason
-from buildpool.core.planning.fleet import members_of, wanted_revision
+from buildpool.core.objects.refs import Object
+from buildpool.core.planning.fleet import desired_revision, members_of
 from buildpool.core.planning.marks import LEAVE_ALONE, Mark, marks
-from buildpool.core.resources import Object, disruption_budget, pool_service
+from buildpool.core.resources import disruption_budget, pool_service
 from buildpool.core.scaling import Decision, Retirement
 from memory_cluster import MemoryCluster, settled
 from samples import NOW, OWN_IMAGE, a_pod, a_pool
@@ -39,7 +40,7 @@ def marked(
 ) -> list[Mark]:
     pool = pool or a_pool()
     observation = cluster.observe(pool)
-    revision = wanted_revision(pool, observation, image=OWN_IMAGE)
+    revision = desired_revision(pool, observation, image=OWN_IMAGE)
     members = members_of(pool, observation, revision=revision, now=LATER)
     return list(marks(pool, members, decision or a_decision(), observation, now=LATER))
 
@@ -162,7 +163,7 @@ def test_when_it_retired_is_never_read_back_as_later_than_it_was() -> None:
     cluster = settled(a_pool())
     carry_out(cluster, marked(cluster, retiring(0)))
     observation = cluster.observe(a_pool())
-    revision = wanted_revision(a_pool(), observation, image=OWN_IMAGE)
+    revision = desired_revision(a_pool(), observation, image=OWN_IMAGE)
     (member,) = members_of(a_pool(), observation, revision=revision, now=LATER)
     assert member.builder.retired is not None
     assert timedelta(0) <= LATER - member.builder.retired < timedelta(milliseconds=1)

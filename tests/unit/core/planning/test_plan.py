@@ -7,12 +7,12 @@ from hypothesis import given
 
 from buildpool.core import naming
 from buildpool.core.api import EventReason
+from buildpool.core.objects.refs import JSON, Object, Ref, is_builder, is_owned
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import CertificateReason, Change
 from buildpool.core.planning.certificates import carry_out
-from buildpool.core.planning.desired import wanted_refs
+from buildpool.core.planning.desired import desired_refs
 from buildpool.core.planning.plan import RESYNC
-from buildpool.core.resources import JSON, Object, Ref, is_builder, is_owned
 from memory_cluster import MemoryCluster, settled
 from plans import PERSISTENT, applied, asked, created
 from samples import HOME, NOW, OTHER_UID, a_pool, an_observation, clients, foreign, planned, specs
@@ -50,7 +50,7 @@ def test_after_a_plan_is_carried_out_nothing_is_left_to_do(spec: dict[str, objec
     todo = cluster.plan(pool)
     assert todo.is_empty
     assert todo.recheck == RESYNC
-    assert names_of(cluster) == set(wanted_refs(pool, home=HOME))
+    assert names_of(cluster) == set(desired_refs(pool, home=HOME))
     assert builders_of(cluster) == [
         naming.builder(pool.key, index) for index in range(pool.spec.builder_count)
     ]
@@ -66,7 +66,7 @@ def test_whatever_a_pool_was_before_it_becomes_what_its_spec_says(
     cluster.now += pool.spec.scaling.idle_after
     cluster.settle(pool)
     assert len(builders_of(cluster)) == pool.spec.builder_count
-    assert names_of(cluster) == set(wanted_refs(pool, home=HOME))
+    assert names_of(cluster) == set(desired_refs(pool, home=HOME))
     fresh = settled(pool)
     for ref in names_of(cluster):
         # Ours were dropped with all we once applied: nothing of the former spec lingers.
@@ -163,7 +163,7 @@ def test_what_is_created_is_told_where_it_interests_the_user() -> None:
 GATED = a_pool(replicas=1, builders=PERSISTENT, routing="Gateway")
 
 
-@pytest.mark.parametrize("ref", wanted_refs(GATED, home=HOME))
+@pytest.mark.parametrize("ref", desired_refs(GATED, home=HOME))
 def test_a_name_that_belongs_to_somebody_else_stops_everything(ref: Ref) -> None:
     todo = asked(GATED, an_observation(foreign(ref)))
     assert todo.conflicts == (ref,)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildpool.core.planning.fleet import name_of_builder, serves
-from buildpool.core.resources import has_guard, is_builder, is_terminating
+from buildpool.core.objects.pods import name_of_builder, serves
+from buildpool.core.objects.refs import is_builder, is_terminating
+from buildpool.core.resources import has_guard
 from memory_cluster import MemoryCluster, settled
 from plans import deleted, image, removed, retired
 from samples import a_pool, specs

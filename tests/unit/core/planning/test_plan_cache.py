@@ -8,7 +8,8 @@ import pytest
 
 from buildpool.core import naming
 from buildpool.core.api import EventReason, Pool
-from buildpool.core.resources import Ref, has_guard
+from buildpool.core.objects.refs import Ref
+from buildpool.core.resources import has_guard
 from memory_cluster import MemoryCluster, settled
 from plans import applied, deleted, removed, retired
 from samples import a_pool, planned

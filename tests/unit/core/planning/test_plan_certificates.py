@@ -9,10 +9,11 @@ import pytest
 
 from buildpool.core import naming
 from buildpool.core.api import EventReason, Pool
+from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.pki import AuthorityPhase, CertificateReason, read, renew_at
 from buildpool.core.planning.certificates import bundle_at, certificate_requests
 from buildpool.core.planning.plan import RESYNC
-from buildpool.core.resources import Object, Ref, bundle_of, pair_of
+from buildpool.core.resources import bundle_of, pair_of
 from buildpool.core.resources.secret import authority_in
 from memory_cluster import PASS, MemoryCluster, settled
 from plans import applied, asked, turnover

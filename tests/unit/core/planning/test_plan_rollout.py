@@ -10,8 +10,8 @@ import pytest
 
 from buildpool.core import naming
 from buildpool.core.api import EventReason, Pool
-from buildpool.core.planning.fleet import serves
-from buildpool.core.resources import is_terminating
+from buildpool.core.objects.pods import serves
+from buildpool.core.objects.refs import is_terminating
 from buildpool.core.scaling import NOTICE, SETTLE
 from memory_cluster import PASS, MemoryCluster, settled
 from plans import PERSISTENT, created, image, removed, retired, turnover

@@ -8,7 +8,7 @@ import pytest
 
 from buildpool.core import naming
 from buildpool.core.api import Pool
-from buildpool.core.resources import Ref, is_terminating
+from buildpool.core.objects.refs import Ref, is_terminating
 from memory_cluster import MemoryCluster, settled
 from plans import (
     PERSISTENT,

@@ -6,10 +6,10 @@ from hypothesis import given
 
 from buildpool.core import naming
 from buildpool.core.api import EventReason, Pool, identify_pool
+from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.plan import strays
 from buildpool.core.planning.removal import Removal, plan_removal
-from buildpool.core.resources import Object, Ref
 from memory_cluster import MemoryCluster, settled
 from samples import HOME, OTHER_UID, a_pool, a_raw_pool, clients, foreign, planned, specs
 

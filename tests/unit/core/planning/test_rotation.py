@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from buildpool.core import naming
 from buildpool.core.api import Pool
 from buildpool.core.api.duration import parse_duration
+from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import Authority, AuthorityPhase, Bundle, KeyPair, follows, issue_authority
 from buildpool.core.planning.certificates import (
@@ -36,7 +37,7 @@ from buildpool.core.planning.certificates import (
     issuances,
     renewals,
 )
-from buildpool.core.resources import Object, Ref, authority_secret, bundle_of, certificate_secret
+from buildpool.core.resources import authority_secret, bundle_of, certificate_secret
 from buildpool.core.resources.secret import authority_in
 from samples import DAY, HOME, NOW, a_pool, clients
 

@@ -9,9 +9,9 @@ import pytest
 from buildpool.buildkit.solve_requests import MAX_NAME
 from buildpool.core import naming
 from buildpool.core.api import BuilderState, EventReason
-from buildpool.core.observed.load import Build
+from buildpool.core.api.events import EventType
+from buildpool.core.observed.load import RunningBuild
 from buildpool.core.reporting.builders import MAX_MESSAGE
-from buildpool.core.reporting.outcome import EventType
 from buildpool.core.scaling import NOTICE, SETTLE
 from samples import a_pool
 from unit.passes import HOUR, MINUTE, PROGRESSING, READY, SECOND, Story, says, told, told_story
@@ -132,7 +132,9 @@ def test_trouble_of_a_builder_is_told_before_why_it_drains() -> None:
 def test_a_message_without_end_is_cut() -> None:
     story = told_story(replicas=1)
     long_ago = story.now - 3 * HOUR
-    story.builds["ci-builder-0"] = tuple(Build(f"build-{n:030}", long_ago) for n in range(500))
+    story.builds["ci-builder-0"] = tuple(
+        RunningBuild(f"build-{n:030}", long_ago) for n in range(500)
+    )
     story.look()
     message = story.builder(0).message
     assert message is not None
@@ -259,7 +261,7 @@ def test_a_build_is_not_overdue_a_second_too_early() -> None:
 
 def test_of_a_build_that_does_not_say_when_it_started_the_retirement_counts() -> None:
     story = told_story(replicas=1, builders=V1)
-    story.builds["ci-builder-0"] = (Build("timeless", None),)
+    story.builds["ci-builder-0"] = (RunningBuild("timeless", None),)
     story.wait(24 * HOUR)
     story.look()
     assert story.builder(0).reason is None

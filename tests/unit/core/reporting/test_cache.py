@@ -9,16 +9,13 @@ import pytest
 
 from buildpool.core import naming
 from buildpool.core.api import Condition, ConditionStatus, Pool, PoolStatus, Reason
-from buildpool.core.observed.cache import CacheReport, CacheTarget, Trouble, Usage
+from buildpool.core.objects.refs import Object, Ref
+from buildpool.core.observed.cache import CacheReport, CacheTarget, Trouble
 from buildpool.core.observed.observation import Observation
-from buildpool.core.reporting.cache import (
-    cache_condition,
-    cache_references,
-    cache_status,
-    cache_target,
-)
+from buildpool.core.observed.usage import Usage
+from buildpool.core.planning.caches import cache_references, cache_target
+from buildpool.core.reporting.cache import cache_condition, cache_status
 from buildpool.core.reporting.outcome import Failure, Outcome
-from buildpool.core.resources import Object, Ref
 from memory_cluster import settled
 from samples import a_pod, a_pool
 

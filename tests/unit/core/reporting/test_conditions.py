@@ -8,10 +8,11 @@ import pytest
 
 from buildpool.core import naming
 from buildpool.core.api import Reason
+from buildpool.core.api.events import EventType
+from buildpool.core.objects.pods import name_of_builder
+from buildpool.core.objects.refs import Ref
 from buildpool.core.observed.observation import Observation
-from buildpool.core.planning.fleet import name_of_builder
-from buildpool.core.reporting.outcome import EventType, Failure, Outcome
-from buildpool.core.resources import Ref
+from buildpool.core.reporting.outcome import Failure, Outcome
 from memory_cluster import MemoryCluster, settled
 from plans import image
 from samples import DAY, NOW, a_pod, a_pool, clients, foreign

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from buildpool.core.api import Reason
-from buildpool.core.reporting.diagnosis import Finding, diagnose, is_ready
-from buildpool.core.resources import Object
+from buildpool.core.objects.pods import is_ready
+from buildpool.core.objects.refs import Object
+from buildpool.core.reporting.diagnosis import Finding, diagnose
 from samples import IMAGE, a_pod
 
 CRASH_LOOP = (

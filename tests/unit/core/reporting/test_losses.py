@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from buildpool.core.api import EventReason
-from buildpool.core.observed.load import Build, Load
+from buildpool.core.api.events import EventType
+from buildpool.core.objects.refs import Object
+from buildpool.core.observed.load import Load, RunningBuild
 from buildpool.core.observed.observation import Observation
 from buildpool.core.reporting.losses import Sight, look
-from buildpool.core.reporting.outcome import EventType
-from buildpool.core.resources import Object
 from samples import NOW, a_pod
 from unit.passes import MINUTE, says, told, told_story
 from unit.passes import READY as IS_READY
@@ -24,7 +24,7 @@ TAINT = "Taint manager: deleting due to NoExecute taint"
 def a_look(*pods: tuple[Object, tuple[str, ...] | None]) -> Observation:
     """Pods, and what their daemons say that runs; None: they do not answer."""
     loads = {
-        pod["metadata"]["uid"]: Load(tuple(Build(ref, NOW) for ref in sorted(refs)), NOW)
+        pod["metadata"]["uid"]: Load(tuple(RunningBuild(ref, NOW) for ref in sorted(refs)), NOW)
         for pod, refs in pods
         if refs is not None
     }

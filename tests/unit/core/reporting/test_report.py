@@ -21,14 +21,22 @@ from buildpool.core.api import (
     identify_pool,
     parse_pool,
 )
+from buildpool.core.api.events import Event, EventType
 from buildpool.core.api.status import CertificatesStatus
 from buildpool.core.errors import InvalidSpecError
+from buildpool.core.objects.refs import Ref
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import Bundle
 from buildpool.core.planning.certificates import cache_secrets, gateway_secrets
-from buildpool.core.reporting.outcome import Event, EventType, Failure, Outcome
-from buildpool.core.reporting.report import MAX_MESSAGE, Verdict, conclude, farewell, refuse
-from buildpool.core.resources import Ref, bundle_of
+from buildpool.core.reporting.outcome import Failure, Outcome
+from buildpool.core.reporting.report import (
+    MAX_MESSAGE,
+    Report,
+    report_invalid,
+    report_pass,
+    report_removal,
+)
+from buildpool.core.resources import bundle_of
 from memory_cluster import settled
 from samples import DAY, HOME, NOW, a_pod, a_pool, a_raw_pool, clients, planned, specs
 from unit.passes import (
@@ -238,7 +246,7 @@ def test_an_invalid_spec_keeps_the_rest_of_the_status() -> None:
     pool = a_pool(replicas=2)
     before = judged(pool, settled(pool).observe(pool)).status
     raw = a_raw_pool(builders={"image": "moby/buildkit:latest"}, generation=2, status=before)
-    verdict = refuse(identify_pool(raw).status, refusal(raw), generation=2, now=LATER)
+    verdict = report_invalid(identify_pool(raw).status, refusal(raw), generation=2, now=LATER)
     accepted = condition(verdict, ACCEPTED)
     assert says(verdict, ACCEPTED) == ("False", "InvalidSpec")
     assert accepted.last_transition_time == LATER
@@ -251,8 +259,8 @@ def test_an_invalid_spec_keeps_the_rest_of_the_status() -> None:
     assert verdict.status.model_dump(exclude=rest) == before.model_dump(exclude=rest)
     assert told(verdict) == [(EventType.WARNING, "InvalidSpec")]
 
-    again = refuse(verdict.status, refusal(raw), generation=2, now=LATER + DAY)
-    assert again == Verdict(verdict.status)
+    again = report_invalid(verdict.status, refusal(raw), generation=2, now=LATER + DAY)
+    assert again == Report(verdict.status)
 
 
 def test_a_mended_spec_is_accepted_again() -> None:
@@ -260,7 +268,7 @@ def test_a_mended_spec_is_accepted_again() -> None:
     observation = settled(pool).observe(pool)
     raw = a_raw_pool(oops=1)
     status = judged(pool, observation).status
-    broken = refuse(status, refusal(raw), generation=2, now=NOW)
+    broken = report_invalid(status, refusal(raw), generation=2, now=NOW)
     verdict = judged(with_status(pool, broken), observation, now=LATER)
     assert told(verdict) == [(EventType.NORMAL, "Accepted")]
 
@@ -271,13 +279,13 @@ def test_a_mended_spec_is_accepted_again() -> None:
 def test_a_deleted_pool_says_what_it_waits_for() -> None:
     pool = a_pool(replicas=2)
     pool = with_status(pool, judged(pool, settled(pool).observe(pool)))
-    verdict = farewell(pool, draining=("ci-builder-0-a", "ci-builder-1-b"), now=LATER)
+    verdict = report_removal(pool, draining=("ci-builder-0-a", "ci-builder-1-b"), now=LATER)
     assert says(verdict, READY) == ("False", "Terminating")
     message = condition(verdict, READY).message
     assert message == "Waiting for running builds to finish on ci-builder-0-a, ci-builder-1-b."
     assert (verdict.status.ready, verdict.status.ready_replicas) == ("0/0", 0)
     assert told(verdict) == [(EventType.NORMAL, "Terminating")]
-    assert farewell(with_status(pool, verdict), draining=(), now=LATER).events == ()
+    assert report_removal(with_status(pool, verdict), draining=(), now=LATER).events == ()
 
 
 # --- what must never be told ---------------------------------------------------------------------
@@ -313,7 +321,7 @@ def test_no_key_is_ever_told() -> None:
         for change in todo.apply
         if change.reason
     )
-    verdict = conclude(pool, observation, todo, Outcome(done, failures), home=HOME, now=NOW)
+    verdict = report_pass(pool, observation, todo, Outcome(done, failures), home=HOME, now=NOW)
     told_all = repr(verdict) + json.dumps(verdict.status.to_dict())
     assert not [line for line in material if line in told_all]
     assert "PRIVATE" not in told_all

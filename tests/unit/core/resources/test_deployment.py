@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from buildpool.core import naming
+from buildpool.core.objects.refs import Object
 from buildpool.core.pki import Bundle, KeyPair
 from buildpool.core.resources import (
-    Object,
     builder_config,
     builder_deployment,
     builder_revision,

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from buildpool.core.resources import Object, builder_deployment, builder_policy
+from buildpool.core.objects.refs import Object
+from buildpool.core.resources import builder_deployment, builder_policy
 from samples import CERTIFICATE, HOME, OWN_IMAGE, a_pool
 
 INSTALLED = Path(__file__).parents[4] / "manifests" / "kustomize" / "deployment.yaml"

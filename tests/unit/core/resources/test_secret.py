@@ -6,15 +6,9 @@ from copy import deepcopy
 import pytest
 
 from buildpool.core import naming
+from buildpool.core.objects.refs import Object, is_owned
 from buildpool.core.pki import Authority, Bundle, KeyPair
-from buildpool.core.resources import (
-    Object,
-    authority_secret,
-    bundle_of,
-    certificate_secret,
-    is_owned,
-    pair_of,
-)
+from buildpool.core.resources import authority_secret, bundle_of, certificate_secret, pair_of
 from samples import HOME, OTHER_UID, UID, a_pool
 
 PAIR = KeyPair(certificate=b"a certificate", key=b"its key")

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildpool.core.api import Inject
+from buildpool.core.api.brief import Brief, CacheBrief, ClientBrief
 from buildpool.core.routing.affinity import Traits
 from buildpool.core.routing.sharing import NOTHING, Share, Wish, lies_in, reference_of, share
-from buildpool.core.routing.values import Brief, CacheBrief, ClientBrief
 from samples import NOW
 
 CACHE = CacheBrief(

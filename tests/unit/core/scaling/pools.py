@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from buildpool.core.api import PoolSpec, RetireReason
-from buildpool.core.scaling import SETTLE, Builder, Decision, Flaw, Memory, decide
+from buildpool.core.scaling import SETTLE, Builder, Decision, Flaw, LastDecision, decide
 from samples import DAY, NOW
 
 SECOND = timedelta(seconds=1)
@@ -61,11 +61,11 @@ def decided(
     pool: Sequence[Builder],
     *,
     taken: Iterable[int] = (),
-    memory: Memory | None = None,
+    memory: LastDecision | None = None,
     now: datetime = NOW,
 ) -> Decision:
     """The decision about a pool of which nothing is remembered, if nothing else is said."""
-    return decide(spec, pool, taken=frozenset(taken), memory=memory or Memory(), now=now)
+    return decide(spec, pool, taken=frozenset(taken), memory=memory or LastDecision(), now=now)
 
 
 def applied(pool: Sequence[Builder], decision: Decision, *, now: datetime = NOW) -> list[Builder]:
@@ -173,13 +173,13 @@ class World:
     """Builders of another one have a flaw."""
     is_broken: bool = False
     """Whether builders of the present revision never become ready."""
-    memory: Memory = field(default_factory=Memory)
+    memory: LastDecision = field(default_factory=LastDecision)
     builders: dict[int, Truth] = field(default_factory=dict)
     killed: list[Truth] = field(default_factory=list)
     """Builders that were removed while builds ran on them."""
 
     @classmethod
-    def of(cls, spec: PoolSpec, pool: Iterable[Builder], memory: Memory) -> World:
+    def of(cls, spec: PoolSpec, pool: Iterable[Builder], memory: LastDecision) -> World:
         """A world with this pool; its builders with a flaw are of revision 1."""
         truths = (
             Truth(
@@ -228,7 +228,7 @@ class World:
             for index, truth in self.builders.items()
             if index in was and (truth.created, truth.retired) == _version(was[index])
         }
-        self.memory = Memory(decision.size, decision.calm)
+        self.memory = LastDecision(decision.size, decision.calm)
         for retirement in decision.retire:
             if retirement.index in untouched:
                 self.builders[retirement.index].retired = self.now

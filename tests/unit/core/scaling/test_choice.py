@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from buildpool.core.api import RetireReason
-from buildpool.core.scaling import NOTICE, SETTLE, Builder, Calm, Decision, Flaw, Memory, Retirement
+from buildpool.core.scaling import (
+    NOTICE,
+    SETTLE,
+    Builder,
+    Calm,
+    Decision,
+    Flaw,
+    LastDecision,
+    Retirement,
+)
 from buildpool.core.scaling.choice import LOOK_AGAIN
 from samples import DAY, NOW
 from unit.core.scaling.pools import (
@@ -244,12 +253,12 @@ def test_when_time_alone_changes_something(builder, expected):
 
 
 def test_the_end_of_a_calm_is_waited_for():
-    memory = Memory(2, Calm(NOW - MINUTE, 1))
+    memory = LastDecision(2, Calm(NOW - MINUTE, 1))
     assert decided(a_spec(), builders(1, 0), memory=memory).recheck == IDLE_AFTER - MINUTE
 
 
 def test_a_decision_names_size_and_calm():
-    decision = decided(a_spec(), builders(1, 0), memory=Memory(2))
+    decision = decided(a_spec(), builders(1, 0), memory=LastDecision(2))
     assert (decision.size, decision.reason, decision.calm) == (2, "CoolingDown", Calm(NOW, 1))
     assert decision.message
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from buildpool.core.scaling import NOTICE, SETTLE, Builder, Calm, Memory
+from buildpool.core.scaling import NOTICE, SETTLE, Builder, Calm, LastDecision
 from samples import NOW
 from unit.core.scaling.pools import (
     IDLE_AFTER,
@@ -37,7 +37,7 @@ calms = st.none() | st.builds(
     st.sampled_from([-SECOND, timedelta(), SECOND, IDLE_AFTER - SECOND, IDLE_AFTER]),
     st.integers(0, 9),
 )
-memories = st.builds(Memory, st.none() | st.integers(0, 9), calms)
+memories = st.builds(LastDecision, st.none() | st.integers(0, 9), calms)
 numbers = st.integers(0, 10_000)
 SURPLUS = "Surplus"
 
@@ -149,9 +149,9 @@ def test_the_order_of_builders_does_not_matter(spec, pool, memory, dice: random.
 def test_time_alone_changes_nothing_before_it_is_said_to(spec, pool, memory):
     decision = decided(spec, pool, memory=memory)
     after = applied(pool, decision)
-    first = decided(spec, after, memory=Memory(decision.size, decision.calm))
+    first = decided(spec, after, memory=LastDecision(decision.size, decision.calm))
     assume(is_empty(first))
-    remembered = Memory(first.size, first.calm)
+    remembered = LastDecision(first.size, first.calm)
     recheck = first.recheck or timedelta(days=30)
     assert recheck > timedelta()
     later = decided(spec, after, memory=remembered, now=NOW + recheck - timedelta(microseconds=1))
@@ -331,7 +331,7 @@ def test_two_leaders_lose_no_build_and_come_to_rest(world, past, only_loads_are_
 def test_what_one_leader_restores_another_must_not_remove(restored_first):
     # Both are right about what they saw: only whoever carries it out can tell that it has changed.
     pool = [a_builder(0, 1), a_builder(1, retired=NOW - IDLE_AFTER)]
-    world = World.of(a_spec(slots=1, targetUtilization=100), pool, Memory(1))
+    world = World.of(a_spec(slots=1, targetUtilization=100), pool, LastDecision(1))
     late = world.observed()
     world.start_build(0)
     fresh = world.observed()

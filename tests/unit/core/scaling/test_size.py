@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from buildpool.core.api import PoolSpec, SizeReason
-from buildpool.core.scaling import Builder, Calm, Memory
+from buildpool.core.scaling import Builder, Calm, LastDecision
 from buildpool.core.scaling.size import Sizing, size_for
 from samples import DAY, NOW
 from unit.core.scaling.pools import (
@@ -29,7 +29,7 @@ def sized(
     calm: Calm | None = None,
     now: datetime = NOW,
 ) -> Sizing:
-    return size_for(spec, pool, memory=Memory(size, calm), now=now)
+    return size_for(spec, pool, memory=LastDecision(size, calm), now=now)
 
 
 def running(*builds: int | None, size: int | None = None, **scaling: Any) -> Sizing:

@@ -8,8 +8,9 @@ import pytest
 
 from buildpool.core import naming
 from buildpool.core.naming import PoolKey
+from buildpool.core.objects.refs import Object
 from buildpool.core.pki import Bundle, KeyPair
-from buildpool.core.resources import Object, brief_of, gateway_secret, upstream_secret
+from buildpool.core.resources import brief_of, gateway_secret, upstream_secret
 from buildpool.gateway.pools.directory import (
     Directory,
     builder_of,
@@ -51,11 +52,11 @@ def ended(reason: str, code: int) -> list[Object]:
 
 
 def test_what_the_operator_tells_is_read_as_it_was_written() -> None:
-    tenant = tenant_of(*secrets())
-    assert tenant.key == POOL.key
-    assert tenant.brief == brief_of(POOL)
-    assert (tenant.server, tenant.upstream) == (SERVER.pair, UPSTREAM.pair)
-    assert tenant.trust == b"an authority"
+    config = tenant_of(*secrets())
+    assert config.key == POOL.key
+    assert config.brief == brief_of(POOL)
+    assert (config.server, config.upstream) == (SERVER.pair, UPSTREAM.pair)
+    assert config.trust == b"an authority"
 
 
 @pytest.mark.parametrize("key", ["tls.crt", "tls.key", "ca.pem", "pool.json"])

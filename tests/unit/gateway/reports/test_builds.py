@@ -9,51 +9,51 @@ from typing import Any
 import pytest
 
 from buildpool.core.naming import PoolKey
-from buildpool.core.routing.values import Builder
+from buildpool.core.routing.values import Target
 from buildpool.gateway.metrics import GatewayMetrics
-from buildpool.gateway.reports.builds import Build, Ledger, tell
+from buildpool.gateway.reports.builds import BuildLog, BuildRecord, tell
 from samples import NOW
 
 POOL, OTHER = PoolKey("builds", "ci"), PoolKey("builds", "other")
 
 
-def a_build(pool: PoolKey = POOL, **changes: Any) -> Build:
+def a_build(pool: PoolKey = POOL, **changes: Any) -> BuildRecord:
     known = {
         "ref": "ref",
         "pool": pool,
         "client": "ann",
-        "builder": Builder("ci-builder-0", "uid", "10.0.0.1:1234"),
+        "builder": Target("ci-builder-0", "uid", "10.0.0.1:1234"),
         "started": NOW,
         "waited": timedelta(seconds=2.5),
         "imports": None,
         "exports": None,
         "is_internal": False,
     }
-    return Build(**known | changes)  # type: ignore[arg-type]
+    return BuildRecord(**known | changes)  # type: ignore[arg-type]
 
 
-async def nothing(_: Build) -> None:
+async def nothing(_: BuildRecord) -> None:
     return
 
 
 def test_two_pools_can_have_builds_of_one_name() -> None:
-    ledger = Ledger(GatewayMetrics(), inquire=nothing)
+    build_log = BuildLog(GatewayMetrics(), complete=nothing)
     ours, theirs = a_build(), a_build(OTHER)
-    ledger.open(ours)
-    ledger.open(theirs)
-    assert ledger.find(POOL, "ref") is ours
-    assert ledger.find(OTHER, "ref") is theirs
+    build_log.open(ours)
+    build_log.open(theirs)
+    assert build_log.find(POOL, "ref") is ours
+    assert build_log.find(OTHER, "ref") is theirs
 
 
 async def test_the_end_of_a_build_is_none_of_another_with_its_name() -> None:
-    ledger = Ledger(GatewayMetrics(), inquire=nothing)
+    build_log = BuildLog(GatewayMetrics(), complete=nothing)
     first, second = a_build(), a_build()
-    ledger.open(first)
-    ledger.open(second)
-    ledger.close(first, now=NOW)
-    assert ledger.find(POOL, "ref") is second
-    ledger.close(second, now=NOW)
-    assert ledger.find(POOL, "ref") is None
+    build_log.open(first)
+    build_log.open(second)
+    build_log.close(first, now=NOW)
+    assert build_log.find(POOL, "ref") is second
+    build_log.close(second, now=NOW)
+    assert build_log.find(POOL, "ref") is None
 
 
 def test_a_build_is_one_line_and_the_same_in_fields(caplog: pytest.LogCaptureFixture) -> None:

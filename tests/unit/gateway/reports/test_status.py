@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from buildpool.core.api import EventReason, SizeReason
+from buildpool.core.api.events import EventType
 from buildpool.core.pki import AuthorityPhase
-from buildpool.core.reporting.outcome import EventType
 from samples import DAY
 from unit.passes import HOUR, MINUTE, READY, SECOND, Story, says, told, told_story
 

@@ -12,11 +12,11 @@ import pytest
 
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.connections import PATIENCE
-from buildpool.core.routing.state import World
-from buildpool.core.routing.values import Backlog, Builder
+from buildpool.core.routing.state import PoolState
+from buildpool.core.routing.values import Backlog, Target
 from buildpool.gateway.slots.refusals import Exhausted, Unavailable
-from buildpool.gateway.slots.scheduler import Desk
-from buildpool.gateway.slots.store import Memory
+from buildpool.gateway.slots.scheduler import SlotScheduler
+from buildpool.gateway.slots.store import ConnectionStore
 from samples import NOW
 
 POOL = PoolKey("builds", "ci")
@@ -24,25 +24,25 @@ LONG = timedelta(hours=1)
 T = TypeVar("T")
 
 
-def a_builder(number: int = 0) -> Builder:
-    return Builder(f"ci-builder-{number}", f"uid-{number}", f"10.0.0.{number}:1234")
+def a_builder(number: int = 0) -> Target:
+    return Target(f"ci-builder-{number}", f"uid-{number}", f"10.0.0.{number}:1234")
 
 
 class Place:
     """A desk whose world and clock a test sets."""
 
-    def __init__(self, *builders: Builder, slots: int = 1) -> None:
-        self.world = World(builders, {}, slots)
+    def __init__(self, *builders: Target, slots: int = 1) -> None:
+        self.state = PoolState(builders, {}, slots)
         self.now: datetime = NOW
         self.told = 0
-        self.memory = Memory(None, now=NOW)
-        self.desk = self.another_desk()
+        self.memory = ConnectionStore(None, now=NOW)
+        self.scheduler = self.another_desk()
 
-    def another_desk(self) -> Desk:
+    def another_desk(self) -> SlotScheduler:
         """The desk of the next process."""
-        return Desk(
+        return SlotScheduler(
             POOL,
-            lambda: self.world,
+            lambda: self.state,
             clock=lambda: self.now,
             memory=self.memory,
             told=self._tell,
@@ -51,13 +51,13 @@ class Place:
     def _tell(self) -> None:
         self.told += 1
 
-    def becomes(self, *builders: Builder) -> None:
+    def becomes(self, *builders: Target) -> None:
         """Other builders are there now."""
-        self.world = World(builders, {}, self.world.slots)
-        self.desk.turn()
+        self.state = PoolState(builders, {}, self.state.slots)
+        self.scheduler.dispatch()
 
     def admit(self, connection: str, *, max_wait: timedelta = LONG) -> asyncio.Task[timedelta]:
-        return begun(self.desk.admit(connection, "ann", max_wait=max_wait))
+        return begun(self.scheduler.admit(connection, "ann", max_wait=max_wait))
 
 
 def begun(work: Coroutine[None, None, T]) -> asyncio.Task[T]:
@@ -74,21 +74,21 @@ async def settled() -> None:
 async def test_who_finds_a_free_slot_does_not_wait() -> None:
     place = Place(a_builder())
     assert await place.admit("a") == timedelta(0)
-    assert place.desk.backlog == Backlog()
+    assert place.scheduler.backlog == Backlog()
 
 
 async def test_who_finds_none_waits_until_a_build_has_ended() -> None:
     place = Place(a_builder())
     await place.admit("a")
-    await place.desk.begin("a", "ann", None, "ref")
+    await place.scheduler.begin("a", "ann", None, "ref")
     waiting = place.admit("b")
     await settled()
     assert not waiting.done()
-    assert place.desk.backlog == Backlog(1, NOW)
+    assert place.scheduler.backlog == Backlog(1, NOW)
     place.now += timedelta(seconds=7)
-    place.desk.end("a")
+    place.scheduler.end("a")
     assert await waiting == timedelta(seconds=7)
-    assert place.desk.backlog == Backlog()
+    assert place.scheduler.backlog == Backlog()
 
 
 async def test_a_slot_is_given_once_though_its_builder_is_chosen_later() -> None:
@@ -96,9 +96,9 @@ async def test_a_slot_is_given_once_though_its_builder_is_chosen_later() -> None
     await place.admit("a")
     tasks = [place.admit("b"), place.admit("c")]
     await settled()
-    place.desk.leave("a")
+    place.scheduler.leave("a")
     await tasks[0]
-    await place.desk.begin("b", "ann", None, "ref")
+    await place.scheduler.begin("b", "ann", None, "ref")
     await settled()
     assert not tasks[1].done()
     tasks[1].cancel()
@@ -107,12 +107,12 @@ async def test_a_slot_is_given_once_though_its_builder_is_chosen_later() -> None
 async def test_who_waits_for_too_long_is_told_how_long_and_for_what() -> None:
     place = Place(a_builder())
     await place.admit("a")
-    await place.desk.begin("a", "ann", None)
+    await place.scheduler.begin("a", "ann", None)
     with pytest.raises(
         Exhausted, match=r"pool builds/ci: waited 0s for a slot, 1 of 1 builders busy"
     ):
         await place.admit("b", max_wait=timedelta(0))
-    assert place.desk.backlog == Backlog()
+    assert place.scheduler.backlog == Backlog()
 
 
 async def test_without_any_builder_the_words_are_others() -> None:
@@ -126,9 +126,9 @@ async def test_who_gives_up_makes_room_for_the_next() -> None:
     first, second = place.admit("b"), place.admit("c")
     await settled()
     first.cancel()
-    place.desk.leave("a")
+    place.scheduler.leave("a")
     await second
-    assert place.desk.backlog == Backlog()
+    assert place.scheduler.backlog == Backlog()
 
 
 async def test_a_reservation_that_nobody_used_goes_to_the_next() -> None:
@@ -137,7 +137,7 @@ async def test_a_reservation_that_nobody_used_goes_to_the_next() -> None:
     waiting = place.admit("b")
     await settled()
     place.now += PATIENCE
-    place.desk.turn()
+    place.scheduler.dispatch()
     assert await waiting == PATIENCE
 
 
@@ -155,37 +155,37 @@ async def test_a_queue_moves_as_long_as_somebody_gets_a_slot() -> None:
     tasks = [place.admit("b"), place.admit("c")]
     await settled()
     place.now += timedelta(minutes=3)
-    place.desk.leave("a")
+    place.scheduler.leave("a")
     await tasks[0]
-    assert place.desk.backlog == Backlog(1, NOW + timedelta(minutes=3))
+    assert place.scheduler.backlog == Backlog(1, NOW + timedelta(minutes=3))
     tasks[1].cancel()
 
 
 async def test_a_session_goes_where_its_solve_goes() -> None:
     place = Place(a_builder(0), a_builder(1), a_builder(2))
     await place.admit("a")
-    session = begun(place.desk.follow("a", "ann", "what the session knows"))
+    session = begun(place.scheduler.follow("a", "ann", "what the session knows"))
     await settled()
     assert not session.done()
-    solve = await place.desk.begin("a", "ann", "what is built")
+    solve = await place.scheduler.begin("a", "ann", "what is built")
     assert (await session).builder == solve.builder
 
 
 async def test_what_is_asked_about_a_build_waits_for_its_builder() -> None:
     place = Place(a_builder())
     await place.admit("a")
-    asked = begun(place.desk.where.home_of("a", "ref"))
+    asked = begun(place.scheduler.locator.home_of("a", "ref"))
     await settled()
     assert not asked.done()
-    await place.desk.begin("a", "ann", None)
+    await place.scheduler.begin("a", "ann", None)
     assert await asked == a_builder()
 
 
 async def test_a_build_is_found_on_another_connection_by_its_ref() -> None:
     place = Place(a_builder())
     await place.admit("a")
-    await place.desk.begin("a", "ann", None, "ref")
-    assert await place.desk.where.home_of("another connection", "ref") == a_builder()
+    await place.scheduler.begin("a", "ann", None, "ref")
+    assert await place.scheduler.locator.home_of("another connection", "ref") == a_builder()
 
 
 async def test_a_build_that_nobody_runs_is_said_to_be_nowhere(
@@ -193,17 +193,17 @@ async def test_a_build_that_nobody_runs_is_said_to_be_nowhere(
 ) -> None:
     monkeypatch.setattr("buildpool.gateway.slots.scheduler.SESSION_PATIENCE", 0.0)
     with pytest.raises(Unavailable, match="no builder runs the build ref"):
-        await Place(a_builder()).desk.where.home_of("a", "ref")
+        await Place(a_builder()).scheduler.locator.home_of("a", "ref")
 
 
 async def test_a_question_wakes_a_pool_without_builders_and_takes_no_slot() -> None:
     place = Place()
-    asked = begun(place.desk.any_builder("a", "ann", max_wait=LONG))
+    asked = begun(place.scheduler.any_builder("a", "ann", max_wait=LONG))
     await settled()
-    assert place.desk.backlog == Backlog(1, NOW)
+    assert place.scheduler.backlog == Backlog(1, NOW)
     place.becomes(a_builder())
     assert await asked == a_builder()
-    assert place.desk.backlog == Backlog()
+    assert place.scheduler.backlog == Backlog()
     await place.admit("b")
 
 
@@ -221,16 +221,16 @@ async def test_every_change_of_the_backlog_is_told() -> None:
 async def test_the_next_process_knows_which_connection_builds_where() -> None:
     place = Place(a_builder(0), a_builder(1), slots=2)
     await place.admit("a")
-    home = (await place.desk.begin("a", "ann", None, "an internal build")).builder
+    home = (await place.scheduler.begin("a", "ann", None, "an internal build")).builder
     await place.admit("gone")
-    await place.desk.begin("gone", "ann", None, "ref")
-    place.desk.leave("gone")
+    await place.scheduler.begin("gone", "ann", None, "ref")
+    place.scheduler.leave("gone")
     following = place.another_desk()
-    assert await following.where.home_of("a", "") == home
-    assert await following.where.home_of("another", "an internal build") == home
-    assert not following.account.is_known("gone")
+    assert await following.locator.home_of("a", "") == home
+    assert await following.locator.home_of("another", "an internal build") == home
+    assert not following.connections.is_known("gone")
     assert following.is_busy, "it may still build"
-    retired = [replace(b, is_serving=b.uid != home.uid) for b in place.world.builders]
+    retired = [replace(b, is_serving=b.uid != home.uid) for b in place.state.builders]
     place.becomes(*retired)
     assert (await following.begin("a", "ann", None, "linked")).builder.uid == home.uid
 
@@ -238,18 +238,18 @@ async def test_the_next_process_knows_which_connection_builds_where() -> None:
 async def test_who_waits_for_a_pool_that_goes_is_told_and_what_builds_goes_on() -> None:
     place = Place(a_builder())
     await place.admit("a")
-    await place.desk.begin("a", "ann", None, "ref")
+    await place.scheduler.begin("a", "ann", None, "ref")
     waiting = place.admit("b")
     await settled()
     place.becomes()
-    asking = begun(place.desk.any_builder("c", "ann", max_wait=LONG))
+    asking = begun(place.scheduler.any_builder("c", "ann", max_wait=LONG))
     await settled()
-    place.desk.dismiss()
+    place.scheduler.dismiss()
     for work in (waiting, asking):
         with pytest.raises(Unavailable, match="pool builds/ci is not served here any more"):
             await work
-    assert place.desk.backlog == Backlog()
-    assert place.desk.is_busy
+    assert place.scheduler.backlog == Backlog()
+    assert place.scheduler.is_busy
 
 
 async def test_a_slot_that_was_given_is_known_to_the_next_process_though_nothing_has_begun() -> (
@@ -272,11 +272,11 @@ async def test_who_gave_its_slot_back_and_then_builds_is_the_next() -> None:
     place.now += PATIENCE
     waiting = [place.admit("running"), place.admit("b"), place.admit("c")]
     await waiting[0]
-    await place.desk.begin("running", "ann", None, "ref")
-    beginning = begun(place.desk.begin("late", "ann", None, "its ref"))
+    await place.scheduler.begin("running", "ann", None, "ref")
+    beginning = begun(place.scheduler.begin("late", "ann", None, "its ref"))
     await settled()
     assert not beginning.done()
-    place.desk.leave("running")
+    place.scheduler.leave("running")
     await beginning
     assert not waiting[1].done()
     for task in waiting[1:]:
@@ -286,12 +286,12 @@ async def test_who_gave_its_slot_back_and_then_builds_is_the_next() -> None:
 async def test_who_never_waited_does_not_pass_those_who_do_by_building_at_once() -> None:
     place = Place(a_builder())
     await place.admit("running")
-    await place.desk.begin("running", "ann", None, "ref")
+    await place.scheduler.begin("running", "ann", None, "ref")
     waiting = place.admit("b")
     await settled()
-    beginning = begun(place.desk.begin("bold", "ann", None, "its ref"))
+    beginning = begun(place.scheduler.begin("bold", "ann", None, "its ref"))
     await settled()
-    place.desk.leave("running")
+    place.scheduler.leave("running")
     await waiting
     assert not beginning.done()
     beginning.cancel()
@@ -304,7 +304,7 @@ async def test_a_request_that_is_cancelled_takes_no_other_of_its_connection_alon
     await settled()
     first.cancel()
     await settled()
-    place.desk.leave("running")
+    place.scheduler.leave("running")
     await second
 
 
@@ -313,7 +313,7 @@ async def test_a_request_of_a_connection_that_has_ended_is_answered() -> None:
     await place.admit("running")
     waiting = place.admit("b")
     await settled()
-    place.desk.leave("b")
+    place.scheduler.leave("b")
     with pytest.raises(Unavailable, match="the connection has ended"):
         await waiting
 
@@ -325,54 +325,56 @@ async def test_a_builder_is_chosen_for_the_build_not_for_the_question_before_it(
     builders = [a_builder(number) for number in range(4)]
     place = Place(*builders)
     await place.admit("other")
-    favourite = (await place.desk.begin("other", "ann", "the key", "ref")).builder
-    place.desk.leave("other")
+    favourite = (await place.scheduler.begin("other", "ann", "the key", "ref")).builder
+    place.scheduler.leave("other")
     others = [f"another key {number}" for number in range(8)]
     homes = set()
     for key in others:
         await place.admit(key)
-        homes.add((await place.desk.begin(key, "ann", key, "probe", is_internal=True)).builder)
-        place.desk.end(key)
-        assert (await place.desk.begin(key, "ann", "the key", f"ref {key}")).builder == favourite
-        place.desk.leave(key)
+        homes.add((await place.scheduler.begin(key, "ann", key, "probe", is_internal=True)).builder)
+        place.scheduler.end(key)
+        assert (
+            await place.scheduler.begin(key, "ann", "the key", f"ref {key}")
+        ).builder == favourite
+        place.scheduler.leave(key)
     assert len(homes) > 1
 
 
 async def test_who_was_only_asking_keeps_its_slot_for_a_while() -> None:
     place = Place(a_builder())
     await place.admit("a")
-    await place.desk.begin("a", "ann", None, "probe", is_internal=True)
+    await place.scheduler.begin("a", "ann", None, "probe", is_internal=True)
     waiting = place.admit("b")
     await settled()
-    place.desk.end("a")
+    place.scheduler.end("a")
     await settled()
     assert not waiting.done()
-    await place.desk.begin("a", "ann", None, "ref")
+    await place.scheduler.begin("a", "ann", None, "ref")
     await settled()
     assert not waiting.done()
-    place.desk.end("a")
+    place.scheduler.end("a")
     await waiting
 
 
 async def test_who_was_only_asking_gives_its_slot_back_like_all_who_build_nothing() -> None:
     place = Place(a_builder())
     await place.admit("a")
-    await place.desk.begin("a", "ann", None, "probe", is_internal=True)
-    place.desk.end("a")
+    await place.scheduler.begin("a", "ann", None, "probe", is_internal=True)
+    place.scheduler.end("a")
     waiting = place.admit("b")
     place.now += PATIENCE
-    place.desk.turn()
+    place.scheduler.dispatch()
     await waiting
 
 
 async def test_the_next_process_knows_that_somebody_was_only_asking() -> None:
     place = Place(a_builder(0), a_builder(1))
     await place.admit("a")
-    asked = (await place.desk.begin("a", "ann", "x", "probe", is_internal=True)).builder
-    place.desk.end("a")
-    place.becomes(*(b for b in place.world.builders if b != asked))
+    asked = (await place.scheduler.begin("a", "ann", "x", "probe", is_internal=True)).builder
+    place.scheduler.end("a")
+    place.becomes(*(b for b in place.state.builders if b != asked))
     following = place.another_desk()
-    assert following.account.is_admitted("a")
+    assert following.connections.is_admitted("a")
     assert (await following.begin("a", "ann", "x", "ref")).builder != asked
 
 
@@ -380,52 +382,52 @@ async def test_what_is_asked_about_a_build_does_not_go_where_the_last_one_was() 
     """The builder may be going, so that the build that begins just now goes elsewhere."""
     place = Place(a_builder(0), a_builder(1))
     await place.admit("a")
-    last = (await place.desk.begin("a", "ann", None, "the last")).builder
-    place.desk.end("a")
-    asked = begun(place.desk.where.home_of("a", "ref"))
+    last = (await place.scheduler.begin("a", "ann", None, "the last")).builder
+    place.scheduler.end("a")
+    asked = begun(place.scheduler.locator.home_of("a", "ref"))
     await settled()
     assert not asked.done()
-    place.becomes(*(replace(b, is_serving=b != last) for b in place.world.builders))
-    home = (await place.desk.begin("a", "ann", None, "ref")).builder
+    place.becomes(*(replace(b, is_serving=b != last) for b in place.state.builders))
+    home = (await place.scheduler.begin("a", "ann", None, "ref")).builder
     assert await asked == home != last
 
 
 async def test_a_session_waits_for_its_own_solve_not_for_the_last_one() -> None:
     place = Place(*(a_builder(number) for number in range(4)))
     await place.admit("a")
-    await place.desk.begin("a", "ann", None, "probe", is_internal=True)
-    place.desk.end("a")
-    session = begun(place.desk.follow("a", "ann", "what the session knows"))
+    await place.scheduler.begin("a", "ann", None, "probe", is_internal=True)
+    place.scheduler.end("a")
+    session = begun(place.scheduler.follow("a", "ann", "what the session knows"))
     await settled()
     assert not session.done()
-    solve = await place.desk.begin("a", "ann", "what is built", "ref")
+    solve = await place.scheduler.begin("a", "ann", "what is built", "ref")
     assert (await session).builder == solve.builder
 
 
 async def test_solve_and_status_go_to_one_builder_should_the_process_end_now() -> None:
     place = Place(*(a_builder(number) for number in range(4)))
     await place.admit("a")
-    provisional = place.desk.where.provisional("a", "ann")
+    provisional = place.scheduler.locator.provisional("a", "ann")
     assert provisional is not None
     await place.admit("b")
-    await place.desk.begin("b", "bob", None, "ref")
-    assert place.desk.where.provisional("a", "ann") == provisional
-    assert place.desk.where.known_home("a", "") == provisional
+    await place.scheduler.begin("b", "bob", None, "ref")
+    assert place.scheduler.locator.provisional("a", "ann") == provisional
+    assert place.scheduler.locator.known_home("a", "") == provisional
 
 
 async def test_the_session_that_targets_share_begins_though_the_slot_was_given_away() -> None:
     """Nobody says hello for it, and without it the targets fail that get their slots later."""
     place = Place(a_builder())
     await place.admit("a")
-    await place.desk.begin("a", "ann", None, "probe", is_internal=True)
-    place.desk.end("a")
+    await place.scheduler.begin("a", "ann", None, "probe", is_internal=True)
+    place.scheduler.end("a")
     place.now += PATIENCE
     waiting = place.admit("b")
     await waiting
-    await place.desk.begin("b", "bob", None, "ref")
-    session = await place.desk.begin("a", "ann", None)
+    await place.scheduler.begin("b", "bob", None, "ref")
+    session = await place.scheduler.begin("a", "ann", None)
     assert session.builder == a_builder()
-    target = begun(place.desk.begin("a", "ann", None, "target"))
+    target = begun(place.scheduler.begin("a", "ann", None, "target"))
     assert (await target).builder == a_builder()
 
 
@@ -436,11 +438,11 @@ async def test_who_says_hello_again_has_its_slot_for_as_long_again() -> None:
     await place.admit("a")
     waiting = place.admit("b")
     place.now += PATIENCE / 2
-    place.desk.turn()
+    place.scheduler.dispatch()
     await settled()
     assert not waiting.done()
     place.now += PATIENCE / 2
-    place.desk.turn()
+    place.scheduler.dispatch()
     await waiting
 
 
@@ -449,13 +451,13 @@ async def test_whose_a_build_is_is_known_once_it_begins_and_at_once_where_it_run
 ):
     place = Place(a_builder())
     await place.admit("a")
-    asked = begun(place.desk.where.owner_of("ref"))
+    asked = begun(place.scheduler.locator.owner_of("ref"))
     await settled()
     assert not asked.done()
-    await place.desk.begin("a", "ann", None, "ref")
+    await place.scheduler.begin("a", "ann", None, "ref")
     assert await asked == "ann"
-    place.world = World(place.world.builders, {a_builder().uid: frozenset({"foreign"})}, 1)
-    assert await place.desk.where.owner_of("foreign") is None
+    place.state = PoolState(place.state.builders, {a_builder().uid: frozenset({"foreign"})}, 1)
+    assert await place.scheduler.locator.owner_of("foreign") is None
 
 
 # --- whoever is told no ---------------------------------------------------------------------------
@@ -465,14 +467,17 @@ async def test_who_waited_in_vain_is_told_so_at_once_when_it_asks_again() -> Non
     """buildx takes the first refusal for a daemon that is down, and asks in another way."""
     place = Place(a_builder())
     await place.admit("a")
-    await place.desk.begin("a", "ann", None, "ref")
+    await place.scheduler.begin("a", "ann", None, "ref")
     with pytest.raises(Exhausted) as first:
         await place.admit("b", max_wait=timedelta(0))
-    for again in (place.admit("b"), begun(place.desk.any_builder("b", "ann", max_wait=LONG))):
+    for again in (
+        place.admit("b"),
+        begun(place.scheduler.any_builder("b", "ann", max_wait=LONG)),
+    ):
         with pytest.raises(Exhausted) as later:
             await again
         assert str(later.value) == str(first.value)
-    place.desk.leave("a")
+    place.scheduler.leave("a")
     place.now += timedelta(minutes=1)
     await place.admit("b")
 
@@ -484,19 +489,19 @@ async def test_who_comes_back_after_its_slot_was_taken_back_is_the_next_once() -
     place.now += PATIENCE
     waiting = [place.admit("running"), place.admit("b")]
     await waiting[0]
-    await place.desk.begin("running", "ann", None, "ref")
+    await place.scheduler.begin("running", "ann", None, "ref")
     late = place.admit("late")
     await settled()
-    place.desk.leave("running")
+    place.scheduler.leave("running")
     await late
     assert not waiting[1].done()
     place.now += PATIENCE
-    place.desk.turn()
+    place.scheduler.dispatch()
     await waiting[1]
-    await place.desk.begin("b", "ann", None, "ref b")
+    await place.scheduler.begin("b", "ann", None, "ref b")
     third, late = place.admit("third"), place.admit("late")
     await settled()
-    place.desk.leave("b")
+    place.scheduler.leave("b")
     await third
     assert not late.done(), "not for ever"
     late.cancel()
@@ -505,13 +510,13 @@ async def test_who_comes_back_after_its_slot_was_taken_back_is_the_next_once() -
 async def test_a_solve_is_read_only_once_it_can_begin() -> None:
     place = Place(a_builder())
     await place.admit("a")
-    await place.desk.approach("a", "ann")
-    asked = begun(place.desk.approach("b", "ann"))
+    await place.scheduler.wait_for_slot("a", "ann")
+    asked = begun(place.scheduler.wait_for_slot("b", "ann"))
     await asyncio.sleep(0)
     assert not asked.done(), "a has the only slot"
-    place.desk.leave("a")
+    place.scheduler.leave("a")
     await asked
-    assert place.desk.account.is_admitted("b")
+    assert place.scheduler.connections.is_admitted("b")
 
 
 async def test_a_solve_for_which_there_is_no_slot_is_refused(
@@ -521,5 +526,5 @@ async def test_a_solve_for_which_there_is_no_slot_is_refused(
     place = Place(a_builder())
     await place.admit("a")
     with pytest.raises(Exhausted, match="gave its slot back"):
-        await place.desk.approach("b", "ann")
-    assert not any(place.desk.account.waiting())
+        await place.scheduler.wait_for_slot("b", "ann")
+    assert not any(place.scheduler.connections.waiting())

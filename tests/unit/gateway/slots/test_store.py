@@ -10,7 +10,7 @@ import pytest
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.connection import MAX_REFS
 from buildpool.core.routing.connections import FORGOTTEN
-from buildpool.gateway.slots.store import Home, Memory
+from buildpool.gateway.slots.store import ConnectionStore, Home
 from samples import NOW
 
 POOL, OTHER = PoolKey("builds", "ci"), PoolKey("builds", "other")
@@ -23,17 +23,17 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_was_noted_outlives_a_process_that_is_killed(path: Path) -> None:
-    killed = Memory(path, now=NOW)
+    killed = ConnectionStore(path, now=NOW)
     killed.keep(POOL, A_BUILD, now=NOW)
     killed.keep(POOL, A_BUILD, now=NOW)
     killed.keep(POOL, ITS_SESSION, now=NOW)
-    following = Memory(path, now=NOW)
+    following = ConnectionStore(path, now=NOW)
     assert sorted(following.recall(POOL)) == [ITS_SESSION, A_BUILD]
     assert following.recall(OTHER) == []
 
 
 def test_a_connection_that_has_ended_is_forgotten(path: Path) -> None:
-    memory = Memory(path, now=NOW)
+    memory = ConnectionStore(path, now=NOW)
     other = A_BUILD._replace(connection="2@b")
     for home in (A_BUILD, ITS_SESSION, other):
         memory.keep(POOL, home, now=NOW)
@@ -43,7 +43,7 @@ def test_a_connection_that_has_ended_is_forgotten(path: Path) -> None:
 
 
 def test_of_a_connection_that_builds_and_builds_the_latest_are_noted(path: Path) -> None:
-    memory = Memory(path, now=NOW)
+    memory = ConnectionStore(path, now=NOW)
     memory.keep(POOL, ITS_SESSION, now=NOW)
     other = A_BUILD._replace(connection="2@b")
     memory.keep(POOL, other, now=NOW)
@@ -58,14 +58,14 @@ def test_of_a_connection_that_builds_and_builds_the_latest_are_noted(path: Path)
 
 
 def test_what_was_noted_long_ago_is_forgotten(path: Path) -> None:
-    Memory(path, now=NOW).keep(POOL, A_BUILD, now=NOW)
-    assert Memory(path, now=NOW + FORGOTTEN).recall(POOL) == [A_BUILD]
-    assert Memory(path, now=NOW + FORGOTTEN + timedelta(seconds=1)).recall(POOL) == []
+    ConnectionStore(path, now=NOW).keep(POOL, A_BUILD, now=NOW)
+    assert ConnectionStore(path, now=NOW + FORGOTTEN).recall(POOL) == [A_BUILD]
+    assert ConnectionStore(path, now=NOW + FORGOTTEN + timedelta(seconds=1)).recall(POOL) == []
 
 
 def test_a_file_that_cannot_be_read_is_made_anew(path: Path) -> None:
     path.write_bytes(b"no database, but long enough to be taken for one" * 100)
-    memory = Memory(path, now=NOW)
+    memory = ConnectionStore(path, now=NOW)
     memory.keep(POOL, A_BUILD, now=NOW)
     assert memory.recall(POOL) == [A_BUILD]
 
@@ -73,7 +73,7 @@ def test_a_file_that_cannot_be_read_is_made_anew(path: Path) -> None:
 def test_a_file_that_cannot_be_written_stops_nobody(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    memory = Memory(path, now=NOW)
+    memory = ConnectionStore(path, now=NOW)
     memory._database.execute("PRAGMA query_only = ON")
     memory.keep(POOL, A_BUILD, now=NOW)
     memory.drop(POOL, A_BUILD.connection)

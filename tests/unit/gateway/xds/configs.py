@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from buildpool.core import naming
+from buildpool.core.api.brief import Brief, ClientBrief
 from buildpool.core.naming import PoolKey
 from buildpool.core.pki import KeyPair
-from buildpool.core.routing.values import Brief, ClientBrief
-from buildpool.gateway.pools.config import Tenant
+from buildpool.gateway.pools.config import PoolConfig
 
 
 def a_tenant(
@@ -18,7 +18,7 @@ def a_tenant(
     hostnames: tuple[str, ...] = (),
     issue: str = "first",
     **changes: Any,
-) -> Tenant:
+) -> PoolConfig:
     """A pool; its certificates, which are none, differ by ``issue``."""
     names = naming.gateway_names(name, namespace)
     brief: dict[str, Any] = {
@@ -31,7 +31,7 @@ def a_tenant(
         "max_wait": "5m",
         "clients": (ClientBrief(identity="buildpool://ann", name="ann"),),
     }
-    return Tenant(
+    return PoolConfig(
         Brief(**brief | changes),
         server=KeyPair(f"{issue} certificate".encode(), f"{issue} key".encode()),
         upstream=KeyPair(f"{issue} upstream".encode(), f"{issue} upstream key".encode()),
@@ -39,6 +39,6 @@ def a_tenant(
     )
 
 
-def told(*tenants: Tenant) -> dict[PoolKey, Tenant]:
+def told(*configs: PoolConfig) -> dict[PoolKey, PoolConfig]:
     """All pools that there are."""
-    return {tenant.key: tenant for tenant in tenants}
+    return {config.key: config for config in configs}

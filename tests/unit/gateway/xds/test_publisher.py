@@ -12,7 +12,7 @@ import pytest
 from envoy.config.listener.v3 import listener_pb2
 
 from buildpool.core.naming import PoolKey
-from buildpool.gateway.pools.config import Tenant
+from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.xds import publisher as publishing
 from buildpool.gateway.xds.discovery import CLUSTER, LISTENER, SECRET, Discovery, Snapshot
 from buildpool.gateway.xds.publisher import Publisher
@@ -56,10 +56,10 @@ class Place:
             on_refused=lambda *why: self.refused.append(why),
         )
 
-    async def becomes(self, *tenants: Tenant) -> None:
+    async def becomes(self, *configs: PoolConfig) -> None:
         """These are the pools now; waits until that is published."""
         number = len(self.recorder.published)
-        self.publisher.update(told(*tenants))
+        self.publisher.update(told(*configs))
         await self.recorder.has(number + 1)
 
     @property
@@ -109,7 +109,7 @@ async def place(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
         yield place
 
 
-def pools(names: Iterable[str], **how: tuple[str, ...]) -> list[Tenant]:
+def pools(names: Iterable[str], **how: tuple[str, ...]) -> list[PoolConfig]:
     return [a_tenant(name, hostnames=how.get(name, ())) for name in names]
 
 
@@ -161,7 +161,9 @@ async def test_what_is_published_does_not_depend_on_the_order_of_pools() -> None
     assert one.recorder.published == other.recorder.published
 
 
-async def test_a_pool_that_goes_is_not_reached_any_more_and_its_builds_go_on(place: Place) -> None:
+async def test_a_pool_that_goes_is_not_reached_any_more_and_its_builds_go_on(
+    place: Place,
+) -> None:
     await place.becomes(*pools("ab"))
     await place.becomes(*pools("b"))
     assert place.served == {"builds/b"}
@@ -203,7 +205,9 @@ async def test_a_name_stays_with_the_pool_that_had_it_first(place: Place) -> Non
     )
 
 
-async def test_a_pool_that_is_served_already_cannot_take_the_name_of_another(place: Place) -> None:
+async def test_a_pool_that_is_served_already_cannot_take_the_name_of_another(
+    place: Place,
+) -> None:
     await place.becomes(*pools("ab", b=(SHARED,)))
     await place.becomes(*pools("ab", a=(SHARED,), b=(SHARED,)))
     assert place.names == {SHARED: "builds/b"}
@@ -229,8 +233,8 @@ async def test_after_a_restart_the_oldest_pool_has_the_name(
 ) -> None:
     """Every pod of the gateway comes to that, and nobody can make a pool that is older."""
     place = Place()
-    tenants = [a_tenant(n, hostnames=(SHARED,), created=when) for n, when in created.items()]
-    place.publisher.update(told(*tenants))
+    configs = [a_tenant(n, hostnames=(SHARED,), created=when) for n, when in created.items()]
+    place.publisher.update(told(*configs))
     assert place.names == {SHARED: f"builds/{holder}"}
 
 

@@ -16,9 +16,9 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from envoy.extensions.transport_sockets.tls.v3.common_pb2 import TlsParameters
 
+from buildpool.buildkit.methods import BRIDGE, CONTROL
 from buildpool.buildkit.solve_requests import MAX_MESSAGE
 from buildpool.core.routing.values import ROUTE_BUILDER, ROUTE_METADATA
-from buildpool.gateway.ext_proc.calls import BRIDGE, CONTROL
 from buildpool.gateway.xds.ext_proc_filter import FILTER
 from buildpool.gateway.xds.resources import chain, cluster, listener, secrets
 from unit.gateway.xds.configs import a_tenant
@@ -100,26 +100,26 @@ def test_a_name_that_is_listed_twice_is_matched_once() -> None:
 
 
 def test_certificates_are_in_secrets_and_nowhere_else() -> None:
-    tenant = a_tenant()
-    shown = (*listener([tenant], port=PORT).filter_chains, cluster(tenant))
-    for content in (tenant.server, tenant.upstream):
+    config = a_tenant()
+    shown = (*listener([config], port=PORT).filter_chains, cluster(config))
+    for content in (config.server, config.upstream):
         for message in shown:
             assert content.key not in message.SerializeToString()
             assert content.certificate not in message.SerializeToString()
-    assert tenant.server.key in b"".join(each.SerializeToString() for each in secrets(tenant))
+    assert config.server.key in b"".join(each.SerializeToString() for each in secrets(config))
 
 
 def test_every_secret_that_is_asked_for_is_there_and_waited_for_briefly() -> None:
-    tenant = a_tenant()
-    down = unpacked(chain(tenant).transport_socket.typed_config, tls_pb2.DownstreamTlsContext)
-    up = unpacked(cluster(tenant).transport_socket.typed_config, tls_pb2.UpstreamTlsContext)
+    config = a_tenant()
+    down = unpacked(chain(config).transport_socket.typed_config, tls_pb2.DownstreamTlsContext)
+    up = unpacked(cluster(config).transport_socket.typed_config, tls_pb2.UpstreamTlsContext)
     asked = [
         *down.common_tls_context.tls_certificate_sds_secret_configs,
         down.common_tls_context.validation_context_sds_secret_config,
         *up.common_tls_context.tls_certificate_sds_secret_configs,
         up.common_tls_context.combined_validation_context.validation_context_sds_secret_config,
     ]
-    assert {each.name for each in asked} == {secret.name for secret in secrets(tenant)}
+    assert {each.name for each in asked} == {secret.name for secret in secrets(config)}
     assert {each.sds_config.initial_fetch_timeout.seconds for each in asked} == {1}
 
 
@@ -135,8 +135,8 @@ def test_a_client_always_shows_its_certificate() -> None:
 
 
 def test_a_builder_is_known_by_one_name_exactly() -> None:
-    tenant = a_tenant(upstream_name="ci.builds.svc")
-    context = unpacked(cluster(tenant).transport_socket.typed_config, tls_pb2.UpstreamTlsContext)
+    config = a_tenant(upstream_name="ci.builds.svc")
+    context = unpacked(cluster(config).transport_socket.typed_config, tls_pb2.UpstreamTlsContext)
     checked = context.common_tls_context.combined_validation_context.default_validation_context
     (name,) = checked.match_typed_subject_alt_names
     assert (context.sni, name.matcher.exact) == ("ci.builds.svc", "ci.builds.svc")
@@ -197,11 +197,11 @@ def test_what_is_none_of_buildkits_methods_goes_nowhere(path: str) -> None:
 
 
 def test_all_goes_to_the_pools_own_cluster() -> None:
-    tenant = a_tenant("web", namespace="team")
-    (host,) = manager(chain(tenant)).route_config.virtual_hosts
-    assert {route.route.cluster for route in host.routes} == {cluster(tenant).name}
+    config = a_tenant("web", namespace="team")
+    (host,) = manager(chain(config)).route_config.virtual_hosts
+    assert {route.route.cluster for route in host.routes} == {cluster(config).name}
 
 
 def test_a_solve_of_the_greatest_length_has_room() -> None:
-    room = listener((), port=PORT).per_connection_buffer_limit_bytes.value
-    assert MAX_MESSAGE < room < 2 * MAX_MESSAGE
+    served = listener((), port=PORT).per_connection_buffer_limit_bytes.value
+    assert MAX_MESSAGE < served < 2 * MAX_MESSAGE

@@ -17,12 +17,19 @@ from buildpool.sidecars.keeper.inventory import (
     Revision,
     Tag,
 )
-from buildpool.sidecars.keeper.retention import ABANDONED, Removal, Room, Rules, removal, sweep
+from buildpool.sidecars.keeper.retention import (
+    ABANDONED,
+    Budget,
+    CacheRemoval,
+    Rules,
+    removal,
+    sweep,
+)
 from unit.sidecars.stored import DAY, HOUR, NOW, digest_of
 
 GIB = 1024**3
 RULES = Rules(capacity=100 * GIB, retention=14 * DAY, grace=2 * HOUR)
-AMPLE = Room(used=0, capacity=100 * GIB, total=200 * GIB, free=150 * GIB)
+AMPLE = Budget(used=0, capacity=100 * GIB, total=200 * GIB, free=150 * GIB)
 ZERO = timedelta(0)
 
 
@@ -78,15 +85,15 @@ class Making:
         return self
 
 
-def tags_of(decided: Removal) -> list[str]:
+def tags_of(decided: CacheRemoval) -> list[str]:
     return [tag.name for tag, _ in decided.tags]
 
 
-def manifests_of(decided: Removal) -> set[str]:
+def manifests_of(decided: CacheRemoval) -> set[str]:
     return {revision.digest for revision, _ in decided.revisions}
 
 
-def decide(making: Making, room: Room = AMPLE, rules: Rules = RULES) -> Removal:
+def decide(making: Making, room: Budget = AMPLE, rules: Rules = RULES) -> CacheRemoval:
     return removal(making.inventory, rules, room, NOW)
 
 
@@ -161,7 +168,7 @@ def three_caches(last_uses: tuple[timedelta, ...] = (3 * DAY, 2 * DAY, DAY)) -> 
     return making
 
 
-def room(used: float, **overrides: int) -> Room:
+def room(used: float, **overrides: int) -> Budget:
     return replace(AMPLE, used=int(used * GIB), **overrides)
 
 
@@ -218,7 +225,7 @@ def test_a_file_system_that_others_filled_is_reason_enough() -> None:
         (room(0, total=50 * 1024**2, free=3 * 1024**2), True),
     ],
 )
-def test_when_it_is_full(found: Room, is_full: bool) -> None:
+def test_when_it_is_full(found: Budget, is_full: bool) -> None:
     assert found.is_full is is_full
 
 

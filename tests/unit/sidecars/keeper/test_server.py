@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from buildpool.core.observed.cache import Usage
+from buildpool.core.observed.usage import Usage
 from buildpool.core.pki import Bundle, issue, issue_authority
 from buildpool.sidecars.keeper.server import KeeperSettings, keep
 from unit.core.pki.certificates import CLIENT, DAY, SERVER

@@ -18,7 +18,7 @@ from buildpool.sidecars.keeper import upkeep as upkeep_module
 from buildpool.sidecars.keeper.inventory import Identity
 from buildpool.sidecars.keeper.retention import Rules
 from buildpool.sidecars.keeper.scanning import take_inventory
-from buildpool.sidecars.keeper.storage import Disk, Storage
+from buildpool.sidecars.keeper.storage import Disk, RegistryStorage
 from buildpool.sidecars.keeper.upkeep import Upkeep
 from unit.sidecars.stored import (
     DAY,
@@ -57,7 +57,7 @@ class Kept(Stored):
         self.upkeep = self.restarted()
 
     def restarted(self) -> Upkeep:
-        storage = Storage(self.root)
+        storage = RegistryStorage(self.root)
         storage.disk = lambda: self.disk  # type: ignore[method-assign]
         rules = Rules(self.capacity, RETENTION, GRACE)
         return Upkeep(storage, rules, interval=MINUTE, clock=lambda: self.now)
@@ -353,7 +353,7 @@ async def test_a_manifest_that_comes_while_blobs_are_swept_keeps_them(
     kept.blob(b"one", "caches/app")
     found = take_inventory
 
-    def then_pushed(storage: Storage) -> object:
+    def then_pushed(storage: RegistryStorage) -> object:
         inventory = found(storage)
         kept.manifest(an_image_manifest([b"one"], b"one"), "caches/app", "main")
         return inventory
@@ -370,7 +370,7 @@ async def test_a_blob_that_is_mounted_while_blobs_are_swept_stays(
     digest = kept.blob(b"one", "caches/app")
     found = take_inventory
 
-    def then_mounted(storage: Storage) -> object:
+    def then_mounted(storage: RegistryStorage) -> object:
         inventory = found(storage)
         put(storage.link_folder("caches/other", digest) / "link", digest.encode())
         return inventory
@@ -488,7 +488,7 @@ async def test_each_ref_that_goes_is_told_with_the_reason(
 async def test_a_round_that_fails_is_told_and_the_next_one_comes(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    storage = Storage(tmp_path / "not/mounted")
+    storage = RegistryStorage(tmp_path / "not/mounted")
     rules = Rules(10**9, RETENTION, GRACE)
     upkeep = Upkeep(storage, rules, interval=timedelta(0), clock=lambda: NOW)
     task = asyncio.create_task(upkeep.run())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from buildpool.core.resources.common import JSON, Object
+from buildpool.core.objects.refs import JSON, Object
 
 MERGE_KEYS: Final = {
     "containers": ("name",),
