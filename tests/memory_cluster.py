@@ -17,7 +17,12 @@ from buildpool.core.objects.pods import has_daemon, name_of_builder
 from buildpool.core.objects.refs import Object, Ref, component_of, is_terminating, ref_of
 from buildpool.core.observed.load import Load
 from buildpool.core.observed.observation import Observation
-from buildpool.core.planning.certificates import cache_secrets, client_ref, noted_clients
+from buildpool.core.planning.certificates import (
+    authority_ref,
+    cache_secrets,
+    client_ref,
+    noted_clients,
+)
 from buildpool.core.planning.desired import desired_refs
 from buildpool.core.planning.marks import Mark
 from buildpool.core.planning.plan import Delete, Plan
@@ -27,7 +32,7 @@ from buildpool.core.reporting.report import report_pass
 from buildpool.core.resources import has_guard
 from buildpool.core.resources.common import fingerprint
 from memory_storage import stored
-from samples import HOME, NOW, a_load, a_pod, planned
+from samples import HOME, INSTALLATION, NOW, a_load, a_pod, planned
 
 PASS = timedelta(seconds=5)
 """How much later the next pass is."""
@@ -68,8 +73,8 @@ class MemoryCluster:
 
     def observe(self, pool: Pool) -> Observation:
         """What a pass may see: wanted and noted names, and what is listed by label."""
-        seen = set(desired_refs(pool, home=HOME))
-        noted = noted_clients(pool, self.objects, home=HOME)
+        seen = set(desired_refs(pool, INSTALLATION))
+        noted = noted_clients(self.objects.get(authority_ref(pool, INSTALLATION)))
         seen |= {client_ref(pool, name) for name in noted}
         listed = {
             ref: obj
@@ -159,10 +164,9 @@ class MemoryCluster:
     def step(self, pool: Pool) -> Plan:
         """One pass, and all that follows from it."""
         pool = self.known(pool)
-        observation, todo = planned(pool, self.observe(pool), now=self.now)
+        situation, todo = planned(pool, self.observe(pool), now=self.now)
         self.act(todo)
-        verdict = report_pass(pool, observation, todo, Outcome(), home=HOME, now=self.now)
-        self.status = verdict.status
+        self.status = report_pass(situation, todo, Outcome()).status
         self.roll()
         self.drain()
         self.now += PASS

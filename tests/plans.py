@@ -8,8 +8,9 @@ from typing import Any, Final
 from buildpool.core.api import EventReason, Pool
 from buildpool.core.objects.refs import Object
 from buildpool.core.observed.observation import Observation
-from buildpool.core.planning.plan import Plan, plan
-from samples import GATEWAY, HOME, NOW, OWN_IMAGE
+from buildpool.core.planning.issuances import Issuance, issuances
+from buildpool.core.planning.plan import Plan
+from samples import NOW, a_situation, planned
 
 PERSISTENT: Final = {"storage": {"volumeClaim": {"size": "10Gi"}}}
 
@@ -20,8 +21,13 @@ def image(tag: str, **builders: Any) -> dict[str, Any]:
 
 
 def asked(pool: Pool, observation: Observation, now: datetime = NOW) -> Plan:
-    """The plan, though it may ask for certificates first."""
-    return plan(pool, observation, home=HOME, image=OWN_IMAGE, gateway=GATEWAY, now=now)
+    """The plan."""
+    return planned(pool, observation, now=now)[1]
+
+
+def ordered(pool: Pool, observation: Observation, now: datetime = NOW) -> tuple[Issuance, ...]:
+    """What a pass asks to be issued first."""
+    return tuple(issuances(a_situation(pool, observation, now=now)))
 
 
 def applied(todo: Plan) -> list[str]:

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from buildpool.core import naming
 from buildpool.core.api import Pool, PoolStatus, parse_pool
+from buildpool.core.naming import Installation
 from buildpool.core.objects.refs import Object, Ref, ref_of
 from buildpool.core.observed.load import Load, RunningBuild
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import Bundle, KeyPair
-from buildpool.core.planning.certificates import authority_of, carry_out
-from buildpool.core.planning.plan import Plan, plan
+from buildpool.core.planning import plan
+from buildpool.core.planning.plan import Plan
+from buildpool.core.planning.situation import Situation
 from buildpool.core.resources import guard
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -27,6 +29,7 @@ HOME = "buildpool-system"
 GATEWAY = "buildpool-gateway"
 """The Service of the gateway there."""
 OWN_IMAGE = "r.example/buildpool:v1"
+INSTALLATION = Installation(HOME, OWN_IMAGE, GATEWAY)
 UID = "1a2b3c4d-0000-4000-8000-000000000001"
 OTHER_UID = "9f8e7d6c-0000-4000-8000-000000000009"
 CERTIFICATE = Bundle(KeyPair(b"a certificate", b"a key"), trust=b"an authority")
@@ -166,17 +169,19 @@ def an_observation(*objects: Object, **overrides: Any) -> Observation:
     return Observation(live={ref_of(obj): obj for obj in objects}, **overrides)
 
 
+def a_situation(
+    pool: Pool, observation: Observation | None = None, *, now: datetime = NOW, **overrides: Any
+) -> Situation:
+    """What one pass knows: by the usual operator, unless that is overridden."""
+    overrides.setdefault("installation", INSTALLATION)
+    return Situation(pool, observation or Observation(), now=now, **overrides)
+
+
 def planned(
     pool: Pool, observation: Observation | None = None, *, now: datetime = NOW
-) -> tuple[Observation, Plan]:
-    """The plan, once everything it asks to be issued is, as the controller does it."""
-    observation = observation or Observation()
-    todo = plan(pool, observation, home=HOME, image=OWN_IMAGE, gateway=GATEWAY, now=now)
-    while todo.issue:
-        authority = authority_of(pool, observation, home=HOME)
-        observation = observation.with_issued(carry_out(todo.issue, authority, now=now))
-        todo = plan(pool, observation, home=HOME, image=OWN_IMAGE, gateway=GATEWAY, now=now)
-    return observation, todo
+) -> tuple[Situation, Plan]:
+    """The plan, once everything it needs is issued, and the situation then."""
+    return plan.planned(a_situation(pool, observation, now=now))
 
 
 _names = st.from_regex(r"[a-z][a-z0-9]{0,6}", fullmatch=True)

@@ -30,7 +30,7 @@ from buildpool.core.reporting.losses import Sight, look
 from buildpool.core.reporting.outcome import Outcome
 from buildpool.core.reporting.report import Report, report_pass
 from memory_cluster import MemoryCluster
-from samples import GATEWAY, HOME, NOW, a_pool, planned
+from samples import NOW, a_pool, planned
 
 READY, PROGRESSING = ConditionType.READY, ConditionType.PROGRESSING
 CERTIFICATES, ACCEPTED = ConditionType.CERTIFICATES_READY, ConditionType.ACCEPTED
@@ -40,11 +40,9 @@ SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hou
 def judged(
     pool: Pool, observation: Observation, outcome: Outcome | None = None, now: datetime = NOW
 ) -> Report:
-    """The verdict of a pass that saw this."""
-    observation, todo = planned(pool, observation, now=now)
-    return report_pass(
-        pool, observation, todo, outcome or Outcome(), home=HOME, gateway=GATEWAY, now=now
-    )
+    """The report of a pass that saw this."""
+    situation, todo = planned(pool, observation, now=now)
+    return report_pass(situation, todo, outcome or Outcome())
 
 
 def told(verdict: Report) -> list[tuple[EventType, str]]:
@@ -140,11 +138,9 @@ class Story:
         """One pass, and what the cluster makes of it."""
         seen = self.observe()
         self.sights, lost = look(self.sights, seen)
-        seen, todo = planned(self.pool, seen, now=self.now)
+        situation, todo = planned(self.pool, seen, now=self.now)
         outcome = Outcome(done=_done(todo))
-        verdict = report_pass(
-            self.pool, seen, todo, outcome, home=HOME, gateway=GATEWAY, now=self.now
-        ).after(lost)
+        verdict = report_pass(situation, todo, outcome).after(lost)
         self.cluster.act(todo)
         self.cluster.roll()
         self.cluster.pods = {

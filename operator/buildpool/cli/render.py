@@ -6,9 +6,10 @@ import yaml
 
 from buildpool.core import naming
 from buildpool.core.api import Pool, parse_pool
+from buildpool.core.naming import Installation
 from buildpool.core.observed.observation import Observation
-from buildpool.core.planning.certificates import authority_of, carry_out
-from buildpool.core.planning.plan import plan
+from buildpool.core.planning.plan import planned
+from buildpool.core.planning.situation import Situation
 from buildpool.process import utc_now
 
 
@@ -20,12 +21,7 @@ def rendered(text: str, *, home: str, image: str) -> str:
 
 def _rendered(pool: Pool, *, home: str, image: str) -> str:
     """The objects of a pool that is applied to an empty cluster now."""
-    now, observation = utc_now(), Observation()
-    todo = plan(pool, observation, home=home, image=image, now=now)
-    while todo.issue:
-        authority = authority_of(pool, observation, home=home)
-        observation = observation.with_issued(carry_out(todo.issue, authority, now=now))
-        todo = plan(pool, observation, home=home, image=image, now=now)
+    _, plan = planned(Situation(pool, Observation(), Installation(home, image), utc_now()))
     return "".join(
-        "---\n" + yaml.safe_dump(change.object, sort_keys=False) for change in todo.apply
+        "---\n" + yaml.safe_dump(change.object, sort_keys=False) for change in plan.apply
     )

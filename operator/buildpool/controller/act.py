@@ -8,8 +8,7 @@ with a name of its own, a pass that broke off anywhere is simply done again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 from buildpool.core import naming
@@ -17,11 +16,10 @@ from buildpool.core.api import Reason
 from buildpool.core.api.events import Event, EventType
 from buildpool.core.errors import ConflictError, NotFoundError, RefusedError
 from buildpool.core.objects.drift import first_difference
-from buildpool.core.objects.refs import Object, Ref, component_of, is_builder
-from buildpool.core.pki import Authority, Bundle
-from buildpool.core.planning.certificates import Issuance, carry_out
+from buildpool.core.objects.refs import Object, component_of, is_builder
+from buildpool.core.planning.issuances import Order, carry_out
 from buildpool.core.planning.marks import Mark
-from buildpool.core.planning.plan import Apply, Delete, Plan
+from buildpool.core.planning.plan import Apply, Delete, Issued, Plan
 from buildpool.core.reporting.outcome import Failure, Outcome, Overruled
 from buildpool.kube.cluster import Cluster
 
@@ -31,11 +29,9 @@ _Result: TypeAlias = Event | Failure | Overruled | None
 TAKEN: Final = "the name is somebody else's; rename the pool or remove the object"
 
 
-async def issue_all(
-    issuances: Iterable[Issuance], authority: Authority | None, *, now: datetime
-) -> Mapping[Ref, Authority | Bundle]:
-    """Makes what a plan asks for, off the event loop: signatures take a processor's time."""
-    return await asyncio.to_thread(carry_out, tuple(issuances), authority, now=now)
+async def issue(order: Order) -> Issued:
+    """Issues what a plan needs, off the event loop: signatures take a processor's time."""
+    return await asyncio.to_thread(carry_out, order)
 
 
 async def act(cluster: Cluster, plan: Plan) -> Outcome:

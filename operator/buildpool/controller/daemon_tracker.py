@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Final
 
 from buildpool.buildkit import DaemonAccess
@@ -25,9 +24,9 @@ from buildpool.core.naming import PoolKey
 from buildpool.core.objects.pods import has_daemon, name_of_builder
 from buildpool.core.objects.refs import JSON, is_terminating
 from buildpool.core.observed.observation import Observation
-from buildpool.core.pki import Authority, Bundle, issue, why_reissue
+from buildpool.core.pki import Bundle, issue, why_reissue
 from buildpool.core.planning.certificates import operator_request
-from buildpool.core.planning.plan import Plan
+from buildpool.core.planning.situation import Situation
 from buildpool.core.reporting.losses import Sight, look
 from buildpool.core.scaling import SETTLE
 from buildpool.kube.cluster import Cluster
@@ -55,7 +54,7 @@ class DaemonTracker:
         self._loads = loads
         self._known: dict[PoolKey, _Known] = {}
 
-    async def seen(self, pool: Pool, observation: Observation) -> Observation:
+    async def enrich(self, pool: Pool, observation: Observation) -> Observation:
         """The observation, with what the daemons of the pool said last."""
         known = self._known.setdefault(pool.key, _Known())
         served = {builder.name: builder.served or 0 for builder in pool.status.builders}
@@ -72,25 +71,28 @@ class DaemonTracker:
             loads[uid] = replace(load, served=load.served + known.before.get(uid, 0))
         return replace(observation, loads=loads, memory=await self._memory(pool))
 
-    def lost(self, pool: Pool, observation: Observation) -> tuple[Event, ...]:
+    def lost_builds(self, pool: Pool, observation: Observation) -> tuple[Event, ...]:
         """The builds that have been lost and were not told yet."""
         known = self._known.setdefault(pool.key, _Known())
         known.sights, events = look(known.sights, observation)
         known.lost += events
         return known.lost
 
-    def told(self, pool: PoolKey) -> None:
-        """What was lost has been told."""
+    def acknowledge_lost(self, pool: PoolKey) -> None:
+        """What was lost has been reported."""
         self._known.setdefault(pool, _Known()).lost = ()
 
-    async def follow(
-        self, pool: Pool, observation: Observation, plan: Plan, authority: Authority, now: datetime
-    ) -> None:
-        """Has the daemons asked that there are now, and anew those that are to be proven idle."""
+    async def follow(self, s: Situation) -> None:
+        """Has the daemons asked that there are now, and again those that are to be proven idle.
+
+        The pool has its authority.
+        """
+        pool, observation, authority = s.pool, s.observation, s.authority
+        assert authority is not None  # noqa: S101 - see above
         known = self._known.setdefault(pool.key, _Known())
         request = operator_request(pool)
-        if why_reissue(known.access, request, authority, now=now) is not None:
-            known.access = await asyncio.to_thread(issue, authority, request, now=now)
+        if why_reissue(known.access, request, authority, now=s.now) is not None:
+            known.access = await asyncio.to_thread(issue, authority, request, now=s.now)
         assert known.access is not None  # noqa: S101 - none is a reason to issue one
         addresses = {
             pod["metadata"]["uid"]: naming.authority_form(pod["status"]["podIP"], naming.PORT)
@@ -99,7 +101,7 @@ class DaemonTracker:
             if has_daemon(pod) and pod["status"].get("podIP") and not is_terminating(pod)
         }
         self._loads.watch(pool.key, addresses, DaemonAccess(known.access.trust, known.access.pair))
-        self._loads.ask(pool.key, _unproven(plan, observation, now))
+        self._loads.ask(pool.key, _unproven(s))
 
     def forget(self, pool: PoolKey) -> None:
         """Knows nothing more of a pool that is gone."""
@@ -119,17 +121,17 @@ class DaemonTracker:
         return {pod["metadata"]["name"]: _bytes(pod) for pod in found}
 
 
-def _unproven(plan: Plan, observation: Observation, now: datetime) -> Iterator[str]:
+def _unproven(s: Situation) -> Iterator[str]:
     """Daemons that may prove now that a retired builder is idle.
 
     Not those with builds: the end of the last one wakes us anyway.
     """
-    for member in plan.members:
+    for member in s.members:
         retired = member.builder.retired
-        if retired is None or now < retired + SETTLE or not member.builder.is_idle:
+        if retired is None or s.now < retired + SETTLE or not member.builder.is_idle:
             continue
         for pod in member.pods:
-            load = observation.loads.get(pod["metadata"]["uid"])
+            load = s.observation.loads.get(pod["metadata"]["uid"])
             if load is not None and load.as_of < retired + SETTLE:
                 yield pod["metadata"]["uid"]
 

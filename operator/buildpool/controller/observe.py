@@ -13,11 +13,17 @@ from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import Pool, Routing
+from buildpool.core.naming import Installation
 from buildpool.core.objects.pods import has_ended, is_ready
 from buildpool.core.objects.refs import Object, Ref, component_of, ref_of
 from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.caches import cache_references
-from buildpool.core.planning.certificates import cache_secrets, client_ref, noted_clients
+from buildpool.core.planning.certificates import (
+    authority_ref,
+    cache_secrets,
+    client_ref,
+    noted_clients,
+)
 from buildpool.core.planning.desired import desired_refs
 from buildpool.kube.cluster import Cluster
 
@@ -32,9 +38,9 @@ LISTED: Final = (
 """Kinds that are listed by label: so what the pool needs no more is found, too."""
 
 
-async def observe(cluster: Cluster, pool: Pool, *, home: str) -> Observation:
+async def observe(cluster: Cluster, pool: Pool, installation: Installation) -> Observation:
     """What is there of a pool, and what is not."""
-    wanted = desired_refs(pool, home=home)
+    wanted, home = desired_refs(pool, installation), installation.namespace
     labels = {naming.LABEL_POOL: pool.key.name}
     live, pods, replica_sets, own, gateways, listed = await asyncio.gather(
         _read(cluster, (ref for ref in wanted if ref.kind not in LISTED)),
@@ -46,7 +52,10 @@ async def observe(cluster: Cluster, pool: Pool, *, home: str) -> Observation:
         asyncio.gather(*(cluster.select(kind, pool.key.namespace, labels) for kind in LISTED)),
     )
     live |= {ref_of(obj): obj for objects in (own, *listed) for obj in objects}
-    leaving = {client_ref(pool, name) for name in noted_clients(pool, live, home=home)}
+    leaving = {
+        client_ref(pool, name)
+        for name in noted_clients(live.get(authority_ref(pool, installation)))
+    }
     if any(component_of(obj) == naming.COMPONENT_CACHE for obj in live.values()):
         leaving |= set(cache_secrets(pool))
     # What is wanted and not listed is new, or its name belongs to somebody else.

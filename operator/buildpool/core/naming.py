@@ -72,6 +72,22 @@ class PoolKey(NamedTuple):
         return f"{self.namespace}/{self.name}"
 
 
+class Installation(NamedTuple):
+    """The operator that tends a pool: where it is installed, and what it runs."""
+
+    namespace: str
+    """Its own namespace: authorities and what the gateway is told lie there."""
+    image: str
+    """Its own image, of which some containers of pools are."""
+    gateway: str = ""
+    """Name of the gateway's Service in that namespace; empty where there is none."""
+
+    @property
+    def gateway_host(self) -> str:
+        """The name under which the cluster knows the gateway's Service."""
+        return f"{self.gateway}.{self.namespace}.svc.{CLUSTER_DOMAIN}"
+
+
 def pool_labels(pool: PoolKey) -> dict[str, str]:
     """Labels of every object of a pool, wherever it lies."""
     return {

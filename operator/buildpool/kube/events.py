@@ -17,7 +17,7 @@ from typing import Final
 from buildpool.core import naming
 from buildpool.core.api import EventReason, Reason
 from buildpool.core.api.events import Event, EventType
-from buildpool.core.api.status import format_time
+from buildpool.core.api.status import MAX_MESSAGE, format_time
 from buildpool.core.errors import KubernetesError
 from buildpool.core.naming import PoolKey
 from buildpool.core.objects.refs import Ref
@@ -42,10 +42,10 @@ class EventRecorder:
         self._identity = identity
         self._told: OrderedDict[str, _Told] = OrderedDict()
 
-    async def tell(
+    async def record(
         self, pool: PoolKey, uid: str, events: Iterable[Event], *, now: datetime
     ) -> None:
-        """Posts one Event for each reason, or counts it where it was told before."""
+        """Posts one Event for each reason, or counts it where it was posted before."""
         for event in together(events):
             await self._tell(pool, uid, event, now)
 
@@ -90,7 +90,7 @@ class EventRecorder:
                 },
                 "type": str(event.type),
                 "reason": str(event.reason),
-                "message": event.message[:1024],
+                "message": event.message[:MAX_MESSAGE],
                 "source": {"component": naming.FIELD_MANAGER},
                 "reportingComponent": f"{naming.GROUP}/operator",
                 "reportingInstance": self._identity,

@@ -13,6 +13,7 @@ from buildpool.controller.orphans import OrphanSweeper
 from buildpool.controller.reconcile import Reconciler
 from buildpool.controller.secret_poller import SecretPoller
 from buildpool.controller.wakeups import Wakeups
+from buildpool.core.naming import Installation
 from buildpool.kube.cluster import Cluster
 from buildpool.kube.events import EventRecorder
 from buildpool.preflight import inspect
@@ -45,9 +46,7 @@ class Operator:
             self.secret_poller,
             self.cache_poller,
             tracker,
-            home=settings.namespace,
-            image=settings.image,
-            gateway=settings.gateway_service,
+            Installation(settings.namespace, settings.image, settings.gateway_service),
         )
         self.loop = PoolLoop(
             reconciler,

@@ -15,9 +15,10 @@ from typing import Final
 from yarl import URL
 
 from buildpool.core.api import Reason
-from buildpool.core.observed.cache import CacheReport, CacheTarget, Trouble
+from buildpool.core.observed.cache import CacheReport, CacheTarget
 from buildpool.core.observed.dockerconfig import DOCKER_HUB
 from buildpool.core.observed.usage import Usage
+from buildpool.core.words import Finding
 from buildpool.preflight import tls, wire
 from buildpool.preflight.challenge import best
 from buildpool.preflight.judging import check_base, check_read, check_stored, check_write, place
@@ -55,7 +56,9 @@ async def inspect(
     return CacheReport(registry.result() or silence, usage)
 
 
-async def _look(opened: Wire, peer: Peer, target: CacheTarget, *, write: bool) -> Trouble | None:
+async def _look(
+    opened: Wire, peer: Peer, target: CacheTarget, *, write: bool
+) -> Finding[Reason] | None:
     try:
         await _steps(opened, peer, target, write=write)
     except PreflightFailure as failure:
@@ -115,7 +118,9 @@ def _upload(peer: Peer, base: URL, location: str | None) -> URL | None:
     return None if elsewhere else upload.extend_query(digest=NOTHING)
 
 
-async def _ask_keeper(opened: Wire, host: str | None) -> tuple[Usage | None, Trouble | None]:
+async def _ask_keeper(
+    opened: Wire, host: str | None
+) -> tuple[Usage | None, Finding[Reason] | None]:
     if host is None:
         return None, None
     peer = Peer(f"keeper {host} of the managed cache", "the Service of the managed cache", None)
@@ -124,13 +129,13 @@ async def _ask_keeper(opened: Wire, host: str | None) -> tuple[Usage | None, Tro
         raw = answer.json()
         if answer.status != 200 or not isinstance(raw, dict):
             what = f"{peer.name} does not tell of its disk: it answers {answer}"
-            return None, Trouble(Reason.REGISTRY_UNREACHABLE, f"{what}; look at its log")
+            return None, Finding(Reason.REGISTRY_UNREACHABLE, f"{what}; look at its log")
         return Usage.read(raw), None
     except TypeError:
         what = f"{peer.name} tells of its disk in another way than this operator knows"
-        return None, Trouble(Reason.REGISTRY_UNREACHABLE, f"{what}; let both be of one version")
+        return None, Finding(Reason.REGISTRY_UNREACHABLE, f"{what}; let both be of one version")
     except PreflightFailure as failure:
-        return None, Trouble(Reason.REGISTRY_UNREACHABLE, f"{failure.what}; {failure.remedy}")
+        return None, Finding(Reason.REGISTRY_UNREACHABLE, f"{failure.what}; {failure.remedy}")
 
 
 def _registry(target: CacheTarget) -> Peer:

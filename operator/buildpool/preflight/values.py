@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from buildpool.core.api import Reason
-from buildpool.core.observed.cache import Trouble
+from buildpool.core.words import Finding
 
 MAX_QUOTED: Final = 100
 """Characters of a server's own words that a message may quote."""
@@ -96,9 +96,9 @@ class PreflightFailure(Exception):  # noqa: N818 - a finding, and never seen out
         self.remedy = remedy
 
     @property
-    def trouble(self) -> Trouble:
+    def trouble(self) -> Finding[Reason]:
         """The same for those who look at pools."""
-        return Trouble(self.reason, f"{self.what}; {self.remedy}")
+        return Finding(self.reason, f"{self.what}; {self.remedy}")
 
 
 def plain(text: str) -> str:

@@ -11,12 +11,13 @@ from buildpool.controller.cache_poller import CachePoller
 from buildpool.controller.wakeups import Wakeups
 from buildpool.core.api import Reason
 from buildpool.core.naming import PoolKey
-from buildpool.core.observed.cache import CacheReport, CacheTarget, Trouble
+from buildpool.core.observed.cache import CacheReport, CacheTarget
 from buildpool.core.observed.usage import Usage
+from buildpool.core.words import Finding
 
 CI = PoolKey("builds", "ci")
 TARGET = CacheTarget(host="r.example")
-DOWN = CacheReport(trouble=Trouble(Reason.REGISTRY_UNREACHABLE, "nobody answers"))
+DOWN = CacheReport(trouble=Finding(Reason.REGISTRY_UNREACHABLE, "nobody answers"))
 
 
 class Registry:

@@ -24,13 +24,13 @@ from buildpool.core.objects.refs import Object
 from buildpool.core.observed.load import Load
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import Authority, issue_authority, read
-from buildpool.core.planning.certificates import OPERATOR_LIFETIME, authority_of
-from buildpool.core.planning.plan import Plan
+from buildpool.core.planning.certificates import OPERATOR_LIFETIME, authority_ref
+from buildpool.core.planning.situation import Situation
 from buildpool.core.scaling import SETTLE
 from buildpool.kube.cluster import Cluster
 from daemons import HistoryServer, an_authority, serving, until
 from memory_cluster import settled
-from samples import DAY, HOME, NOW, a_load, a_pod, a_pool, planned
+from samples import DAY, INSTALLATION, NOW, a_load, a_pod, a_pool, a_situation, planned
 
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 CI = PoolKey("builds", "ci")
@@ -90,6 +90,18 @@ def a_running_pod(builder: int = 0, *, address: str = "10.0.0.7", **overrides: A
     return pod
 
 
+def known(
+    seen: Observation | None = None,
+    pool: Pool | None = None,
+    authority: Authority = AUTHORITY,
+    now: datetime = NOW,
+) -> Situation:
+    """What a pass knows of a pool with this authority."""
+    pool = pool or a_pool()
+    issued = {authority_ref(pool, INSTALLATION): authority}
+    return a_situation(pool, seen, now=now, issued=issued)
+
+
 def with_builders(pool: Pool, *builders: BuilderStatus) -> Pool:
     return replace(pool, status=PoolStatus(builders=builders))
 
@@ -123,13 +135,13 @@ async def test_what_a_builder_has_served_goes_on_after_a_restart_of_the_operator
         for build in ("first", "second", "third"):
             async with an_operator(server) as (survey, loads):
                 current = replace(pool, status=status)
-                await survey.seen(current, seen)
-                await survey.follow(current, seen, Plan(), authority, real_now)
+                await survey.enrich(current, seen)
+                await survey.follow(known(seen, current, authority, real_now))
                 await until(lambda: uid in loads.loads(CI), "the daemon has answered")
                 await until(lambda: server.listeners == 1, "it listens")
                 server.start(build)
                 await until(lambda: bool(loads.loads(CI)[uid].builds), "the build is known")
-                load = (await survey.seen(current, seen)).loads[uid]
+                load = (await survey.enrich(current, seen)).loads[uid]
                 counts.append(load.served)
                 server.end(build)
             await until(lambda: server.listeners == 0, "it has hung up")
@@ -146,11 +158,11 @@ async def test_what_was_served_before_is_counted_once_however_often_a_pass_looks
     builder = BuilderStatus(name="ci-builder-0", ready=True, revision="a", served=5)
     pool = with_builders(a_pool(), builder)
     for _ in range(3):
-        load = (await survey.seen(pool, seen)).loads[uid]
+        load = (await survey.enrich(pool, seen)).loads[uid]
         assert load.served == 7
         pool = with_builders(pool, builder.model_copy(update={"served": load.served}))
     loads.known[uid] = a_load(served=3)
-    assert (await survey.seen(pool, seen)).loads[uid].served == 8
+    assert (await survey.enrich(pool, seen)).loads[uid].served == 8
 
 
 async def test_a_new_builder_has_served_nothing_whatever_others_did() -> None:
@@ -158,13 +170,13 @@ async def test_a_new_builder_has_served_nothing_whatever_others_did() -> None:
     new = a_running_pod(1)
     uid = new["metadata"]["uid"]
     survey = a_survey(ToldLoads({uid: a_load(served=1)}))
-    seen = await survey.seen(with_builders(a_pool(), old), Observation(pods=(new,)))
+    seen = await survey.enrich(with_builders(a_pool(), old), Observation(pods=(new,)))
     assert seen.loads[uid].served == 1
 
 
 async def test_a_daemon_that_does_not_answer_has_no_load_at_all() -> None:
     pod = a_running_pod()
-    seen = await a_survey().seen(a_pool(), Observation(pods=(pod,)))
+    seen = await a_survey().enrich(a_pool(), Observation(pods=(pod,)))
     assert dict(seen.loads) == {}
 
 
@@ -172,7 +184,7 @@ async def test_a_daemon_that_does_not_answer_has_no_load_at_all() -> None:
 
 
 async def followed(survey: DaemonTracker, now: datetime, authority: Authority = AUTHORITY) -> None:
-    await survey.follow(a_pool(), Observation(), Plan(), authority, now)
+    await survey.follow(known(authority=authority, now=now))
 
 
 async def test_the_certificate_is_kept_from_pass_to_pass_and_renewed_in_good_time() -> None:
@@ -233,7 +245,7 @@ async def test_daemons_that_run_and_have_an_address_are_watched() -> None:
         a_running_pod(5, unschedulable="no node"),
     )
     loads = ToldLoads()
-    await a_survey(loads).follow(a_pool(), Observation(pods=pods), Plan(), AUTHORITY, NOW)
+    await a_survey(loads).follow(known(Observation(pods=pods)))
     assert loads.addresses == {
         pods[0]["metadata"]["uid"]: "10.0.0.7:1234",
         pods[1]["metadata"]["uid"]: "[fd00::7]:1234",
@@ -254,13 +266,11 @@ async def asked(
         pod["metadata"]["labels"][naming.LABEL_SERVING] = "false"
     observation = cluster.observe(pool)
     (uid,) = (pod["metadata"]["uid"] for pod in observation.pods)
-    known = {} if builds is None else {uid: a_load(builds, as_of=now + as_of)}
-    observation, todo = planned(pool, replace(observation, loads=known), now=now)
-    assert todo.members
-    authority = authority_of(pool, observation, home=HOME)
-    assert authority is not None
+    answers = {} if builds is None else {uid: a_load(builds, as_of=now + as_of)}
+    situation, _ = planned(pool, replace(observation, loads=answers), now=now)
+    assert situation.members
     loads = ToldLoads()
-    await a_survey(loads).follow(pool, observation, todo, authority, now)
+    await a_survey(loads).follow(situation)
     assert set(loads.asked) <= {uid}
     return bool(loads.asked)
 
@@ -295,14 +305,14 @@ THIRSTY = {"builders": {"recycle": {"maxMemory": "1Gi"}}}
 
 async def test_memory_is_not_measured_where_nobody_asks_for_it() -> None:
     cluster = Measured([measured("x", "1Gi")])
-    seen = await a_survey(cluster=cluster).seen(a_pool(), Observation())
+    seen = await a_survey(cluster=cluster).enrich(a_pool(), Observation())
     assert cluster.selected == []
     assert dict(seen.memory) == {}
 
 
 async def test_memory_is_that_of_all_containers_of_each_builder() -> None:
     cluster = Measured([measured("a", "1024Ki", "1Mi"), measured("b", "7")])
-    seen = await a_survey(cluster=cluster).seen(a_pool(**THIRSTY), Observation())
+    seen = await a_survey(cluster=cluster).enrich(a_pool(**THIRSTY), Observation())
     assert dict(seen.memory) == {"a": 2 << 20, "b": 7}
     labels = naming.builder_selector(CI)
     assert cluster.selected == [("PodMetrics", "builds", labels)]
@@ -316,7 +326,7 @@ async def test_a_cluster_without_metrics_is_told_and_nothing_else_rests(
     cluster = Measured(error=RefusedError("the server could not find the requested resource"))
     survey = a_survey(ToldLoads({uid: a_load(1)}), cluster)
     with caplog.at_level(logging.WARNING):
-        seen = await survey.seen(a_pool(**THIRSTY), Observation(pods=(pod,)))
+        seen = await survey.enrich(a_pool(**THIRSTY), Observation(pods=(pod,)))
     assert dict(seen.memory) == {}
     assert len(seen.loads[uid].builds) == 1
     assert "builders.recycle.maxMemory rests: the server could not find" in caplog.text
@@ -329,11 +339,11 @@ async def test_losses_of_a_pool_are_those_since_its_own_last_look() -> None:
     pod = a_running_pod()
     uid = pod["metadata"]["uid"]
     survey = a_survey(ToldLoads({uid: a_load(1)}))
-    seen = await survey.seen(a_pool(), Observation(pods=(pod,)))
-    assert survey.lost(a_pool(), seen) == ()
-    assert survey.lost(a_pool(name="other"), Observation()) == ()
-    (event,) = survey.lost(a_pool(), Observation())
+    seen = await survey.enrich(a_pool(), Observation(pods=(pod,)))
+    assert survey.lost_builds(a_pool(), seen) == ()
+    assert survey.lost_builds(a_pool(name="other"), Observation()) == ()
+    (event,) = survey.lost_builds(a_pool(), Observation())
     assert "ci-builder-0 has lost builds build-0" in event.message
-    assert survey.lost(a_pool(), Observation()) == (event,), "until it has been told"
-    survey.told(CI)
-    assert survey.lost(a_pool(), Observation()) == ()
+    assert survey.lost_builds(a_pool(), Observation()) == (event,), "until it has been told"
+    survey.acknowledge_lost(CI)
+    assert survey.lost_builds(a_pool(), Observation()) == ()

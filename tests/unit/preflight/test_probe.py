@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 
 from buildpool.core.api import Reason
-from buildpool.core.observed.cache import CacheReport, Trouble
+from buildpool.core.observed.cache import CacheReport
+from buildpool.core.words import Finding
 from buildpool.preflight import inspect
 from unit.preflight.servers import (
     JOE,
@@ -24,7 +25,7 @@ SHORT = timedelta(seconds=0.3)
 FINE = CacheReport()
 
 
-def trouble_of(report: CacheReport, reason: Reason, *words: str) -> Trouble:
+def trouble_of(report: CacheReport, reason: Reason, *words: str) -> Finding[Reason]:
     """The trouble that was expected, in one sentence with a remedy."""
     trouble = report.trouble
     assert trouble is not None

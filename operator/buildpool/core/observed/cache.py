@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from buildpool.core.api import Reason
 from buildpool.core.observed.usage import Usage
 from buildpool.core.pki import KeyPair
+from buildpool.core.words import Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +41,9 @@ class CacheTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """Why a cache cannot be used, for machines and for people."""
-
-    reason: Reason
-    message: str
-    """One sentence that names the registry and the remedy, without a full stop."""
-
-
-@dataclass(frozen=True, slots=True)
 class CacheReport:
     """What was found when a cache was last asked."""
 
-    trouble: Trouble | None = None
+    trouble: Finding[Reason] | None = None
+    """Why it cannot be used: names the registry and the remedy. None where it can."""
     usage: Usage | None = None

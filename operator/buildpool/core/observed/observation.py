@@ -6,12 +6,11 @@ Pure data. How it is gathered is the controller's business.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.cache import CacheReport
 from buildpool.core.observed.load import Load
-from buildpool.core.pki import Authority, Bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +41,3 @@ class Observation:
     """Secrets and ConfigMaps that the spec refers to and that do not exist."""
     overruled: Mapping[Ref, str] = field(default_factory=dict)
     """Where the cluster itself changes what we apply, by an admission webhook perhaps: the path."""
-    issued: Mapping[Ref, Authority | Bundle] = field(default_factory=dict)
-    """Issued in this pass and not written yet; goes before what is live."""
-
-    def with_issued(self, issued: Mapping[Ref, Authority | Bundle]) -> Observation:
-        """The same world, with what an earlier plan asked to be issued."""
-        return replace(self, issued={**self.issued, **issued})

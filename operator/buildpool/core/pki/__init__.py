@@ -16,7 +16,6 @@ from buildpool.core.pki.issuing import issue, issue_authority
 from buildpool.core.pki.reading import read
 from buildpool.core.pki.renewal import (
     CertificateReason,
-    Finding,
     renew_at,
     why_new_authority,
     why_reissue,
@@ -50,7 +49,6 @@ __all__ = [
     "Change",
     "Circumstances",
     "Facts",
-    "Finding",
     "KeyPair",
     "Step",
     "Use",

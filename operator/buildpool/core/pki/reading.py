@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Final, TypeVar
 
 from cryptography import x509
@@ -37,6 +38,11 @@ _UNREADABLE: Final = (
 )
 
 
+REMEMBERED: Final = 4096
+"""Certificates of which it is remembered what they say: the same bytes always say the same."""
+
+
+@lru_cache(REMEMBERED)
 def read(pair: KeyPair) -> Facts:
     """What the certificate of a pair says, and whether the key belongs to it."""
     certificate, key = load_certificate(pair), load_key(pair)
@@ -70,6 +76,7 @@ def read(pair: KeyPair) -> Facts:
         )
 
 
+@lru_cache(REMEMBERED)
 def load_certificate(pair: KeyPair) -> x509.Certificate:
     """The leaf of a pair."""
     with _reading("certificate"):
@@ -82,12 +89,14 @@ def load_key(pair: KeyPair) -> PrivateKeyTypes:
         return serialization.load_pem_private_key(pair.key, password=None)
 
 
+@lru_cache(REMEMBERED)
 def load_trust(pem: bytes) -> tuple[x509.Certificate, ...]:
     """All authorities of a bundle."""
     with _reading("bundle of trusted authorities"):
         return tuple(x509.load_pem_x509_certificates(pem))
 
 
+@lru_cache(REMEMBERED)
 def is_signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     """Whether an authority really signed a certificate; names and key ids alone prove nothing."""
     try:

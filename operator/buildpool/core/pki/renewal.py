@@ -26,7 +26,7 @@ from buildpool.core.pki.values import (
     KeyPair,
     short_name,
 )
-from buildpool.core.words import Word
+from buildpool.core.words import Finding, Word
 
 
 class CertificateReason(Word):
@@ -58,15 +58,11 @@ class CertificateReason(Word):
     PHASE_OVER = "PhaseOver", "Everybody is ready for the next phase."
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Why something is to be issued anew: the reason for machines, the message for people."""
-
-    reason: CertificateReason
-    message: str
+Why = Finding[CertificateReason] | None
+"""Why something has to be issued again; None where it does not."""
 
 
-def why_new_authority(current: KeyPair, *, now: datetime) -> Finding | None:
+def why_new_authority(current: KeyPair, *, now: datetime) -> Why:
     """Why an authority can sign nothing, so that another one is needed at once; None if it can."""
     try:
         case = _Case(read(current), now)
@@ -81,7 +77,7 @@ def why_reissue(
     authority: Authority | KeyPair,
     *,
     now: datetime,
-) -> Finding | None:
+) -> Why:
     """Why a certificate has to be issued anew, or None if the present one will do.
 
     Whom its bundle trusts is another question (``why_retrust``). The one who signs must be
@@ -104,7 +100,7 @@ def why_reissue(
     return next((finding for check in _LEAF if (finding := check(case))), None)
 
 
-def why_retrust(current: Bundle, trust: bytes) -> Finding | None:
+def why_retrust(current: Bundle, trust: bytes) -> Why:
     """Why a bundle needs other trusted authorities, though its certificate will do.
 
     CertificateError if those that are wanted are unreadable.
@@ -138,7 +134,7 @@ class _Leaf(_Case):
     issuer: x509.Certificate
 
 
-def _key_mismatch(case: _Case) -> Finding | None:
+def _key_mismatch(case: _Case) -> Why:
     if case.facts.key_matches:
         return None
     return Finding(
@@ -146,7 +142,7 @@ def _key_mismatch(case: _Case) -> Finding | None:
     )
 
 
-def _authority_changed(case: _Leaf) -> Finding | None:
+def _authority_changed(case: _Leaf) -> Why:
     if is_signed_by(case.certificate, case.issuer):
         return None
     return Finding(
@@ -154,7 +150,7 @@ def _authority_changed(case: _Leaf) -> Finding | None:
     )
 
 
-def _names_changed(case: _Leaf) -> Finding | None:
+def _names_changed(case: _Leaf) -> Why:
     facts, request = case.facts, case.request
     has = _names(facts.common_name, facts.dns_names, facts.ip_addresses, facts.uris)
     wanted = _names(
@@ -170,7 +166,7 @@ def _names_changed(case: _Leaf) -> Finding | None:
     )
 
 
-def _use_changed(case: _Leaf) -> Finding | None:
+def _use_changed(case: _Leaf) -> Why:
     if case.facts.uses == (case.request.use,):
         return None
     uses = ", ".join(case.facts.uses) or "nothing"
@@ -180,7 +176,7 @@ def _use_changed(case: _Leaf) -> Finding | None:
     )
 
 
-def _lifetime_changed(case: _Leaf) -> Finding | None:
+def _lifetime_changed(case: _Leaf) -> Why:
     issued = _issued(case.facts)
     wanted = min(expiry(issued, case.request.lifetime), case.issuer.not_valid_after_utc)
     if case.facts.not_after == wanted:
@@ -191,13 +187,13 @@ def _lifetime_changed(case: _Leaf) -> Finding | None:
     )
 
 
-def _expired(case: _Case) -> Finding | None:
+def _expired(case: _Case) -> Why:
     if case.now < case.facts.not_after:
         return None
     return Finding(CertificateReason.EXPIRED, f"it expired at {case.facts.not_after:{_TIME}}")
 
 
-def _not_yet_valid(case: _Case) -> Finding | None:
+def _not_yet_valid(case: _Case) -> Why:
     start = case.facts.not_before
     if case.now >= start:
         return None
@@ -205,7 +201,7 @@ def _not_yet_valid(case: _Case) -> Finding | None:
     return Finding(CertificateReason.NOT_YET_VALID, message)
 
 
-def _renewal_due(case: _Case) -> Finding | None:
+def _renewal_due(case: _Case) -> Why:
     if case.now < _renew_at(case.facts):
         return None
     return Finding(
@@ -216,12 +212,12 @@ def _renewal_due(case: _Case) -> Finding | None:
 
 _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
-_AUTHORITY: tuple[Callable[[_Case], Finding | None], ...] = (
+_AUTHORITY: tuple[Callable[[_Case], Why], ...] = (
     _key_mismatch,  # what it signs would be refused everywhere
     _expired,  # so is everything it ever signed
 )
 
-_LEAF: tuple[Callable[[_Leaf], Finding | None], ...] = (
+_LEAF: tuple[Callable[[_Leaf], Why], ...] = (
     _key_mismatch,  # somebody edited the Secret, or wrote half of it
     _authority_changed,  # the other side would refuse it
     _names_changed,  # a client was renamed, or the pool is reached under another name

@@ -36,12 +36,13 @@ from buildpool.core.pki.issuing import issue_authority
 from buildpool.core.pki.reading import is_signed_by, load_certificate, load_trust, read
 from buildpool.core.pki.renewal import (
     CertificateReason,
-    Finding,
+    Why,
     renew_at,
     why_new_authority,
     why_retrust,
 )
 from buildpool.core.pki.values import Authority, AuthorityPhase, Bundle
+from buildpool.core.words import Finding
 
 
 class Change(StrEnum):
@@ -66,7 +67,7 @@ class Step:
     """What is to become of an authority, and why."""
 
     change: Change
-    finding: Finding
+    finding: Finding[CertificateReason]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +167,7 @@ def _within_phase(authority: Authority, circumstances: Circumstances, now: datet
     return Step(_NEXT[authority.phase], _OVER)
 
 
-def _why_rotate(
-    authority: Authority, circumstances: Circumstances, now: datetime
-) -> Finding | None:
+def _why_rotate(authority: Authority, circumstances: Circumstances, now: datetime) -> Why:
     if circumstances.is_requested:
         return Finding(CertificateReason.ROTATION_REQUESTED, "a new authority was asked for")
     if now < _rotate_at(authority, circumstances.certificate_lifetime):
@@ -188,7 +187,7 @@ def _rotate_at(authority: Authority, certificate_lifetime: timedelta) -> datetim
     return min(renew_at(authority.signer), facts.not_after - certificate_lifetime)
 
 
-def _why_useless(previous: bytes, *, now: datetime) -> Finding | None:
+def _why_useless(previous: bytes, *, now: datetime) -> Why:
     """Why a former authority need not be trusted any longer, whoever still counts on it."""
     try:
         is_over = load_trust(previous)[0].not_valid_after_utc <= now

@@ -1,54 +1,32 @@
-"""What the gateway tells in the pool's status: builds that wait, and why it serves none. Pure.
+"""What the gateway says in the pool's status: builds that wait, and why it serves none. Pure.
 
-Each of the gateway's pods writes an entry of its own. One whose pod is gone speaks for nobody: its
-connections are gone, too.
+Each of the gateway's pods writes an entry of its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from buildpool.core.api import Pool
-from buildpool.core.observed.observation import Observation
+from buildpool.core.api.status import GatewayStatus
+from buildpool.core.routing.values import Backlog
 
 BLOCKED_AFTER: Final = timedelta(minutes=2)
 """How long a queue stands still before the user is told."""
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """The builds of one pool that wait."""
-
-    waiting: int = 0
-    since: datetime | None = None
-    """Since when they wait and nobody has got a slot; None where none waits."""
-
-    def is_blocked(self, now: datetime) -> bool:
-        """Whether the queue stands still for so long that the user should know."""
-        return self.since is not None and now - self.since >= BLOCKED_AFTER
-
-
-def refusal(pool: Pool, observation: Observation) -> str | None:
-    """Why the gateway does not serve the pool; None where it does."""
-    entries = (entry for entry in pool.status.gateways if entry.name in observation.gateways)
-    return next((entry.refused for entry in entries if entry.refused), None)
-
-
-def forsaken(pool: Pool, observation: Observation) -> bool:
-    """Whether an entry stands there whose pod is gone. Nobody else takes it away."""
-    return any(entry.name not in observation.gateways for entry in pool.status.gateways)
-
-
-def kept_entries(pool: Pool, observation: Observation) -> list[dict[str, Any]]:
-    """The entries of the pods that there are."""
-    there = (entry for entry in pool.status.gateways if entry.name in observation.gateways)
-    return [entry.to_dict() for entry in there]
-
-
-def backlog_of(pool: Pool, observation: Observation) -> Backlog:
-    """Who waits now."""
-    entries = [entry for entry in pool.status.gateways if entry.name in observation.gateways]
+def backlog_of(entries: Sequence[GatewayStatus]) -> Backlog:
+    """Who waits, according to all pods of the gateway."""
     since = [entry.since for entry in entries if entry.waiting and entry.since is not None]
     return Backlog(sum(entry.waiting for entry in entries), min(since, default=None))
+
+
+def is_blocked(backlog: Backlog, now: datetime) -> bool:
+    """Whether the queue stands still for so long that the user should know."""
+    return backlog.since is not None and now - backlog.since >= BLOCKED_AFTER
+
+
+def refusal(entries: Sequence[GatewayStatus]) -> str | None:
+    """Why the gateway does not serve the pool; None where it does."""
+    return next((entry.refused for entry in entries if entry.refused), None)

@@ -14,20 +14,19 @@ from buildpool.core.api import (
 )
 from buildpool.core.objects.pods import is_ready
 from buildpool.core.objects.refs import Ref
-from buildpool.core.observed.cache import CacheTarget, Credentials, Trouble
+from buildpool.core.observed.cache import CacheTarget, Credentials
 from buildpool.core.observed.dockerconfig import parse_credentials
-from buildpool.core.observed.observation import Observation
-from buildpool.core.planning.certificates import bundle_at, cache_secrets
+from buildpool.core.planning.certificates import cache_secrets
+from buildpool.core.planning.situation import Situation
+from buildpool.core.words import Finding
 
 
-def cache_target(pool: Pool, observation: Observation) -> CacheTarget | Trouble | None:
+def cache_target(s: Situation) -> CacheTarget | Finding[Reason] | None:
     """Whom to ask about the pool's cache; None where there is nobody to ask now."""
-    registry = pool.spec.cache.registry
+    registry = s.pool.spec.cache.registry
     if registry is None:
         return None
-    if registry.managed is not None:
-        return _managed_target(pool, observation)
-    return _external_target(pool, registry, observation)
+    return _managed_target(s) if registry.managed is not None else _external_target(s, registry)
 
 
 def cache_references(pool: Pool) -> frozenset[Ref]:
@@ -42,45 +41,43 @@ def cache_references(pool: Pool) -> frozenset[Ref]:
     return frozenset(Ref("Secret", namespace, name) for name in names)
 
 
-def _managed_target(pool: Pool, observation: Observation) -> CacheTarget | None:
-    bundle = bundle_at(observation, cache_secrets(pool)[1])
-    if bundle is None or not any(is_ready(pod) for pod in observation.cache_pods):
+def _managed_target(s: Situation) -> CacheTarget | None:
+    bundle, key = s.bundles[cache_secrets(s.pool)[1]], s.pool.key
+    if bundle is None or not any(is_ready(pod) for pod in s.observation.cache_pods):
         return None
     return CacheTarget(
-        host=naming.cache_host(pool.key),
+        host=naming.cache_host(key),
         trust=bundle.trust,
         pair=bundle.pair,
-        keeper=naming.cache_host(pool.key, naming.KEEPER_PORT),
+        keeper=naming.cache_host(key, naming.KEEPER_PORT),
     )
 
 
-def _external_target(
-    pool: Pool, registry: CacheRegistry, observation: Observation
-) -> CacheTarget | Trouble:
+def _external_target(s: Situation, registry: CacheRegistry) -> CacheTarget | Finding[Reason]:
     assert registry.ref is not None  # noqa: S101 - the model demands one of the two
     host, _, repository = registry.ref.partition("/")
-    entry = next((entry for entry in pool.spec.registries if entry.host == host), None)
+    entry = next((entry for entry in s.pool.spec.registries if entry.host == host), None)
     trust: bytes | None = None
     if entry is not None and entry.ca_bundle is not None:
         kind, source = entry.ca_bundle.kind, entry.ca_bundle.source
-        found = _value(pool, observation, kind, source.name, source.key)
-        if isinstance(found, Trouble):
+        found = _value(s, kind, source.name, source.key)
+        if isinstance(found, Finding):
             return found
         trust = found
     credentials: Credentials | None = None
     if registry.credentials is not None:
         key = ".dockerconfigjson"
-        found = _value(pool, observation, "Secret", registry.credentials.name, key)
-        if isinstance(found, Trouble):
+        found = _value(s, "Secret", registry.credentials.name, key)
+        if isinstance(found, Finding):
             return found
         where = f"Secret {registry.credentials.name}, key {key}"
         try:
             credentials = parse_credentials(found, host)
         except ValueError as error:
-            return Trouble(Reason.CREDENTIALS_REFUSED, f"{where}: {error}; correct it")
+            return Finding(Reason.CREDENTIALS_REFUSED, f"{where}: {error}; correct it")
         if credentials is None:
             message = f"{where} has no entry for {host}; add one, as docker login does"
-            return Trouble(Reason.CREDENTIALS_REFUSED, message)
+            return Finding(Reason.CREDENTIALS_REFUSED, message)
     return CacheTarget(
         host=host,
         repository=repository,
@@ -90,18 +87,18 @@ def _external_target(
     )
 
 
-def _value(pool: Pool, observation: Observation, kind: str, name: str, key: str) -> bytes | Trouble:
+def _value(s: Situation, kind: str, name: str, key: str) -> bytes | Finding[Reason]:
     """What the user's Secret or ConfigMap has under a key."""
     missing = Reason.SECRET_NOT_FOUND if kind == "Secret" else Reason.CONFIG_MAP_NOT_FOUND
-    obj = observation.referred.get(Ref(kind, pool.key.namespace, name))
+    obj = s.observation.referred.get(Ref(kind, s.pool.key.namespace, name))
     if obj is None:
-        return Trouble(missing, f"{kind} {name} does not exist; create it")
+        return Finding(missing, f"{kind} {name} does not exist; create it")
     text: Any = (obj.get("data") or {}).get(key)
     if text is None:
-        return Trouble(missing, f"{kind} {name} has no key {key}; add it")
+        return Finding(missing, f"{kind} {name} has no key {key}; add it")
     if kind == "ConfigMap":
         return str(text).encode()
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error:
-        return Trouble(missing, f"{kind} {name} is garbled at {key}; write it anew")
+        return Finding(missing, f"{kind} {name} is garbled at {key}; write it anew")

@@ -9,20 +9,19 @@ from collections.abc import Iterator, Mapping
 
 from buildpool.core import naming
 from buildpool.core.api import Pool, Routing
-from buildpool.core.objects.refs import Object, Ref, is_builder, is_owned
-from buildpool.core.observed.observation import Observation
+from buildpool.core.naming import Installation
+from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.pki import Bundle
 from buildpool.core.planning.certificates import (
-    authority_of,
     authority_ref,
     builder_ref,
-    bundle_at,
     cache_secrets,
     certificate_requests,
     client_ref,
     gateway_secrets,
     noted_clients,
 )
+from buildpool.core.planning.situation import Situation
 from buildpool.core.resources import (
     authority_secret,
     builder_config,
@@ -44,7 +43,7 @@ from buildpool.core.resources import (
 )
 
 
-def desired_refs(pool: Pool, *, home: str) -> tuple[Ref, ...]:
+def desired_refs(pool: Pool, installation: Installation) -> tuple[Ref, ...]:
     """The names of all objects the pool shall consist of, but for its builders.
 
     How many of these there are and with which numbers is decided anew in each pass.
@@ -53,8 +52,8 @@ def desired_refs(pool: Pool, *, home: str) -> tuple[Ref, ...]:
     gateway = pool.spec.routing is Routing.GATEWAY
     recipes = pool.spec.cache.registry is not None
     return (
-        authority_ref(pool, home=home),
-        *certificate_requests(pool, home=home),
+        authority_ref(pool, installation),
+        *certificate_requests(pool, installation),
         Ref("ConfigMap", key.namespace, naming.builder_config(key)),
         *([Ref("NetworkPolicy", key.namespace, naming.builder_policy(key))] if gateway else []),
         Ref("Service", key.namespace, naming.service(key)),
@@ -69,37 +68,32 @@ def _cache_refs(pool: Pool) -> Iterator[Ref]:
         yield Ref(kind, pool.key.namespace, naming.cache(pool.key))
 
 
-def desired_objects(
-    pool: Pool, observation: Observation, *, home: str, image: str, gateway: str, size: int
-) -> Iterator[Object]:
+def desired_objects(s: Situation, size: int) -> Iterator[Object]:
     """Every object the pool consists of but its builders, in the order in which they are needed.
 
-    Every certificate has to be there already. ``image`` is the operator's own; ``gateway`` is the
-    gateway's Service; ``size`` is how many builders there shall be.
+    Every certificate has to be there already. ``size`` is how many builders there shall be.
     """
-    authority = authority_of(pool, observation, home=home)
-    assert authority is not None  # noqa: S101 - asked for before
+    pool, namespace = s.pool, s.installation.namespace
+    assert s.authority is not None  # noqa: S101 - issued before
     clients = {client.name for client in pool.spec.access.clients}
     # A client that is no longer wanted stays noted until its Secret is gone, too.
-    leaving = {
-        name
-        for name in noted_clients(pool, observation.live, home=home)
-        if client_ref(pool, name) in observation.live
-    }
-    yield authority_secret(pool, authority, namespace=home, clients=sorted(clients | leaving))
-    gateways = gateway_secrets(pool, home=home)
-    for ref in certificate_requests(pool, home=home):
+    noted = noted_clients(s.own.get(authority_ref(pool, s.installation)))
+    leaving = {name for name in noted if client_ref(pool, name) in s.observation.live}
+    everyone = sorted(clients | leaving)
+    yield authority_secret(pool, s.authority, namespace=namespace, clients=everyone)
+    gateways = gateway_secrets(pool, s.installation)
+    for ref in s.requests:
         if ref not in gateways:
             component = _components(pool).get(ref.name, naming.COMPONENT_CLIENT)
-            yield certificate_secret(pool, ref.name, _bundle(observation, ref), component=component)
+            yield certificate_secret(pool, ref.name, _bundle(s, ref), component=component)
     if pool.spec.routing is Routing.GATEWAY:
         server, upstream = gateways
-        yield gateway_secret(pool, _bundle(observation, server), namespace=home)
-        yield upstream_secret(pool, _bundle(observation, upstream), namespace=home)
+        yield gateway_secret(pool, _bundle(s, server), namespace=namespace)
+        yield upstream_secret(pool, _bundle(s, upstream), namespace=namespace)
     yield builder_config(pool)
-    if policy := builder_policy(pool, home=home):
+    if policy := builder_policy(pool, installed_in=namespace):
         yield policy
-    yield pool_service(pool, gateway=f"{gateway}.{home}.svc.{naming.CLUSTER_DOMAIN}")
+    yield pool_service(pool, gateway=s.installation.gateway_host)
     yield disruption_budget(pool)
     if recipes := cache_recipes(pool):
         yield recipes_config(pool, recipes)
@@ -110,40 +104,31 @@ def desired_objects(
         yield cache_deployment(
             pool,
             managed,
-            image=image,
-            certificate=_bundle(observation, cache_secrets(pool)[0]),
-            is_awake=size > 0 or has_builders(pool, observation),
+            image=s.installation.image,
+            certificate=_bundle(s, cache_secrets(pool)[0]),
+            is_awake=size > 0 or s.has_builders,
         )
 
 
-def desired_builder(
-    pool: Pool, index: int, observation: Observation, *, image: str
-) -> Iterator[Object]:
+def desired_builder(s: Situation, index: int) -> Iterator[Object]:
     """One builder, and its volume if it has one."""
-    volume = builder_volume(pool, index)
+    volume = builder_volume(s.pool, index)
     if volume is not None:
         yield volume
-    certificate = _bundle(observation, builder_ref(pool))
-    yield builder_deployment(pool, index, image=image, certificate=certificate)
+    certificate = _bundle(s, builder_ref(s.pool))
+    yield builder_deployment(s.pool, index, image=s.installation.image, certificate=certificate)
 
 
-def has_builders(pool: Pool, observation: Observation) -> bool:
-    """Whether any builder is there, or still drains."""
-    return bool(observation.pods) or any(
-        is_builder(obj) and is_owned(obj, pool) for obj in observation.live.values()
-    )
-
-
-def cache_is_awake(pool: Pool, observation: Observation) -> bool:
+def cache_is_awake(s: Situation) -> bool:
     """Whether the managed registry runs: as long as any builder is wanted or still drains."""
-    scaling = pool.status.scaling
-    size = pool.spec.builder_count if scaling is None else scaling.size
-    return size > 0 or has_builders(pool, observation)
+    scaling = s.pool.status.scaling
+    size = s.pool.spec.builder_count if scaling is None else scaling.size
+    return size > 0 or s.has_builders
 
 
-def _bundle(observation: Observation, ref: Ref) -> Bundle:
-    bundle = bundle_at(observation, ref)
-    assert bundle is not None  # noqa: S101 - asked for before
+def _bundle(s: Situation, ref: Ref) -> Bundle:
+    bundle = s.bundles[ref]
+    assert bundle is not None  # noqa: S101 - issued before
     return bundle
 
 

@@ -6,17 +6,16 @@ operator, a pod's labels decide whether the Service leads to it and whether it m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from buildpool.core import naming
-from buildpool.core.api import EventReason, Pool
+from buildpool.core.api import EventReason
 from buildpool.core.objects.pods import has_daemon
 from buildpool.core.objects.refs import Object, Ref
-from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.fleet import Member
+from buildpool.core.planning.situation import Situation
 from buildpool.core.scaling import Decision
 
 LEAVE_ALONE: Final = {
@@ -37,32 +36,25 @@ class Mark:
     message: str = ""
 
 
-def marks(
-    pool: Pool,
-    members: Iterable[Member],
-    decision: Decision,
-    observation: Observation,
-    *,
-    now: datetime,
-) -> Iterator[Mark]:
+def marks(s: Situation, decision: Decision) -> Iterator[Mark]:
     """The marks that are missing, or are there and should not be."""
     retire = {retirement.index: retirement for retirement in decision.retire}
-    for member in members:
+    for member in s.members:
         index, is_retired = member.builder.index, member.builder.retired is not None
         if index in decision.remove:
             continue
         if index in retire:
             is_retired = True
-            why = retire[index]
+            why = retire[index].why
             message = f"retired {member.ref} ({why.reason}): {why.message.rstrip('.')}"
-            moment = now.isoformat(timespec="milliseconds")
+            moment = s.now.isoformat(timespec="milliseconds")
             yield _retired(member, moment, EventReason.RETIRED_BUILDER, message)
         elif index in decision.restore:
             is_retired = False
             message = f"restored {member.ref}, which takes builds again"
             yield _retired(member, None, EventReason.RESTORED_BUILDER, message)
         for pod in member.pods:
-            yield from _of_pod(pool, pod, observation, is_retired=is_retired)
+            yield from _of_pod(s, pod, is_retired=is_retired)
 
 
 def _retired(member: Member, moment: str | None, reason: EventReason, message: str) -> Mark:
@@ -70,20 +62,18 @@ def _retired(member: Member, moment: str | None, reason: EventReason, message: s
     return Mark(member.ref, member.deployment["metadata"]["uid"], metadata, reason, message)
 
 
-def _of_pod(
-    pool: Pool, pod: Object, observation: Observation, *, is_retired: bool
-) -> Iterator[Mark]:
+def _of_pod(s: Situation, pod: Object, *, is_retired: bool) -> Iterator[Mark]:
     metadata = pod["metadata"]
     wanted: dict[str, dict[str, str | None]] = {
         "labels": {naming.LABEL_SERVING: "false" if is_retired else "true"}
     }
-    load = observation.loads.get(metadata["uid"])
+    load = s.observation.loads.get(metadata["uid"])
     # What does not answer keeps its mark: it may well be busy.
     if load is not None or not has_daemon(pod):
         is_busy = load is not None and bool(load.builds)
         wanted["labels"][naming.LABEL_BUSY] = "true" if is_busy else None
         wanted["annotations"] = {
-            key: value if is_busy else pool.spec.builders.pod_annotations.get(key)
+            key: value if is_busy else s.pool.spec.builders.pod_annotations.get(key)
             for key, value in LEAVE_ALONE.items()
         }
     change = {

@@ -1,22 +1,23 @@
-"""The heart: from a pool and what was seen of its world to what shall be done, and why.
+"""The heart: from what a pass knows of a pool to what shall be done, and why.
 
 ``plan`` is a function of its arguments. It reads no clock, talks to nobody, and twice the same
 question gets the same answer. It decides *what*; how the answer is carried out is the controller's
-business, and how the result is told to the user is ``verdict``'s.
+business, and how the result is told to the user is ``reporting``'s.
 
     conflicts       names the pool needs that belong to somebody else: then nothing is done
-    issue           certificates that are needed first; the caller issues them and asks again
     decision        how many builders, and which come, retire and go (``scaling``)
     mark            what has to stand on objects that are there: who is to go, who is busy
     apply, delete   the difference between the objects the pool consists of and those that are there
+
+Certificates come first: ``plan_flow`` asks for them, and plans once it has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import timedelta
+from typing import Final, TypeAlias
 
 from buildpool.core import naming
 from buildpool.core.api import EventReason, Pool
@@ -26,22 +27,16 @@ from buildpool.core.objects.refs import (
     Ref,
     component_of,
     is_builder,
-    is_owned,
     is_terminating,
     ref_of,
 )
 from buildpool.core.observed.observation import Observation
-from buildpool.core.planning.backlog import BLOCKED_AFTER, backlog_of
-from buildpool.core.planning.certificates import Issuance, issuances, renewals
+from buildpool.core.pki import Authority, Bundle
+from buildpool.core.planning.backlog import BLOCKED_AFTER
 from buildpool.core.planning.desired import desired_builder, desired_objects, desired_refs
-from buildpool.core.planning.fleet import (
-    Member,
-    desired_revision,
-    everyone_runs,
-    members_of,
-    taken_numbers,
-)
+from buildpool.core.planning.issuances import Order, carry_out, issuances, renewals
 from buildpool.core.planning.marks import Mark, marks
+from buildpool.core.planning.situation import Situation
 from buildpool.core.resources import has_guard
 from buildpool.core.resources.common import was_applied_as
 from buildpool.core.scaling import Calm, Decision, LastDecision, decide
@@ -89,15 +84,11 @@ class Delete:
 class Plan:
     """What to do now, in this order, and when to look again."""
 
-    issue: tuple[Issuance, ...] = ()
-    """If not empty, nothing else is planned yet."""
     mark: tuple[Mark, ...] = ()
     apply: tuple[Apply, ...] = ()
     delete: tuple[Delete, ...] = ()
     conflicts: tuple[Ref, ...] = ()
     """Names the pool needs that belong to somebody else."""
-    members: tuple[Member, ...] = ()
-    """The builders there are, as they were seen."""
     decision: Decision | None = None
     """None where nothing can be decided: under a conflict."""
     recheck: timedelta = RESYNC
@@ -105,61 +96,65 @@ class Plan:
     @property
     def is_empty(self) -> bool:
         """Whether the pool is as it shall be, as far as it depends on us."""
-        return not (self.issue or self.mark or self.apply or self.delete or self.conflicts)
+        return not (self.mark or self.apply or self.delete or self.conflicts)
 
 
-def plan(
-    pool: Pool, observation: Observation, *, home: str, image: str, gateway: str = "", now: datetime
-) -> Plan:
-    """What to do about a pool.
+Issued: TypeAlias = Mapping[Ref, Authority | Bundle]
+"""What was issued, by the Secret that it is for."""
+PlanFlow: TypeAlias = Generator[Order, Issued, tuple[Situation, Plan]]
 
-    ``home`` is the operator's own namespace, where the pool's authority lies; ``image`` its own
-    image, of which some of the pool's containers are; ``gateway`` the Service of the gateway there,
-    empty where there is none.
+
+def plan_flow(s: Situation) -> PlanFlow:
+    """Plans; yields each order of certificates that are needed first, and is sent what was issued.
+
+    Returns the situation with all of them, and the plan. Signing takes a processor's time, so that
+    each driver does it where it may: the operator off its event loop.
     """
-    live = observation.live
-    revision = desired_revision(pool, observation, image=image)
-    members = members_of(pool, observation, revision=revision, now=now)
-    conflicts = tuple(
-        ref
-        for ref in desired_refs(pool, home=home)
-        if ref in live and not is_owned(live[ref], pool)
-    )
-    if conflicts:
-        return Plan(conflicts=conflicts, members=members, recheck=TROUBLED)
-    read = everyone_runs(pool, observation, revision=revision, image=image)
-    issue = tuple(issuances(pool, observation, home=home, now=now, everyone_has_it=read))
-    if issue:
-        return Plan(issue=issue)
+    while not _conflicts(s) and (todo := tuple(issuances(s))):
+        s = s.with_issued((yield Order(todo, s.authority, s.now)))
+    return s, plan(s)
+
+
+def planned(s: Situation) -> tuple[Situation, Plan]:
+    """The same at once, for programs that have nothing else to do meanwhile."""
+    flow = plan_flow(s)
+    try:
+        order = next(flow)
+        while True:
+            order = flow.send(carry_out(order))
+    except StopIteration as end:
+        found: tuple[Situation, Plan] = end.value
+        return found
+
+
+def plan(s: Situation) -> Plan:
+    """What to do about a pool. Every certificate it needs has been issued (``plan_flow``)."""
+    if conflicts := _conflicts(s):
+        return Plan(conflicts=conflicts, recheck=TROUBLED)
     decision = decide(
-        pool.spec,
-        [member.builder for member in members],
-        taken=taken_numbers(pool, observation),
-        memory=_memory(pool),
-        waiting=backlog_of(pool, observation).waiting,
-        now=now,
-    )
-    wanted = desired_objects(
-        pool, observation, home=home, image=image, gateway=gateway, size=decision.size
+        s.pool.spec,
+        [member.builder for member in s.members],
+        taken=s.taken_numbers,
+        memory=_last_decision(s.pool),
+        waiting=s.backlog.waiting,
+        now=s.now,
     )
     return Plan(
-        mark=tuple(marks(pool, members, decision, observation, now=now)),
-        apply=(
-            *_changes(wanted, observation),
-            *_builders(pool, members, decision, observation, image=image),
-        ),
-        delete=(
-            *_removals(members, decision),
-            *_leftovers(pool, members, decision, observation, home=home),
-            *strays(observation),
-        ),
-        members=members,
+        mark=tuple(marks(s, decision)),
+        apply=(*_changes(desired_objects(s, decision.size), s), *_builders(s, decision)),
+        delete=(*_removals(s, decision), *_leftovers(s, decision), *strays(s.observation)),
         decision=decision,
-        recheck=_recheck(pool, members, decision, observation, home=home, now=now),
+        recheck=_recheck(s, decision),
     )
 
 
-def _memory(pool: Pool) -> LastDecision:
+def _conflicts(s: Situation) -> tuple[Ref, ...]:
+    live = s.observation.live
+    wanted = desired_refs(s.pool, s.installation)
+    return tuple(ref for ref in wanted if ref in live and ref not in s.own)
+
+
+def _last_decision(pool: Pool) -> LastDecision:
     """What the last decision left in the status."""
     said = pool.status.scaling
     if said is None:
@@ -170,31 +165,23 @@ def _memory(pool: Pool) -> LastDecision:
     return LastDecision(said.size, calm)
 
 
-def _builders(
-    pool: Pool,
-    members: Iterable[Member],
-    decision: Decision,
-    observation: Observation,
-    *,
-    image: str,
-) -> Iterator[Apply]:
+def _builders(s: Situation, decision: Decision) -> Iterator[Apply]:
     """New builders, and what somebody has changed of those that run what they shall.
 
     A builder that runs something else is never written again: it is replaced.
     """
-    kept = [m.builder.index for m in members if m.is_current]
+    kept = [m.builder.index for m in s.members if m.is_current]
     for index in (*(i for i in kept if i not in decision.remove), *decision.add):
-        for obj in desired_builder(pool, index, observation, image=image):
-            there = observation.live.get(ref_of(obj))
-            if there is not None and is_owned(there, pool):
-                yield from _changes([obj], observation)
+        for obj in desired_builder(s, index):
+            if ref_of(obj) in s.own:
+                yield from _changes([obj], s)
             else:
                 reason = _CREATED.get(_what(obj))
                 yield Apply(obj, reason, f"created {ref_of(obj)}", is_unseen=True)
 
 
-def _removals(members: Iterable[Member], decision: Decision) -> Iterator[Delete]:
-    for member in members:
+def _removals(s: Situation, decision: Decision) -> Iterator[Delete]:
+    for member in s.members:
         if member.builder.index in decision.remove:
             ref, metadata = member.ref, member.deployment["metadata"]
             why = (
@@ -211,24 +198,24 @@ def _removals(members: Iterable[Member], decision: Decision) -> Iterator[Delete]
             )
 
 
-def _changes(wanted: Iterable[Object], observation: Observation) -> Iterator[Apply]:
+def _changes(wanted: Iterable[Object], s: Situation) -> Iterator[Apply]:
     for obj in wanted:
         ref = ref_of(obj)
-        there = observation.live.get(ref)
+        there = s.own.get(ref)
         if there is None:
             issued = EventReason.ISSUED_CERTIFICATE if ref.kind == "Secret" else None
             reason = issued or _CREATED.get(_what(obj))
             yield Apply(obj, reason, f"created {ref}")
         elif is_terminating(there):
             continue  # it comes back when it is gone, and its going wakes us
-        elif ref in observation.issued:
+        elif ref in s.issued:
             # Not everything that is issued is another certificate: it may trust another authority.
             is_new = there.get("data", {}).get("tls.crt") != obj["data"]["tls.crt"]
             reason = EventReason.RENEWED_CERTIFICATE if is_new else None
             yield Apply(obj, reason, f"renewed the certificate in {ref}")
         elif not was_applied_as(there, obj):
             yield Apply(obj, None, f"updated {ref}")
-        elif (path := first_difference(there, obj)) not in (None, observation.overruled.get(ref)):
+        elif (path := first_difference(there, obj)) not in (None, s.observation.overruled.get(ref)):
             message = f"{ref} had been changed at {path} by somebody else and was put right"
             yield Apply(obj, EventReason.REPAIRED_DRIFT, message)
 
@@ -263,27 +250,17 @@ def strays(observation: Observation) -> Iterator[Delete]:
         yield Delete(ref, obj["metadata"]["uid"], None, message)
 
 
-def _leftovers(
-    pool: Pool,
-    members: Sequence[Member],
-    decision: Decision,
-    observation: Observation,
-    *,
-    home: str,
-) -> Iterator[Delete]:
-    wanted = {
-        *desired_refs(pool, home=home),
-        *_kept_volumes(pool, members, decision, observation),
-    }
+def _leftovers(s: Situation, decision: Decision) -> Iterator[Delete]:
+    wanted = {*desired_refs(s.pool, s.installation), *_kept_volumes(s, decision)}
     left = [
         (ref, obj)
-        for ref, obj in sorted(observation.live.items(), key=lambda item: item[0])
-        if ref not in wanted and is_owned(obj, pool) and not is_builder(obj)
+        for ref, obj in sorted(s.own.items(), key=lambda item: item[0])
+        if ref not in wanted and not is_builder(obj)
     ]
     # A build that runs may come back for what it has imported.
-    is_read = any(has_guard(pod) for pod in observation.pods)
+    is_read = any(has_guard(pod) for pod in s.observation.pods)
     # And for its builder, through the gateway by which it came.
-    is_building = any(member.builder.builds != 0 for member in members)
+    is_building = any(member.builder.builds != 0 for member in s.members)
     # By the Deployment, the cache's Secrets are found again, which may not be listed: it goes last.
     has_secrets = any(_what(obj) == ("Secret", naming.COMPONENT_CACHE) for _, obj in left)
     for ref, obj in left:
@@ -293,7 +270,7 @@ def _leftovers(
         waits = waits or (component == naming.COMPONENT_GATEWAY and is_building)
         if waits or is_terminating(obj):
             continue
-        message = f"removed {ref}, which the pool needs no more"
+        message = f"removed {ref}, which the pool does not need any more"
         yield Delete(ref, obj["metadata"]["uid"], _REMOVED.get(_what(obj)), message)
 
 
@@ -303,39 +280,30 @@ _REMOVED: Final = {
 }
 
 
-def _kept_volumes(
-    pool: Pool, members: Iterable[Member], decision: Decision, observation: Observation
-) -> Iterator[Ref]:
+def _kept_volumes(s: Situation, decision: Decision) -> Iterator[Ref]:
     """The volumes of builders, and those that wait, with their caches, for builders to come."""
-    numbers = {member.builder.index for member in members} | taken_numbers(pool, observation)
-    if pool.spec.builders.storage.volume_claim is not None:
-        most = pool.spec.scaling.max if pool.spec.replicas is None else pool.spec.replicas
-        room = max(decision.size, most) + pool.spec.builders.rollout.max_surge
+    spec = s.pool.spec
+    numbers = {member.builder.index for member in s.members} | s.taken_numbers
+    if spec.builders.storage.volume_claim is not None:
+        most = spec.scaling.max if spec.replicas is None else spec.replicas
+        room = max(decision.size, most) + spec.builders.rollout.max_surge
         numbers |= {*decision.add, *range(room)}
     for number in numbers:
-        name = naming.builder_volume(pool.key, number)
-        yield Ref("PersistentVolumeClaim", pool.key.namespace, name)
+        name = naming.builder_volume(s.pool.key, number)
+        yield Ref("PersistentVolumeClaim", s.pool.key.namespace, name)
 
 
-def _recheck(
-    pool: Pool,
-    members: Iterable[Member],
-    decision: Decision,
-    observation: Observation,
-    *,
-    home: str,
-    now: datetime,
-) -> timedelta:
+def _recheck(s: Situation, decision: Decision) -> timedelta:
     """How long nothing will change by itself."""
-    builders, recycle = pool.spec.builders, pool.spec.builders.recycle
-    moments = [*renewals(pool, observation, home=home)]
-    if (since := backlog_of(pool, observation).since) is not None:
-        moments.append(since + BLOCKED_AFTER)
-    for member in members:
+    builders, recycle = s.pool.spec.builders, s.pool.spec.builders.recycle
+    moments = [*renewals(s)]
+    if s.backlog.since is not None:
+        moments.append(s.backlog.since + BLOCKED_AFTER)
+    for member in s.members:
         moments += [b.started + builders.max_build_duration for b in member.builds if b.started]
         if recycle.max_age is not None:
             moments.append(member.builder.created + recycle.max_age)
-    waits = [RESYNC, *(moment - now for moment in moments if moment > now)]
+    waits = [RESYNC, *(moment - s.now for moment in moments if moment > s.now)]
     if decision.recheck is not None:
         waits.append(decision.recheck)
     if recycle.max_memory is not None:

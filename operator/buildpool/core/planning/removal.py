@@ -15,11 +15,11 @@ from datetime import timedelta
 from typing import Final
 
 from buildpool.core import naming
-from buildpool.core.api import EventReason, Pool
-from buildpool.core.objects.refs import component_of, is_builder, is_owned, is_terminating
-from buildpool.core.observed.observation import Observation
+from buildpool.core.api import EventReason
+from buildpool.core.objects.refs import component_of, is_builder, is_terminating
 from buildpool.core.planning.certificates import authority_ref
 from buildpool.core.planning.plan import Delete, strays
+from buildpool.core.planning.situation import Situation
 
 KINDS: Final = frozenset({"Service", "Deployment"})
 FIRST: Final = frozenset({naming.COMPONENT_BUILDER, naming.COMPONENT_ENDPOINT})
@@ -41,17 +41,17 @@ class Removal:
         return not self.delete and not self.draining
 
 
-def plan_removal(pool: Pool, observation: Observation, *, home: str) -> Removal:
+def plan_removal(s: Situation) -> Removal:
     """The next step of removing a pool."""
     left = [
         (ref, obj)
-        for ref, obj in sorted(observation.live.items(), key=lambda item: item[0])
-        if is_owned(obj, pool) and not is_terminating(obj)
+        for ref, obj in sorted(s.own.items(), key=lambda item: item[0])
+        if not is_terminating(obj)
     ]
-    draining = tuple(sorted(pod["metadata"]["name"] for pod in observation.pods))
+    draining = tuple(sorted(pod["metadata"]["name"] for pod in s.observation.pods))
     serving = [item for item in left if component_of(item[1]) in FIRST and item[0].kind in KINDS]
     # The authority goes last: beside it stands which clients' Secrets to look for.
-    authority = authority_ref(pool, home=home)
+    authority = authority_ref(s.pool, s.installation)
     others = [item for item in left if item[0] != authority] or left
     now = serving or ([] if draining else others)
     going = (
@@ -65,6 +65,6 @@ def plan_removal(pool: Pool, observation: Observation, *, home: str) -> Removal:
     )
     return Removal(
         # Not before its Deployments: until these are gone, theirs are no strays.
-        delete=(*going, *strays(observation)),
+        delete=(*going, *strays(s.observation)),
         draining=draining,
     )

@@ -16,26 +16,24 @@ from buildpool.core.api.status import MAX_MESSAGE, format_time
 from buildpool.core.observed.load import RunningBuild
 from buildpool.core.planning.fleet import Member
 from buildpool.core.planning.plan import Plan
+from buildpool.core.planning.situation import Situation
 from buildpool.core.reporting.diagnosis import diagnose
 from buildpool.core.reporting.outcome import Outcome
 from buildpool.core.scaling import NOTICE
+from buildpool.core.words import Finding, Word
 
 UNKNOWN: Final = "(the daemon does not say which)"
 """Stands for builds of a daemon that does not answer, on a builder that should be gone by now."""
 
 
-def builder_statuses(
-    pool: Pool, plan: Plan, outcome: Outcome, *, now: datetime
-) -> tuple[BuilderStatus, ...]:
+def builder_statuses(s: Situation, plan: Plan, outcome: Outcome) -> tuple[BuilderStatus, ...]:
     """The builders there are, but for those that were removed just now."""
     gone: frozenset[int] = frozenset()
     # Where anything was refused, they may be there still.
     if plan.decision and not outcome.failures:
         gone = frozenset(plan.decision.remove)
     return tuple(
-        _status(pool, member, plan, now)
-        for member in plan.members
-        if member.builder.index not in gone
+        _status(s, member, plan) for member in s.members if member.builder.index not in gone
     )
 
 
@@ -48,9 +46,9 @@ def overdue_events(old: PoolStatus, new: PoolStatus) -> Iterator[Event]:
             yield Event(EventType.WARNING, EventReason.BUILD_OVERDUE, message)
 
 
-def _status(pool: Pool, member: Member, plan: Plan, now: datetime) -> BuilderStatus:
+def _status(s: Situation, member: Member, plan: Plan) -> BuilderStatus:
     builder = member.builder
-    retired = _retired_since(member, plan, now)
+    retired = _retired_since(member, plan, s.now)
     state = (
         BuilderState.DRAINING
         if retired is not None
@@ -58,17 +56,8 @@ def _status(pool: Pool, member: Member, plan: Plan, now: datetime) -> BuilderSta
         if builder.is_ready
         else BuilderState.STARTING
     )
-    overdue, since = _overdue(pool, member, retired, now)
-    said = None
-    if overdue:
-        message = _about_overdue(pool, member, overdue, retired, since)
-        said = EventReason.BUILD_OVERDUE.value, message
-    if said is None and (finding := diagnose(member.deployment, member.pods)):
-        said = finding.reason.value, finding.message
-    if said is None and state is BuilderState.DRAINING:
-        said = _why_it_drains(member, plan)
-    if said is None and state is BuilderState.STARTING:
-        said = Reason.BUILDERS_STARTING.value, "the builder is starting"
+    overdue, since = _overdue(s, member, retired)
+    why = _about(s.pool, member, plan, state, overdue, retired, since)
     return BuilderStatus(
         name=member.name,
         state=state,
@@ -78,9 +67,31 @@ def _status(pool: Pool, member: Member, plan: Plan, now: datetime) -> BuilderSta
         served=member.served or None,
         overdue=overdue,
         overdue_since=since if overdue else None,
-        reason=said[0] if said else None,
-        message=said[1][:MAX_MESSAGE] if said else None,
+        reason=why.reason.value if why else None,
+        message=why.message[:MAX_MESSAGE] if why else None,
     )
+
+
+def _about(
+    pool: Pool,
+    member: Member,
+    plan: Plan,
+    state: BuilderState,
+    overdue: Sequence[str],
+    retired: datetime | None,
+    since: datetime,
+) -> Finding[Word] | None:
+    """What is the matter with a builder; None where it serves and all is well."""
+    if overdue:
+        message = _about_overdue(pool, member, overdue, retired, since)
+        return Finding(EventReason.BUILD_OVERDUE, message)
+    if finding := diagnose(member.deployment, member.pods):
+        return finding
+    if state is BuilderState.DRAINING:
+        return _why_it_drains(member, plan)
+    if state is BuilderState.STARTING:
+        return Finding(Reason.BUILDERS_STARTING, "the builder is starting")
+    return None
 
 
 def _retired_since(member: Member, plan: Plan, now: datetime) -> datetime | None:
@@ -92,22 +103,21 @@ def _retired_since(member: Member, plan: Plan, now: datetime) -> datetime | None
     return member.builder.retired
 
 
-def _why_it_drains(member: Member, plan: Plan) -> tuple[str, str]:
+def _why_it_drains(member: Member, plan: Plan) -> Finding[Word]:
     for retirement in plan.decision.retire if plan.decision else ():
         if retirement.index == member.builder.index:
-            return retirement.reason.value, retirement.message
-    flaw = member.builder.flaw
-    if flaw is not None:
-        return flaw.reason.value, flaw.message
-    return Reason.DRAINING.value, "it takes no new builds and goes once it has none"
+            return retirement.why
+    if member.builder.flaw is not None:
+        return member.builder.flaw
+    return Finding(Reason.DRAINING, "it takes no new builds and is removed once it has none")
 
 
 def _overdue(
-    pool: Pool, member: Member, retired: datetime | None, now: datetime
+    s: Situation, member: Member, retired: datetime | None
 ) -> tuple[tuple[str, ...], datetime]:
     """Builds that outlive what the pool allows, and when the last of them was reported."""
-    limit = pool.spec.builders.max_build_duration
-    before = next((b for b in pool.status.builders if b.name == member.name), None)
+    limit, now = s.pool.spec.builders.max_build_duration, s.now
+    before = next((b for b in s.pool.status.builders if b.name == member.name), None)
     known, since = (before.overdue, before.overdue_since) if before else ((), None)
     late = {
         b.ref for b in member.builds if (moment := _since(b, retired)) and moment + limit <= now

@@ -20,14 +20,14 @@ from buildpool.core.api.quantity import format_bytes
 from buildpool.core.api.status import MAX_MESSAGE
 from buildpool.core.objects.pods import is_ready
 from buildpool.core.objects.refs import Ref
-from buildpool.core.observed.cache import Trouble
-from buildpool.core.observed.observation import Observation
 from buildpool.core.observed.usage import Usage
 from buildpool.core.planning.caches import cache_target
 from buildpool.core.planning.desired import cache_is_awake
+from buildpool.core.planning.situation import Situation
 from buildpool.core.reporting.diagnosis import diagnose
 from buildpool.core.reporting.outcome import Outcome
 from buildpool.core.resources import cache_recipes
+from buildpool.core.words import Finding
 
 FROM_REPORT: Final = frozenset(
     {
@@ -46,24 +46,24 @@ FROM_REPORT: Final = frozenset(
 it is asked again."""
 
 
-def cache_condition(pool: Pool, observation: Observation, outcome: Outcome) -> Condition | None:
+def cache_condition(s: Situation, outcome: Outcome) -> Condition | None:
     """Whether the cache can be used, and why not; None where the pool has none."""
-    registry = pool.spec.cache.registry
+    pool, registry = s.pool, s.pool.spec.cache.registry
     if registry is None:
         return None
     if registry.managed is not None:
-        trouble = _managed_trouble(pool, observation, outcome)
+        trouble = _managed_trouble(s, outcome)
         if trouble is not None:
             return _condition(pool, ConditionStatus.FALSE, trouble)
-    target, report = cache_target(pool, observation), observation.cache
-    if isinstance(target, Trouble):
+    target, report = cache_target(s), s.observation.cache
+    if isinstance(target, Finding):
         return _condition(pool, ConditionStatus.FALSE, target)
     if report is None:
         before = pool.status.condition(ConditionType.CACHE_READY)
         if before is not None and before.reason in FROM_REPORT:
             return before
         message = "the cache registry has not been asked yet"
-        return _condition(pool, ConditionStatus.UNKNOWN, Trouble(Reason.CACHE_UNKNOWN, message))
+        return _condition(pool, ConditionStatus.UNKNOWN, Finding(Reason.CACHE_UNKNOWN, message))
     known = _trouble_of(report.usage) if report.usage else None
     is_full = known is not None and known.reason is Reason.CACHE_FULL
     # A full disk makes the registry fail in its own words, too.
@@ -72,19 +72,19 @@ def cache_condition(pool: Pool, observation: Observation, outcome: Outcome) -> C
         return _condition(pool, ConditionStatus.FALSE, trouble)
     recipes = cache_recipes(pool)
     message = f"the builders share the cache in {recipes.registry if recipes else ''}"
-    return _condition(pool, ConditionStatus.TRUE, Trouble(Reason.CACHE_ANSWERS, message))
+    return _condition(pool, ConditionStatus.TRUE, Finding(Reason.CACHE_ANSWERS, message))
 
 
-def cache_status(pool: Pool, observation: Observation) -> CacheStatus | None:
+def cache_status(s: Situation) -> CacheStatus | None:
     """Where the cache is and how it is used; None where the pool has none."""
-    recipes = cache_recipes(pool)
+    recipes = cache_recipes(s.pool)
     if recipes is None:
         return None
-    usage = observation.cache.usage if observation.cache else None
-    before = pool.status.cache
+    usage = s.observation.cache.usage if s.observation.cache else None
+    before = s.pool.status.cache
     return CacheStatus(
         registry=recipes.registry,
-        recipes=naming.cache_recipes(pool.key),
+        recipes=naming.cache_recipes(s.pool.key),
         buildctl=recipes.buildctl,
         buildx=recipes.buildx,
         used=_spelled(usage.used) if usage else before and before.used,
@@ -92,42 +92,42 @@ def cache_status(pool: Pool, observation: Observation) -> CacheStatus | None:
     )
 
 
-def _managed_trouble(pool: Pool, observation: Observation, outcome: Outcome) -> Trouble | None:
+def _managed_trouble(s: Situation, outcome: Outcome) -> Finding[Reason] | None:
     """What keeps the managed registry from running."""
-    name, namespace = naming.cache(pool.key), pool.key.namespace
+    name, namespace = naming.cache(s.pool.key), s.pool.key.namespace
     refused = [f for f in outcome.failures if f.ref.name == name and f.ref.kind != "Secret"]
     if refused:
         message = f"{refused[0].ref} was refused: {refused[0].message}"
-        return Trouble(Reason.OBJECT_REFUSED, message)
-    if not cache_is_awake(pool, observation):
+        return Finding(Reason.OBJECT_REFUSED, message)
+    if not cache_is_awake(s):
         message = "the cache registry is off while the pool has no builders; its content stays"
-        return Trouble(Reason.CACHE_RESTING, message)
-    if any(is_ready(pod) for pod in observation.cache_pods):
+        return Finding(Reason.CACHE_RESTING, message)
+    if any(is_ready(pod) for pod in s.observation.cache_pods):
         return None
-    deployment = observation.live.get(Ref("Deployment", namespace, name))
-    finding = diagnose(deployment, observation.cache_pods)
+    deployment = s.own.get(Ref("Deployment", namespace, name))
+    finding = diagnose(deployment, s.observation.cache_pods)
     if finding is None:
-        return Trouble(Reason.CACHE_STARTING, "the cache registry is starting")
+        return Finding(Reason.CACHE_STARTING, "the cache registry is starting")
     if "unbound immediate PersistentVolumeClaims" in finding.message:
         # So it is for a moment with every new volume.
-        return Trouble(Reason.CACHE_STARTING, f"the cache waits for its volume: {finding.message}")
+        return Finding(Reason.CACHE_STARTING, f"the cache waits for its volume: {finding.message}")
     reason = finding.reason
     if reason is Reason.BUILDER_CRASHING:
         reason = Reason.CACHE_CRASHING
-    return Trouble(reason, f"{name}: {finding.message}")
+    return Finding(reason, f"{name}: {finding.message}")
 
 
-def _trouble_of(usage: Usage) -> Trouble | None:
+def _trouble_of(usage: Usage) -> Finding[Reason] | None:
     """What the keeper says that the user should know."""
     if usage.is_full:
         room = f"{_spelled(usage.used)} of {_spelled(usage.capacity)} are taken"
-        return Trouble(
+        return Finding(
             Reason.CACHE_FULL,
             f"the cache is full: {room}, and nothing more may be removed while builds may need it; "
             "raise cache.registry.managed.storage.size; builds go on without new caches",
         )
     if usage.unhealed:
-        return Trouble(
+        return Finding(
             Reason.CACHE_DAMAGED,
             f"damaged content was removed from {', '.join(usage.unhealed)}; the next build that "
             "exports there writes it anew; check the volume if it happens again",
@@ -141,7 +141,7 @@ def _spelled(size: int) -> str:
     return format_bytes(-(-size // mebi) * mebi)
 
 
-def _condition(pool: Pool, status: ConditionStatus, what: Trouble) -> Condition:
+def _condition(pool: Pool, status: ConditionStatus, what: Finding[Reason]) -> Condition:
     text = what.message[:1].upper() + what.message[1:]
     return Condition(
         type=ConditionType.CACHE_READY,

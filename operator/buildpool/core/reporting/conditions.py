@@ -1,12 +1,16 @@
 """A pool's conditions, but for that of its cache: what holds, why, and what would help.
 
-Pure. A message names the object and the remedy; the reason is used for the Event and the log, too.
+Decisions as data: for each condition a list of named checks, from what matters most to what matters
+least; the first that has something to say wins. Pure. A message names the object and the remedy;
+the reason is used for the Event and the log, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, TypeAlias
 
 from buildpool.core import naming
 from buildpool.core.api import (
@@ -20,12 +24,11 @@ from buildpool.core.api import (
     Routing,
 )
 from buildpool.core.api.status import MAX_MESSAGE
-from buildpool.core.objects.refs import Ref
-from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.backlog import refusal
 from buildpool.core.planning.plan import Plan
+from buildpool.core.planning.situation import Situation
 from buildpool.core.reporting.outcome import Failure, Outcome
-from buildpool.core.words import counted
+from buildpool.core.words import Finding, counted
 
 PATIENT: Final = frozenset(
     {
@@ -39,74 +42,73 @@ PATIENT: Final = frozenset(
     }
 )
 """Reasons for not being ready that nobody needs to do anything about."""
+_STUCK: Final = frozenset(reason.value for reason in Reason if reason not in PATIENT)
 
 
-def certificates_ready(pool: Pool, plan: Plan, outcome: Outcome, *, valid: bool) -> Condition:
-    """Whether everybody has a valid certificate; ``valid``: those there are now."""
-    kind = ConditionType.CERTIFICATES_READY
-    failures = [failure for failure in outcome.failures if failure.ref.kind == "Secret"]
-    # Under a conflict nothing is issued: only what was there before can be valid.
-    if plan.conflicts and not valid:
-        return state_of(pool, kind, False, Reason.NAME_CONFLICT, _conflict(plan.conflicts))
-    if failures:
-        return state_of(pool, kind, False, Reason.CERTIFICATE_FAILED, _refusals(failures))
-    count = len(pool.spec.access.clients)
-    message = (
-        f"The certificates of the builders and of {count} client{'s' * (count > 1)} are valid."
+@dataclass(frozen=True)
+class Case:
+    """What is judged: a pass, and the builders as they are after it."""
+
+    s: Situation
+    plan: Plan
+    outcome: Outcome
+    builders: Sequence[BuilderStatus]
+    size: int
+    """How many builders there shall be."""
+    has_valid_certificates: bool
+    """Whether all certificates that there are now are valid."""
+
+    @cached_property
+    def serving(self) -> Sequence[BuilderStatus]:
+        """The builders that are to stay."""
+        return [b for b in self.builders if b.state is not BuilderState.DRAINING]
+
+    @cached_property
+    def flawed(self) -> Sequence[BuilderStatus]:
+        """Those of them that are to be replaced."""
+        names = {member.name for member in self.s.members if member.builder.flaw is not None}
+        return [builder for builder in self.serving if builder.name in names]
+
+    @cached_property
+    def wanted(self) -> Sequence[BuilderStatus]:
+        """Those of them that are as the spec wants them."""
+        return [builder for builder in self.serving if builder not in self.flawed]
+
+    @cached_property
+    def ready(self) -> int:
+        """How many builders take builds."""
+        return sum(builder.ready for builder in self.builders)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Whether a condition holds, and why."""
+
+    holds: bool
+    why: Finding[Reason]
+
+
+Check: TypeAlias = Callable[[Case], Claim | None]
+
+
+def conditions_of(case: Case) -> tuple[Condition, ...]:
+    """All of them, after a pass over a pool whose spec is valid."""
+    return tuple(
+        state_of(case.s.pool, kind, claim.holds, claim.why)
+        for kind, checks in CHECKS.items()
+        for claim in [next(filter(None, (check(case) for check in checks)))]
     )
-    return state_of(pool, kind, True, Reason.ISSUED, message)
 
 
-def progressing(
-    pool: Pool,
-    observation: Observation,
-    plan: Plan,
-    outcome: Outcome,
-    builders: Sequence[BuilderStatus],
-    size: int,
-) -> Condition:
-    """Whether builders are coming, going or being replaced."""
-    kind = ConditionType.PROGRESSING
-    if plan.conflicts:
-        return state_of(pool, kind, False, Reason.NAME_CONFLICT, _conflict(plan.conflicts))
-    if outcome.failures:
-        reason = outcome.failures[0].reason
-        return state_of(pool, kind, False, reason, _refusals(outcome.failures))
-    serving = [builder for builder in builders if builder.state is not BuilderState.DRAINING]
-    outdated = {member.name for member in plan.members if member.builder.flaw is not None}
-    old = [builder for builder in serving if builder.name in outdated]
-    new = [builder for builder in serving if builder.name not in outdated]
-    stuck = next((b for b in (*new, *old) if is_stuck(b)), None)
-    if stuck is not None:
-        kept = sum(builder.ready for builder in old)
-        tail = (
-            f"; {counted(kept, 'builder')} of before {'keeps' if kept == 1 else 'keep'} serving"
-            if kept
-            else ""
-        )
-        message = f"{stuck.name}: {stuck.message}{tail}"
-        return state_of(pool, kind, False, Reason(stuck.reason or ""), message)
-    if observation.absent and not all(builder.ready for builder in new):
-        return state_of(pool, kind, False, *_absence(observation))
-    if old:
-        message = f"{sum(b.ready for b in new)} of {size} builders are as the spec wants them."
-        return state_of(pool, kind, True, Reason.ROLLING_OUT, message)
-    if len(new) != size:
-        message = (
-            f"{counted(size - len(new), 'builder')} being added."
-            if len(new) < size
-            else f"{counted(len(new) - size, 'builder')} to go, each once it is idle."
-        )
-        return state_of(pool, kind, True, Reason.SCALING, message)
-    starting = [builder.name for builder in new if not builder.ready]
-    if starting:
-        message = f"Waiting for {', '.join(starting)}."
-        return state_of(pool, kind, True, Reason.SCALING, message)
-    draining = [builder.name for builder in builders if builder.state is BuilderState.DRAINING]
-    if draining:
-        message = f"Waiting for the builds of {', '.join(draining)}."
-        return state_of(pool, kind, True, Reason.DRAINING, message)
-    return state_of(pool, kind, False, Reason.SETTLED, "The pool is as its spec wants it.")
+def state_of(pool: Pool, kind: ConditionType, holds: bool, why: Finding[Reason]) -> Condition:
+    """A condition of this generation of the spec."""
+    return Condition(
+        type=kind,
+        status=ConditionStatus.TRUE if holds else ConditionStatus.FALSE,
+        reason=why.reason,
+        message=why.message[:MAX_MESSAGE],
+        observed_generation=pool.generation,
+    )
 
 
 def is_stuck(builder: BuilderStatus) -> bool:
@@ -114,113 +116,225 @@ def is_stuck(builder: BuilderStatus) -> bool:
     return not builder.ready and builder.reason in _STUCK
 
 
-_STUCK: Final = frozenset(reason.value for reason in Reason if reason not in PATIENT)
+def _holds(reason: Reason, message: str) -> Claim:
+    return Claim(True, Finding(reason, message))
 
 
-def ready_to_build(
-    pool: Pool,
-    observation: Observation,
-    plan: Plan,
-    outcome: Outcome,
-    builders: Sequence[BuilderStatus],
-    size: int,
-    *,
-    gateway: str,
-) -> Condition:
-    """Whether as many builders take builds as the pool always has."""
-    kind = ConditionType.READY
-    if plan.conflicts:
-        return state_of(pool, kind, False, Reason.NAME_CONFLICT, _conflict(plan.conflicts))
-    through_gateway = pool.spec.routing is Routing.GATEWAY
-    if through_gateway and (trouble := _trouble_of_gateway(pool, observation, gateway)):
-        return state_of(pool, kind, False, *trouble)
-    if not size and through_gateway and pool.spec.replicas is None:
-        return state_of(pool, kind, True, Reason.ASLEEP, "No builder runs; a build wakes the pool.")
-    if not size:
-        message = "The pool shall have no builders: set spec.replicas to 1 or more, or remove it."
-        return state_of(pool, kind, False, Reason.SCALED_TO_ZERO, message)
-    ready = sum(builder.ready for builder in builders)
-    if ready >= _least(pool, size) and (ready or not any(map(is_stuck, builders))):
-        message = f"{ready} of {size} builders take builds."
-        if ready >= size:
-            message = (
-                "The builder takes builds." if size == 1 else f"All {size} builders take builds."
-            )
-        return state_of(pool, kind, True, Reason.READY, message)
-    if outcome.failures:
-        reason = outcome.failures[0].reason
-        return state_of(pool, kind, False, reason, _refusals(outcome.failures))
-    if observation.absent:
-        return state_of(pool, kind, False, *_absence(observation))
-    lagging = [b for b in builders if not b.ready and b.state is not BuilderState.DRAINING]
-    first = next(filter(is_stuck, lagging), next(iter(lagging), None))
-    if first is None:
-        message = f"{ready} of {size} builders are ready; more are being added."
-        return state_of(pool, kind, False, Reason.BUILDERS_STARTING, message)
-    reason = Reason(first.reason or "") if is_stuck(first) else Reason.BUILDERS_STARTING
-    message = f"{ready} of {size} builders are ready; {first.name}: {first.message}"
-    return state_of(pool, kind, False, reason, message)
+def _fails(reason: Reason, message: str) -> Claim:
+    return Claim(False, Finding(reason, message))
 
 
-def _trouble_of_gateway(
-    pool: Pool, observation: Observation, gateway: str
-) -> tuple[Reason, str] | None:
-    """Why the gateway serves a pool that is behind it to nobody; None where it does."""
-    if not gateway:
-        message = (
-            "routing is Gateway, and none is installed: set gateway.enabled in the values of the "
-            "chart, or set spec.routing to Direct."
-        )
-        return Reason.GATEWAY_MISSING, message
-    if refused := refusal(pool, observation):
-        return Reason.HOSTNAME_TAKEN, refused
-    if not any(observation.gateways.values()):
-        message = (
-            "No pod of the gateway is ready; see kubectl get pods --all-namespaces "
-            f"--selector=app.kubernetes.io/component={naming.COMPONENT_GATEWAY}"
-        )
-        return Reason.GATEWAY_NOT_READY, message
-    return None
+def _accepted(_: Case) -> Claim:
+    return _holds(Reason.ACCEPTED, "The spec is valid.")
 
 
-def _least(pool: Pool, size: int) -> int:
-    """How many builders have to take builds: a pool that grows was not less ready before."""
-    always = pool.spec.scaling.min if pool.spec.replicas is None else size
-    # Where builds can wait, a pool that wakes is ready as it was asleep.
-    waits = pool.spec.routing is Routing.GATEWAY and pool.spec.replicas is None
-    return max(0 if waits else 1, min(size, always))
-
-
-def _conflict(refs: Sequence[Ref]) -> str:
-    names = ", ".join(str(ref) for ref in refs)
-    return (
-        f"{names} exists and is not this pool's; rename the pool or remove it. Nothing was changed."
+def _conflict(case: Case) -> Claim | None:
+    if not case.plan.conflicts:
+        return None
+    names = ", ".join(str(ref) for ref in case.plan.conflicts)
+    return _fails(
+        Reason.NAME_CONFLICT,
+        f"{names} exists and is not this pool's; rename the pool or remove it. Nothing was "
+        "changed.",
     )
 
 
-def _refusals(failures: Sequence[Failure]) -> str:
-    return " ".join(f"{failure.ref} was refused: {failure.message}" for failure in failures)
+def _conflict_without_certificates(case: Case) -> Claim | None:
+    # Under a conflict nothing is issued: only what was there before can be valid.
+    return None if case.has_valid_certificates else _conflict(case)
 
 
-def _absence(observation: Observation) -> tuple[Reason, str]:
-    """What the spec names and is not there; something is."""
-    absent = sorted(observation.absent)
+def _secret_refused(case: Case) -> Claim | None:
+    failures = [failure for failure in case.outcome.failures if failure.ref.kind == "Secret"]
+    return _fails(Reason.CERTIFICATE_FAILED, _words_of(failures)) if failures else None
+
+
+def _issued(case: Case) -> Claim:
+    clients = counted(len(case.s.pool.spec.access.clients), "client")
+    return _holds(Reason.ISSUED, f"The certificates of the builders and of {clients} are valid.")
+
+
+def _object_refused(case: Case) -> Claim | None:
+    failures = case.outcome.failures
+    return _fails(failures[0].reason, _words_of(failures)) if failures else None
+
+
+def _builder_stuck(case: Case) -> Claim | None:
+    stuck = next(filter(is_stuck, (*case.wanted, *case.flawed)), None)
+    if stuck is None:
+        return None
+    kept = sum(builder.ready for builder in case.flawed)
+    verb = "keeps" if kept == 1 else "keep"
+    tail = f"; {counted(kept, 'builder')} of before {verb} serving" if kept else ""
+    return _fails(Reason(stuck.reason or ""), f"{stuck.name}: {stuck.message}{tail}")
+
+
+def _reference_missing(case: Case) -> Claim | None:
+    """The spec names something that does not exist."""
+    absent = sorted(case.s.observation.absent)
+    if not absent:
+        return None
     is_secret = absent[0].kind == "Secret"
     names = ", ".join(str(ref) for ref in absent)
-    return (
+    return _fails(
         Reason.SECRET_NOT_FOUND if is_secret else Reason.CONFIG_MAP_NOT_FOUND,
         f"The spec names {names}, which does not exist; create it, and the builders start.",
     )
 
 
-def state_of(
-    pool: Pool, kind: ConditionType, holds: bool, reason: Reason, message: str
-) -> Condition:
-    """A condition of this generation of the spec."""
-    return Condition(
-        type=kind,
-        status=ConditionStatus.TRUE if holds else ConditionStatus.FALSE,
-        reason=reason,
-        message=message[:MAX_MESSAGE],
-        observed_generation=pool.generation,
+def _start_prevented(case: Case) -> Claim | None:
+    return None if all(b.ready for b in case.wanted) else _reference_missing(case)
+
+
+def _rolling_out(case: Case) -> Claim | None:
+    if not case.flawed:
+        return None
+    new = sum(builder.ready for builder in case.wanted)
+    message = f"{new} of {case.size} builders are as the spec wants them."
+    return _holds(Reason.ROLLING_OUT, message)
+
+
+def _growing(case: Case) -> Claim | None:
+    missing = case.size - len(case.wanted)
+    if missing <= 0:
+        return None
+    return _holds(Reason.SCALING, f"{counted(missing, 'builder')} being added.")
+
+
+def _shrinking(case: Case) -> Claim | None:
+    surplus = len(case.wanted) - case.size
+    if surplus <= 0:
+        return None
+    message = f"{counted(surplus, 'builder')} to be removed, each once it is idle."
+    return _holds(Reason.SCALING, message)
+
+
+def _starting(case: Case) -> Claim | None:
+    starting = [builder.name for builder in case.wanted if not builder.ready]
+    return _holds(Reason.SCALING, f"Waiting for {', '.join(starting)}.") if starting else None
+
+
+def _draining(case: Case) -> Claim | None:
+    draining = [b.name for b in case.builders if b.state is BuilderState.DRAINING]
+    if not draining:
+        return None
+    return _holds(Reason.DRAINING, f"Waiting for the builds of {', '.join(draining)}.")
+
+
+def _settled(_: Case) -> Claim:
+    return _fails(Reason.SETTLED, "The pool is as its spec wants it.")
+
+
+def _gateway_missing(case: Case) -> Claim | None:
+    if not _is_behind_gateway(case) or case.s.installation.gateway:
+        return None
+    return _fails(
+        Reason.GATEWAY_MISSING,
+        "routing is Gateway, and none is installed: set gateway.enabled in the values of the "
+        "chart, or set spec.routing to Direct.",
     )
+
+
+def _hostname_taken(case: Case) -> Claim | None:
+    refused = refusal(case.s.gateways) if _is_behind_gateway(case) else None
+    return _fails(Reason.HOSTNAME_TAKEN, refused) if refused else None
+
+
+def _gateway_not_ready(case: Case) -> Claim | None:
+    if not _is_behind_gateway(case) or any(case.s.observation.gateways.values()):
+        return None
+    return _fails(
+        Reason.GATEWAY_NOT_READY,
+        "No pod of the gateway is ready; see kubectl get pods --all-namespaces "
+        f"--selector=app.kubernetes.io/component={naming.COMPONENT_GATEWAY}",
+    )
+
+
+def _asleep(case: Case) -> Claim | None:
+    if case.size or not _can_sleep(case):
+        return None
+    return _holds(Reason.ASLEEP, "No builder runs; a build wakes the pool.")
+
+
+def _scaled_to_zero(case: Case) -> Claim | None:
+    if case.size:
+        return None
+    message = "The pool has no builders: set spec.replicas to 1 or more, or remove it."
+    return _fails(Reason.SCALED_TO_ZERO, message)
+
+
+def _enough_ready(case: Case) -> Claim | None:
+    ready, size = case.ready, case.size
+    if ready < _least(case) or (not ready and any(map(is_stuck, case.builders))):
+        return None
+    if ready < size:
+        return _holds(Reason.READY, f"{ready} of {size} builders take builds.")
+    message = "The builder takes builds." if size == 1 else f"All {size} builders take builds."
+    return _holds(Reason.READY, message)
+
+
+def _lagging(case: Case) -> Claim:
+    so_far = f"{case.ready} of {case.size} builders are ready"
+    lagging = [builder for builder in case.serving if not builder.ready]
+    first = next(filter(is_stuck, lagging), next(iter(lagging), None))
+    if first is None:
+        return _fails(Reason.BUILDERS_STARTING, f"{so_far}; more are being added.")
+    reason = Reason(first.reason or "") if is_stuck(first) else Reason.BUILDERS_STARTING
+    return _fails(reason, f"{so_far}; {first.name}: {first.message}")
+
+
+CHECKS: Final[dict[ConditionType, tuple[Check, ...]]] = {
+    ConditionType.ACCEPTED: (_accepted,),
+    ConditionType.CERTIFICATES_READY: (
+        _conflict_without_certificates,
+        _secret_refused,
+        _issued,
+    ),
+    # Whether builders are coming, going or being replaced.
+    ConditionType.PROGRESSING: (
+        _conflict,  # nothing moves
+        _object_refused,  # something should have moved
+        _builder_stuck,  # somebody has to do something
+        _start_prevented,
+        _rolling_out,
+        _growing,
+        _shrinking,
+        _starting,
+        _draining,
+        _settled,
+    ),
+    # Whether as many builders take builds as the pool always has, and clients reach them.
+    ConditionType.READY: (
+        _conflict,
+        _gateway_missing,
+        _hostname_taken,
+        _gateway_not_ready,
+        _asleep,
+        _scaled_to_zero,
+        _enough_ready,
+        _object_refused,
+        _reference_missing,
+        _lagging,
+    ),
+}
+
+
+def _is_behind_gateway(case: Case) -> bool:
+    return case.s.pool.spec.routing is Routing.GATEWAY
+
+
+def _can_sleep(case: Case) -> bool:
+    """Whether builds can wait for the pool to wake."""
+    return _is_behind_gateway(case) and case.s.pool.spec.replicas is None
+
+
+def _least(case: Case) -> int:
+    """How many builders have to take builds: a pool that grows was not less ready before."""
+    spec = case.s.pool.spec
+    always = spec.scaling.min if spec.replicas is None else case.size
+    # Where builds can wait, a pool that wakes is ready as it was asleep.
+    return max(0 if _can_sleep(case) else 1, min(case.size, always))
+
+
+def _words_of(failures: Sequence[Failure]) -> str:
+    return " ".join(f"{failure.ref} was refused: {failure.message}" for failure in failures)

@@ -7,22 +7,13 @@ API shows them; the first that finds something wins. Pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import Reason
 from buildpool.core.objects.pods import has_ended, is_ready
 from buildpool.core.objects.refs import Object, component_of, is_terminating
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What is the matter, for machines and for people."""
-
-    reason: Reason
-    message: str
-
+from buildpool.core.words import Finding
 
 IMAGE_REASONS: Final = frozenset(
     {
@@ -73,7 +64,7 @@ CRASH_REMEDIES: Final = {
 """What a daemon says as it dies, and what helps (BuildKit's docs/rootless.md)."""
 
 
-def diagnose(deployment: Object | None, pods: Sequence[Object]) -> Finding | None:
+def diagnose(deployment: Object | None, pods: Sequence[Object]) -> Finding[Reason] | None:
     """What keeps a builder from being ready; None where it is just starting."""
     staying = [pod for pod in pods if not _is_over(pod) and not is_ready(pod)]
     return next(
@@ -82,10 +73,10 @@ def diagnose(deployment: Object | None, pods: Sequence[Object]) -> Finding | Non
     )
 
 
-Check = Callable[[Object | None, Sequence[Object]], Iterator[Finding]]
+Check = Callable[[Object | None, Sequence[Object]], Iterator[Finding[Reason]]]
 
 
-def _refused(deployment: Object | None, _: Sequence[Object]) -> Iterator[Finding]:
+def _refused(deployment: Object | None, _: Sequence[Object]) -> Iterator[Finding[Reason]]:
     for condition in (deployment or {}).get("status", {}).get("conditions", ()):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
             message = condition.get("message", "")
@@ -96,7 +87,7 @@ def _refused(deployment: Object | None, _: Sequence[Object]) -> Iterator[Finding
             yield Finding(Reason.POD_REFUSED, f"the cluster refuses the pod: {message}; {remedy}")
 
 
-def _unschedulable(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding]:
+def _unschedulable(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding[Reason]]:
     for pod in pods:
         for condition in pod.get("status", {}).get("conditions", ()):
             if condition["type"] == "PodScheduled" and condition["status"] == "False":
@@ -117,7 +108,7 @@ def _storage_of(pod: Object) -> str:
     return "builders.storage.volumeClaim"
 
 
-def _image(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding]:
+def _image(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding[Reason]]:
     for status in _containers(pods):
         waiting = status.get("state", {}).get("waiting", {})
         if waiting.get("reason") in IMAGE_REASONS:
@@ -130,7 +121,7 @@ def _image(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding]:
             )
 
 
-def _misconfigured(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding]:
+def _misconfigured(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding[Reason]]:
     for status in _containers(pods):
         waiting = status.get("state", {}).get("waiting", {})
         if waiting.get("reason") in ("CreateContainerConfigError", "CreateContainerError"):
@@ -148,7 +139,7 @@ def _misconfigured(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding
             )
 
 
-def _crashing(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding]:
+def _crashing(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding[Reason]]:
     for status in _containers(pods):
         state, last = status.get("state", {}), status.get("lastState", {})
         ended = state.get("terminated") or last.get("terminated")

@@ -28,33 +28,28 @@ from buildpool.core.api import (
 from buildpool.core.api.events import Event, EventType
 from buildpool.core.api.status import MAX_MESSAGE, CertificatesStatus
 from buildpool.core.errors import CertificateError, InvalidSpecError
-from buildpool.core.objects.refs import Ref, is_owned
-from buildpool.core.observed.observation import Observation
+from buildpool.core.objects.refs import Ref
 from buildpool.core.pki import Authority, AuthorityPhase, Bundle, KeyPair, read
-from buildpool.core.planning.backlog import backlog_of
+from buildpool.core.planning.backlog import is_blocked
 from buildpool.core.planning.certificates import (
-    Rotation,
-    authority_of,
     builder_ref,
-    bundle_at,
     cache_secrets,
-    certificate_requests,
     client_ref,
     gateway_secrets,
-    rotation_request,
 )
+from buildpool.core.planning.issuances import Rotation, rotation_request
 from buildpool.core.planning.plan import Plan
+from buildpool.core.planning.situation import Situation
 from buildpool.core.reporting.builders import builder_statuses, overdue_events
 from buildpool.core.reporting.cache import cache_condition, cache_status
 from buildpool.core.reporting.conditions import (
     PATIENT,
-    certificates_ready,
-    progressing,
-    ready_to_build,
+    Case,
+    conditions_of,
     state_of,
 )
 from buildpool.core.reporting.outcome import Outcome
-from buildpool.core.words import counted
+from buildpool.core.words import Finding, counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,61 +64,48 @@ class Report:
         return replace(self, events=(*events, *self.events))
 
 
-def report_pass(
-    pool: Pool,
-    observation: Observation,
-    plan: Plan,
-    outcome: Outcome,
-    *,
-    home: str,
-    gateway: str = "",
-    now: datetime,
-) -> Report:
+def report_pass(s: Situation, plan: Plan, outcome: Outcome) -> Report:
     """The status after a pass, and the Events of what was done and what has changed."""
-    own = {ref: obj for ref, obj in observation.live.items() if is_owned(obj, pool)}
-    observation = replace(observation, live=own)
-    # What was issued and not written is nowhere: what was there before counts.
-    is_written = all(failure.ref.kind != "Secret" for failure in outcome.failures)
-    there = observation if is_written else replace(observation, issued={})
-    ends = {ref: _end_of(bundle_at(there, ref)) for ref in certificate_requests(pool, home=home)}
-    valid = all(end is not None and end > now for end in ends.values())
-    builders = builder_statuses(pool, plan, outcome, now=now)
-    ready = sum(builder.ready for builder in builders)
-    scaling = _scaling(pool, plan, now)
-    size = scaling.size if scaling else pool.spec.builder_count
-    slots = ready * pool.spec.builders.slots
-    busy = sum(builder.builds or 0 for builder in builders)
-    queue = backlog_of(pool, observation)
-    cache = cache_condition(pool, observation, outcome)
-    conditions = (
-        *([cache] if cache else []),
-        state_of(pool, ConditionType.ACCEPTED, True, Reason.ACCEPTED, "The spec is valid."),
-        certificates_ready(pool, plan, outcome, valid=valid),
-        progressing(pool, observation, plan, outcome, builders, size),
-        ready_to_build(pool, observation, plan, outcome, builders, size, gateway=gateway),
+    pool, now = s.pool, s.now
+    if any(failure.ref.kind == "Secret" for failure in outcome.failures):
+        # What was issued and not written is nowhere: what was there before counts.
+        s = s.without_issued()
+    ends = {ref: _end_of(bundle) for ref, bundle in s.bundles.items()}
+    scaling = _scaling(s, plan)
+    case = Case(
+        s,
+        plan,
+        outcome,
+        builders=builder_statuses(s, plan, outcome),
+        size=scaling.size if scaling else pool.spec.builder_count,
+        has_valid_certificates=all(end is not None and end > now for end in ends.values()),
     )
+    cache = cache_condition(s, outcome)
+    conditions = (*([cache] if cache else []), *conditions_of(case))
+    slots = case.ready * pool.spec.builders.slots
+    busy = sum(builder.builds or 0 for builder in case.builders)
     status = PoolStatus(
         observed_generation=pool.generation,
         conditions=_merged(pool.status, conditions, now),
         # Those that are about to replace others count for these.
-        ready=f"{min(ready, size)}/{size}",
-        replicas=len(builders),
-        ready_replicas=ready,
+        ready=f"{min(case.ready, case.size)}/{case.size}",
+        replicas=len(case.builders),
+        ready_replicas=case.ready,
         busy=f"{busy}/{slots}",
         busy_slots=busy,
         slots=slots,
-        waiting=queue.waiting,
-        blocked_since=queue.since if queue.is_blocked(now) else None,
+        waiting=s.backlog.waiting,
+        blocked_since=s.backlog.since if is_blocked(s.backlog, now) else None,
         gateways=pool.status.gateways,
         scaling=scaling,
         selector=naming.format_selector(naming.builder_selector(pool.key)),
         endpoint=naming.endpoint(pool.key),
         image=pool.spec.builders.resolved_image,
-        builders=builders,
+        builders=case.builders,
         clients=tuple(_clients(pool, ends)),
-        certificates=_certificates(pool, ends, home=home),
-        authority=_authority(authority_of(pool, there, home=home)),
-        cache=cache_status(pool, observation),
+        certificates=_certificates(s, ends),
+        authority=_authority(s.authority),
+        cache=cache_status(s),
     )
     events = (
         *_scaled(pool.status, status),
@@ -163,7 +145,8 @@ def report_removal(pool: Pool, *, draining: Sequence[str], now: datetime) -> Rep
         if draining
         else "Everything is being removed."
     )
-    ready = state_of(pool, ConditionType.READY, False, Reason.TERMINATING, message)
+    why = Finding(Reason.TERMINATING, message)
+    ready = state_of(pool, ConditionType.READY, False, why)
     new = pool.status.model_copy(
         update={
             "observed_generation": pool.generation,
@@ -176,9 +159,9 @@ def report_removal(pool: Pool, *, draining: Sequence[str], now: datetime) -> Rep
     return Report(new, tuple(_transitions(pool.status, new)))
 
 
-def _scaling(pool: Pool, plan: Plan, now: datetime) -> ScalingStatus | None:
+def _scaling(s: Situation, plan: Plan) -> ScalingStatus | None:
     """The decision of this pass; the last one where there was none."""
-    old, decision = pool.status.scaling, plan.decision
+    old, decision = s.pool.status.scaling, plan.decision
     if decision is None:
         return old
     is_same = old is not None and old.size == decision.size
@@ -186,7 +169,7 @@ def _scaling(pool: Pool, plan: Plan, now: datetime) -> ScalingStatus | None:
         size=decision.size,
         reason=decision.reason.value,
         message=decision.message,
-        since=old.since if is_same and old is not None else now.replace(microsecond=0),
+        since=old.since if is_same and old is not None else s.now.replace(microsecond=0),
         calm_since=decision.calm.since if decision.calm else None,
         peak=decision.calm.peak if decision.calm else None,
     )
@@ -245,18 +228,16 @@ def _clients(pool: Pool, ends: Mapping[Ref, datetime | None]) -> Iterator[Client
             yield ClientStatus(name=client.name, secret=ref.name, not_after=end)
 
 
-def _certificates(
-    pool: Pool, ends: Mapping[Ref, datetime | None], *, home: str
-) -> CertificatesStatus:
+def _certificates(s: Situation, ends: Mapping[Ref, datetime | None]) -> CertificatesStatus:
     """The same of all that are no client's, as far as they can be read."""
 
     def first(*refs: Ref) -> datetime | None:
         return min(filter(None, map(ends.get, refs)), default=None)
 
     return CertificatesStatus(
-        builder=first(builder_ref(pool)),
-        gateway=first(*gateway_secrets(pool, home=home)),
-        cache=first(*cache_secrets(pool)),
+        builder=first(builder_ref(s.pool)),
+        gateway=first(*gateway_secrets(s.pool, s.installation)),
+        cache=first(*cache_secrets(s.pool)),
     )
 
 

@@ -8,11 +8,12 @@ from buildpool.core.objects.refs import Object
 from buildpool.core.resources.common import pool_metadata, sealed
 
 
-def builder_policy(pool: Pool, *, home: str) -> Object | None:
+def builder_policy(pool: Pool, *, installed_in: str) -> Object | None:
     """Only the gateway and the operator reach the pool's builders; None with Direct routing.
 
     A builder trusts every certificate of its pool. Whether a client still is one, whose turn it is
-    and what it may do, only the gateway asks (docs/adr/0022). ``home`` is the namespace of both.
+    and what it may do, only the gateway asks (docs/adr/0022). ``installed_in`` is the
+    namespace of both.
     """
     if pool.spec.routing is not Routing.GATEWAY:
         return None
@@ -30,8 +31,8 @@ def builder_policy(pool: Pool, *, home: str) -> Object | None:
                     {
                         "ports": [{"protocol": "TCP", "port": naming.PORT}],
                         "from": [
-                            _pods_of(naming.COMPONENT_GATEWAY, home=home),
-                            _pods_of(naming.COMPONENT_OPERATOR, home=home),
+                            _pods_of(naming.COMPONENT_GATEWAY, installed_in=installed_in),
+                            _pods_of(naming.COMPONENT_OPERATOR, installed_in=installed_in),
                         ],
                     }
                 ],
@@ -40,8 +41,8 @@ def builder_policy(pool: Pool, *, home: str) -> Object | None:
     )
 
 
-def _pods_of(component: str, *, home: str) -> Object:
+def _pods_of(component: str, *, installed_in: str) -> Object:
     return {
-        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": home}},
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": installed_in}},
         "podSelector": {"matchLabels": naming.installation_selector(component)},
     }

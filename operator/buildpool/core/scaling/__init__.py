@@ -14,7 +14,6 @@ from buildpool.core.scaling.values import (
     Builder,
     Calm,
     Decision,
-    Flaw,
     LastDecision,
     Retirement,
 )
@@ -25,7 +24,6 @@ __all__ = [
     "Builder",
     "Calm",
     "Decision",
-    "Flaw",
     "LastDecision",
     "Retirement",
     "decide",

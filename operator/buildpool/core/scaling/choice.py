@@ -21,6 +21,7 @@ from buildpool.core.scaling.values import (
     LastDecision,
     Retirement,
 )
+from buildpool.core.words import Finding
 
 LOOK_AGAIN: Final = timedelta(seconds=1)
 """When to ask a retired builder again that did not yet prove to be idle."""
@@ -159,12 +160,12 @@ def _is_forsaken(spec: PoolSpec, builder: Builder, now: datetime) -> bool:
 def _surplus_retirement(builder: Builder, size: int) -> Retirement:
     noun = "builder" if size == 1 else "builders"
     text = f"The pool needs no more than {size} {noun}."
-    return Retirement(builder.index, RetireReason.SURPLUS, text)
+    return Retirement(builder.index, Finding(RetireReason.SURPLUS, text))
 
 
 def _flaw_retirement(builder: Builder) -> Retirement:
     assert builder.flaw is not None  # noqa: S101 - only such ones are replaced
-    return Retirement(builder.index, builder.flaw.reason, builder.flaw.message)
+    return Retirement(builder.index, builder.flaw)
 
 
 def _recheck(

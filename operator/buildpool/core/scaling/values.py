@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from buildpool.core.api import RetireReason, SizeReason
+from buildpool.core.words import Finding
 
 SETTLE: Final = timedelta(seconds=3)
 """How long after its retirement a builder may still get a new build: until every node's proxy has
@@ -14,14 +15,6 @@ forgotten its address. What a daemon said before that proves nothing."""
 NOTICE: Final = timedelta(minutes=10)
 """How long a retired builder's overdue build stands reported before its builder is removed. Its pod
 then still has its own grace, which is ``maxBuildDuration``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Flaw:
-    """Why a builder is not what the pool wants, and has to be replaced."""
-
-    reason: RetireReason
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +30,8 @@ class Builder:
     """Builds that run on it; 0 where no daemon runs; None where the daemon does not say."""
     as_of: datetime | None
     """When that was seen; None where it is not known."""
-    flaw: Flaw | None = None
+    flaw: Finding[RetireReason] | None = None
+    """Why it is not what the pool wants and has to be replaced; None where it is."""
     retired: datetime | None = None
     """Since when it takes no new builds."""
     overdue: datetime | None = None
@@ -72,8 +66,7 @@ class Retirement:
     """A builder that is to take no more builds, and why."""
 
     index: int
-    reason: RetireReason
-    message: str
+    why: Finding[RetireReason]
 
 
 @dataclass(frozen=True, slots=True)

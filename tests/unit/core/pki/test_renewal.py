@@ -11,7 +11,6 @@ from buildpool.core.errors import CertificateError
 from buildpool.core.pki import (
     Bundle,
     CertificateReason,
-    Finding,
     KeyPair,
     issue,
     renew_at,
@@ -19,6 +18,7 @@ from buildpool.core.pki import (
     why_reissue,
     why_retrust,
 )
+from buildpool.core.words import Finding
 from unit.core.pki.certificates import (
     CLIENT,
     DAY,

@@ -9,19 +9,18 @@ from typing import Any
 from buildpool.core.api import ConditionType, EventReason, Inject
 from buildpool.core.api.brief import Brief
 from buildpool.core.api.status import GatewayStatus
+from buildpool.core.naming import Installation
 from buildpool.core.objects.refs import Ref
 from buildpool.core.observed.observation import Observation
+from buildpool.core.planning import plan as planning
 from buildpool.core.planning.backlog import (
     BLOCKED_AFTER,
     Backlog,
-    backlog_of,
-    forsaken,
-    kept_entries,
 )
 from buildpool.core.reporting.outcome import Outcome
 from buildpool.core.reporting.report import report_pass
 from buildpool.core.resources import brief_of
-from samples import GATEWAY, HOME, NOW, a_pool, planned
+from samples import GATEWAY, HOME, OWN_IMAGE, a_pool, a_situation, planned
 from unit.passes import MINUTE, READY, SECOND, Story, says
 
 POD = "buildpool-gateway-7d9c-x2x7k"
@@ -148,8 +147,8 @@ def test_the_operator_looks_again_when_a_queue_will_have_stood_still_for_too_lon
 
 def test_without_a_gateway_such_a_pool_is_not_ready_and_says_what_helps() -> None:
     pool = a_pool(routing="Gateway")
-    seen, todo = planned(pool)
-    verdict = report_pass(pool, seen, todo, Outcome(), home=HOME, gateway="", now=NOW)
+    s, todo = planning.planned(a_situation(pool, installation=Installation(HOME, OWN_IMAGE)))
+    verdict = report_pass(s, todo, Outcome())
     found = verdict.status.condition(ConditionType.READY)
     assert found is not None
     assert (found.status.value, found.reason) == ("False", "GatewayMissing")
@@ -157,7 +156,7 @@ def test_without_a_gateway_such_a_pool_is_not_ready_and_says_what_helps() -> Non
 
 
 def test_nobody_waits_where_nothing_is_told() -> None:
-    assert backlog_of(a_pool(routing="Gateway"), Observation()) == Backlog()
+    assert a_situation(a_pool(routing="Gateway")).backlog == Backlog()
 
 
 def test_the_service_of_such_a_pool_is_another_name_of_the_gateway() -> None:
@@ -248,11 +247,10 @@ def test_what_pods_told_that_are_gone_is_known_as_such() -> None:
     story = Gateway()
     story.waits(1)
     story.waits(2, pod=OTHER_POD)
-    assert not forsaken(story.pool, story.observe())
+    assert len(a_situation(story.pool, story.observe()).gateways) == 2
     del story.pods[POD]
-    assert forsaken(story.pool, story.observe())
-    (kept,) = kept_entries(story.pool, story.observe())
-    assert (kept["name"], kept["waiting"]) == (OTHER_POD, 2)
+    (kept,) = a_situation(story.pool, story.observe()).gateways
+    assert (kept.name, kept.waiting) == (OTHER_POD, 2)
 
 
 def test_a_pool_is_not_ready_where_no_pod_of_the_gateway_is() -> None:

@@ -27,56 +27,52 @@ from buildpool.core.pki import (
 )
 from buildpool.core.planning.certificates import (
     OPERATOR_LIFETIME,
-    Issuance,
-    Rotation,
-    authority_of,
     authority_ref,
-    bundle_at,
-    carry_out,
     certificate_requests,
     client_ref,
-    issuances,
     operator_request,
+)
+from buildpool.core.planning.issuances import (
+    Issuance,
+    Order,
+    Rotation,
+    carry_out,
+    issuances,
     renewals,
     rotation_request,
 )
+from buildpool.core.planning.situation import Situation
 from buildpool.core.resources import authority_secret, certificate_secret
 from buildpool.core.resources.secret import authority_in
-from samples import DAY, HOME, NOW, a_pool, clients
+from buildpool.core.words import Finding
+from samples import DAY, HOME, INSTALLATION, NOW, a_pool, a_situation, clients
 
 HOUR = timedelta(hours=1)
 POOL = a_pool(access=clients("ana", "bob"))
-AUTHORITY = authority_ref(POOL, home=HOME)
+AUTHORITY = authority_ref(POOL, INSTALLATION)
 A = issue_authority("a", now=NOW, lifetime=3650 * DAY)
 B = issue_authority("b", now=NOW, lifetime=3650 * DAY)
 
 
-def asked(
-    observation: Observation,
-    pool: Pool = POOL,
-    *,
-    now: datetime = NOW,
-    everyone_has_it: bool = True,
-) -> list[Issuance]:
-    return list(issuances(pool, observation, home=HOME, now=now, everyone_has_it=everyone_has_it))
+def asked(observation: Observation, pool: Pool = POOL, *, now: datetime = NOW) -> list[Issuance]:
+    return list(issuances(Heard(pool, observation, INSTALLATION, now)))
 
 
 def issued(
     observation: Observation, pool: Pool = POOL, *, now: datetime = NOW
-) -> tuple[Observation, list[list[Issuance]]]:
-    """What one pass asks for, round by round, and the world after it."""
-    rounds = []
-    while todo := asked(observation, pool, now=now):
+) -> tuple[Situation, list[list[Issuance]]]:
+    """What one pass asks for, round by round, and what it knows after it."""
+    s, rounds = Heard(pool, observation, INSTALLATION, now), []
+    while todo := list(issuances(s)):
         rounds.append(todo)
-        authority = authority_of(pool, observation, home=HOME)
-        observation = observation.with_issued(carry_out(todo, authority, now=now))
-    return observation, rounds
+        s = s.with_issued(carry_out(Order(tuple(todo), s.authority, now)))
+    return s, rounds
 
 
-def written(observation: Observation) -> Observation:
+def written(s: Situation) -> Observation:
     """The world once everything that was issued is stored."""
-    live = dict(observation.live)
-    for ref, made in observation.issued.items():
+    live = dict(s.observation.live)
+    for ref, made in s.issued.items():
         if isinstance(made, Authority):
             live[ref] = authority_secret(POOL, made, namespace=HOME, clients=["ana"])
         else:
@@ -88,10 +84,24 @@ def settled() -> Observation:
     return written(issued(Observation())[0])
 
 
-def the_authority(observation: Observation) -> Authority:
-    found = authority_of(POOL, observation, home=HOME)
+def known(seen: Observation | Situation) -> Situation:
+    return seen if isinstance(seen, Situation) else a_situation(POOL, seen)
+
+
+def the_authority(seen: Observation | Situation) -> Authority:
+    found = known(seen).authority
     assert found is not None
     return found
+
+
+def bundle_at(seen: Observation | Situation, ref: Ref) -> Bundle | None:
+    return known(seen).bundles[ref]
+
+
+class Heard(Situation):
+    """Every daemon has read its certificates."""
+
+    everyone_runs = True
 
 
 def asking(what: str) -> Pool:
@@ -106,18 +116,18 @@ def secrets(todo: list[Issuance]) -> list[Ref]:
     return [each.secret for each in todo]
 
 
-LEAVES = list(certificate_requests(POOL, home=HOME))
+LEAVES = list(certificate_requests(POOL, INSTALLATION))
 
 
 # --- what is asked for ---------------------------------------------------------------------------
 
 
 def test_first_an_authority_is_made_and_then_what_it_signs() -> None:
-    observation, (first, second) = issued(Observation())
+    s, (first, second) = issued(Observation())
     assert [(each.secret, each.what) for each in first] == [(AUTHORITY, Change.CREATE)]
     assert secrets(second) == LEAVES
     assert kinds(second) == {CertificateRequest}
-    assert observation.issued[AUTHORITY] == the_authority(observation)
+    assert s.issued[AUTHORITY] == the_authority(s)
 
 
 def test_a_settled_pool_asks_for_nothing() -> None:
@@ -127,11 +137,11 @@ def test_a_settled_pool_asks_for_nothing() -> None:
 def test_one_pass_takes_an_authority_one_step_only() -> None:
     pool = replace(POOL, spec=a_pool(access={"authorityOverlap": "0s"}).spec)
     pool = replace(pool, annotations={naming.ANNOTATION_ROTATE: "authority"})
-    observation, rounds = issued(settled(), pool)
+    s, rounds = issued(settled(), pool)
     assert [each.what for todo in rounds for each in todo if each.secret == AUTHORITY] == [
         Change.INTRODUCE
     ]
-    assert the_authority(observation).phase is AuthorityPhase.INTRODUCING
+    assert the_authority(s).phase is AuthorityPhase.INTRODUCING
 
 
 def test_introducing_changes_the_trust_of_every_secret_and_no_certificate() -> None:
@@ -139,7 +149,7 @@ def test_introducing_changes_the_trust_of_every_secret_and_no_certificate() -> N
     observation, (_, second) = issued(before, asking("authority"))
     assert secrets(second) == LEAVES
     assert kinds(second) == {KeyPair}
-    assert {each.reason for each in second} == {CertificateReason.TRUST_CHANGED}
+    assert {each.why.reason for each in second} == {CertificateReason.TRUST_CHANGED}
     authority = the_authority(observation)
     for ref in LEAVES:
         old, new = bundle_at(before, ref), bundle_at(observation, ref)
@@ -208,7 +218,7 @@ def test_certificates_that_are_asked_for_are_issued_once_in_a_pass() -> None:
     observation, rounds = issued(before, asking("certificates"))
     ((*todo,),) = rounds
     assert secrets(todo) == LEAVES
-    assert {each.reason for each in todo} == {CertificateReason.ROTATION_REQUESTED}
+    assert {each.why.reason for each in todo} == {CertificateReason.ROTATION_REQUESTED}
     for ref in LEAVES:
         old, new = bundle_at(before, ref), bundle_at(observation, ref)
         assert old is not None
@@ -235,20 +245,21 @@ def test_a_rotation_that_goes_on_is_the_one_that_is_asked_for() -> None:
 
 
 def test_the_first_renewal_of_a_new_pool_is_that_of_its_certificates() -> None:
-    assert min(renewals(POOL, settled(), home=HOME)) == NOW + 60 * DAY
+    assert min(renewals(a_situation(POOL, settled()))) == NOW + 60 * DAY
 
 
 def test_a_pool_without_certificates_has_nothing_to_renew() -> None:
-    assert not list(renewals(POOL, Observation(), home=HOME))
+    assert not list(renewals(a_situation(POOL)))
 
 
 def test_an_authority_has_its_own_times() -> None:
     steady = settled()
     signer = the_authority(steady).signer
-    assert {renew_at(signer), read(signer).not_after} < set(renewals(POOL, steady, home=HOME))
+    found = set(renewals(a_situation(POOL, steady)))
+    assert {renew_at(signer), read(signer).not_after} < found
     introduced = written(issued(steady, asking("authority"))[0])
     counted = written(issued(introduced)[0])
-    assert min(renewals(POOL, counted, home=HOME)) == NOW + HOUR
+    assert min(renewals(a_situation(POOL, counted))) == NOW + HOUR
 
 
 # --- the operator's own --------------------------------------------------------------------------
@@ -257,9 +268,8 @@ def test_an_authority_has_its_own_times() -> None:
 def test_the_operator_is_a_client_that_is_known_by_its_uri() -> None:
     authority = Authority(A, upcoming=B)
     request = operator_request(POOL)
-    made = carry_out(
-        [Issuance(AUTHORITY, request, CertificateReason.MISSING, "")], authority, now=NOW
-    )[AUTHORITY]
+    why = Finding(CertificateReason.MISSING, "")
+    made = carry_out(Order((Issuance(AUTHORITY, request, why),), authority, NOW))[AUTHORITY]
     assert isinstance(made, Bundle)
     facts = read(made.pair)
     assert facts.uses == (Use.CLIENT,)
@@ -334,7 +344,7 @@ def test_half_an_upcoming_authority_is_made_anew(lost: str) -> None:
     live = dict(settled().live)
     live[AUTHORITY] = stored(found)
     (step,) = asked(Observation(live=live))
-    assert (step.what, step.reason) == (Change.INTRODUCE, CertificateReason.UNREADABLE)
+    assert (step.what, step.why.reason) == (Change.INTRODUCE, CertificateReason.UNREADABLE)
 
 
 @pytest.mark.parametrize("lost", ["tls.crt", "tls.key"])

@@ -14,25 +14,24 @@ from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.fleet import (
     Member,
-    desired_revision,
-    everyone_runs,
-    members_of,
-    taken_numbers,
 )
+from buildpool.core.planning.situation import Situation
 from buildpool.core.scaling import SETTLE
 from memory_cluster import MemoryCluster, settled
 from plans import image
-from samples import DAY, NOW, OTHER_UID, OWN_IMAGE, a_load, a_pod, a_pool, foreign
+from samples import DAY, NOW, OTHER_UID, a_load, a_pod, a_pool, a_situation, foreign
 
 SECOND = timedelta(seconds=1)
 LEAVING = "2026-01-01T12:00:00Z"
 
 
 def members(cluster: MemoryCluster, pool: Pool | None = None) -> tuple[Member, ...]:
+    return known(cluster, pool).members
+
+
+def known(cluster: MemoryCluster, pool: Pool | None = None) -> Situation:
     pool = pool or a_pool()
-    observation = cluster.observe(pool)
-    revision = desired_revision(pool, observation, image=OWN_IMAGE)
-    return members_of(pool, observation, revision=revision, now=cluster.now)
+    return a_situation(pool, cluster.observe(pool), now=cluster.now)
 
 
 def only(cluster: MemoryCluster, pool: Pool | None = None) -> Member:
@@ -49,8 +48,7 @@ def seen(
     observation = replace(cluster.observe(pool), pods=pods, loads=loads or {})
     deployment = observation.live[Ref("Deployment", "builds", "ci-builder-0")]
     deployment["metadata"]["annotations"] |= edits.get("annotations", {})
-    revision = desired_revision(pool, observation, image=OWN_IMAGE)
-    (member,) = members_of(pool, observation, revision=revision, now=NOW)
+    (member,) = a_situation(pool, observation).members
     return member
 
 
@@ -70,7 +68,7 @@ def test_a_builder_that_serves_is_known_with_all_that_is_decided_on() -> None:
     assert (builder.builds, member.served, builder.as_of) == (0, 0, cluster.now)
     assert builder.flaw is builder.retired is builder.overdue is None
     assert member.is_current
-    assert member.revision == desired_revision(a_pool(), cluster.observe(a_pool()), image=OWN_IMAGE)
+    assert member.revision == known(cluster).revision
 
 
 def test_builders_come_in_the_order_of_their_numbers() -> None:
@@ -98,22 +96,21 @@ def test_the_cache_is_no_builder() -> None:
 
 def test_builders_of_a_namesake_are_none_of_the_pools_but_their_numbers_are_taken() -> None:
     pool = a_pool()
-    observation = settled(a_pool(uid=OTHER_UID)).observe(pool)
-    revision = desired_revision(pool, observation, image=OWN_IMAGE)
-    assert members_of(pool, observation, revision=revision, now=NOW) == ()
-    assert taken_numbers(pool, observation) == {0}
+    s = known(settled(a_pool(uid=OTHER_UID)), pool)
+    assert s.members == ()
+    assert s.taken_numbers == {0}
 
 
 def test_a_builder_that_is_being_deleted_is_none_but_its_number_is_taken() -> None:
     cluster = settled(a_pool())
     cluster["Deployment/ci-builder-0"]["metadata"]["deletionTimestamp"] = LEAVING
     assert members(cluster) == ()
-    assert taken_numbers(a_pool(), cluster.observe(a_pool())) == {0}
+    assert known(cluster).taken_numbers == {0}
 
 
 def test_a_pod_that_ends_keeps_its_number_and_one_that_stays_waits_for_a_deployment() -> None:
     pods = a_pod("ci-builder-2"), a_pod("ci-builder-3", terminating=True), a_pod("of-others")
-    assert taken_numbers(a_pool(), Observation(pods=pods)) == {3}
+    assert a_situation(a_pool(), Observation(pods=pods)).taken_numbers == {3}
 
 
 def test_volumes_take_no_number() -> None:
@@ -121,11 +118,11 @@ def test_volumes_take_no_number() -> None:
     cluster = settled(pool)
     del cluster.objects[Ref("Deployment", "builds", "ci-builder-0")]
     cluster.pods.clear()
-    assert taken_numbers(pool, cluster.observe(pool)) == frozenset()
+    assert known(cluster, pool).taken_numbers == frozenset()
 
 
 def test_without_a_certificate_nothing_is_wanted_of_builders() -> None:
-    assert desired_revision(a_pool(), Observation(), image=OWN_IMAGE) == ""
+    assert a_situation(a_pool()).revision == ""
 
 
 # --- what runs on it -----------------------------------------------------------------------------
@@ -280,9 +277,7 @@ def test_without_limits_a_builder_stays_for_ever() -> None:
 
 
 def read_by_everyone(cluster: MemoryCluster, pool: Pool) -> bool:
-    observation = cluster.observe(pool)
-    revision = desired_revision(pool, observation, image=OWN_IMAGE)
-    return everyone_runs(pool, observation, revision=revision, image=OWN_IMAGE)
+    return known(cluster, pool).everyone_runs
 
 
 CACHED = a_pool(replicas=2, cache={"registry": {"managed": {}}})

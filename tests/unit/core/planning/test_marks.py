@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from buildpool.core import naming
 from buildpool.core.api import EventReason, Pool, RetireReason, SizeReason
 from buildpool.core.objects.refs import Object
-from buildpool.core.planning.fleet import desired_revision, members_of
 from buildpool.core.planning.marks import LEAVE_ALONE, Mark, marks
 from buildpool.core.resources import disruption_budget, pool_service
 from buildpool.core.scaling import Decision, Retirement
+from buildpool.core.words import Finding
 from memory_cluster import MemoryCluster, settled
-from samples import NOW, OWN_IMAGE, a_pod, a_pool
+from samples import NOW, a_pod, a_pool, a_situation
 
 QUIET = dict.fromkeys(LEAVE_ALONE)
 RETIRED = naming.ANNOTATION_RETIRED
@@ -31,7 +31,9 @@ def a_decision(**overrides: Any) -> Decision:
 
 
 def retiring(*indexes: int) -> Decision:
-    retire = (Retirement(index, RetireReason.SURPLUS, "It is too many.") for index in indexes)
+    retire = (
+        Retirement(index, Finding(RetireReason.SURPLUS, "It is too many.")) for index in indexes
+    )
     return a_decision(retire=tuple(retire))
 
 
@@ -39,10 +41,8 @@ def marked(
     cluster: MemoryCluster, decision: Decision | None = None, pool: Pool | None = None
 ) -> list[Mark]:
     pool = pool or a_pool()
-    observation = cluster.observe(pool)
-    revision = desired_revision(pool, observation, image=OWN_IMAGE)
-    members = members_of(pool, observation, revision=revision, now=LATER)
-    return list(marks(pool, members, decision or a_decision(), observation, now=LATER))
+    s = a_situation(pool, cluster.observe(pool), now=LATER)
+    return list(marks(s, decision or a_decision()))
 
 
 def carry_out(cluster: MemoryCluster, todo: list[Mark]) -> None:
@@ -162,9 +162,7 @@ def test_a_builder_that_retires_is_marked_before_its_pod() -> None:
 def test_when_it_retired_is_never_read_back_as_later_than_it_was() -> None:
     cluster = settled(a_pool())
     carry_out(cluster, marked(cluster, retiring(0)))
-    observation = cluster.observe(a_pool())
-    revision = desired_revision(a_pool(), observation, image=OWN_IMAGE)
-    (member,) = members_of(a_pool(), observation, revision=revision, now=LATER)
+    (member,) = a_situation(a_pool(), cluster.observe(a_pool()), now=LATER).members
     assert member.builder.retired is not None
     assert timedelta(0) <= LATER - member.builder.retired < timedelta(milliseconds=1)
 

@@ -8,14 +8,24 @@ from hypothesis import given
 from buildpool.core import naming
 from buildpool.core.api import EventReason
 from buildpool.core.objects.refs import JSON, Object, Ref, is_builder, is_owned
-from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import CertificateReason, Change
-from buildpool.core.planning.certificates import carry_out
 from buildpool.core.planning.desired import desired_refs
-from buildpool.core.planning.plan import RESYNC
+from buildpool.core.planning.issuances import carry_out
+from buildpool.core.planning.plan import RESYNC, plan, plan_flow
 from memory_cluster import MemoryCluster, settled
 from plans import PERSISTENT, applied, asked, created
-from samples import HOME, NOW, OTHER_UID, a_pool, an_observation, clients, foreign, planned, specs
+from samples import (
+    HOME,
+    INSTALLATION,
+    OTHER_UID,
+    a_pool,
+    a_situation,
+    an_observation,
+    clients,
+    foreign,
+    planned,
+    specs,
+)
 
 AUTHORITY = Ref("Secret", HOME, "authority.builds.ci")
 
@@ -39,8 +49,8 @@ def builders_of(cluster: MemoryCluster) -> list[str]:
 @given(specs)
 def test_the_same_question_gets_the_same_answer(spec: dict[str, object]) -> None:
     pool = a_pool(**spec)
-    observation, todo = planned(pool)
-    assert asked(pool, observation) == todo
+    situation, todo = planned(pool)
+    assert plan(situation) == todo
 
 
 @given(specs)
@@ -50,7 +60,7 @@ def test_after_a_plan_is_carried_out_nothing_is_left_to_do(spec: dict[str, objec
     todo = cluster.plan(pool)
     assert todo.is_empty
     assert todo.recheck == RESYNC
-    assert names_of(cluster) == set(desired_refs(pool, home=HOME))
+    assert names_of(cluster) == set(desired_refs(pool, INSTALLATION))
     assert builders_of(cluster) == [
         naming.builder(pool.key, index) for index in range(pool.spec.builder_count)
     ]
@@ -66,7 +76,7 @@ def test_whatever_a_pool_was_before_it_becomes_what_its_spec_says(
     cluster.now += pool.spec.scaling.idle_after
     cluster.settle(pool)
     assert len(builders_of(cluster)) == pool.spec.builder_count
-    assert names_of(cluster) == set(desired_refs(pool, home=HOME))
+    assert names_of(cluster) == set(desired_refs(pool, INSTALLATION))
     fresh = settled(pool)
     for ref in names_of(cluster):
         # Ours were dropped with all we once applied: nothing of the former spec lingers.
@@ -113,17 +123,21 @@ def mutable_parts(value: object) -> list[int]:
 def test_an_authority_is_asked_for_first_then_the_certificates_then_the_objects() -> None:
     pool = a_pool(access=clients("ana", "bob"))
 
-    first = asked(pool, Observation())
-    assert [(i.secret, i.what) for i in first.issue] == [(AUTHORITY, Change.CREATE)]
-    assert first.apply == first.delete == first.conflicts == ()
+    flow = plan_flow(a_situation(pool))
+    first = next(flow)
+    assert [(i.secret, i.what) for i in first.issuances] == [(AUTHORITY, Change.CREATE)]
+    assert first.authority is None
 
-    second = asked(pool, Observation(issued=carry_out(first.issue, None, now=NOW)))
-    assert [i.secret.name for i in second.issue] == ["ci-builder", "ci-client-ana", "ci-client-bob"]
-    assert {i.reason for i in second.issue} == {CertificateReason.MISSING}
-    assert second.apply == second.delete == ()
+    issued = carry_out(first)
+    second = flow.send(issued)
+    names = [i.secret.name for i in second.issuances]
+    assert names == ["ci-builder", "ci-client-ana", "ci-client-bob"]
+    assert {i.why.reason for i in second.issuances} == {CertificateReason.MISSING}
+    assert second.authority == issued[AUTHORITY]
 
-    _, third = planned(pool)
-    assert third.issue == ()
+    with pytest.raises(StopIteration) as end:
+        flow.send(carry_out(second))
+    _, third = end.value.value
     assert applied(third) == [
         "Secret/authority.builds.ci",
         "Secret/ci-builder",
@@ -163,11 +177,11 @@ def test_what_is_created_is_told_where_it_interests_the_user() -> None:
 GATED = a_pool(replicas=1, builders=PERSISTENT, routing="Gateway")
 
 
-@pytest.mark.parametrize("ref", desired_refs(GATED, home=HOME))
+@pytest.mark.parametrize("ref", desired_refs(GATED, INSTALLATION))
 def test_a_name_that_belongs_to_somebody_else_stops_everything(ref: Ref) -> None:
     todo = asked(GATED, an_observation(foreign(ref)))
     assert todo.conflicts == (ref,)
-    assert todo.issue == todo.mark == todo.apply == todo.delete == ()
+    assert todo.mark == todo.apply == todo.delete == ()
     assert not todo.is_empty
     assert todo.recheck < RESYNC, "when it is gone, nothing may tell us"
 
@@ -177,8 +191,8 @@ def test_what_a_namesake_left_behind_is_not_taken_over() -> None:
     pool = a_pool()
     todo = asked(pool, cluster.observe(pool))
     assert set(todo.conflicts) == names_of(cluster)
-    assert todo.mark == todo.apply == todo.delete == todo.issue == ()
-    assert todo.members == (), "its builder is none of ours"
+    assert todo.mark == todo.apply == todo.delete == ()
+    assert a_situation(pool, cluster.observe(pool)).members == (), "its builder is none of ours"
 
 
 def test_while_a_builder_of_a_namesake_goes_its_number_is_not_given_again() -> None:

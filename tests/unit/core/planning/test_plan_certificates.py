@@ -11,13 +11,13 @@ from buildpool.core import naming
 from buildpool.core.api import EventReason, Pool
 from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.pki import AuthorityPhase, CertificateReason, read, renew_at
-from buildpool.core.planning.certificates import bundle_at, certificate_requests
+from buildpool.core.planning.certificates import certificate_requests
 from buildpool.core.planning.plan import RESYNC
 from buildpool.core.resources import bundle_of, pair_of
 from buildpool.core.resources.secret import authority_in
 from memory_cluster import PASS, MemoryCluster, settled
-from plans import applied, asked, turnover
-from samples import DAY, HOME, NOW, a_pool, clients, planned
+from plans import applied, asked, ordered, turnover
+from samples import DAY, HOME, INSTALLATION, NOW, a_pool, a_situation, clients, planned
 
 AUTHORITY = Ref("Secret", HOME, "authority.builds.ci")
 
@@ -88,9 +88,10 @@ def test_a_renewal_that_comes_sooner_is_not_missed() -> None:
     cluster = settled(pool)
     almost = asked(pool, cluster.observe(pool), NOW + timedelta(minutes=36))
     assert almost.is_empty
-    assert (almost.issue, almost.recheck) == ((), timedelta(minutes=4))
-    due = asked(pool, cluster.observe(pool), NOW + timedelta(minutes=40))
-    assert {issuance.reason for issuance in due.issue} == {CertificateReason.RENEWAL_DUE}
+    assert almost.recheck == timedelta(minutes=4)
+    assert ordered(pool, cluster.observe(pool), NOW + timedelta(minutes=36)) == ()
+    due = ordered(pool, cluster.observe(pool), NOW + timedelta(minutes=40))
+    assert {issuance.why.reason for issuance in due} == {CertificateReason.RENEWAL_DUE}
 
 
 @pytest.mark.parametrize("duration", ["1h", "90d", "825d"])
@@ -176,7 +177,7 @@ def phase(cluster: MemoryCluster) -> AuthorityPhase:
 
 
 def bundles(pool: Pool, cluster: MemoryCluster) -> list[Object]:
-    return [cluster.objects[ref] for ref in certificate_requests(pool, home=HOME)]
+    return [cluster.objects[ref] for ref in certificate_requests(pool, INSTALLATION)]
 
 
 def ends(pool: Pool, cluster: MemoryCluster) -> list[datetime]:
@@ -194,6 +195,6 @@ def test_what_was_issued_in_this_pass_goes_before_what_is_live() -> None:
     cluster = settled(pool)
     ref = Ref("Secret", "builds", "ci-client-default")
     live = cluster.observe(pool)
-    stale = bundle_at(live, ref)
-    observation, _ = planned(pool, replace(live, live={AUTHORITY: live.live[AUTHORITY]}))
-    assert bundle_at(replace(live, issued=observation.issued), ref) != stale
+    stale = a_situation(pool, live).bundles[ref]
+    situation, _ = planned(pool, replace(live, live={AUTHORITY: live.live[AUTHORITY]}))
+    assert a_situation(pool, live, issued=situation.issued).bundles[ref] != stale

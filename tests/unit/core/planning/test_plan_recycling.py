@@ -9,7 +9,7 @@ from buildpool.core.api import EventReason, Pool
 from buildpool.core.planning.plan import MEASURED
 from memory_cluster import MemoryCluster, settled
 from plans import asked, removed, retired, turnover
-from samples import a_pool
+from samples import a_pool, a_situation
 
 
 def recycled(recycle: dict[str, Any]) -> tuple[Pool, MemoryCluster]:
@@ -26,7 +26,7 @@ REPLACED = [
 
 def test_a_builder_of_a_certain_age_is_replaced() -> None:
     pool, cluster = recycled({"maxAge": "24h"})
-    created_at = cluster.plan(pool).members[0].builder.created
+    created_at = a_situation(pool, cluster.observe(pool)).members[0].builder.created
     early = asked(pool, cluster.observe(pool), created_at + timedelta(hours=23, minutes=59))
     assert early.is_empty
     assert early.recheck == timedelta(minutes=1)

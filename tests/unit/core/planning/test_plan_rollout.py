@@ -15,7 +15,7 @@ from buildpool.core.objects.refs import is_terminating
 from buildpool.core.scaling import NOTICE, SETTLE
 from memory_cluster import PASS, MemoryCluster, settled
 from plans import PERSISTENT, created, image, removed, retired, turnover
-from samples import a_pool
+from samples import a_pool, a_situation
 
 HOUR = timedelta(hours=1)
 NOTHING: tuple[list[str], list[str], list[str]] = ([], [], [])
@@ -185,7 +185,11 @@ def test_a_builder_whose_builds_are_overdue_goes_ten_minutes_after_that_was_repo
     cluster.silent = {"ci-builder-0"} if is_silent else set()
     pool = a_pool_of("v2", maxBuildDuration="1h")
     cluster.settle(pool)
-    (since,) = (m.builder.retired for m in cluster.plan(pool).members if m.builder.retired)
+    (since,) = (
+        m.builder.retired
+        for m in a_situation(pool, cluster.observe(pool)).members
+        if m.builder.retired
+    )
 
     cluster.now = since + HOUR - PASS
     assert cluster.step(pool).is_empty

@@ -11,7 +11,17 @@ from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.plan import strays
 from buildpool.core.planning.removal import Removal, plan_removal
 from memory_cluster import MemoryCluster, settled
-from samples import HOME, OTHER_UID, a_pool, a_raw_pool, clients, foreign, planned, specs
+from samples import (
+    HOME,
+    OTHER_UID,
+    a_pool,
+    a_raw_pool,
+    a_situation,
+    clients,
+    foreign,
+    planned,
+    specs,
+)
 
 BROKEN = {"builders": {"image": "r.example/buildkit:latest", "oops": 1}, "replicas": "many"}
 
@@ -22,7 +32,7 @@ def leaving(**overrides: object) -> Pool:
 
 
 def next_step(cluster: MemoryCluster, pool: Pool) -> Removal:
-    removal = plan_removal(pool, cluster.observe(pool), home=HOME)
+    removal = plan_removal(a_situation(pool, cluster.observe(pool)))
     cluster.act(removal)
     return removal
 
@@ -142,7 +152,7 @@ def test_what_belongs_to_others_stays() -> None:
     live |= {theirs[2]: foreign(theirs[2], uid=OTHER_UID)}
     touched: set[Ref] = set()
     for _ in range(4):
-        removal = plan_removal(pool, Observation(live=live), home=HOME)
+        removal = plan_removal(a_situation(pool, Observation(live=live)))
         touched |= {deletion.ref for deletion in removal.delete}
         live = {ref: obj for ref, obj in live.items() if ref not in touched}
     assert set(live) == set(theirs)
@@ -151,19 +161,19 @@ def test_what_belongs_to_others_stays() -> None:
 def test_what_is_on_its_way_out_is_not_deleted_again() -> None:
     cluster, pool = settled(a_pool()), leaving()
     cluster["Service/ci"]["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
-    assert kinds(plan_removal(pool, cluster.observe(pool), home=HOME)) == ["Deployment"]
+    assert kinds(plan_removal(a_situation(pool, cluster.observe(pool)))) == ["Deployment"]
 
 
 def test_a_deletion_names_the_very_object_it_means() -> None:
     cluster, pool = settled(a_pool()), leaving()
-    removal = plan_removal(pool, cluster.observe(pool), home=HOME)
+    removal = plan_removal(a_situation(pool, cluster.observe(pool)))
     assert {d.ref: d.uid for d in removal.delete} == {
         d.ref: cluster.objects[d.ref]["metadata"]["uid"] for d in removal.delete
     }
 
 
 def test_a_pool_that_never_had_anything_is_done_at_once() -> None:
-    assert plan_removal(leaving(), Observation(), home=HOME).is_done
+    assert plan_removal(a_situation(leaving(), Observation())).is_done
 
 
 def test_what_is_left_of_a_deployment_that_is_gone_goes_too() -> None:
@@ -196,6 +206,6 @@ def test_what_is_left_of_a_deployment_that_is_gone_goes_too() -> None:
     )
     left = Ref("ReplicaSet", "builds", "left")
     assert [deletion.ref for deletion in strays(observation)] == [left]
-    assert left in [d.ref for d in plan_removal(leaving(), observation, home=HOME).delete]
+    assert left in [d.ref for d in plan_removal(a_situation(leaving(), observation)).delete]
     _, todo = planned(a_pool(replicas=1), observation)
     assert [deletion.ref for deletion in todo.delete] == [left]

@@ -26,20 +26,17 @@ from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import Authority, AuthorityPhase, Bundle, KeyPair, follows, issue_authority
 from buildpool.core.planning.certificates import (
-    authority_of,
     authority_ref,
     builder_ref,
-    bundle_at,
     cache_secrets,
-    carry_out,
     certificate_requests,
     client_ref,
-    issuances,
-    renewals,
 )
+from buildpool.core.planning.issuances import Order, carry_out, issuances, renewals
+from buildpool.core.planning.situation import Situation
 from buildpool.core.resources import authority_secret, bundle_of, certificate_secret
 from buildpool.core.resources.secret import authority_in
-from samples import DAY, HOME, NOW, a_pool, clients
+from samples import DAY, HOME, INSTALLATION, NOW, a_pool, clients
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
@@ -79,6 +76,18 @@ class Client:
     read_at: datetime
 
 
+@dataclass(frozen=True)
+class Heard(Situation):
+    """What a pass knows that hears of the daemons of a simulated world."""
+
+    world: World | None = None
+
+    @property
+    def everyone_runs(self) -> bool:
+        assert self.world is not None
+        return self.world.is_careless or self.world.everyone_has_it(self)
+
+
 @dataclass
 class World:
     """A pool, its Secrets, its daemons and their clients."""
@@ -98,7 +107,7 @@ class World:
 
     @property
     def authority(self) -> Authority:
-        found = authority_in(self.secrets[authority_ref(self.pool, home=HOME)])
+        found = authority_in(self.secrets[authority_ref(self.pool, INSTALLATION)])
         assert found is not None
         return found
 
@@ -109,31 +118,28 @@ class World:
 
     # --- the operator ----------------------------------------------------------------------------
 
-    def issued(self) -> tuple[Observation, dict[Ref, Object]]:
+    @property
+    def situation(self) -> Situation:
+        """What a pass knows now."""
+        seen = Observation(live=dict(self.secrets))
+        return Heard(self.pool, seen, INSTALLATION, self.now, world=self)
+
+    def issued(self) -> tuple[Situation, dict[Ref, Object]]:
         """The Secrets that one pass wants to write, the authority first."""
-        observation, home = Observation(live=dict(self.secrets)), HOME
-        while todo := tuple(
-            issuances(
-                self.pool,
-                observation,
-                home=home,
-                now=self.now,
-                everyone_has_it=self.is_careless or self.everyone_has_it(observation),
-            )
-        ):
-            authority = authority_of(self.pool, observation, home=home)
-            observation = observation.with_issued(carry_out(todo, authority, now=self.now))
-        made = {ref: self.secret(ref, issued) for ref, issued in observation.issued.items()}
-        first = authority_ref(self.pool, home=home)
-        return observation, {ref: made[ref] for ref in sorted(made, key=lambda ref: ref != first)}
+        s = self.situation
+        while todo := tuple(issuances(s)):
+            s = s.with_issued(carry_out(Order(todo, s.authority, self.now)))
+        made = {ref: self.secret(ref, issued) for ref, issued in s.issued.items()}
+        first = authority_ref(self.pool, INSTALLATION)
+        return s, {ref: made[ref] for ref in sorted(made, key=lambda ref: ref != first)}
 
     def secret(self, ref: Ref, issued: Authority | Bundle) -> Object:
         if isinstance(issued, Authority):
             return authority_secret(self.pool, issued, namespace=HOME, clients=())
         return certificate_secret(self.pool, ref.name, issued, component="any")
 
-    def everyone_has_it(self, observation: Observation) -> bool:
-        return all(server.bundle == bundle_at(observation, server.ref) for server in self.servers)
+    def everyone_has_it(self, s: Situation) -> bool:
+        return all(server.bundle == s.bundles[server.ref] for server in self.servers)
 
     def steps(self) -> Iterator[Ref]:
         """One pass, write by write."""
@@ -152,7 +158,7 @@ class World:
         for client in self.clients:
             if client.ref == ref and client.patience:
                 self.read_just_before(client)
-        is_authority = ref == authority_ref(self.pool, home=HOME)
+        is_authority = ref == authority_ref(self.pool, INSTALLATION)
         before = self.authority.signer if is_authority and ref in self.secrets else None
         self.secrets[ref] = secret
         if is_authority:
@@ -219,7 +225,7 @@ class World:
                 if server.ref == client.servers:
                     why = f"{self.now}: {self.authority.phase}, {client.ref.name}"
                     assert self.meet(client.bundle, server) is None, why
-        authority, refs = self.authority, certificate_requests(self.pool, home=HOME)
+        authority, refs = self.authority, certificate_requests(self.pool, INSTALLATION)
         if authority.upcoming is not None:
             issuer = Authority(authority.upcoming, previous=authority.signer.certificate)
             assert not any(follows(self.bundle(r), issuer) for r in refs if r in self.secrets)
@@ -257,7 +263,7 @@ class World:
     # --- time ------------------------------------------------------------------------------------
 
     def moments(self) -> Iterator[datetime]:
-        yield from renewals(self.pool, Observation(live=dict(self.secrets)), home=HOME)
+        yield from renewals(self.situation)
         if self.outdated():
             yield max(self.rolled_at + self.roll_takes, self.now + MINUTE)
         yield from self.reads()
@@ -296,7 +302,7 @@ def a_world(*patience: timedelta, signer: KeyPair | None = None, **overrides: An
     pool = a_pool(access={**names, **access}, cache=CACHE, **overrides)
     world = World(pool)
     if signer is not None:
-        ref = authority_ref(pool, home=HOME)
+        ref = authority_ref(pool, INSTALLATION)
         world.secrets[ref] = world.secret(ref, Authority(signer))
     while world.step():
         pass
@@ -380,7 +386,7 @@ def test_who_never_reads_again_is_refused_after_the_end_and_not_before() -> None
 
 def test_who_deletes_the_authority_shuts_out_everybody_at_once() -> None:
     world = a_world(HOUR)
-    del world.secrets[authority_ref(world.pool, home=HOME)]
+    del world.secrets[authority_ref(world.pool, INSTALLATION)]
     copy, server = world.clients.pop(0).bundle, builder_ref(world.pool)
     world.servers.clear()
     world.clients.clear()
@@ -422,7 +428,7 @@ def test_one_daemon_that_drains_for_long_holds_up_the_next_phase() -> None:
 
 def test_no_certificate_is_issued_where_only_the_trust_changes() -> None:
     world = asking(a_world(AT_ONCE), "authority")
-    refs = certificate_requests(world.pool, home=HOME)
+    refs = certificate_requests(world.pool, INSTALLATION)
     pairs = {ref: world.bundle(ref).pair for ref in refs}
     world.passes()
     changed = {}
@@ -438,7 +444,7 @@ def test_no_certificate_is_issued_where_only_the_trust_changes() -> None:
 def test_the_time_of_a_phase_counts_from_the_last_secret_not_from_the_authority() -> None:
     world = asking(a_world(HOUR), "authority")
     for ref in world.steps():
-        assert ref == authority_ref(world.pool, home=HOME)
+        assert ref == authority_ref(world.pool, INSTALLATION)
         break
     assert world.phases[-1] is AuthorityPhase.INTRODUCING
     world.now += 30 * DAY  # the operator was away, right after its first write
@@ -478,7 +484,7 @@ def test_an_operator_may_die_after_any_write_and_nobody_is_refused(data: st.Data
     waits = st.sampled_from([AT_ONCE, MINUTE, 20 * MINUTE, HOUR, 2 * HOUR, 3 * DAY])
     for _ in range(data.draw(st.integers(1, 12), label="passes")):
         _, written = world.issued()
-        authority = [ref for ref in written if ref == authority_ref(world.pool, home=HOME)]
+        authority = [ref for ref in written if ref == authority_ref(world.pool, INSTALLATION)]
         others = data.draw(st.permutations([ref for ref in written if ref not in authority]))
         done = data.draw(st.integers(0, len(written)), label="writes until it dies")
         for ref in [*authority, *others][:done]:
@@ -497,7 +503,7 @@ def test_an_operator_may_die_after_any_write_and_nobody_is_refused(data: st.Data
     assert world.authority.signer != before
     assert all(
         follows(world.bundle(r), world.authority)
-        for r in certificate_requests(world.pool, home=HOME)
+        for r in certificate_requests(world.pool, INSTALLATION)
     )
     assert not world.outdated()
     assert world.step() == []

@@ -87,7 +87,7 @@ def test_a_builder_that_drains_for_no_reason_of_its_own_still_says_what_becomes_
     story.settle()
     draining = story.builder(1)
     assert (draining.state, draining.reason) == (BuilderState.DRAINING, "Draining")
-    assert draining.message == "it takes no new builds and goes once it has none"
+    assert draining.message == "it takes no new builds and is removed once it has none"
 
 
 def test_a_builder_that_serves_again_is_told_and_drains_no_more() -> None:

@@ -10,14 +10,15 @@ import pytest
 from buildpool.core import naming
 from buildpool.core.api import Condition, ConditionStatus, Pool, PoolStatus, Reason
 from buildpool.core.objects.refs import Object, Ref
-from buildpool.core.observed.cache import CacheReport, CacheTarget, Trouble
+from buildpool.core.observed.cache import CacheReport, CacheTarget
 from buildpool.core.observed.observation import Observation
 from buildpool.core.observed.usage import Usage
 from buildpool.core.planning.caches import cache_references, cache_target
 from buildpool.core.reporting.cache import cache_condition, cache_status
 from buildpool.core.reporting.outcome import Failure, Outcome
+from buildpool.core.words import Finding
 from memory_cluster import settled
-from samples import a_pod, a_pool
+from samples import a_pod, a_pool, a_situation
 
 MANAGED = {"registry": {"managed": {}}}
 EXTERNAL = {"registry": {"ref": "r.example:5000/ci/caches"}}
@@ -25,7 +26,7 @@ GIB = 1 << 30
 
 
 def condition(pool: Pool, observation: Observation | None = None, *failures: Failure) -> Condition:
-    found = cache_condition(pool, observation or Observation(), Outcome(failures=failures))
+    found = cache_condition(a_situation(pool, observation), Outcome(failures=failures))
     assert found is not None
     return found
 
@@ -61,9 +62,9 @@ def referred(*objects: Object) -> dict[Ref, Object]:
 
 def test_a_pool_without_a_cache_says_nothing_of_one() -> None:
     pool = a_pool()
-    assert cache_condition(pool, Observation(), Outcome()) is None
-    assert cache_status(pool, Observation()) is None
-    assert cache_target(pool, Observation()) is None
+    assert cache_condition(a_situation(pool), Outcome()) is None
+    assert cache_status(a_situation(pool)) is None
+    assert cache_target(a_situation(pool)) is None
 
 
 # --- the managed registry ------------------------------------------------------------------------
@@ -71,7 +72,7 @@ def test_a_pool_without_a_cache_says_nothing_of_one() -> None:
 
 def test_a_managed_cache_is_asked_with_the_builders_own_certificate() -> None:
     pool = a_pool(cache=MANAGED)
-    target = cache_target(pool, seen(pool))
+    target = cache_target(a_situation(pool, seen(pool)))
     assert isinstance(target, CacheTarget)
     assert (target.host, target.keeper) == ("ci-cache.builds.svc:5000", "ci-cache.builds.svc:5001")
     assert target.pair is not None
@@ -81,7 +82,7 @@ def test_a_managed_cache_is_asked_with_the_builders_own_certificate() -> None:
 def test_a_managed_cache_that_does_not_run_yet_is_not_asked() -> None:
     pool = a_pool(cache=MANAGED)
     observation = seen(pool, cache_pods=(a_cache_pod(ready=False),))
-    assert cache_target(pool, observation) is None
+    assert cache_target(a_situation(pool, observation)) is None
     assert condition(pool, observation).reason == Reason.CACHE_STARTING
 
 
@@ -151,7 +152,7 @@ def test_a_full_cache_says_how_full_and_what_helps() -> None:
 
 def test_a_full_disk_is_told_of_rather_than_what_the_registry_makes_of_it() -> None:
     pool = a_pool(cache=MANAGED)
-    trouble = Trouble(Reason.REGISTRY_UNREACHABLE, "it answers 500")
+    trouble = Finding(Reason.REGISTRY_UNREACHABLE, "it answers 500")
     report = CacheReport(trouble=trouble, usage=Usage(is_full=True))
     assert condition(pool, seen(pool, cache=report)).reason == Reason.CACHE_FULL
     report = CacheReport(trouble=trouble, usage=Usage(unhealed=("a:b",)))
@@ -168,7 +169,7 @@ def test_damage_is_told_with_the_caches_that_it_cost() -> None:
 
 def test_trouble_of_the_registry_is_passed_on() -> None:
     pool = a_pool(cache=EXTERNAL)
-    report = CacheReport(trouble=Trouble(Reason.REGISTRY_NOT_FOUND, "who is r.example"))
+    report = CacheReport(trouble=Finding(Reason.REGISTRY_NOT_FOUND, "who is r.example"))
     found = condition(pool, Observation(cache=report))
     assert (found.status, found.reason) == (ConditionStatus.FALSE, Reason.REGISTRY_NOT_FOUND)
     assert found.message == "Who is r.example."
@@ -195,7 +196,7 @@ def test_an_external_registry_is_asked_as_its_entry_in_registries_says() -> None
     objects = referred(
         config_map("ca", **{"ca.crt": "PEM"}), secret("login", **{".dockerconfigjson": auths})
     )
-    target = cache_target(pool, Observation(referred=objects))
+    target = cache_target(a_situation(pool, Observation(referred=objects)))
     assert isinstance(target, CacheTarget)
     assert (target.host, target.repository) == ("r.example:5000", "ci/caches")
     assert (target.trust, target.http, target.keeper) == (b"PEM", False, None)
@@ -262,7 +263,7 @@ def expanded(recipe: str, branch: str) -> list[str]:
 )
 def test_the_status_tells_the_flags_of_both_clients(cache: dict[str, Any], location: str) -> None:
     pool = a_pool(cache=cache, builders={"architecture": "arm64"})
-    status = cache_status(pool, Observation())
+    status = cache_status(a_situation(pool))
     assert status is not None
     ref = f"type=registry,ref={location}/shop/web"
     for branch, tag in ("feature/x #1", "arm64-feature-x--1"), ("", "arm64-main"):
@@ -276,8 +277,10 @@ def test_the_status_tells_the_flags_of_both_clients(cache: dict[str, Any], locat
 
 def test_the_status_keeps_the_size_that_was_last_told() -> None:
     pool = a_pool(cache=MANAGED)
-    told = cache_status(pool, Observation(cache=CacheReport(usage=Usage(used=3 * GIB, refs=2))))
+    told = cache_status(
+        a_situation(pool, Observation(cache=CacheReport(usage=Usage(used=3 * GIB, refs=2))))
+    )
     assert told is not None
     assert (told.used, told.refs) == ("3Gi", 2)
     later = a_pool(cache=MANAGED, status=PoolStatus(cache=told))
-    assert cache_status(later, Observation()) == told
+    assert cache_status(a_situation(later)) == told

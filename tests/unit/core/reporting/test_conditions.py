@@ -131,7 +131,7 @@ def test_a_smaller_pool_waits_until_builders_are_idle() -> None:
     verdict = story.settle()
     assert says(verdict, READY) == ("True", "Ready")
     assert says(verdict, PROGRESSING) == ("True", "Scaling")
-    message = "2 builders to go, each once it is idle."
+    message = "2 builders to be removed, each once it is idle."
     assert condition(verdict, PROGRESSING).message == message
     assert (verdict.status.ready, verdict.status.replicas) == ("1/1", 3)
     assert (verdict.status.busy, verdict.status.slots) == ("3/6", 6)

@@ -38,7 +38,7 @@ from buildpool.core.reporting.report import (
 )
 from buildpool.core.resources import bundle_of
 from memory_cluster import settled
-from samples import DAY, HOME, NOW, a_pod, a_pool, a_raw_pool, clients, planned, specs
+from samples import DAY, INSTALLATION, NOW, a_pod, a_pool, a_raw_pool, clients, planned, specs
 from unit.passes import (
     ACCEPTED,
     CERTIFICATES,
@@ -128,7 +128,7 @@ def test_of_two_certificates_of_one_use_the_one_that_ends_first_is_told(
 ) -> None:
     pool = a_pool(**EVERYTHING)
     cluster = settled(pool)
-    secrets = {"gateway": gateway_secrets(pool, home=HOME), "cache": cache_secrets(pool)}
+    secrets = {"gateway": gateway_secrets(pool, INSTALLATION), "cache": cache_secrets(pool)}
     del cluster.objects[secrets[use][number]]
     cluster.now = NOW + 7 * DAY
     cluster.settle(pool)
@@ -314,14 +314,14 @@ def test_no_key_is_ever_told() -> None:
     for secret in secrets:
         secret["data"]["tls.crt"] = secret["data"]["tls.key"]
         secret["metadata"]["labels"].clear()
-    observation, todo = planned(pool, cluster.observe(pool))
+    situation, todo = planned(pool, cluster.observe(pool))
     failures = tuple(Failure(change.ref, "refused") for change in todo.apply)
     done = tuple(
         Event(EventType.NORMAL, change.reason, change.message)
         for change in todo.apply
         if change.reason
     )
-    verdict = report_pass(pool, observation, todo, Outcome(done, failures), home=HOME, now=NOW)
+    verdict = report_pass(situation, todo, Outcome(done, failures))
     told_all = repr(verdict) + json.dumps(verdict.status.to_dict())
     assert not [line for line in material if line in told_all]
     assert "PRIVATE" not in told_all

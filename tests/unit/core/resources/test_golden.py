@@ -163,7 +163,7 @@ Dumper.add_representer(str, _text)
 def rendered(overrides: dict[str, Any]) -> str:
     """The objects of a pool beside its Secrets, which hold something new every time."""
     pool = a_pool(**overrides)
-    policy = builder_policy(pool, home=HOME)
+    policy = builder_policy(pool, installed_in=HOME)
     objects = [builder_config(pool), *([policy] if policy else [])]
     objects += [pool_service(pool, gateway=GATEWAY), disruption_budget(pool)]
     for index in range(pool.spec.builder_count):

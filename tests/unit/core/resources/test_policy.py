@@ -15,7 +15,7 @@ INSTALLED = Path(__file__).parents[4] / "manifests" / "kustomize" / "deployment.
 
 def policy() -> Object:
     """What a policy says."""
-    found = builder_policy(a_pool(routing="Gateway"), home=HOME)
+    found = builder_policy(a_pool(routing="Gateway"), installed_in=HOME)
     assert found is not None
     spec: Object = found["spec"]
     return spec
@@ -28,7 +28,7 @@ def labels_of(deployment: Object) -> Object:
 
 
 def test_with_direct_routing_everybody_reaches_builders() -> None:
-    assert builder_policy(a_pool(), home=HOME) is None
+    assert builder_policy(a_pool(), installed_in=HOME) is None
 
 
 def test_it_is_about_the_builders_of_the_pool() -> None:

@@ -10,14 +10,15 @@ from typing import Any
 from hypothesis import strategies as st
 
 from buildpool.core.api import PoolSpec, RetireReason
-from buildpool.core.scaling import SETTLE, Builder, Decision, Flaw, LastDecision, decide
+from buildpool.core.scaling import SETTLE, Builder, Decision, LastDecision, decide
+from buildpool.core.words import Finding
 from samples import DAY, NOW
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
 IDLE_AFTER = 10 * MINUTE
 MAX_BUILD = timedelta(hours=2)
-OUTDATED = Flaw(RetireReason.OUTDATED, "The image changed.")
+OUTDATED = Finding(RetireReason.OUTDATED, "The image changed.")
 
 
 def a_spec(

@@ -13,11 +13,11 @@ from buildpool.core.scaling import (
     Builder,
     Calm,
     Decision,
-    Flaw,
     LastDecision,
     Retirement,
 )
 from buildpool.core.scaling.choice import LOOK_AGAIN
+from buildpool.core.words import Finding
 from samples import DAY, NOW
 from unit.core.scaling.pools import (
     IDLE_AFTER,
@@ -59,7 +59,7 @@ def gone(index: int, builds: int | None = 0, *, since: timedelta, **overrides: A
 def test_the_newest_idle_builder_is_the_first_to_go():
     decision = sized(1, *builders(0, 0, 0))
     assert decision.retire == tuple(
-        Retirement(index, RetireReason.SURPLUS, "The pool needs no more than 1 builder.")
+        Retirement(index, Finding(RetireReason.SURPLUS, "The pool needs no more than 1 builder."))
         for index in (2, 1)
     )
 
@@ -89,9 +89,9 @@ def test_as_many_as_wanted_keep_taking_builds():
 
 
 def test_a_flaw_is_the_reason_that_is_told():
-    flaw = Flaw(RetireReason.TOO_OLD, "It is 31 days old.")
+    flaw = Finding(RetireReason.TOO_OLD, "It is 31 days old.")
     decision = sized(1, a_builder(0, flaw=flaw), a_builder(1))
-    assert decision.retire == (Retirement(0, RetireReason.TOO_OLD, "It is 31 days old."),)
+    assert decision.retire == (Retirement(0, flaw),)
 
 
 def test_the_new_builder_comes_before_the_old_one_goes():

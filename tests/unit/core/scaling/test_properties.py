@@ -61,7 +61,7 @@ def test_only_idle_builders_without_a_flaw_are_surplus(spec, pool, memory):
     for retirement in decision.retire:
         builder = named[retirement.index]
         assert builder.retired is None
-        if retirement.reason == SURPLUS:
+        if retirement.why.reason == SURPLUS:
             assert builder.builds == 0
             assert builder.flaw is None
         else:
@@ -94,7 +94,7 @@ def test_every_builder_gets_one_fate_and_every_new_one_a_free_number(spec, pool,
 @given(specs(), pools(), memories)
 def test_nothing_comes_while_a_surplus_goes(spec, pool, memory):
     decision = decided(spec, pool, memory=memory)
-    if any(retirement.reason == SURPLUS for retirement in decision.retire):
+    if any(retirement.why.reason == SURPLUS for retirement in decision.retire):
         assert not decision.add
         assert not decision.restore
 
@@ -122,7 +122,7 @@ def test_no_more_builders_serve_than_the_surge_allows(spec, pool, memory):
 @given(specs(), pools(), memories)
 def test_a_replacement_leaves_enough_builders_that_take_builds(spec, pool, memory):
     decision = decided(spec, pool, memory=memory)
-    surplus = [each for each in decision.retire if each.reason == SURPLUS]
+    surplus = [each for each in decision.retire if each.why.reason == SURPLUS]
     least = decision.size - spec.builders.rollout.max_unavailable
     after = ready(applied(pool, replace(decision, restore=(), add=())))
     before = ready(applied(pool, replace(decision, restore=(), add=(), retire=tuple(surplus))))
@@ -132,7 +132,7 @@ def test_a_replacement_leaves_enough_builders_that_take_builds(spec, pool, memor
 @given(specs(), pools(), memories)
 def test_a_surplus_leaves_as_many_as_wanted(spec, pool, memory):
     decision = decided(spec, pool, memory=memory)
-    surplus = tuple(each for each in decision.retire if each.reason == SURPLUS)
+    surplus = tuple(each for each in decision.retire if each.why.reason == SURPLUS)
     before, after = current(pool), current(applied(pool, replace(decision, retire=surplus)))
     assert len(after) >= min(decision.size, len(before))
     assert ready(after) >= min(decision.size, ready(before))

@@ -1,0 +1,169 @@
+"""Which certificates of a pool are due, and what becomes of its authority.
+
+Pure, but for the keys it makes. Whether one certificate will do, and how an authority is replaced,
+is ``pki``'s judgement; this knows which there are and asks about each.
+
+Every request of a user for new certificates is carried out once in a pass: what was issued in this
+very pass is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from buildpool.core import naming
+from buildpool.core.api import Pool
+from buildpool.core.objects.refs import Ref
+from buildpool.core.pki import (
+    Authority,
+    AuthorityPhase,
+    Bundle,
+    CertificateReason,
+    CertificateRequest,
+    Change,
+    Circumstances,
+    KeyPair,
+    carried_out,
+    deadlines,
+    follows,
+    issue,
+    next_step,
+    renew_at,
+    why_reissue,
+    why_retrust,
+)
+from buildpool.core.planning.certificates import authority_ref
+from buildpool.core.planning.situation import Situation
+from buildpool.core.words import Finding, Word
+
+AUTHORITY_LIFETIME: Final = timedelta(days=3650)
+
+
+class Rotation(Word):
+    """What a user can ask for by the annotation ``buildpool.dev/rotate`` of a pool."""
+
+    AUTHORITY = "authority", "Another authority, in phases, and with it other certificates."
+    CERTIFICATES = "certificates", "Other certificates of the present authority, at once."
+
+
+@dataclass(frozen=True, slots=True)
+class Issuance:
+    """What has to be made, and for which Secret, before anything else can be planned."""
+
+    secret: Ref
+    what: Change | CertificateRequest | KeyPair
+    """A step of the authority, or a new certificate, or the present one, which only gets the trust
+    that is wanted now."""
+    why: Finding[CertificateReason]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is issued at once, and by whom."""
+
+    issuances: tuple[Issuance, ...]
+    authority: Authority | None
+    """The one that signs; None where the order is to make one."""
+    now: datetime
+
+
+def rotation_request(pool: Pool) -> Rotation | None:
+    """What a user asks for; None for nothing, or for something that there is not."""
+    try:
+        return Rotation(pool.annotations.get(naming.ANNOTATION_ROTATE, ""))
+    except ValueError:
+        return None
+
+
+def issuances(s: Situation) -> Iterator[Issuance]:
+    """What has to be made: first a step of the authority, and after it what it shall sign."""
+    ref = authority_ref(s.pool, s.installation)
+    authority = s.authority
+    # One step in a pass: the next one has to see what became of the Secrets.
+    if ref not in s.issued:
+        step = next_step(authority, _circumstances(s), now=s.now)
+        if step is not None:
+            yield Issuance(ref, step.change, step.finding)
+            return
+    if authority is None:
+        return
+    for ref, request in s.requests.items():
+        current = s.bundles[ref]
+        found = why_reissue(current, request, authority, now=s.now)
+        if found is None and ref not in s.issued:
+            found = _why_requested(s.pool)
+        if found is not None:
+            yield Issuance(ref, request, found)
+        elif current is not None and (found := why_retrust(current, authority.trust)):
+            yield Issuance(ref, current.pair, found)
+
+
+def carry_out(order: Order) -> Mapping[Ref, Authority | Bundle]:
+    """What was ordered. Takes a processor's time: it makes keys and signs."""
+    issued: dict[Ref, Authority | Bundle] = {}
+    for issuance in order.issuances:
+        if isinstance(issuance.what, Change):
+            issued[issuance.secret] = carried_out(
+                issuance.what,
+                order.authority,
+                common_name=f"buildpool {issuance.secret.name}",
+                lifetime=AUTHORITY_LIFETIME,
+                now=order.now,
+            )
+            continue
+        assert order.authority is not None  # noqa: S101 - an authority is ordered first
+        issued[issuance.secret] = (
+            issue(order.authority, issuance.what, now=order.now)
+            if isinstance(issuance.what, CertificateRequest)
+            else Bundle(issuance.what, trust=order.authority.trust)
+        )
+    return issued
+
+
+def renewals(s: Situation) -> Iterator[datetime]:
+    """When something becomes due by the mere passing of time.
+
+    A moment that is over stands for something that waits for daemons, not for time.
+    """
+    for bundle in s.bundles.values():
+        if bundle is not None:
+            yield renew_at(bundle.pair)
+    if s.authority is not None:
+        access = s.pool.spec.access
+        yield from deadlines(
+            s.authority,
+            overlap=access.authority_overlap,
+            certificate_lifetime=access.certificate_duration,
+        )
+
+
+def _circumstances(s: Situation) -> Circumstances:
+    access, authority = s.pool.spec.access, s.authority
+    # Nobody asks while no authority is being replaced.
+    is_replaced = authority is not None and authority.phase is not AuthorityPhase.STEADY
+    return Circumstances(
+        overlap=access.authority_overlap,
+        certificate_lifetime=access.certificate_duration,
+        is_requested=rotation_request(s.pool) is Rotation.AUTHORITY,
+        secrets_follow=not is_replaced or _secrets_follow(s),
+        everyone_has_it=not is_replaced or s.everyone_runs,
+    )
+
+
+def _secrets_follow(s: Situation) -> bool:
+    """Whether all Secrets that can be read hold what the present phase wants.
+
+    Those that are written, not those that were only issued. One that is absent misleads nobody.
+    """
+    authority = s.authority
+    bundles = s.stored_bundles.values()
+    return authority is not None and all(follows(b, authority) for b in bundles if b is not None)
+
+
+def _why_requested(pool: Pool) -> Finding[CertificateReason] | None:
+    if rotation_request(pool) is not Rotation.CERTIFICATES:
+        return None
+    return Finding(CertificateReason.ROTATION_REQUESTED, "a new certificate was asked for")

@@ -1,0 +1,191 @@
+"""What one pass knows of a pool: everything that decisions are made from, each thing read once.
+
+Pure data, and what follows from it. A Secret is decoded once in a pass and a builder's objects are
+read once; nobody after it looks at a raw Secret or Deployment again. Decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+
+from buildpool.core import naming
+from buildpool.core.api import Pool
+from buildpool.core.api.status import GatewayStatus
+from buildpool.core.naming import Installation
+from buildpool.core.objects.pods import has_ended, name_of_builder
+from buildpool.core.objects.refs import Object, Ref, is_builder, is_owned, is_terminating
+from buildpool.core.observed.observation import Observation
+from buildpool.core.pki import Authority, Bundle, CertificateRequest
+from buildpool.core.planning.backlog import backlog_of
+from buildpool.core.planning.certificates import (
+    authority_ref,
+    builder_ref,
+    cache_secrets,
+    certificate_requests,
+)
+from buildpool.core.planning.fleet import Member, member_of, revision_of_pod
+from buildpool.core.resources import builder_revision, bundle_of, cache_revision, managed_registry
+from buildpool.core.resources.deployment import revision_of
+from buildpool.core.resources.secret import authority_in
+from buildpool.core.routing.values import Backlog
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A pool, what was seen of its world, by which operator, and when."""
+
+    pool: Pool
+    observation: Observation
+    installation: Installation
+    now: datetime
+    issued: Mapping[Ref, Authority | Bundle] = field(default_factory=dict)
+    """Issued in this pass, by Secret, and not written yet: comes before what is stored."""
+
+    def with_issued(self, issued: Mapping[Ref, Authority | Bundle]) -> Situation:
+        """The same, with what was issued now, too."""
+        return self._but(issued={**self.issued, **issued})
+
+    def without_issued(self) -> Situation:
+        """The same, as if nothing had been issued in this pass."""
+        return self._but(issued={})
+
+    def seeing(self, **seen: object) -> Situation:
+        """The same, with these fields of the observation; none of them may change an object."""
+        return self._but(observation=replace(self.observation, **seen))  # type: ignore[arg-type]
+
+    def _but(self, **changes: object) -> Situation:
+        """A changed copy. What was read of objects stays read: they are the same ones."""
+        changed = replace(self, **changes)  # type: ignore[arg-type]
+        known = vars(self)
+        vars(changed).update({name: known[name] for name in _OF_OBJECTS if name in known})
+        return changed
+
+    @cached_property
+    def own(self) -> Mapping[Ref, Object]:
+        """The live objects that this very pool made."""
+        live = self.observation.live
+        return {ref: obj for ref, obj in live.items() if is_owned(obj, self.pool)}
+
+    @cached_property
+    def requests(self) -> Mapping[Ref, CertificateRequest]:
+        """The certificates the pool consists of, by their Secrets."""
+        return certificate_requests(self.pool, self.installation)
+
+    @cached_property
+    def stored_bundles(self) -> Mapping[Ref, Bundle | None]:
+        """What the pool's certificate Secrets hold; None where one is absent or incomplete."""
+        return {ref: bundle_of(self.own.get(ref)) for ref in self.requests}
+
+    @cached_property
+    def bundles(self) -> Mapping[Ref, Bundle | None]:
+        """The same, with what was issued in this pass before what is stored."""
+        issued = {ref: found for ref, found in self.issued.items() if isinstance(found, Bundle)}
+        return {**self.stored_bundles, **issued}
+
+    @cached_property
+    def stored_authority(self) -> Authority | None:
+        """The authority in the pool's Secret; None where there is none that could sign."""
+        return authority_in(self.own.get(authority_ref(self.pool, self.installation)))
+
+    @property
+    def authority(self) -> Authority | None:
+        """The pool's authority, or what became of it in this pass."""
+        issued = self.issued.get(authority_ref(self.pool, self.installation))
+        return issued if isinstance(issued, Authority) else self.stored_authority
+
+    @cached_property
+    def revision(self) -> str:
+        """What builders shall run now; empty where their certificate is not there yet."""
+        certificate = self.bundles[builder_ref(self.pool)]
+        if certificate is None:
+            return ""
+        return builder_revision(self.pool, image=self.installation.image, certificate=certificate)
+
+    @cached_property
+    def deployments(self) -> Mapping[int, Object]:
+        """The Deployments of the pool's builders, those on their way out included, by number."""
+        numbered = (
+            (naming.builder_index(self.pool.key, ref.name), obj)
+            for ref, obj in self.own.items()
+            if is_builder(obj)
+        )
+        return {index: obj for index, obj in numbered if index is not None}
+
+    @cached_property
+    def members(self) -> tuple[Member, ...]:
+        """The builders that are not being deleted, by their number."""
+        seen = self.observation
+        staying: dict[str, list[Object]] = {}
+        for pod in seen.pods:
+            if not is_terminating(pod):
+                staying.setdefault(name_of_builder(pod), []).append(pod)
+        return tuple(
+            member_of(
+                self.pool,
+                index,
+                deployment,
+                tuple(staying.get(deployment["metadata"]["name"], ())),
+                loads=seen.loads,
+                memory=seen.memory,
+                revision=self.revision,
+                now=self.now,
+            )
+            for index, deployment in sorted(self.deployments.items())
+            if not is_terminating(deployment)
+        )
+
+    @cached_property
+    def taken_numbers(self) -> frozenset[int]:
+        """The numbers of builders of which something is there, or is on its way out.
+
+        A pod that stays though its Deployment is gone takes no number: a new Deployment adopts it.
+        """
+        leaving = (pod for pod in self.observation.pods if is_terminating(pod))
+        names = {
+            *(name_of_builder(pod) for pod in leaving),
+            *(ref.name for ref, obj in self.observation.live.items() if is_builder(obj)),
+        }
+        numbers = (naming.builder_index(self.pool.key, name) for name in names)
+        return frozenset(index for index in numbers if index is not None)
+
+    @property
+    def has_builders(self) -> bool:
+        """Whether any builder is there, or still drains."""
+        return bool(self.observation.pods) or any(map(is_builder, self.own.values()))
+
+    @property
+    def everyone_runs(self) -> bool:
+        """Whether every daemon, draining ones too, and the cache have read their certificates."""
+        seen, cache = self.observation, self._cache_revision
+        deployments = (revision_of(deployment) for deployment in self.deployments.values())
+        pods = (revision_of_pod(pod) for pod in seen.pods if not has_ended(pod))
+        return all(found == self.revision for found in (*deployments, *pods)) and all(
+            revision_of_pod(pod) == cache for pod in seen.cache_pods if not has_ended(pod)
+        )
+
+    @property
+    def _cache_revision(self) -> str:
+        managed = managed_registry(self.pool)
+        certificate = self.bundles.get(cache_secrets(self.pool)[0])
+        if managed is None or certificate is None:
+            return ""
+        image = self.installation.image
+        return cache_revision(self.pool, managed, image=image, certificate=certificate)
+
+    @cached_property
+    def gateways(self) -> tuple[GatewayStatus, ...]:
+        """What the gateway's pods say of the pool. One that is gone speaks for nobody."""
+        there = self.observation.gateways
+        return tuple(entry for entry in self.pool.status.gateways if entry.name in there)
+
+    @cached_property
+    def backlog(self) -> Backlog:
+        """The builds that wait now."""
+        return backlog_of(self.gateways)
+
+
+_OF_OBJECTS = ("own", "requests", "stored_bundles", "stored_authority", "deployments")
+"""What does not depend on what was issued, nor on what daemons and registries say."""
