@@ -78,6 +78,31 @@ def test_a_sample_is_a_valid_pool(file: Path) -> None:
         parse_pool({**pool, "metadata": {**pool["metadata"], "uid": "u", "generation": 1}})
 
 
+def anchors(page: Path) -> set[str]:
+    """What a link to a heading of the page may end with, as GitHub spells it."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading) for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", each).strip().lower().replace(" ", "-") for each in plain}
+
+
+PAGES = sorted(
+    [*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), PROJECT / "devcluster" / "README.md"]
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_every_link_in_the_docs_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{link} leads to no file"
+        assert not anchor or anchor in anchors(target), f"{link} leads to no heading"
+
+
 def below(folder: str) -> str:
     """A path, put together: this file must not hold what it looks for."""
     return f"/{folder}/"
