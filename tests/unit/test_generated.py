@@ -110,7 +110,7 @@ PATH = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+|[\w./-]+/[\w.-]+\.py)`")
 
 @pytest.mark.parametrize(
     "page",
-    # Decisions and changes stay as they were written. The architecture is about to be written again.
+    # Decisions and changes stay as they were written. The architecture is to be written again.
     [page for page in PAGES if page.parent.name != "adr" and page.name not in UNTOUCHED],
     ids=lambda page: str(page.relative_to(PROJECT)),
 )
