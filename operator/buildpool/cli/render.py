@@ -16,7 +16,9 @@ from buildpool.process import utc_now
 def rendered(text: str, *, home: str, image: str) -> str:
     """The objects of all pools in a manifest; empty where there is none."""
     documents = [d for d in yaml.safe_load_all(text) if d and d.get("kind") == naming.KIND]
-    return "".join(_rendered(parse_pool(d), home=home, image=image) for d in documents)
+    return "".join(
+        _rendered(parse_pool(d, is_stored=False), home=home, image=image) for d in documents
+    )
 
 
 def _rendered(pool: Pool, *, home: str, image: str) -> str:

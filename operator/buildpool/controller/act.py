@@ -1,22 +1,22 @@
 """Carries out a plan, object by object, and reports what became of each.
 
-Refusals are part of the outcome: they are the user's to mend. That the API server cannot answer
-just now is an exception: the pass is repeated, and since every write is an apply of a whole object
-with a name of its own, a pass that broke off anywhere is simply done again.
+Whatever the API server says of one object is part of the outcome: it concerns that object and what
+needs it, and the user is told. Every write is an apply of a whole object with a name of its own, so
+what failed is simply done again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Final, TypeAlias
 
 from buildpool.core import naming
 from buildpool.core.api import Reason
 from buildpool.core.api.events import Event, EventType
-from buildpool.core.errors import ConflictError, NotFoundError, RefusedError
-from buildpool.core.objects.drift import first_difference
-from buildpool.core.objects.refs import Object, component_of, is_builder
+from buildpool.core.errors import ConflictError, KubernetesError, NotFoundError, UnavailableError
+from buildpool.core.objects.drift import differences
+from buildpool.core.objects.refs import Object, Ref, component_of, is_builder
 from buildpool.core.planning.issuances import Order, carry_out
 from buildpool.core.planning.marks import Mark
 from buildpool.core.planning.plan import Apply, Delete, Issued, Plan
@@ -41,32 +41,43 @@ async def act(cluster: Cluster, plan: Plan) -> Outcome:
     marked pods only; then the authority, beside which stands whose Secrets there will be; then what
     builders need; then builders; then their shared cache; removals last.
     """
-    marked = await asyncio.gather(*(_mark(cluster, mark) for mark in plan.mark))
-    outcome = _joined(Outcome(), marked)
-    authority, needed, builders, cache = _stages(plan.apply)
-    for stage in (authority, needed):
-        results = await asyncio.gather(*(_apply(cluster, c) for c in stage))
+    outcome = _joined(Outcome(), await _each(_mark(cluster, mark) for mark in plan.mark))
+    authority, needed, policy, builders, cache = _stages(plan.apply)
+    for stage in (authority, needed, policy):
+        results = await _each(_apply(cluster, c) for c in stage)
         outcome = _joined(outcome, results)
         if any(isinstance(result, Failure) for result in results):
             return outcome  # what comes later needs what was refused
     volumes = tuple(change for change in builders if not is_builder(change.object))
-    outcome = _joined(outcome, await asyncio.gather(*(_apply(cluster, c) for c in volumes)))
+    outcome = _joined(outcome, await _each(_apply(cluster, c) for c in volumes))
     # A builder has the name of its volume, and must never get somebody else's.
     refused = {failure.ref.name for failure in outcome.failures}
     builders = tuple(c for c in builders if c not in volumes and c.ref.name not in refused)
     for stage in (builders, cache):
-        outcome = _joined(outcome, await asyncio.gather(*(_apply(cluster, c) for c in stage)))
-    return _joined(outcome, await asyncio.gather(*(remove(cluster, d) for d in plan.delete)))
+        outcome = _joined(outcome, await _each(_apply(cluster, c) for c in stage))
+    return _joined(outcome, await _each(_remove(cluster, d) for d in plan.delete))
 
 
-async def remove(cluster: Cluster, deletion: Delete) -> _Result:
+async def _each(requests: Iterable[Awaitable[_Result]]) -> Sequence[_Result]:
+    """What became of each. Returns when all have ended: none may reach into the next pass."""
+    results = await asyncio.gather(*requests, return_exceptions=True)
+    return [_raised(result) for result in results]
+
+
+def _raised(result: _Result | BaseException) -> _Result:
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+async def _remove(cluster: Cluster, deletion: Delete) -> _Result:
     """Removes one object; no failure where it is gone already."""
     try:
         await cluster.delete(deletion.ref, uid=deletion.uid, version=deletion.version)
     except ConflictError:
         return None  # a successor of the same name; the next pass will see it
-    except RefusedError as error:
-        return Failure(deletion.ref, str(error))
+    except KubernetesError as error:
+        return _failure(deletion.ref, error)
     return _told(deletion)
 
 
@@ -75,8 +86,8 @@ async def _mark(cluster: Cluster, mark: Mark) -> _Result:
         await cluster.patch(mark.ref, {"metadata": {"uid": mark.uid, **mark.metadata}})
     except (NotFoundError, ConflictError):
         return None  # it is gone; the next pass will see it
-    except RefusedError as error:
-        return Failure(mark.ref, str(error))
+    except KubernetesError as error:
+        return _failure(mark.ref, error)
     return _told(mark)
 
 
@@ -85,10 +96,15 @@ async def _apply(cluster: Cluster, change: Apply) -> _Result:
         if change.is_unseen and not await _is_free(cluster, change):
             return Failure(change.ref, TAKEN, Reason.NAME_CONFLICT)
         stored = await cluster.apply(change.object)
-    except (RefusedError, ConflictError) as error:
-        return Failure(change.ref, str(error))
-    path = first_difference(stored, change.object)
-    return _told(change) if path is None else Overruled(change.ref, path)
+    except KubernetesError as error:
+        return _failure(change.ref, error)
+    found = tuple(differences(stored, change.object))
+    return Overruled(change.ref, found) if found else _told(change)
+
+
+def _failure(ref: Ref, error: KubernetesError) -> Failure:
+    is_passing = isinstance(error, UnavailableError)
+    return Failure(ref, str(error), Reason.OBJECT_FAILED if is_passing else Reason.OBJECT_REFUSED)
 
 
 async def _is_free(cluster: Cluster, change: Apply) -> bool:
@@ -125,9 +141,11 @@ def _stages(changes: Iterable[Apply]) -> tuple[tuple[Apply, ...], ...]:
     rest = tuple(change for change in changes if change not in first)
     cache = tuple(change for change in rest if _is_cache(change))
     builders = tuple(change for change in rest if _is_of_builder(change.object))
-    others = tuple(change for change in rest if change not in (*cache, *builders))
+    # Behind the Service: where that is refused, nobody may be kept from the way there was.
+    policy = tuple(change for change in rest if change.ref.kind == "NetworkPolicy")
+    others = tuple(change for change in rest if change not in (*cache, *builders, *policy))
     # The cache last: where it is refused, the pool builds without it.
-    return first, others, builders, cache
+    return first, others, policy, builders, cache
 
 
 def _is_of_builder(obj: Object) -> bool:

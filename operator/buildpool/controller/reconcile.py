@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from buildpool.controller.act import act, issue, remove
+from buildpool.controller.act import act, issue
 from buildpool.controller.cache_poller import CachePoller
 from buildpool.controller.daemon_tracker import DaemonTracker
 from buildpool.controller.metrics import PoolMetrics
@@ -24,17 +24,24 @@ from buildpool.controller.pool_writes import (
 )
 from buildpool.controller.secret_poller import SecretPoller
 from buildpool.core.api import Pool, identify_pool, parse_pool
-from buildpool.core.errors import InvalidSpecError
+from buildpool.core.errors import InvalidSpecError, RefusedError
 from buildpool.core.naming import Installation, PoolKey
+from buildpool.core.objects.drift import Difference
 from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.cache import CacheTarget
 from buildpool.core.planning.caches import cache_references, cache_target
 from buildpool.core.planning.desired import desired_refs
-from buildpool.core.planning.plan import RESYNC, TROUBLED, Plan, plan_flow
+from buildpool.core.planning.plan import RESYNC, TROUBLED, Plan, plan_flow, retry_after
 from buildpool.core.planning.removal import PATIENCE, plan_removal
 from buildpool.core.planning.situation import Situation
 from buildpool.core.reporting.outcome import Outcome
-from buildpool.core.reporting.report import Report, report_invalid, report_pass, report_removal
+from buildpool.core.reporting.report import (
+    Report,
+    report_invalid,
+    report_pass,
+    report_removal,
+    report_unseen,
+)
 from buildpool.core.words import Finding
 from buildpool.kube.cluster import Cluster
 from buildpool.kube.events import EventRecorder
@@ -53,15 +60,18 @@ class Reconciler:
     tracker: DaemonTracker
     installation: Installation
     clock: Callable[[], datetime] = utc_now
-    overruled: dict[PoolKey, dict[Ref, str]] = field(default_factory=dict)
+    overruled: dict[PoolKey, dict[Ref, tuple[Difference, ...]]] = field(default_factory=dict)
     """What the cluster changes as it stores it, by pool. Forgotten at a restart: then it is tried
     again, once."""
+    troubles: dict[PoolKey, int] = field(default_factory=dict)
+    """Passes in a row in which something was refused, by pool. Forgotten at a restart: then it is
+    tried again sooner."""
 
     async def reconcile(self, key: PoolKey) -> timedelta | None:
         """Looks at a pool and puts it right. When to look again, or None where it is gone."""
         raw = await self.cluster.get(pool_ref(key))
         if raw is None:
-            self.overruled.pop(key, None)
+            self._forget(key)
             return None
         if "deletionTimestamp" in raw["metadata"]:
             return await self._remove(identify_pool(raw), raw)
@@ -72,7 +82,11 @@ class Reconciler:
         return await self._tend(pool)
 
     async def _tend(self, pool: Pool) -> timedelta:
-        s = await self._observe(pool)
+        try:
+            s = await self._observe(pool)
+        except RefusedError as error:
+            await self._report(pool, report_unseen(pool, error, now=self.clock()))
+            return self._retry(pool.key)
         lost = self.tracker.lost_builds(pool, s.observation)
         s, plan = await self._plan(s)
         outcome = await act(self.cluster, plan)
@@ -85,8 +99,10 @@ class Reconciler:
         cache = s.observation.cache
         self.metrics.report_cache(pool.key, cache.usage if cache else None)
         # No watch tells when the user has mended what an outcome or a cache depends on.
-        is_troubled = isinstance(cache_target(s), Finding) or (cache is not None and cache.trouble)
-        return min(plan.recheck, TROUBLED) if outcome.failures or is_troubled else plan.recheck
+        if outcome.failures or plan.conflicts or isinstance(cache_target(s), Finding):
+            return min(self._retry(pool.key), max(plan.recheck, TROUBLED))
+        self.troubles.pop(pool.key, None)
+        return plan.recheck
 
     async def _observe(self, pool: Pool) -> Situation:
         """What there is, and what registry and daemons said last."""
@@ -113,7 +129,7 @@ class Reconciler:
     async def _follow(self, s: Situation, plan: Plan, outcome: Outcome) -> None:
         """Has those asked and looked at of whom no watch tells, and notes what was carried out."""
         overruled = self.overruled.setdefault(s.pool.key, {})
-        overruled.update((found.ref, found.path) for found in outcome.overruled)
+        overruled.update((found.ref, found.differences) for found in outcome.overruled)
         self._watch_secrets(s)
         if s.authority is not None:
             await self.tracker.follow(s)
@@ -141,16 +157,27 @@ class Reconciler:
         observation = await observe(self.cluster, pool, self.installation)
         s = Situation(pool, observation, self.installation, self.clock())
         removal = plan_removal(s)
-        for deletion in removal.delete:
-            await remove(self.cluster, deletion)
+        outcome = await act(self.cluster, Plan(delete=removal.delete))
         if not removal.is_done:
-            report = report_removal(pool, draining=removal.draining, now=s.now)
+            draining, failures = removal.draining, outcome.failures
+            report = report_removal(pool, draining=draining, failures=failures, now=s.now)
             await write_status(self.cluster, pool, report.status)
             await self.events.record(pool.key, pool.uid, report.events, now=self.clock())
+            if failures:
+                return self._retry(pool.key)
             return timedelta(0) if removal.delete else PATIENCE
         await remove_finalizer(self.cluster, raw)
-        self.overruled.pop(pool.key, None)
+        self._forget(pool.key)
         return None
+
+    def _retry(self, key: PoolKey) -> timedelta:
+        """When to look again where something was refused, later each time."""
+        self.troubles[key] = self.troubles.get(key, 0) + 1
+        return retry_after(self.troubles[key])
+
+    def _forget(self, key: PoolKey) -> None:
+        self.overruled.pop(key, None)
+        self.troubles.pop(key, None)
 
     def _watch_secrets(self, s: Situation) -> None:
         """Has looked at what no watch tells of.

@@ -37,6 +37,7 @@ ANNOTATION_CLIENTS: Final = f"{GROUP}/clients"
 ANNOTATION_POOL_UID: Final = f"{GROUP}/pool-uid"
 ANNOTATION_ROTATE: Final = f"{GROUP}/rotate"
 """On a pool, by its users: ``authority`` or ``certificates`` are to be replaced now."""
+ANNOTATION_ROTATED: Final = f"{GROUP}/rotated"
 ANNOTATION_PHASE_SINCE: Final = f"{GROUP}/phase-since"
 """On an authority that is being replaced: since when all Secrets follow the present phase."""
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+
+import pytest
 
 from buildpool.controller.act import act
 from buildpool.core import naming
-from buildpool.core.errors import RefusedError
+from buildpool.core.api import Reason
+from buildpool.core.errors import RefusedError, UnavailableError
 from buildpool.core.objects.refs import Object, Ref, ref_of
 from buildpool.core.planning.plan import Apply, Delete, Plan
 from buildpool.core.reporting.outcome import Outcome
@@ -15,15 +19,19 @@ from buildpool.core.reporting.outcome import Outcome
 class Refusing:
     """A cluster that refuses some objects, and writes down what it was asked for."""
 
-    def __init__(self, *refused: str) -> None:
+    def __init__(self, *refused: str, error: Exception | None = None, slow: str = "") -> None:
         self.refused = refused
+        self.error = error or RefusedError("forbidden: so says a policy")
+        self.slow = slow
         self.done: list[str] = []
 
     async def apply(self, obj: Object) -> Object:
         """Takes an object, or refuses it."""
         name = obj["metadata"]["name"]
         if name in self.refused:
-            raise RefusedError("forbidden: so says a policy")
+            raise self.error
+        if name == self.slow:
+            await asyncio.sleep(0.01)
         self.done.append(name)
         return obj
 
@@ -54,6 +62,31 @@ async def carried_out(*applied: Apply, refused: str) -> tuple[list[str], Outcome
     outcome = await act(cluster, Plan(apply=applied, delete=(OLD,)))
     assert [failure.ref.name for failure in outcome.failures] == [refused]
     return cluster.done, outcome
+
+
+async def test_what_fails_of_one_object_is_told_and_holds_up_no_other() -> None:
+    for error in (RefusedError("no"), UnavailableError("failed calling webhook")):
+        cluster: Any = Refusing("new", error=error)
+        outcome = await act(cluster, Plan(apply=(NEW, OTHER), delete=(OLD,)))
+        assert cluster.done == ["other", "no old"]
+        (failure,) = outcome.failures
+        assert str(error) in str(failure)
+        assert (failure.reason is Reason.OBJECT_FAILED) == isinstance(error, UnavailableError)
+
+
+async def test_nothing_of_a_pass_goes_on_after_it() -> None:
+    cluster: Any = Refusing("first", error=ZeroDivisionError(), slow="second")
+    first = written("ConfigMap", "first", naming.COMPONENT_BUILDER)
+    second = written("Service", "second", naming.COMPONENT_ENDPOINT)
+    with pytest.raises(ZeroDivisionError):
+        await act(cluster, Plan(apply=(first, second)))
+    assert cluster.done == ["second"]
+
+
+async def test_clients_keep_the_way_they_have_where_another_is_refused() -> None:
+    service = written("Service", "service", naming.COMPONENT_ENDPOINT)
+    done, _ = await carried_out(POLICY, service, NEW, refused="service")
+    assert done == []
 
 
 async def test_a_cache_that_is_refused_holds_up_no_builder() -> None:

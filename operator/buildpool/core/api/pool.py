@@ -45,12 +45,17 @@ class Pool:
     status: PoolStatus
 
 
-def parse_pool(obj: Mapping[str, Any]) -> Pool:
-    """The pool in a raw object; ``InvalidSpecError`` with everything that is wrong with it."""
+def parse_pool(obj: Mapping[str, Any], *, is_stored: bool = True) -> Pool:
+    """The pool in a raw object; ``InvalidSpecError`` with everything that is wrong with it.
+
+    Unknown fields of one that the API server has stored are those of a newer CRD, for it drops what
+    its own does not know: an older operator does without them. In a file they are mistakes.
+    """
     name = obj["metadata"]["name"]
     problems = [] if NAME_RULE.holds(name) else [NAME_RULE.problem("metadata.name")]
     try:
-        spec = PoolSpec.model_validate(obj.get("spec") or {})
+        raw = obj.get("spec") or {}
+        spec = PoolSpec.model_validate(raw, extra="ignore" if is_stored else "forbid")
     except ValidationError as error:
         raise InvalidSpecError((*problems, *structural_problems(error))) from None
     problems.extend(problems_of(spec))

@@ -55,6 +55,14 @@ class Reason(Word):
         "Pod Security, a quota or an admission policy refuses the pods of a builder.",
     )
     OBJECT_REFUSED = "ObjectRefused", "The cluster refuses an object of the pool."
+    OBJECT_FAILED = (
+        "ObjectFailed",
+        "The API server could not store an object of the pool, such as when a webhook is down.",
+    )
+    FORBIDDEN = (
+        "Forbidden",
+        "The operator lacks a right to read what belongs to the pool; the message names it.",
+    )
     NAME_CONFLICT = (
         "NameConflict",
         "An object with a name that the pool needs exists and belongs to somebody else.",

@@ -24,6 +24,8 @@ from buildpool.core.api.fields import UniqueBy
 from buildpool.core.api.model import Model
 
 LONGEST_TEXT: Final = 4096
+MAX_BUILDERS: Final = 256
+"""Builders that a status names."""
 MAX_MESSAGE: Final = 1024
 """Characters of a message of a condition or an Event; Events take no more."""
 
@@ -229,7 +231,9 @@ class PoolStatus(_Reported):
     """Address of the pool within the cluster."""
     image: Text | None = None
     """Image that new builders run."""
-    builders: Annotated[tuple[BuilderStatus, ...], Field(max_length=256), UniqueBy("name")] = ()
+    builders: Annotated[
+        tuple[BuilderStatus, ...], Field(max_length=MAX_BUILDERS), UniqueBy("name")
+    ] = ()
     """The builders."""
     clients: Annotated[tuple[ClientStatus, ...], Field(max_length=64), UniqueBy("name")] = ()
     """The clients and their certificates."""

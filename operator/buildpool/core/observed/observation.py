@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from buildpool.core.objects.drift import Difference
 from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.cache import CacheReport
 from buildpool.core.observed.load import Load
@@ -39,5 +40,5 @@ class Observation:
     """The user's Secrets and ConfigMaps that the spec refers to."""
     absent: frozenset[Ref] = frozenset()
     """Secrets and ConfigMaps that the spec refers to and that do not exist."""
-    overruled: Mapping[Ref, str] = field(default_factory=dict)
-    """Where the cluster itself changes what we apply, by an admission webhook perhaps: the path."""
+    overruled: Mapping[Ref, tuple[Difference, ...]] = field(default_factory=dict)
+    """Where the cluster itself changes what we apply, by an admission webhook perhaps, and how."""

@@ -16,6 +16,8 @@ from buildpool.core.pki.issuing import issue, issue_authority
 from buildpool.core.pki.reading import read
 from buildpool.core.pki.renewal import (
     CertificateReason,
+    begins,
+    issued_at,
     renew_at,
     why_new_authority,
     why_reissue,
@@ -52,11 +54,13 @@ __all__ = [
     "KeyPair",
     "Step",
     "Use",
+    "begins",
     "carried_out",
     "deadlines",
     "follows",
     "issue",
     "issue_authority",
+    "issued_at",
     "next_step",
     "read",
     "renew_at",

@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from buildpool.core.errors import CertificateError
 from buildpool.core.pki.reading import OIDS, load_certificate, load_key
 from buildpool.core.pki.values import (
+    AUTHORITY_SKEW,
     CLOCK_SKEW,
     Authority,
     Bundle,
@@ -43,7 +44,7 @@ def issue_authority(common_name: str, *, now: datetime, lifetime: timedelta) -> 
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(common_name)
     certificate = (
-        _builder(name, key.public_key(), now)
+        _builder(name, key.public_key(), now - AUTHORITY_SKEW)
         .issuer_name(name)
         .not_valid_after(expiry(now, lifetime))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

@@ -121,6 +121,19 @@ def renew_at(pair: KeyPair) -> datetime:
     return _renew_at(read(pair))
 
 
+def begins(authority: Authority | None) -> datetime | None:
+    """When the life of an authority begins; None where there is none that can be read."""
+    try:
+        return None if authority is None else read(authority.signer).not_before
+    except CertificateError:
+        return None
+
+
+def issued_at(pair: KeyPair) -> datetime:
+    """When a certificate was issued, by the clock of whoever did; in whole seconds."""
+    return _issued(read(pair))
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
     facts: Facts

@@ -16,6 +16,9 @@ from buildpool.core.words import Word
 CLOCK_SKEW: Final = timedelta(minutes=5)
 """How far a certificate reaches back before its issue, for nodes whose clock is behind."""
 
+AUTHORITY_SKEW: Final = timedelta(days=1)
+"""How much further an authority reaches back: one that is not valid yet shuts everybody out."""
+
 MAX_COMMON_NAME: Final = 64
 """X.520's limit of a common name. Subject alternative names, which matter, have no such limit."""
 

@@ -21,6 +21,7 @@ from buildpool.core.planning.certificates import (
     gateway_secrets,
     noted_clients,
 )
+from buildpool.core.planning.issuances import rotation_note
 from buildpool.core.planning.situation import Situation
 from buildpool.core.resources import (
     authority_secret,
@@ -80,7 +81,14 @@ def desired_objects(s: Situation, size: int) -> Iterator[Object]:
     noted = noted_clients(s.own.get(authority_ref(pool, s.installation)))
     leaving = {name for name in noted if client_ref(pool, name) in s.observation.live}
     everyone = sorted(clients | leaving)
-    yield authority_secret(pool, s.authority, namespace=namespace, clients=everyone)
+    note = rotation_note(s)
+    yield authority_secret(
+        pool,
+        s.authority,
+        namespace=namespace,
+        clients=everyone,
+        rotated=None if note is None else str(note),
+    )
     gateways = gateway_secrets(pool, s.installation)
     for ref in s.requests:
         if ref not in gateways:

@@ -3,8 +3,8 @@
 Pure, but for the keys it makes. Whether one certificate will do, and how an authority is replaced,
 is ``pki``'s judgement; this knows which there are and asks about each.
 
-Every request of a user for new certificates is carried out once in a pass: what was issued in this
-very pass is new.
+A request of a user for new certificates is noted beside the authority, in the first write that it
+causes, and carried out once: what was issued since is new.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import Pool
-from buildpool.core.objects.refs import Ref
+from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.pki import (
     Authority,
     AuthorityPhase,
@@ -30,6 +30,7 @@ from buildpool.core.pki import (
     deadlines,
     follows,
     issue,
+    issued_at,
     next_step,
     renew_at,
     why_reissue,
@@ -70,10 +71,49 @@ class Order:
     now: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class RotationNote:
+    """A request for other certificates, as it stands beside the authority: carried out once."""
+
+    value: str
+    """What the annotation of the pool asked for."""
+    moment: datetime
+    """When that was first seen: what was issued before is issued again."""
+
+    @classmethod
+    def read(cls, authority: Object | None) -> RotationNote | None:
+        """The note in the authority's Secret; None where there is none that can be read."""
+        annotations = ((authority or {}).get("metadata") or {}).get("annotations") or {}
+        value, _, moment = str(annotations.get(naming.ANNOTATION_ROTATED, "")).rpartition(" ")
+        try:
+            found = cls(value, datetime.fromisoformat(moment))
+        except ValueError:
+            return None
+        return found if value and found.moment.tzinfo else None
+
+    def __str__(self) -> str:
+        return f"{self.value} {self.moment.isoformat()}"
+
+
+def rotation_note(s: Situation) -> RotationNote | None:
+    """What shall stand beside the authority about requests for other certificates.
+
+    A value with a token (``certificates-TOKEN``) stands for good, so that a tool which puts the
+    annotation back asks for nothing new.
+    """
+    noted = RotationNote.read(s.own.get(authority_ref(s.pool, s.installation)))
+    if rotation_request(s.pool) is Rotation.CERTIFICATES:
+        asked = s.pool.annotations[naming.ANNOTATION_ROTATE]
+        if noted is not None and noted.value == asked:
+            return noted
+        return RotationNote(asked, s.now.replace(microsecond=0))
+    return noted if noted is not None and "-" in noted.value else None
+
+
 def rotation_request(pool: Pool) -> Rotation | None:
     """What a user asks for; None for nothing, or for something that there is not."""
     try:
-        return Rotation(pool.annotations.get(naming.ANNOTATION_ROTATE, ""))
+        return Rotation(pool.annotations.get(naming.ANNOTATION_ROTATE, "").partition("-")[0])
     except ValueError:
         return None
 
@@ -90,11 +130,12 @@ def issuances(s: Situation) -> Iterator[Issuance]:
             return
     if authority is None:
         return
+    note = rotation_note(s)
     for ref, request in s.requests.items():
         current = s.bundles[ref]
         found = why_reissue(current, request, authority, now=s.now)
-        if found is None and ref not in s.issued:
-            found = _why_requested(s.pool)
+        if found is None and current is not None and note is not None:
+            found = _why_requested(current, note)
         if found is not None:
             yield Issuance(ref, request, found)
         elif current is not None and (found := why_retrust(current, authority.trust)):
@@ -163,7 +204,7 @@ def _secrets_follow(s: Situation) -> bool:
     return authority is not None and all(follows(b, authority) for b in bundles if b is not None)
 
 
-def _why_requested(pool: Pool) -> Finding[CertificateReason] | None:
-    if rotation_request(pool) is not Rotation.CERTIFICATES:
+def _why_requested(current: Bundle, note: RotationNote) -> Finding[CertificateReason] | None:
+    if issued_at(current.pair) >= note.moment:
         return None
     return Finding(CertificateReason.ROTATION_REQUESTED, "a new certificate was asked for")

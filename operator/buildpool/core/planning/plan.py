@@ -14,14 +14,14 @@ Certificates come first: ``plan_flow`` asks for them, and plans once it has them
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeAlias
 
 from buildpool.core import naming
 from buildpool.core.api import EventReason, Pool
-from buildpool.core.objects.drift import first_difference
+from buildpool.core.objects.drift import Difference, differences
 from buildpool.core.objects.refs import (
     Object,
     Ref,
@@ -46,6 +46,9 @@ RESYNC: Final = timedelta(minutes=10)
 
 TROUBLED: Final = timedelta(seconds=10)
 """How soon to look again where a name is taken or an object refused: no watch tells of its end."""
+
+LONGEST_TROUBLED: Final = timedelta(minutes=5)
+"""How late at most to look again where something stays refused."""
 
 MEASURED: Final = timedelta(minutes=1)
 """How soon to look again where the memory of builders matters: the metrics are no fresher."""
@@ -148,6 +151,11 @@ def plan(s: Situation) -> Plan:
     )
 
 
+def retry_after(troubles: int) -> timedelta:
+    """When to look again after so many passes in a row that something was refused in."""
+    return min(LONGEST_TROUBLED, TROUBLED * (1 << min(max(troubles - 1, 0), 16)))
+
+
 def _conflicts(s: Situation) -> tuple[Ref, ...]:
     live = s.observation.live
     wanted = desired_refs(s.pool, s.installation)
@@ -215,9 +223,15 @@ def _changes(wanted: Iterable[Object], s: Situation) -> Iterator[Apply]:
             yield Apply(obj, reason, f"renewed the certificate in {ref}")
         elif not was_applied_as(there, obj):
             yield Apply(obj, None, f"updated {ref}")
-        elif (path := first_difference(there, obj)) not in (None, s.observation.overruled.get(ref)):
+        elif path := _drifted(there, obj, s.observation.overruled.get(ref, ())):
             message = f"{ref} had been changed at {path} by somebody else and was put right"
             yield Apply(obj, EventReason.REPAIRED_DRIFT, message)
+
+
+def _drifted(there: Object, wanted: Object, overruled: Sequence[Difference]) -> str | None:
+    """The first path at which somebody has changed an object; not what the cluster itself does."""
+    found = (each.path for each in differences(there, wanted) if each not in overruled)
+    return next(found, None)
 
 
 def _what(obj: Object) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from typing import Final
 from buildpool.core.api import BuilderState, BuilderStatus, EventReason, Pool, PoolStatus, Reason
 from buildpool.core.api.duration import format_duration
 from buildpool.core.api.events import Event, EventType
-from buildpool.core.api.status import MAX_MESSAGE, format_time
+from buildpool.core.api.status import MAX_BUILDERS, MAX_MESSAGE, format_time
 from buildpool.core.observed.load import RunningBuild
 from buildpool.core.planning.fleet import Member
 from buildpool.core.planning.plan import Plan
@@ -35,6 +35,15 @@ def builder_statuses(s: Situation, plan: Plan, outcome: Outcome) -> tuple[Builde
     return tuple(
         _status(s, member, plan) for member in s.members if member.builder.index not in gone
     )
+
+
+def shown(builders: Sequence[BuilderStatus]) -> tuple[BuilderStatus, ...]:
+    """As many of them as a status holds: those that serve first. The counts speak of all."""
+    if len(builders) <= MAX_BUILDERS:
+        return tuple(builders)
+    first = sorted(builders, key=lambda builder: builder.state is BuilderState.DRAINING)
+    kept = {builder.name for builder in first[:MAX_BUILDERS]}
+    return tuple(builder for builder in builders if builder.name in kept)
 
 
 def overdue_events(old: PoolStatus, new: PoolStatus) -> Iterator[Event]:

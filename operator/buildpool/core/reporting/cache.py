@@ -97,8 +97,7 @@ def _managed_trouble(s: Situation, outcome: Outcome) -> Finding[Reason] | None:
     name, namespace = naming.cache(s.pool.key), s.pool.key.namespace
     refused = [f for f in outcome.failures if f.ref.name == name and f.ref.kind != "Secret"]
     if refused:
-        message = f"{refused[0].ref} was refused: {refused[0].message}"
-        return Finding(Reason.OBJECT_REFUSED, message)
+        return Finding(refused[0].reason, str(refused[0]))
     if not cache_is_awake(s):
         message = "the cache registry is off while the pool has no builders; its content stays"
         return Finding(Reason.CACHE_RESTING, message)

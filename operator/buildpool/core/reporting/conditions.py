@@ -23,7 +23,8 @@ from buildpool.core.api import (
     Reason,
     Routing,
 )
-from buildpool.core.api.status import MAX_MESSAGE
+from buildpool.core.api.status import MAX_MESSAGE, format_time
+from buildpool.core.pki import begins
 from buildpool.core.planning.backlog import refusal
 from buildpool.core.planning.plan import Plan
 from buildpool.core.planning.situation import Situation
@@ -100,15 +101,24 @@ def conditions_of(case: Case) -> tuple[Condition, ...]:
     )
 
 
-def state_of(pool: Pool, kind: ConditionType, holds: bool, why: Finding[Reason]) -> Condition:
-    """A condition of this generation of the spec."""
+def state_of(
+    pool: Pool, kind: ConditionType, holds: bool | None, why: Finding[Reason]
+) -> Condition:
+    """A condition of this generation of the spec; None: nobody knows whether it holds."""
     return Condition(
         type=kind,
-        status=ConditionStatus.TRUE if holds else ConditionStatus.FALSE,
+        status=_STATUSES[holds],
         reason=why.reason,
         message=why.message[:MAX_MESSAGE],
         observed_generation=pool.generation,
     )
+
+
+_STATUSES: Final = {
+    True: ConditionStatus.TRUE,
+    False: ConditionStatus.FALSE,
+    None: ConditionStatus.UNKNOWN,
+}
 
 
 def is_stuck(builder: BuilderStatus) -> bool:
@@ -147,6 +157,17 @@ def _conflict_without_certificates(case: Case) -> Claim | None:
 def _secret_refused(case: Case) -> Claim | None:
     failures = [failure for failure in case.outcome.failures if failure.ref.kind == "Secret"]
     return _fails(Reason.CERTIFICATE_FAILED, _words_of(failures)) if failures else None
+
+
+def _authority_from_the_future(case: Case) -> Claim | None:
+    start = begins(case.s.authority)
+    if start is None or start <= case.s.now:
+        return None
+    return _fails(
+        Reason.CERTIFICATE_FAILED,
+        f"The pool's authority is not valid before {format_time(start)}: a clock was ahead when it "
+        "was made. Set the clocks right, and delete its Secret to have another one made.",
+    )
 
 
 def _issued(case: Case) -> Claim:
@@ -263,6 +284,15 @@ def _scaled_to_zero(case: Case) -> Claim | None:
     return _fails(Reason.SCALED_TO_ZERO, message)
 
 
+def _unreachable(case: Case) -> Claim | None:
+    """What leads clients to builders could not be written."""
+    failures = [f for f in case.outcome.failures if f.ref.kind in _WAYS]
+    return _fails(failures[0].reason, _words_of(failures)) if failures else None
+
+
+_WAYS: Final = ("Service", "NetworkPolicy")
+
+
 def _enough_ready(case: Case) -> Claim | None:
     ready, size = case.ready, case.size
     if ready < _least(case) or (not ready and any(map(is_stuck, case.builders))):
@@ -288,6 +318,7 @@ CHECKS: Final[dict[ConditionType, tuple[Check, ...]]] = {
     ConditionType.CERTIFICATES_READY: (
         _conflict_without_certificates,
         _secret_refused,
+        _authority_from_the_future,
         _issued,
     ),
     # Whether builders are coming, going or being replaced.
@@ -309,6 +340,7 @@ CHECKS: Final[dict[ConditionType, tuple[Check, ...]]] = {
         _gateway_missing,
         _hostname_taken,
         _gateway_not_ready,
+        _unreachable,
         _asleep,
         _scaled_to_zero,
         _enough_ready,
@@ -337,4 +369,4 @@ def _least(case: Case) -> int:
 
 
 def _words_of(failures: Sequence[Failure]) -> str:
-    return " ".join(f"{failure.ref} was refused: {failure.message}" for failure in failures)
+    return " ".join(str(failure) for failure in failures)

@@ -1,6 +1,6 @@
 """What became of a plan: what was done, what was refused, what the cluster made of it.
 
-Pure data, from the controller to ``verdict``.
+Pure data, from the controller to ``report``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from buildpool.core.api import EventReason, Reason
 from buildpool.core.api.events import Event, EventType
+from buildpool.core.objects.drift import Difference
 from buildpool.core.objects.refs import Ref
 
 
@@ -20,21 +21,26 @@ class Failure:
     message: str
     reason: Reason = Reason.OBJECT_REFUSED
 
+    def __str__(self) -> str:
+        done = "was refused" if self.reason is not Reason.OBJECT_FAILED else "could not be written"
+        return f"{self.ref} {done}: {self.message}"
+
 
 @dataclass(frozen=True, slots=True)
 class Overruled:
     """An object that was stored otherwise than applied: another apply would change nothing."""
 
     ref: Ref
-    path: str
+    differences: tuple[Difference, ...]
 
     @property
     def event(self) -> Event:
         """What to tell the user."""
+        paths = ", ".join(difference.path for difference in self.differences)
         return Event(
             EventType.WARNING,
             EventReason.OVERRULED,
-            f"The cluster itself changes {self.ref} at {self.path} as it is stored, perhaps by an "
+            f"The cluster itself changes {self.ref} at {paths} as it is stored, perhaps by an "
             "admission webhook, and it is left so.",
         )
 

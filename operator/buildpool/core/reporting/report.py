@@ -27,7 +27,7 @@ from buildpool.core.api import (
 )
 from buildpool.core.api.events import Event, EventType
 from buildpool.core.api.status import MAX_MESSAGE, CertificatesStatus
-from buildpool.core.errors import CertificateError, InvalidSpecError
+from buildpool.core.errors import CertificateError, InvalidSpecError, RefusedError
 from buildpool.core.objects.refs import Ref
 from buildpool.core.pki import Authority, AuthorityPhase, Bundle, KeyPair, read
 from buildpool.core.planning.backlog import is_blocked
@@ -40,7 +40,7 @@ from buildpool.core.planning.certificates import (
 from buildpool.core.planning.issuances import Rotation, rotation_request
 from buildpool.core.planning.plan import Plan
 from buildpool.core.planning.situation import Situation
-from buildpool.core.reporting.builders import builder_statuses, overdue_events
+from buildpool.core.reporting.builders import builder_statuses, overdue_events, shown
 from buildpool.core.reporting.cache import cache_condition, cache_status
 from buildpool.core.reporting.conditions import (
     PATIENT,
@@ -48,7 +48,7 @@ from buildpool.core.reporting.conditions import (
     conditions_of,
     state_of,
 )
-from buildpool.core.reporting.outcome import Outcome
+from buildpool.core.reporting.outcome import Failure, Outcome
 from buildpool.core.words import Finding, counted
 
 
@@ -101,7 +101,7 @@ def report_pass(s: Situation, plan: Plan, outcome: Outcome) -> Report:
         selector=naming.format_selector(naming.builder_selector(pool.key)),
         endpoint=naming.endpoint(pool.key),
         image=pool.spec.builders.resolved_image,
-        builders=case.builders,
+        builders=shown(case.builders),
         clients=tuple(_clients(pool, ends)),
         certificates=_certificates(s, ends),
         authority=_authority(s.authority),
@@ -138,14 +138,30 @@ def report_invalid(
     return Report(new, tuple(_transitions(status, new)))
 
 
-def report_removal(pool: Pool, *, draining: Sequence[str], now: datetime) -> Report:
-    """The status of a pool that is being deleted."""
-    message = (
-        f"Waiting for running builds to finish on {', '.join(draining)}."
-        if draining
-        else "Everything is being removed."
+def report_unseen(pool: Pool, error: RefusedError, *, now: datetime) -> Report:
+    """The status of a pool of which the operator may not read all that it needs."""
+    words = (
+        f"The operator may not read what belongs to the pool: {error}; grant its role that right."
     )
-    why = Finding(Reason.TERMINATING, message)
+    why = Finding(Reason.FORBIDDEN, words)
+    conditions = pool.status.conditions
+    for kind, holds in ((ConditionType.READY, None), (ConditionType.PROGRESSING, False)):
+        conditions = set_condition(conditions, state_of(pool, kind, holds, why), now)
+    new = pool.status.model_copy(update={"conditions": conditions})
+    return Report(new, tuple(_transitions(pool.status, new)))
+
+
+def report_removal(
+    pool: Pool, *, draining: Sequence[str], failures: Sequence[Failure] = (), now: datetime
+) -> Report:
+    """The status of a pool that is being deleted."""
+    if failures:
+        why = Finding(failures[0].reason, " ".join(map(str, failures)))
+    elif draining:
+        waiting = f"Waiting for running builds to finish on {', '.join(draining)}."
+        why = Finding(Reason.TERMINATING, waiting)
+    else:
+        why = Finding(Reason.TERMINATING, "Everything is being removed.")
     ready = state_of(pool, ConditionType.READY, False, why)
     new = pool.status.model_copy(
         update={
@@ -204,7 +220,8 @@ def _authority(authority: Authority | None) -> AuthorityStatus | None:
     if authority is None or ends is None:
         return None
     phase = None if authority.phase is AuthorityPhase.STEADY else authority.phase.value
-    return AuthorityStatus(not_after=ends, phase=phase, since=authority.since)
+    since = authority.since and authority.since.replace(microsecond=0)  # as it is stored
+    return AuthorityStatus(not_after=ends, phase=phase, since=since)
 
 
 def _rotation(pool: Pool, new: PoolStatus) -> Iterator[Event]:
@@ -269,9 +286,9 @@ def _transitions(old: PoolStatus, new: PoolStatus) -> Iterator[Event]:
         before, after = old.condition(kind), new.condition(kind)
         if after is None:
             continue
-        reason = Reason(after.reason)
         if before is not None and (before.status, before.reason) == (after.status, after.reason):
             continue
+        reason = Reason(after.reason)
         if reason in _SILENT or (before is None and reason in _EXPECTED):
             continue
         if ready is not None and after is not ready and reason == ready.reason:

@@ -58,7 +58,12 @@ def certificate_volume(name: str, secret: str, *, mode: int | None = None) -> Ob
 
 
 def authority_secret(
-    pool: Pool, authority: Authority, *, namespace: str, clients: Sequence[str]
+    pool: Pool,
+    authority: Authority,
+    *,
+    namespace: str,
+    clients: Sequence[str],
+    rotated: str | None = None,
 ) -> Object:
     """A pool's authority, in the operator's own namespace, where no user of the pool can read it.
 
@@ -67,7 +72,8 @@ def authority_secret(
 
     An owner reference cannot cross namespaces, so the pool's uid stands in an annotation. Beside it
     stand the clients that have a Secret: we may not list Secrets in the pool's namespace, and this
-    note, written before any of them, is how one that is no longer wanted is found again.
+    note, written before any of them, is how one that is no longer wanted is found again; and
+    ``rotated``, the request for other certificates that is carried out, or was.
     """
     signer, upcoming, previous = authority.signer, authority.upcoming, authority.previous
     data = {"tls.crt": signer.certificate, "tls.key": signer.key}
@@ -79,6 +85,8 @@ def authority_secret(
         naming.ANNOTATION_POOL_UID: pool.uid,
         naming.ANNOTATION_CLIENTS: ",".join(sorted(clients)),
     }
+    if rotated is not None:
+        annotations[naming.ANNOTATION_ROTATED] = rotated
     if authority.since is not None:
         annotations[naming.ANNOTATION_PHASE_SINCE] = authority.since.isoformat()
     return sealed(

@@ -36,9 +36,11 @@ from buildpool.core.planning.issuances import (
     Issuance,
     Order,
     Rotation,
+    RotationNote,
     carry_out,
     issuances,
     renewals,
+    rotation_note,
     rotation_request,
 )
 from buildpool.core.planning.situation import Situation
@@ -215,7 +217,7 @@ def test_every_request_is_described() -> None:
 
 def test_certificates_that_are_asked_for_are_issued_once_in_a_pass() -> None:
     before = settled()
-    observation, rounds = issued(before, asking("certificates"))
+    observation, rounds = issued(before, asking("certificates"), now=NOW + HOUR)
     ((*todo,),) = rounds
     assert secrets(todo) == LEAVES
     assert {each.why.reason for each in todo} == {CertificateReason.ROTATION_REQUESTED}
@@ -226,7 +228,61 @@ def test_certificates_that_are_asked_for_are_issued_once_in_a_pass() -> None:
         assert old.pair != new.pair
         assert old.trust == new.trust
     assert the_authority(observation) == the_authority(before)
-    assert asked(written(observation)) == []
+    assert asked(written(observation), now=NOW + HOUR) == []
+
+
+def noted(pool: Pool, seen: Observation, now: datetime) -> Observation:
+    """The world with the authority's Secret as the pass writes it first."""
+    s = a_situation(pool, seen, now=now)
+    note = rotation_note(s)
+    secret = authority_secret(
+        POOL,
+        the_authority(s),
+        namespace=HOME,
+        clients=["ana"],
+        rotated=None if note is None else str(note),
+    )
+    return Observation(live={**seen.live, AUTHORITY: secret})
+
+
+def test_a_request_is_carried_out_once_though_one_secret_stays_refused() -> None:
+    pool, now = asking("certificates"), NOW + HOUR
+    before = noted(pool, settled(), now)
+    s, rounds = issued(before, pool, now=now)
+    assert [secrets(todo) for todo in rounds] == [LEAVES]
+    refused = client_ref(POOL, "ana")
+    stored = {**written(s).live, AUTHORITY: before.live[AUTHORITY], refused: before.live[refused]}
+    for minutes in (1, 60):
+        later = issued(Observation(live=stored), pool, now=now + timedelta(minutes=minutes))
+        assert [secrets(todo) for todo in later[1]] == [[refused]]
+
+
+def test_a_request_that_was_carried_out_can_be_made_again() -> None:
+    first = noted(asking("certificates"), settled(), NOW + HOUR)
+    without = noted(POOL, first, NOW + 2 * HOUR)
+    assert "rotated" not in str(without.live[AUTHORITY]["metadata"]["annotations"])
+    again = noted(asking("certificates"), without, NOW + 3 * HOUR)
+    _, ((*todo,),) = issued(again, asking("certificates"), now=NOW + 3 * HOUR)
+    assert secrets(todo) == LEAVES
+
+
+def test_a_request_with_a_token_is_carried_out_once_however_often_it_is_put_back() -> None:
+    pool, now = asking("certificates-2026-11-30"), NOW + HOUR
+    assert rotation_request(pool) is Rotation.CERTIFICATES
+    before = noted(pool, settled(), now)
+    s, _ = issued(before, pool, now=now)
+    after = Observation(live={**written(s).live, AUTHORITY: before.live[AUTHORITY]})
+    gone = noted(POOL, after, now + HOUR)
+    assert issued(gone, pool, now=now + 2 * HOUR)[1] == []
+    other = asking("certificates-2026-12-01")
+    _, ((*todo,),) = issued(noted(other, gone, now + HOUR), other, now=now + HOUR)
+    assert secrets(todo) == LEAVES
+
+
+@pytest.mark.parametrize("text", ["", "certificates", "certificates yesterday", "x 2026-01-01"])
+def test_a_note_that_cannot_be_read_is_none(text: str) -> None:
+    secret = {"metadata": {"annotations": {naming.ANNOTATION_ROTATED: text}}}
+    assert RotationNote.read(secret) is None
 
 
 @pytest.mark.parametrize("what", Rotation)

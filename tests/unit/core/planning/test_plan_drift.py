@@ -9,6 +9,7 @@ import pytest
 
 from buildpool.core import naming
 from buildpool.core.api import EventReason
+from buildpool.core.objects.drift import Difference, differences
 from memory_cluster import MemoryCluster, settled
 from plans import applied, asked, container, retired, turnover
 from samples import a_pool
@@ -90,11 +91,26 @@ def test_what_the_cluster_itself_changes_is_not_written_over(
     edit(cluster)
     observation = cluster.observe(pool)
     (changed,) = (found for found in observation.live if str(found) == ref)
-    assert asked(pool, replace(observation, overruled={changed: path})).apply == ()
-    elsewhere = {changed: "spec.somewhere.else"}
-    assert [c.ref for c in asked(pool, replace(observation, overruled=elsewhere)).apply] == [
-        changed
-    ]
+    (repair,) = asked(pool, observation).apply
+    overruled = tuple(differences(observation.live[changed], repair.object))
+    assert [difference.path for difference in overruled] == [path]
+    assert asked(pool, replace(observation, overruled={changed: overruled})).apply == ()
+    for other in (Difference("spec.somewhere.else", 1), Difference(path, "something else")):
+        elsewhere = replace(observation, overruled={changed: (other,)})
+        assert [c.ref for c in asked(pool, elsewhere).apply] == [changed]
+
+
+def test_what_the_cluster_itself_changes_hides_no_other_change() -> None:
+    pool = a_pool()
+    cluster = settled(pool)
+    pod = cluster["Deployment/ci-builder-0"]["spec"]["template"]["spec"]
+    pod["containers"][0]["image"] = "mirror.example/buildkit"
+    observation = cluster.observe(pool)
+    (repair,) = asked(pool, observation).apply
+    overruled = {repair.ref: tuple(differences(observation.live[repair.ref], repair.object))}
+    pod["terminationGracePeriodSeconds"] = 30
+    (change,) = asked(pool, replace(cluster.observe(pool), overruled=overruled)).apply
+    assert "terminationGracePeriodSeconds" in change.message
 
 
 def test_who_may_reach_builders_is_put_right() -> None:

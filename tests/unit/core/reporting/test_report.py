@@ -266,7 +266,7 @@ def test_an_invalid_spec_keeps_the_rest_of_the_status() -> None:
 def test_a_mended_spec_is_accepted_again() -> None:
     pool = a_pool()
     observation = settled(pool).observe(pool)
-    raw = a_raw_pool(oops=1)
+    raw = a_raw_pool(builders={"config": "no toml"})
     status = judged(pool, observation).status
     broken = report_invalid(status, refusal(raw), generation=2, now=NOW)
     verdict = judged(with_status(pool, broken), observation, now=LATER)

@@ -1,0 +1,121 @@
+"""The status never says more than is known, and says of each object what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from buildpool.core.api import BuilderState, BuilderStatus, ConditionStatus, PoolStatus, Reason
+from buildpool.core.api.status import MAX_BUILDERS
+from buildpool.core.errors import RefusedError
+from buildpool.core.objects.refs import Ref
+from buildpool.core.planning.plan import LONGEST_TROUBLED, TROUBLED, plan, retry_after
+from buildpool.core.reporting.builders import shown
+from buildpool.core.reporting.outcome import Failure, Outcome
+from buildpool.core.reporting.report import report_pass, report_removal, report_unseen
+from memory_cluster import settled
+from samples import DAY, HOME, NOW, a_pool, a_situation
+from unit.passes import (
+    CERTIFICATES,
+    PROGRESSING,
+    READY,
+    condition,
+    judged,
+    says,
+    told,
+    with_status,
+)
+
+
+@pytest.mark.parametrize("kind", ["Service", "NetworkPolicy"])
+def test_a_pool_is_not_ready_whose_way_to_its_builders_is_refused(kind: str) -> None:
+    pool = a_pool()
+    failure = Failure(Ref(kind, "builds", "ci"), "forbidden: so says a policy")
+    verdict = judged(pool, settled(pool).observe(pool), Outcome(failures=(failure,)))
+    assert says(verdict, READY) == ("False", "ObjectRefused")
+    assert "so says a policy" in condition(verdict, READY).message
+
+
+def test_what_only_failed_is_not_called_refused() -> None:
+    ref = Ref("ConfigMap", "builds", "ci-builder")
+    failed = Failure(ref, "failed calling webhook", Reason.OBJECT_FAILED)
+    assert str(failed) == f"{ref} could not be written: failed calling webhook"
+    pool = a_pool()
+    verdict = judged(pool, settled(pool).observe(pool), Outcome(failures=(failed,)))
+    assert says(verdict, PROGRESSING) == ("False", "ObjectFailed")
+
+
+def test_of_a_pool_that_may_not_be_read_nothing_is_claimed() -> None:
+    pool = a_pool()
+    pool = with_status(pool, judged(pool, settled(pool).observe(pool)))
+    error = RefusedError('networkpolicies is forbidden: User "buildpool" cannot list')
+    verdict = report_unseen(pool, error, now=NOW)
+    ready = condition(verdict, READY)
+    assert (ready.status, ready.reason) == (ConditionStatus.UNKNOWN, "Forbidden")
+    assert "cannot list" in ready.message
+    assert says(verdict, PROGRESSING) == ("False", "Forbidden")
+    assert [reason for _, reason in told(verdict)] == ["Forbidden"]
+    assert report_unseen(with_status(pool, verdict), error, now=NOW + DAY).events == ()
+
+
+def test_a_removal_that_is_refused_says_so() -> None:
+    pool = a_pool()
+    failure = Failure(Ref("Secret", "builds", "ci-builder"), "forbidden: protect Secrets")
+    verdict = report_removal(pool, draining=(), failures=(failure,), now=NOW)
+    assert says(verdict, READY) == ("False", "ObjectRefused")
+    assert "protect Secrets" in condition(verdict, READY).message
+
+
+def test_what_stays_refused_is_tried_later_each_time_but_not_never() -> None:
+    waits = [retry_after(troubles) for troubles in range(1, 40)]
+    assert waits[0] == TROUBLED
+    assert waits == sorted(waits)
+    assert waits[-1] == LONGEST_TROUBLED
+
+
+def test_a_status_names_those_that_serve_where_it_cannot_name_all() -> None:
+    draining = [
+        BuilderStatus(name=f"old-{n:03}", state=BuilderState.DRAINING, ready=False, revision="a")
+        for n in range(200)
+    ]
+    serving = [
+        BuilderStatus(name=f"new-{n:03}", state=BuilderState.SERVING, ready=True, revision="b")
+        for n in range(100)
+    ]
+    found = shown([*draining, *serving])
+    assert len(found) == MAX_BUILDERS
+    assert {b.name for b in serving} <= {b.name for b in found}
+    PoolStatus(builders=found)
+
+
+def test_an_authority_from_the_future_is_reported_and_not_thrown_away() -> None:
+    pool, ahead = a_pool(), NOW + timedelta(days=30)
+    cluster = settled(pool)
+    cluster.objects.clear()
+    cluster.now = ahead
+    cluster.settle(pool)
+    cluster.now = NOW
+    s = a_situation(pool, cluster.observe(pool))
+    verdict = report_pass(s, plan(s), Outcome())
+    assert says(verdict, CERTIFICATES) == ("False", "CertificateFailed")
+    assert "clock was ahead" in condition(verdict, CERTIFICATES).message
+    assert Ref("Secret", HOME, "authority.builds.ci") in cluster.objects
+
+
+def test_an_authority_of_a_clock_that_was_hours_ahead_is_valid_already() -> None:
+    pool = a_pool()
+    cluster = settled(pool)
+    s = a_situation(pool, cluster.observe(pool), now=NOW - timedelta(hours=12))
+    verdict = report_pass(s, plan(s), Outcome())
+    assert says(verdict, CERTIFICATES)[0] == "True"
+
+
+def test_a_reason_of_a_newer_operator_is_no_error() -> None:
+    pool = a_pool()
+    status = judged(pool, settled(pool).observe(pool)).status
+    newer = tuple(c.model_copy(update={"reason": "FromTheFuture"}) for c in status.conditions)
+    pool = replace(pool, status=status.model_copy(update={"conditions": newer}))
+    assert report_removal(pool, draining=(), now=NOW).status.conditions
+    assert judged(pool, settled(pool).observe(pool)).status.conditions
