@@ -23,8 +23,8 @@ from buildpool.core.planning.certificates import (
     client_ref,
     noted_clients,
 )
-from buildpool.core.planning.desired import desired_refs
 from buildpool.core.planning.marks import Mark
+from buildpool.core.planning.names import desired_refs
 from buildpool.core.planning.plan import Delete, Plan
 from buildpool.core.planning.removal import Removal
 from buildpool.core.reporting.outcome import Outcome

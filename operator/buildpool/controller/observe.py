@@ -24,7 +24,7 @@ from buildpool.core.planning.certificates import (
     client_ref,
     noted_clients,
 )
-from buildpool.core.planning.desired import desired_refs
+from buildpool.core.planning.names import desired_refs
 from buildpool.kube.cluster import Cluster
 
 LISTED: Final = (
@@ -61,7 +61,9 @@ async def observe(cluster: Cluster, pool: Pool, installation: Installation) -> O
     # What is wanted and not listed is new, or its name belongs to somebody else.
     unlisted = {ref for ref in wanted if ref.kind in LISTED}
     references = frozenset(references_of(pool))
-    live |= await _read(cluster, (leaving | unlisted | references) - live.keys())
+    # A builder whose labels somebody took off is still one, and its pods are not left behind.
+    owners = frozenset(_owners(pool, replica_sets))
+    live |= await _read(cluster, (leaving | unlisted | references | owners) - live.keys())
     # What the spec refers to is not the pool's, unless it is.
     theirs = references - leaving - set(wanted)
     return Observation(
@@ -73,6 +75,14 @@ async def observe(cluster: Cluster, pool: Pool, installation: Installation) -> O
         absent=frozenset(ref for ref in references_of_builders(pool) if ref not in live),
         referred={ref: obj for ref, obj in live.items() if ref in references},
     )
+
+
+def _owners(pool: Pool, replica_sets: Iterable[Object]) -> Iterator[Ref]:
+    """The Deployments that the pool's ReplicaSets say they belong to."""
+    for replica_set in replica_sets:
+        for owner in replica_set["metadata"].get("ownerReferences") or ():
+            if owner.get("kind") == "Deployment" and owner.get("controller"):
+                yield Ref("Deployment", pool.key.namespace, owner["name"])
 
 
 async def _gateways(cluster: Cluster, pool: Pool, *, home: str) -> dict[str, bool]:

@@ -30,7 +30,7 @@ from buildpool.core.objects.drift import Difference
 from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.cache import CacheTarget
 from buildpool.core.planning.caches import cache_references, cache_target
-from buildpool.core.planning.desired import desired_refs
+from buildpool.core.planning.names import desired_refs
 from buildpool.core.planning.plan import RESYNC, TROUBLED, Plan, plan_flow, retry_after
 from buildpool.core.planning.removal import PATIENCE, plan_removal
 from buildpool.core.planning.situation import Situation

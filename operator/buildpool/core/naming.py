@@ -100,6 +100,24 @@ def pool_labels(pool: PoolKey) -> dict[str, str]:
     }
 
 
+def detached_labels(pool: PoolKey) -> dict[str, str]:
+    """Labels of what lies in the operator's own namespace, without an owner.
+
+    No ``instance``: GitOps tools track what they deploy by it, and a tool that has deployed the
+    pool would take these for its own and remove them.
+    """
+    labels = pool_labels(pool)
+    del labels["app.kubernetes.io/instance"]
+    return labels
+
+
+KEPT: Final = {
+    "argocd.argoproj.io/compare-options": "IgnoreExtraneous",
+    "argocd.argoproj.io/sync-options": "Prune=false",
+}
+"""Annotations of what lies there, by which Argo CD leaves it alone whatever it tracks by."""
+
+
 def builder_selector(pool: PoolKey) -> dict[str, str]:
     """Labels that select all builder pods of a pool within its namespace."""
     return {"app.kubernetes.io/component": COMPONENT_BUILDER, LABEL_POOL: pool.name}

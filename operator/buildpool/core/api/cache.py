@@ -46,6 +46,15 @@ class ManagedRegistry(Model):
     """How long a cache stays that no build imports or exports."""
     resources: Resources = Resources()
     """Compute resources of the registry's container."""
+    keeper_resources: Resources = Resources(
+        requests={"cpu": "10m", "memory": "64Mi"}, limits={"cpu": "1", "memory": "512Mi"}
+    )
+    """Compute resources of the keeper, which looks after the cache. It takes some 2 MiB of memory
+    for each thousand blobs."""
+    guard_resources: Resources = Resources(
+        requests={"cpu": "10m", "memory": "64Mi"}, limits={"cpu": "1", "memory": "256Mi"}
+    )
+    """Compute resources of the guard beside each builder. No layer passes through it."""
 
 
 class CacheRegistry(Model):

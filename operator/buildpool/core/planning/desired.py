@@ -9,19 +9,18 @@ from collections.abc import Iterator, Mapping
 
 from buildpool.core import naming
 from buildpool.core.api import Pool, Routing
-from buildpool.core.naming import Installation
 from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.pki import Bundle
 from buildpool.core.planning.certificates import (
     authority_ref,
     builder_ref,
     cache_secrets,
-    certificate_requests,
     client_ref,
     gateway_secrets,
     noted_clients,
 )
 from buildpool.core.planning.issuances import rotation_note
+from buildpool.core.planning.names import recipes_ref
 from buildpool.core.planning.situation import Situation
 from buildpool.core.resources import (
     authority_secret,
@@ -42,31 +41,6 @@ from buildpool.core.resources import (
     recipes_config,
     upstream_secret,
 )
-
-
-def desired_refs(pool: Pool, installation: Installation) -> tuple[Ref, ...]:
-    """The names of all objects the pool shall consist of, but for its builders.
-
-    How many of these there are and with which numbers is decided anew in each pass.
-    """
-    key = pool.key
-    gateway = pool.spec.routing is Routing.GATEWAY
-    recipes = pool.spec.cache.registry is not None
-    return (
-        authority_ref(pool, installation),
-        *certificate_requests(pool, installation),
-        Ref("ConfigMap", key.namespace, naming.builder_config(key)),
-        *([Ref("NetworkPolicy", key.namespace, naming.builder_policy(key))] if gateway else []),
-        Ref("Service", key.namespace, naming.service(key)),
-        Ref("PodDisruptionBudget", key.namespace, naming.disruption_budget(key)),
-        *([Ref("ConfigMap", key.namespace, naming.cache_recipes(key))] if recipes else []),
-        *(_cache_refs(pool) if managed_registry(pool) else ()),
-    )
-
-
-def _cache_refs(pool: Pool) -> Iterator[Ref]:
-    for kind in ("ConfigMap", "Service", "PersistentVolumeClaim", "Deployment"):
-        yield Ref(kind, pool.key.namespace, naming.cache(pool.key))
 
 
 def desired_objects(s: Situation, size: int) -> Iterator[Object]:
@@ -91,7 +65,7 @@ def desired_objects(s: Situation, size: int) -> Iterator[Object]:
     )
     gateways = gateway_secrets(pool, s.installation)
     for ref in s.requests:
-        if ref not in gateways:
+        if ref not in gateways and ref not in s.taken:
             component = _components(pool).get(ref.name, naming.COMPONENT_CLIENT)
             yield certificate_secret(pool, ref.name, _bundle(s, ref), component=component)
     if pool.spec.routing is Routing.GATEWAY:
@@ -103,7 +77,7 @@ def desired_objects(s: Situation, size: int) -> Iterator[Object]:
         yield policy
     yield pool_service(pool, gateway=s.installation.gateway_host)
     yield disruption_budget(pool)
-    if recipes := cache_recipes(pool):
+    if (recipes := cache_recipes(pool)) and recipes_ref(pool) not in s.taken:
         yield recipes_config(pool, recipes)
     if managed := managed_registry(pool):
         yield cache_config(pool)

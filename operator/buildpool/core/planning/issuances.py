@@ -132,6 +132,8 @@ def issuances(s: Situation) -> Iterator[Issuance]:
         return
     note = rotation_note(s)
     for ref, request in s.requests.items():
+        if ref in s.taken:
+            continue
         current = s.bundles[ref]
         found = why_reissue(current, request, authority, now=s.now)
         if found is None and current is not None and note is not None:

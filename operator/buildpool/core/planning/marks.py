@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from buildpool.core import naming
-from buildpool.core.api import EventReason
+from buildpool.core.api import EventReason, SizeReason
 from buildpool.core.objects.pods import has_daemon
 from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.planning.fleet import Member
@@ -36,12 +36,13 @@ class Mark:
     message: str = ""
 
 
-def marks(s: Situation, decision: Decision) -> Iterator[Mark]:
-    """The marks that are missing, or are there and should not be."""
-    retire = {retirement.index: retirement for retirement in decision.retire}
+def marks(s: Situation, decision: Decision | None) -> Iterator[Mark]:
+    """The marks that are missing, or are there and should not be; None: nothing was decided."""
+    decided = decision or _NOTHING
+    retire = {retirement.index: retirement for retirement in decided.retire}
     for member in s.members:
         index, is_retired = member.builder.index, member.builder.retired is not None
-        if index in decision.remove:
+        if index in decided.remove:
             continue
         if index in retire:
             is_retired = True
@@ -49,12 +50,15 @@ def marks(s: Situation, decision: Decision) -> Iterator[Mark]:
             message = f"retired {member.ref} ({why.reason}): {why.message.rstrip('.')}"
             moment = s.now.isoformat(timespec="milliseconds")
             yield _retired(member, moment, EventReason.RETIRED_BUILDER, message)
-        elif index in decision.restore:
+        elif index in decided.restore:
             is_retired = False
             message = f"restored {member.ref}, which takes builds again"
             yield _retired(member, None, EventReason.RESTORED_BUILDER, message)
         for pod in member.pods:
             yield from _of_pod(s, pod, is_retired=is_retired)
+
+
+_NOTHING: Final = Decision(0, SizeReason.AT_MINIMUM, "")
 
 
 def _retired(member: Member, moment: str | None, reason: EventReason, message: str) -> Mark:

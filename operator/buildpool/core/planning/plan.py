@@ -4,7 +4,8 @@
 question gets the same answer. It decides *what*; how the answer is carried out is the controller's
 business, and how the result is told to the user is ``reporting``'s.
 
-    conflicts       names the pool needs that belong to somebody else: then nothing is done
+    conflicts       names the pool needs that belong to somebody else: nothing is done that needs
+                    them
     decision        how many builders, and which come, retire and go (``scaling``)
     mark            what has to stand on objects that are there: who is to go, who is busy
     apply, delete   the difference between the objects the pool consists of and those that are there
@@ -26,16 +27,16 @@ from buildpool.core.objects.refs import (
     Object,
     Ref,
     component_of,
-    is_builder,
     is_terminating,
     ref_of,
 )
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import Authority, Bundle
 from buildpool.core.planning.backlog import BLOCKED_AFTER
-from buildpool.core.planning.desired import desired_builder, desired_objects, desired_refs
+from buildpool.core.planning.desired import desired_builder, desired_objects
 from buildpool.core.planning.issuances import Order, carry_out, issuances, renewals
 from buildpool.core.planning.marks import Mark, marks
+from buildpool.core.planning.names import desired_refs, optional_refs
 from buildpool.core.planning.situation import Situation
 from buildpool.core.resources import has_guard
 from buildpool.core.resources.common import was_applied_as
@@ -92,6 +93,8 @@ class Plan:
     delete: tuple[Delete, ...] = ()
     conflicts: tuple[Ref, ...] = ()
     """Names the pool needs that belong to somebody else."""
+    is_blocked: bool = False
+    """Whether nothing else is done because of them."""
     decision: Decision | None = None
     """None where nothing can be decided: under a conflict."""
     recheck: timedelta = RESYNC
@@ -113,7 +116,7 @@ def plan_flow(s: Situation) -> PlanFlow:
     Returns the situation with all of them, and the plan. Signing takes a processor's time, so that
     each driver does it where it may: the operator off its event loop.
     """
-    while not _conflicts(s) and (todo := tuple(issuances(s))):
+    while not _is_blocked(s) and (todo := tuple(issuances(s))):
         s = s.with_issued((yield Order(todo, s.authority, s.now)))
     return s, plan(s)
 
@@ -132,8 +135,10 @@ def planned(s: Situation) -> tuple[Situation, Plan]:
 
 def plan(s: Situation) -> Plan:
     """What to do about a pool. Every certificate it needs has been issued (``plan_flow``)."""
-    if conflicts := _conflicts(s):
-        return Plan(conflicts=conflicts, recheck=TROUBLED)
+    conflicts = tuple(sorted(s.taken))
+    if _is_blocked(s):
+        mark = tuple(marks(s, None))
+        return Plan(mark=mark, conflicts=conflicts, is_blocked=True, recheck=TROUBLED)
     decision = decide(
         s.pool.spec,
         [member.builder for member in s.members],
@@ -146,6 +151,7 @@ def plan(s: Situation) -> Plan:
         mark=tuple(marks(s, decision)),
         apply=(*_changes(desired_objects(s, decision.size), s), *_builders(s, decision)),
         delete=(*_removals(s, decision), *_leftovers(s, decision), *strays(s.observation)),
+        conflicts=conflicts,
         decision=decision,
         recheck=_recheck(s, decision),
     )
@@ -156,10 +162,9 @@ def retry_after(troubles: int) -> timedelta:
     return min(LONGEST_TROUBLED, TROUBLED * (1 << min(max(troubles - 1, 0), 16)))
 
 
-def _conflicts(s: Situation) -> tuple[Ref, ...]:
-    live = s.observation.live
-    wanted = desired_refs(s.pool, s.installation)
-    return tuple(ref for ref in wanted if ref in live and ref not in s.own)
+def _is_blocked(s: Situation) -> bool:
+    """Whether a name is taken that something else depends on."""
+    return bool(s.taken - optional_refs(s.pool))
 
 
 def _last_decision(pool: Pool) -> LastDecision:
@@ -252,7 +257,7 @@ def strays(observation: Observation) -> Iterator[Delete]:
     name came while the connection to the API server was broken, the garbage collector sees one
     Deployment that has changed. Those that belong to nobody are a new Deployment's to adopt.
     """
-    there = {obj["metadata"]["uid"] for ref, obj in observation.live.items() if is_builder(obj)}
+    there = {obj["metadata"]["uid"] for ref, obj in observation.live.items()}
     for obj in observation.replica_sets:
         owners = obj["metadata"].get("ownerReferences") or ()
         owner = next((o for o in owners if o.get("controller") and o["kind"] == "Deployment"), None)
@@ -266,10 +271,11 @@ def strays(observation: Observation) -> Iterator[Delete]:
 
 def _leftovers(s: Situation, decision: Decision) -> Iterator[Delete]:
     wanted = {*desired_refs(s.pool, s.installation), *_kept_volumes(s, decision)}
+    builders = {ref_of(deployment) for deployment in s.deployments.values()}
     left = [
         (ref, obj)
         for ref, obj in sorted(s.own.items(), key=lambda item: item[0])
-        if ref not in wanted and not is_builder(obj)
+        if ref not in wanted and ref not in builders
     ]
     # A build that runs may come back for what it has imported.
     is_read = any(has_guard(pod) for pod in s.observation.pods)

@@ -16,7 +16,7 @@ from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import EventReason
-from buildpool.core.objects.refs import component_of, is_builder, is_terminating
+from buildpool.core.objects.refs import Object, Ref, component_of, is_terminating, ref_of
 from buildpool.core.planning.certificates import authority_ref
 from buildpool.core.planning.plan import Delete, strays
 from buildpool.core.planning.situation import Situation
@@ -49,7 +49,8 @@ def plan_removal(s: Situation) -> Removal:
         if not is_terminating(obj)
     ]
     draining = tuple(sorted(pod["metadata"]["name"] for pod in s.observation.pods))
-    serving = [item for item in left if component_of(item[1]) in FIRST and item[0].kind in KINDS]
+    builders = {ref_of(deployment) for deployment in s.deployments.values()}
+    serving = [item for item in left if item[0] in builders or _is_first(*item)]
     # The authority goes last: beside it stands which clients' Secrets to look for.
     authority = authority_ref(s.pool, s.installation)
     others = [item for item in left if item[0] != authority] or left
@@ -58,7 +59,7 @@ def plan_removal(s: Situation) -> Removal:
         Delete(
             ref,
             obj["metadata"]["uid"],
-            EventReason.REMOVED_BUILDER if is_builder(obj) else None,
+            EventReason.REMOVED_BUILDER if ref in builders else None,
             f"removed {ref}, since its pool is deleted",
         )
         for ref, obj in now
@@ -68,3 +69,8 @@ def plan_removal(s: Situation) -> Removal:
         delete=(*going, *strays(s.observation)),
         draining=draining,
     )
+
+
+def _is_first(ref: Ref, obj: Object) -> bool:
+    """Whether new builds would come by it."""
+    return component_of(obj) in FIRST and ref.kind in KINDS

@@ -16,7 +16,7 @@ from buildpool.core.api import Pool
 from buildpool.core.api.status import GatewayStatus
 from buildpool.core.naming import Installation
 from buildpool.core.objects.pods import has_ended, name_of_builder
-from buildpool.core.objects.refs import Object, Ref, is_builder, is_owned, is_terminating
+from buildpool.core.objects.refs import Object, Ref, is_owned, is_terminating
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import Authority, Bundle, CertificateRequest
 from buildpool.core.planning.backlog import backlog_of
@@ -27,6 +27,7 @@ from buildpool.core.planning.certificates import (
     certificate_requests,
 )
 from buildpool.core.planning.fleet import Member, member_of, revision_of_pod
+from buildpool.core.planning.names import desired_refs
 from buildpool.core.resources import builder_revision, bundle_of, cache_revision, managed_registry
 from buildpool.core.resources.deployment import revision_of
 from buildpool.core.resources.secret import authority_in
@@ -75,6 +76,13 @@ class Situation:
         return certificate_requests(self.pool, self.installation)
 
     @cached_property
+    def taken(self) -> frozenset[Ref]:
+        """Names the pool needs that belong to somebody else."""
+        names = desired_refs(self.pool, self.installation)
+        live = self.observation.live
+        return frozenset(ref for ref in names if ref in live and ref not in self.own)
+
+    @cached_property
     def stored_bundles(self) -> Mapping[Ref, Bundle | None]:
         """What the pool's certificate Secrets hold; None where one is absent or incomplete."""
         return {ref: bundle_of(self.own.get(ref)) for ref in self.requests}
@@ -107,10 +115,11 @@ class Situation:
     @cached_property
     def deployments(self) -> Mapping[int, Object]:
         """The Deployments of the pool's builders, those on their way out included, by number."""
+        # By name and owner: labels can be taken off.
         numbered = (
             (naming.builder_index(self.pool.key, ref.name), obj)
             for ref, obj in self.own.items()
-            if is_builder(obj)
+            if ref.kind == "Deployment"
         )
         return {index: obj for index, obj in numbered if index is not None}
 
@@ -146,7 +155,7 @@ class Situation:
         leaving = (pod for pod in self.observation.pods if is_terminating(pod))
         names = {
             *(name_of_builder(pod) for pod in leaving),
-            *(ref.name for ref, obj in self.observation.live.items() if is_builder(obj)),
+            *(ref.name for ref in self.observation.live if ref.kind == "Deployment"),
         }
         numbers = (naming.builder_index(self.pool.key, name) for name in names)
         return frozenset(index for index in numbers if index is not None)
@@ -154,7 +163,7 @@ class Situation:
     @property
     def has_builders(self) -> bool:
         """Whether any builder is there, or still drains."""
-        return bool(self.observation.pods) or any(map(is_builder, self.own.values()))
+        return bool(self.observation.pods) or bool(self.deployments)
 
     @property
     def everyone_runs(self) -> bool:
@@ -187,5 +196,5 @@ class Situation:
         return backlog_of(self.gateways)
 
 
-_OF_OBJECTS = ("own", "requests", "stored_bundles", "stored_authority", "deployments")
+_OF_OBJECTS = ("own", "requests", "taken", "stored_bundles", "stored_authority", "deployments")
 """What does not depend on what was issued, nor on what daemons and registries say."""

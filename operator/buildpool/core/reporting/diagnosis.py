@@ -39,7 +39,10 @@ REFUSAL_REMEDIES: Final = {
         "for its seccomp and AppArmor settings"
     ),
     "exceeded quota": "raise the quota or lower builders.resources",
-    "failed quota": "set what the quota asks for in builders.resources",
+    "failed quota": (
+        "set requests and limits of all that the quota asks for in builders.resources; of the "
+        "cache's containers in cache.registry.managed"
+    ),
     "serviceaccount": "create it or correct builders.serviceAccountName",
     "PriorityClass": "create it or correct builders.priorityClassName",
     "RuntimeClass": "create it or correct builders.runtimeClassName",

@@ -42,12 +42,8 @@ from buildpool.core.planning.plan import Plan
 from buildpool.core.planning.situation import Situation
 from buildpool.core.reporting.builders import builder_statuses, overdue_events, shown
 from buildpool.core.reporting.cache import cache_condition, cache_status
-from buildpool.core.reporting.conditions import (
-    PATIENT,
-    Case,
-    conditions_of,
-    state_of,
-)
+from buildpool.core.reporting.case import PATIENT, Case
+from buildpool.core.reporting.conditions import conditions_of, state_of
 from buildpool.core.reporting.outcome import Failure, Outcome
 from buildpool.core.words import Finding, counted
 

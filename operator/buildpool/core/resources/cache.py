@@ -19,6 +19,7 @@ from buildpool.core.objects.refs import Object
 from buildpool.core.pki import Bundle
 from buildpool.core.resources.common import (
     RESTRICTED_USER,
+    compute,
     digest,
     fingerprint,
     pool_metadata,
@@ -214,8 +215,7 @@ def _registry(managed: ManagedRegistry) -> Object:
             {"name": "config", "mountPath": CONFIG, "readOnly": True},
         ],
     }
-    resources = {k: amount for k, amount in managed.resources.to_dict().items() if amount}
-    return container | ({"resources": resources} if resources else {})
+    return container | compute(managed.resources)
 
 
 def _keeper(pool: Pool, managed: ManagedRegistry, image: str) -> Object:
@@ -243,7 +243,7 @@ def _keeper(pool: Pool, managed: ManagedRegistry, image: str) -> Object:
             "timeoutSeconds": 2,
             "failureThreshold": 5,
         },
-        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+        **compute(managed.keeper_resources),
         "securityContext": restricted(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [

@@ -10,7 +10,7 @@ import json
 from typing import Final
 
 from buildpool.core import naming
-from buildpool.core.api import Pool
+from buildpool.core.api import Pool, Resources
 from buildpool.core.objects.refs import JSON, Object
 
 RESTRICTED_USER: Final = 65532
@@ -40,6 +40,12 @@ def pool_metadata(
             }
         ],
     }
+
+
+def compute(resources: Resources) -> Object:
+    """The part of a container that says what it reserves and may use; empty where nothing does."""
+    amounts = {kind: amount for kind, amount in resources.to_dict().items() if amount}
+    return {"resources": amounts} if amounts else {}
 
 
 def restricted() -> Object:

@@ -82,7 +82,7 @@ def _managed(pool: Pool) -> dict[str, Any]:
         oci["max-parallelism"] = builders.max_parallelism
     config: dict[str, Any] = {
         "grpc": {
-            "address": [SOCKET[builders.security], f"tcp://0.0.0.0:{naming.PORT}"],
+            "address": [SOCKET[builders.security], f"tcp://:{naming.PORT}"],
             # All three or none: a CA without a certificate turns TLS off without an error.
             "tls": {
                 "ca": f"{CERTIFICATES}/ca.pem",

@@ -6,6 +6,7 @@ can keep its volume, and replacing a lost pod is left to Kubernetes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from datetime import timedelta
@@ -16,14 +17,18 @@ from buildpool.core.api import CaBundle, Pool, Registry, Security
 from buildpool.core.objects.pods import CONTAINER
 from buildpool.core.objects.refs import Object
 from buildpool.core.pki import Bundle
-from buildpool.core.resources import config, guard
+from buildpool.core.resources import config, guard, scripts
 from buildpool.core.resources.cache import managed_registry
-from buildpool.core.resources.common import digest, fingerprint, pool_metadata, restricted, sealed
+from buildpool.core.resources.common import (
+    compute,
+    digest,
+    fingerprint,
+    pool_metadata,
+    restricted,
+    sealed,
+)
 from buildpool.core.resources.secret import certificate_volume
 
-FORGET: Final = 10
-"""Seconds until no proxy of the cluster leads to a pod that goes. A moment, as a rule; but proxies
-that have lost the API server pause for longer and longer before they ask again."""
 GRACE_MARGIN: Final = timedelta(minutes=1)
 """On top of the longest build: for the pause before draining and for the daemon's own exit."""
 ROOTLESS_USER: Final = 1000
@@ -33,31 +38,6 @@ STATE_DIRECTORY: Final = {
     Security.ROOTLESS: "/home/user/.local/share/buildkit",
     Security.USER_NAMESPACE: "/var/lib/buildkit",
 }
-
-DRAIN: Final = """\
-sleep {forget}
-idle() {{
-  seen=$(buildctl --addr {socket} debug histories) || return 1
-  ! echo "$seen" | grep -q ^STARTED || return 1
-  ! cat /proc/net/tcp /proc/net/tcp6 | grep -q ': [0-9A-F]*:{port:04X} [0-9A-F:]* 01 '
-}}
-until idle 2>/dev/null && sleep 1 && idle 2>/dev/null; do sleep 1; done
-"""
-"""What holds back SIGTERM, whoever asked for it: an eviction, ``kubectl delete pod``, ourselves.
-
-First every proxy must forget this pod (``FORGET``); what connects meanwhile is still served. Then
-until no build is active and no client is connected: BuildKit does not list all solves, and a daemon
-that got SIGTERM finishes its builds but refuses new connections, of which a build of linked targets
-needs one to go on. A daemon that does not answer is busy, not idle; one that dies ends its
-container."""
-
-INPUTS: Final = """\
-trap 'exit 1' TERM
-until [ "$(cat {files} | sha256sum | cut -c 1-16)" = {expected} ]; do sleep 0.2; done
-"""
-"""Waits until the kubelet shows what this revision is made of: it may have an older state of the
-Secret or ConfigMap at hand, and the daemon reads both only once. What is outdated meanwhile waits
-in vain, until it is told to go: process 1 of a container would not hear that without the trap."""
 
 
 def builder_deployment(pool: Pool, index: int, *, image: str, certificate: Bundle) -> Object:
@@ -171,14 +151,14 @@ def _first_containers(pool: Pool, image: str, inputs: str) -> Iterator[Object]:
         if pool.spec.builders.security is Security.ROOTLESS:
             yield _volume_owner(pool)
         yield _volume_free(pool)
-    if managed_registry(pool) is not None:
-        yield guard.guard_container(pool, image, _certificates())
+    if (managed := managed_registry(pool)) is not None:
+        yield guard.guard_container(pool, managed, image, _certificates())
 
 
 def _container(pool: Pool) -> Object:
     builders = pool.spec.builders
     socket = config.SOCKET[builders.security]
-    drain = DRAIN.format(forget=FORGET, socket=socket, port=naming.PORT)
+    drain = scripts.drain(socket, naming.PORT, unset=_tracing(pool))
     container: Object = {
         "name": CONTAINER,
         "image": builders.resolved_image,
@@ -187,8 +167,8 @@ def _container(pool: Pool) -> Object:
         "securityContext": _security_context(builders.security),
         # Fast to Ready, then rarely. And no liveness probe: a daemon slow under load is a busy one,
         # and killing it would kill its builds; one that dies is restarted anyway.
-        "startupProbe": _probe(socket, period=1, timeout=5, failures=120),
-        "readinessProbe": _probe(socket, period=15, timeout=10, failures=3),
+        "startupProbe": _probe(pool, socket, period=1, timeout=5, failures=120),
+        "readinessProbe": _probe(pool, socket, period=15, timeout=10, failures=3),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", drain]}}},
         "volumeMounts": _mounts(pool),
@@ -196,20 +176,26 @@ def _container(pool: Pool) -> Object:
     optional: Object = {
         "imagePullPolicy": builders.image_pull_policy and builders.image_pull_policy.value,
         "env": [variable.to_dict() for variable in builders.env],
-        "resources": {
-            kind: amount for kind, amount in builders.resources.to_dict().items() if amount
-        },
+        **compute(builders.resources),
     }
     return container | {field: value for field, value in optional.items() if value}
 
 
-def _probe(socket: str, *, period: int, timeout: int, failures: int) -> Object:
+def _probe(pool: Pool, socket: str, *, period: int, timeout: int, failures: int) -> Object:
+    unset = [word for name in _tracing(pool) for word in ("-u", name)]
+    without = ["env", *unset] if unset else []
     return {
-        "exec": {"command": ["buildctl", "--addr", socket, "debug", "info"]},
+        "exec": {"command": [*without, "buildctl", "--addr", socket, "debug", "info"]},
         "periodSeconds": period,
         "timeoutSeconds": timeout,
         "failureThreshold": failures,
     }
+
+
+def _tracing(pool: Pool) -> list[str]:
+    """The daemon's variables that would have ``buildctl``, too, send traces before it ends."""
+    names = (variable.name for variable in pool.spec.builders.env)
+    return [name for name in names if re.fullmatch("OTEL_[A-Z0-9_]+", name)]
 
 
 def _security_context(security: Security) -> Object:
@@ -283,13 +269,13 @@ def _ca_source(bundle: CaBundle) -> Object:
 
 
 def _inputs(pool: Pool, expected: str) -> Object:
-    """See ``INPUTS``."""
+    """See ``scripts.inputs``."""
     files = (
         f"{config.CONFIG}/{config.FILE}",
         f"{config.CERTIFICATES}/ca.pem",
         f"{config.CERTIFICATES}/cert.pem",
     )
-    script = INPUTS.format(files=" ".join(files), expected=expected)
+    script = scripts.inputs(files, expected)
     container = _init_container(pool, "inputs", ["sh", "-c", script], restricted())
     container["volumeMounts"] = [_certificates(), _config()]
     return container
@@ -311,10 +297,7 @@ def _volume_free(pool: Pool) -> Object:
 
     A daemon that finds the lock taken would end, again and again, and then be restarted late.
     """
-    lock = f"{STATE_DIRECTORY[pool.spec.builders.security]}/buildkitd.lock"
-    held = f"[ -e {lock} ] && command -v flock"
-    # Told to go, it goes: process 1 of a container hears only what it has a trap for.
-    wait = f"trap 'exit 1' TERM; if {held}; then flock {lock} true & wait $!; fi"
+    wait = scripts.volume_free(f"{STATE_DIRECTORY[pool.spec.builders.security]}/buildkitd.lock")
     rights = _security_context(pool.spec.builders.security)
     return _init_container(pool, "volume-free", ["sh", "-c", wait], rights)
 
@@ -327,6 +310,8 @@ def _init_container(pool: Pool, name: str, command: list[str], rights: Object) -
         "command": command,
         "securityContext": rights,
         "volumeMounts": [{"name": "state", "mountPath": STATE_DIRECTORY[builders.security]}],
+        # A quota wants to know of every container. It costs nothing: these run before the daemon.
+        **compute(builders.resources),
     }
     if builders.image_pull_policy:
         container["imagePullPolicy"] = builders.image_pull_policy.value

@@ -78,11 +78,11 @@ def _secret(pool: Pool, name: str, namespace: str, bundle: Bundle, brief: bytes 
                 "name": name,
                 "namespace": namespace,
                 "labels": {
-                    **naming.pool_labels(pool.key),
+                    **naming.detached_labels(pool.key),
                     "app.kubernetes.io/component": naming.COMPONENT_GATEWAY,
                 },
                 # An owner reference cannot cross namespaces.
-                "annotations": {naming.ANNOTATION_POOL_UID: pool.uid},
+                "annotations": {**naming.KEPT, naming.ANNOTATION_POOL_UID: pool.uid},
             },
             "type": "kubernetes.io/tls",
             "data": {key: base64.b64encode(value).decode() for key, value in sorted(data.items())},

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from buildpool.core import naming
-from buildpool.core.api import Pool
+from buildpool.core.api import ManagedRegistry, Pool
 from buildpool.core.objects.refs import JSON, Object
 from buildpool.core.resources.cache import managed_registry
-from buildpool.core.resources.common import restricted
+from buildpool.core.resources.common import compute, restricted
 from buildpool.core.resources.secret import certificate_volume
 
 CONTAINER: Final = "cache-guard"
@@ -23,7 +23,9 @@ daemon and the guard read it again."""
 ADDRESS: Final = f"localhost:{naming.GUARD_PORT}"
 
 
-def guard_container(pool: Pool, image: str, server_certificates: Object) -> Object:
+def guard_container(
+    pool: Pool, managed: ManagedRegistry, image: str, server_certificates: Object
+) -> Object:
     """The sidecar; ``server_certificates`` is the mount of the builders' own certificate."""
     host, keeper = (
         naming.cache_host(pool.key, port) for port in (naming.CACHE_PORT, naming.KEEPER_PORT)
@@ -47,7 +49,7 @@ def guard_container(pool: Pool, image: str, server_certificates: Object) -> Obje
             "periodSeconds": 1,
             "failureThreshold": 120,
         },
-        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+        **compute(managed.guard_resources),
         "securityContext": restricted(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [server_certificates, guard_mount()],

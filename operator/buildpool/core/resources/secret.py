@@ -82,6 +82,7 @@ def authority_secret(
     if previous is not None:
         data["previous.crt"] = previous
     annotations = {
+        **naming.KEPT,
         naming.ANNOTATION_POOL_UID: pool.uid,
         naming.ANNOTATION_CLIENTS: ",".join(sorted(clients)),
     }
@@ -97,7 +98,7 @@ def authority_secret(
                 "name": naming.authority(pool.key),
                 "namespace": namespace,
                 "labels": {
-                    **naming.pool_labels(pool.key),
+                    **naming.detached_labels(pool.key),
                     "app.kubernetes.io/component": naming.COMPONENT_AUTHORITY,
                 },
                 "annotations": annotations,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -10,16 +11,18 @@ import pytest
 
 from buildpool.core import naming
 from buildpool.core.api import Pool, RetireReason
+from buildpool.core.api.reasons import EventReason
 from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.fleet import (
     Member,
 )
+from buildpool.core.planning.removal import plan_removal
 from buildpool.core.planning.situation import Situation
 from buildpool.core.scaling import SETTLE
 from memory_cluster import MemoryCluster, settled
 from plans import image
-from samples import DAY, NOW, OTHER_UID, a_load, a_pod, a_pool, a_situation, foreign
+from samples import DAY, NOW, OTHER_UID, a_load, a_pod, a_pool, a_situation, foreign, planned
 
 SECOND = timedelta(seconds=1)
 LEAVING = "2026-01-01T12:00:00Z"
@@ -336,3 +339,35 @@ def test_deployments_of_others_are_not_waited_for() -> None:
     cluster.objects[ref] = foreign(ref, spec={"template": {"metadata": {}}})
     cluster.objects[ref]["metadata"]["labels"] = {naming.LABEL_POOL: "ci"}
     assert read_by_everyone(cluster, CACHED)
+
+
+# --- a builder is known by its name, whatever became of its labels -------------------------------
+
+
+@pytest.mark.parametrize("label", [naming.LABEL_POOL, "app.kubernetes.io/component"])
+def test_a_builder_whose_labels_somebody_took_off_stays_and_gets_them_back(label: str) -> None:
+    pool = a_pool()
+    cluster = settled(pool)
+    seen = cluster.observe(pool)
+    ref = Ref("Deployment", "builds", "ci-builder-0")
+    live = deepcopy(dict(seen.live))
+    del live[ref]["metadata"]["labels"][label]
+    owner = {"kind": "Deployment", "name": ref.name, "uid": live[ref]["metadata"]["uid"]}
+    replica_set = {
+        "kind": "ReplicaSet",
+        "metadata": {
+            "name": "ci-builder-0-abc",
+            "namespace": "builds",
+            "uid": "rs",
+            "labels": {"app.kubernetes.io/component": "builder", naming.LABEL_POOL: "ci"},
+            "ownerReferences": [{**owner, "controller": True}],
+        },
+    }
+    relabelled = replace(seen, live=live, replica_sets=(replica_set,))
+    s, todo = planned(pool, relabelled, now=cluster.now)
+    assert [member.name for member in s.members] == ["ci-builder-0"]
+    assert todo.delete == ()
+    assert [change.ref for change in todo.apply] == [ref]
+    assert todo.apply[0].reason is EventReason.REPAIRED_DRIFT
+    removal = plan_removal(a_situation(pool, relabelled))
+    assert ref in [deletion.ref for deletion in removal.delete]

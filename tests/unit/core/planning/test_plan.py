@@ -9,8 +9,8 @@ from buildpool.core import naming
 from buildpool.core.api import EventReason
 from buildpool.core.objects.refs import JSON, Object, Ref, is_builder, is_owned
 from buildpool.core.pki import CertificateReason, Change
-from buildpool.core.planning.desired import desired_refs
 from buildpool.core.planning.issuances import carry_out
+from buildpool.core.planning.names import desired_refs, optional_refs
 from buildpool.core.planning.plan import RESYNC, plan, plan_flow
 from memory_cluster import MemoryCluster, settled
 from plans import PERSISTENT, applied, asked, created
@@ -26,6 +26,7 @@ from samples import (
     planned,
     specs,
 )
+from unit.passes import CERTIFICATES, judged, says
 
 AUTHORITY = Ref("Secret", HOME, "authority.builds.ci")
 
@@ -177,13 +178,41 @@ def test_what_is_created_is_told_where_it_interests_the_user() -> None:
 GATED = a_pool(replicas=1, builders=PERSISTENT, routing="Gateway")
 
 
-@pytest.mark.parametrize("ref", desired_refs(GATED, INSTALLATION))
+NEEDED = [r for r in desired_refs(GATED, INSTALLATION) if r not in optional_refs(GATED)]
+
+
+@pytest.mark.parametrize("ref", NEEDED)
 def test_a_name_that_belongs_to_somebody_else_stops_everything(ref: Ref) -> None:
     todo = asked(GATED, an_observation(foreign(ref)))
     assert todo.conflicts == (ref,)
+    assert todo.is_blocked
     assert todo.mark == todo.apply == todo.delete == ()
     assert not todo.is_empty
     assert todo.recheck < RESYNC, "when it is gone, nothing may tell us"
+
+
+def test_a_name_that_nothing_else_needs_is_left_out_and_all_else_goes_on() -> None:
+    pool = a_pool(access=clients("ana", "bob"))
+    taken = Ref("Secret", "builds", "ci-client-bob")
+    todo = asked(pool, an_observation(foreign(taken)))
+    assert todo.conflicts == (taken,)
+    assert not todo.is_blocked
+    assert "Secret/ci-client-ana" in applied(todo)
+    assert "Secret/ci-client-bob" not in applied(todo)
+    assert created(todo) == ["ci-builder-0"]
+    verdict = judged(pool, an_observation(foreign(taken)))
+    assert says(verdict, CERTIFICATES) == ("False", "NameConflict")
+
+
+def test_who_is_busy_is_marked_also_while_a_name_is_taken() -> None:
+    pool = a_pool()
+    cluster = settled(pool)
+    cluster.builds["ci-builder-0"] = 1
+    service = Ref("Service", "builds", "ci")
+    cluster.objects[service] = foreign(service)
+    todo = asked(pool, cluster.observe(pool))
+    assert todo.is_blocked
+    assert [mark.ref.kind for mark in todo.mark] == ["Pod"]
 
 
 def test_what_a_namesake_left_behind_is_not_taken_over() -> None:

@@ -54,7 +54,7 @@ CASES: dict[str, tuple[Object | None, list[Object], Reason, str]] = {
         ),
         [],
         Reason.POD_REFUSED,
-        "set what the quota asks for in builders.resources",
+        "set requests and limits of all that the quota asks for in builders.resources",
     ),
     "there is no such service account": (
         refused(

@@ -16,6 +16,7 @@ from buildpool.core.resources import (
     builder_revision,
     daemon_toml,
 )
+from buildpool.core.resources.cache import cache_deployment, managed_registry
 from buildpool.core.resources.deployment import revision_of
 from samples import CERTIFICATE, OWN_IMAGE, a_pool
 
@@ -243,3 +244,51 @@ def test_a_pool_spreads_over_its_own_builders() -> None:
         **constraint,
         "labelSelector": {"matchLabels": naming.builder_selector(a_pool().key)},
     }
+
+
+# --- where quotas and tracing are ----------------------------------------------------------------
+
+COMPUTE = {
+    "requests": {"cpu": "100m", "memory": "128Mi"},
+    "limits": {"cpu": "1", "memory": "1Gi"},
+}
+
+
+def containers_of(template: Object) -> list[Object]:
+    pod = template["spec"]
+    return [*pod.get("initContainers", ()), *pod["containers"]]
+
+
+@pytest.mark.parametrize("security", ["Rootless", "UserNamespace"])
+@pytest.mark.parametrize("storage", [{}, {"storage": {"volumeClaim": {"size": "1Gi"}}}])
+def test_every_container_says_what_it_takes_as_a_quota_demands(
+    security: str, storage: dict[str, Any]
+) -> None:
+    pool = a_pool(
+        builders={"resources": COMPUTE, "security": security, **storage},
+        cache={"registry": {"managed": {"resources": COMPUTE}}},
+    )
+    managed = managed_registry(pool)
+    assert managed is not None
+    cache = cache_deployment(pool, managed, image=OWN_IMAGE, certificate=CERTIFICATE, is_awake=True)
+    builder = builder_deployment(pool, 0, image=OWN_IMAGE, certificate=CERTIFICATE)
+    for deployment in (builder, cache):
+        for container in containers_of(deployment["spec"]["template"]):
+            for kind in ("requests", "limits"):
+                assert {"cpu", "memory"} <= set(container["resources"][kind]), container["name"]
+
+
+def test_only_the_daemon_sends_traces() -> None:
+    env = [
+        {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"},
+        {"name": "OTEL_SERVICE_NAME", "value": "buildkitd"},
+        {"name": "OTEL_odd.name-here", "value": "x"},
+        {"name": "HTTP_PROXY", "value": "http://proxy"},
+    ]
+    found = pod(env=env)["containers"][0]
+    assert [entry["name"] for entry in found["env"]] == [entry["name"] for entry in env]
+    without = ["env", "-u", "OTEL_EXPORTER_OTLP_ENDPOINT", "-u", "OTEL_SERVICE_NAME", "buildctl"]
+    for probe in ("startupProbe", "readinessProbe"):
+        assert found[probe]["exec"]["command"][:6] == without
+    drain = found["lifecycle"]["preStop"]["exec"]["command"][-1]
+    assert drain.startswith("unset OTEL_EXPORTER_OTLP_ENDPOINT OTEL_SERVICE_NAME\n")
