@@ -1,67 +1,94 @@
-"""One connection of a client, as the account of its pool keeps it."""
+"""One connection of a client: its state, its lease, its builds.
+
+It does what the table says, and never decides who is served.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Final
 
+from buildpool.core.routing.states import (
+    ACTIVE,
+    GRACE,
+    PLACED,
+    RENEWED,
+    RESERVING,
+    TABLE,
+    TERMS,
+    Event,
+    Lease,
+    State,
+)
+
 MAX_REFS: Final = 256
-"""Builds of one connection that are remembered."""
-
-
-class State(StrEnum):
-    """How far a connection has come; ``account`` says what each means."""
-
-    WAITING = "waiting"
-    RESERVED = "reserved"
-    SETTLED = "settled"
-    ASIDE = "aside"
+"""Builds of one connection that are remembered after they have ended. Of those that run, none is
+forgotten: each has a stream, and Envoy bounds the streams of a connection."""
 
 
 @dataclass(slots=True)
 class Connection:
-    """A connection that asked for a slot."""
+    """A connection to one pool."""
 
     client: str
-    order: int
     since: datetime
     """When it entered its state."""
-    state: State = State.WAITING
+    state: State = State.ASIDE
+    order: int = 0
+    """Its place in the order in which connections entered the queue."""
+    lease: Lease | None = None
+    """How long it may stay as it is; None where that is not bounded."""
     builder: str = ""
-    """The uid of the pod that it has settled on,"""
+    """The uid of the pod on which it is,"""
     last: str = ""
-    """or had, before it gave its slot back."""
+    """or was last."""
     streams: int = 0
-    """Sessions and solves that go on."""
-    refs: dict[str, None] = field(default_factory=dict)
-    """The latest builds, in their order."""
-    has_waited: bool = False
-    """Whether it had a slot once: it need not wait for its turn again."""
-    is_urgent: bool = False
-    """Whether it had a slot, and is the next to get one."""
-    has_come_back: bool = False
-    """Whether it asked again after it had a slot and built nothing: once, it is next in line."""
-    has_asked: bool = False
-    """Whether it began an internal build,"""
-    has_built: bool = False
-    """or any other."""
-    is_resumed: bool = False
-    """Whether it may have sessions and solves that were never counted here."""
+    """Sessions and solves that go on, of those that were counted."""
+    refs: dict[str, bool] = field(default_factory=dict)
+    """Its builds, in their order, and whether their solves go on, as far as is known."""
 
     @property
     def holds(self) -> bool:
-        """Whether it takes a slot."""
-        return self.state is State.RESERVED or (self.state is State.SETTLED and self.streams > 0)
+        """Whether it takes a slot, whatever its daemon says."""
+        return self.streams > 0 or self.state in RESERVING
 
-    def rest(self) -> None:
-        """It gives its slot back, and is as it was when it came, but for what it has built."""
-        self.state, self.last, self.builder = State.ASIDE, self.builder, ""
-        self.has_waited = self.has_come_back = self.has_asked = self.has_built = False
+    def on(self, event: Event, *, now: datetime) -> None:
+        """Something happens to it."""
+        before, self.state = self.state, TABLE[self.state][event]
+        if self.state is not before:
+            self._enter(before, now)
+        elif event is Event.HELLO and self.state in RENEWED and self.lease is not None:
+            self.lease = self.lease.renewed(now=now)
 
-    def note(self, ref: str) -> None:
-        """It builds this."""
-        self.refs[ref] = None
-        if len(self.refs) > MAX_REFS:
-            del self.refs[next(iter(self.refs))]
+    def resume(self, builder: str, ref: str, *, now: datetime) -> None:
+        """It was on this builder when the last process ended, and ran this, if that is known."""
+        self.state, self.since, self.builder = State.RESUMED, now, builder
+        self.lease = Lease.of(GRACE, now=now)
+        if ref:
+            self.refs[ref] = True
+
+    def note(self, ref: str, running: AbstractSet[str]) -> list[str]:
+        """It builds this; returns what it forgets. ``running``: what its daemon says it runs."""
+        self.refs.pop(ref, None)
+        self.refs[ref] = True
+        if len(self.refs) <= MAX_REFS:
+            return []
+        ended = [each for each, goes_on in self.refs.items() if not (goes_on or each in running)]
+        forgotten = ended[:-MAX_REFS]
+        for each in forgotten:
+            del self.refs[each]
+        return forgotten
+
+    def _enter(self, before: State, now: datetime) -> None:
+        self.since = now
+        # Questions one after the other share one lease: else who asks and asks keeps its slot.
+        keeps_lease = {before, self.state} == {State.ASKING, State.ASKED} and self.lease is not None
+        if not keeps_lease:
+            term = TERMS.get(self.state)
+            self.lease = None if term is None else Lease.of(term, now=now)
+        if self.state not in PLACED:
+            self.last, self.builder = self.builder or self.last, ""
+        if self.state not in (*ACTIVE, State.RESUMED):
+            self.refs = dict.fromkeys(self.refs, False)

@@ -2,14 +2,8 @@
 
 A connection holds one slot of one builder from its admission until its last session has ended,
 however many targets it builds: linked targets wait for each other, so none of them may wait here.
-
-    waiting    has no slot; in the queue
-    reserved   has a slot of the pool; of which builder is decided when it says what it builds
-    settled    has a builder, and holds a slot of it while any of its streams goes on; has again a
-               slot of the pool, for a while, where it has built nothing but what is internal:
-               buildx asks so what a builder can, and then builds
-    aside      has given its slot back; where it built nothing and builds after all, it is the next
-               to get one
+How far each has come, and what follows from what happens to it, is the table of ``states``; here
+it is decided what happens: who is next, what finds room, whose lease is over.
 
 What daemons say corrects this account: builds that are none of ours (of another replica, or from
 before a restart) take slots, too. Pure: the time is an argument, and so is the world.
@@ -17,42 +11,41 @@ before a restart) take slots, too. Pure: the time is an argument, and so is the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime, timedelta
-from typing import Final
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import takewhile
 
 from buildpool.core.routing.affinity import Candidate, choose
-from buildpool.core.routing.connection import Connection, State
+from buildpool.core.routing.connection import Connection
 from buildpool.core.routing.fairness import Turns, Waiting, next_in_line
+from buildpool.core.routing.index import ConnectionIndex
 from buildpool.core.routing.state import Placement, PoolState
+from buildpool.core.routing.states import (
+    ACTIVE,
+    ADMITTED,
+    FIRST,
+    FORGOTTEN,
+    QUEUED,
+    RESERVING,
+    TERMS,
+    Event,
+    State,
+    needs_slot,
+)
 from buildpool.core.routing.values import Target
-
-PATIENCE: Final = timedelta(seconds=5)
-"""How long a reservation stands for a connection that builds nothing."""
-FORGOTTEN: Final = timedelta(days=1)
-"""How long a connection without a slot is known: not everyone's end is told."""
 
 
 class Connections:
     """The connections of one pool to this gateway."""
 
     def __init__(self) -> None:
-        self._connections: dict[str, Connection] = {}
+        self._index = ConnectionIndex()
         self._arrivals = 0
         self._turns = Turns()
 
     def arrive(self, connection: str, client: str, *, now: datetime) -> None:
         """A connection asks for a slot. It is in the queue, unless it has one."""
-        known = self._connections.get(connection)
-        if known is None:
-            self._arrivals += 1
-            self._connections[connection] = Connection(client, self._arrivals, now)
-        elif known.state in (State.RESERVED, State.SETTLED):
-            known.since = now  # it is about to build
-        elif known.state is State.ASIDE:
-            self._enqueue(known, now)
-            known.is_urgent = known.has_waited and not known.has_come_back
-            known.has_come_back = True
+        self._on(connection, self._know(connection, client, now), Event.HELLO, now)
 
     def resume(
         self, connection: str, client: str, builder: str, ref: str, *, now: datetime
@@ -61,86 +54,83 @@ class Connections:
 
         ``builder`` is empty where it had not settled yet.
         """
-        self.arrive(connection, client, now=now)
-        known = self._connections[connection]
-        known.has_waited = True
-        if not builder:
-            known.state = State.RESERVED
+        known = self._know(connection, client, now)
+        if builder:
+            known.resume(builder, ref, now=now)
+            self._index.file(connection, known)
+            if ref:
+                self._index.note(connection, ref)
             return
-        known.state, known.builder, known.is_resumed = State.SETTLED, builder, True
-        if ref:
-            known.note(ref)
+        self._on(connection, known, Event.HELLO, now)
+        self._on(connection, known, Event.SLOT, now)
 
     def leave(self, connection: str) -> None:
         """A connection has ended, or gives up."""
-        self._connections.pop(connection, None)
+        known = self._index.find(connection)
+        if known is not None:
+            known.state = State.GONE
+            self._index.file(connection, known)
 
     def admit(self, state: PoolState, *, now: datetime) -> tuple[str, ...]:
         """Gives what slots are free to those who wait; returns who got one, in this order."""
-        admitted = []
+        admitted: list[str] = []
+        if not self._index.count(QUEUED):
+            return ()
         for _ in range(self._free(state)):
-            waiting = list(self.waiting())
-            urgent = [each for each in waiting if self._connections[each.connection].is_urgent]
+            states = FIRST if self._index.count(FIRST) else QUEUED
             following = next_in_line(
-                urgent or waiting, held=self._held(), turns=self._turns, weights=state.weights
+                self._queue(states), held=self._held(), turns=self._turns, weights=state.weights
             )
             if following is None:
                 break
             self._turns.take(following.client, state.weights.get(following.client, 1))
-            connection = self._connections[following.connection]
-            connection.state, connection.since = State.RESERVED, now
-            connection.has_waited, connection.is_urgent = True, False
-            admitted.append(following.connection)
+            name = following.connection
+            self._on(name, self._index[name], Event.SLOT, now)
+            admitted.append(name)
         return tuple(admitted)
 
     def reclaim(self, state: PoolState, *, now: datetime) -> tuple[str, ...]:
-        """Takes the slots back of those who have built nothing for a while.
+        """Takes back what those have whose lease is over.
 
         Returns the connections of which the next process need not know.
         """
         done = []
-        for name, connection in tuple(self._connections.items()):
-            waited = now - connection.since
-            is_over = connection.state is not State.WAITING and not connection.holds
-            if is_over and waited >= FORGOTTEN:
-                del self._connections[name]
-                done.append(name)
-            elif connection.state is State.RESERVED and waited >= PATIENCE:
-                connection.state = State.ASIDE
-            elif waited >= PATIENCE and self._is_done(connection, state):
-                connection.rest()  # who keeps a connection waits for its next build as others do
+        for name, known in tuple(self._expired(now)):
+            if known.streams or self._may_run(known, state, now):
+                continue
+            self._on(name, known, Event.EXPIRES, now)
+            if known.state in (State.ASIDE, State.GONE):
                 done.append(name)
         return tuple(done)
 
     def client_of(self, connection: str) -> str:
         """Whose a known connection is."""
-        return self._connections[connection].client
+        return self._index[connection].client
 
     def is_known(self, connection: str) -> bool:
         """Whether a connection asked for a slot and was not forgotten since."""
-        return connection in self._connections
+        return self._index.find(connection) is not None
 
     def is_building(self, connection: str) -> bool:
         """Whether sessions or solves of a connection go on, as far as is known."""
-        known = self._connections.get(connection)
-        return known is not None and (known.streams > 0 or known.is_resumed)
+        known = self._index.find(connection)
+        return known is not None and (known.streams > 0 or known.state is State.RESUMED)
 
     def is_admitted(self, connection: str) -> bool:
         """Whether a connection has a slot, or a builder that it may come back to."""
-        known = self._connections.get(connection)
-        return known is not None and known.state in (State.RESERVED, State.SETTLED)
+        known = self._index.find(connection)
+        return known is not None and known.state in ADMITTED
 
     def claim(self, connection: str, client: str, *, now: datetime) -> bool:
         """Whether a connection that is about to begin something has a slot; else it asks for one.
 
         As ``begin`` would, which needs to know what is built.
         """
-        if connection not in self._connections:
-            self.arrive(connection, client, now=now)
-        if self.is_admitted(connection):
-            return True
-        self._claim(self._connections[connection], now)
-        return False
+        known = self._know(connection, client, now)
+        is_admitted = known.state in ADMITTED
+        # What it is about to begin may take a while to be read, as it does after a hello.
+        self._on(connection, known, Event.HELLO if is_admitted else Event.CLAIM, now)
+        return is_admitted
 
     def begin(
         self,
@@ -160,42 +150,142 @@ class Connections:
         connection that built before comes back without waiting: what it does may belong to what
         runs.
         """
-        known = self._connections.get(connection)
-        if known is None:
-            self.arrive(connection, client, now=now)
-            known = self._connections[connection]
-        placement = self._place(known, key, state, is_session=ref is None)
+        known = self._know(connection, client, now)
+        solve = Event.PROBE if is_internal else Event.BUILD
+        event = Event.SESSION if ref is None else solve
+        placement = self._place(known, key, state, event)
         if placement is None:
-            self._claim(known, now)
+            self._on(connection, known, Event.CLAIM, now)
             return None
         # At once: a slot that is chosen and not yet held would be given away.
-        known.state, known.since, known.builder = State.SETTLED, now, placement.builder.uid
+        uid = known.builder = placement.builder.uid
         known.streams += 1
+        self._on(connection, known, event, now)
         if ref:
-            known.note(ref)
-            known.has_asked |= is_internal
-            known.has_built |= not is_internal
+            forgotten = known.note(ref, state.builds.get(uid, frozenset()))
+            self._index.note(connection, ref)
+            self._index.forget(connection, forgotten)
         return placement
 
     def give_up(self, connection: str, *, now: datetime) -> None:
         """A connection that was about to begin waits no more; it may come again."""
-        known = self._connections.get(connection)
-        if known is not None and known.state is State.WAITING:
-            known.state, known.since, known.is_urgent = State.ASIDE, now, False
+        known = self._index.find(connection)
+        if known is not None:
+            self._on(connection, known, Event.GIVES_UP, now)
+
+    def end(self, connection: str, ref: str | None = None, *, now: datetime) -> bool:
+        """A session, or the solve of ``ref``, has ended; with the last one, the slot is free.
+
+        True where the connection has its slot still, but no builder any more.
+        """
+        known = self._index.find(connection)
+        if known is None or not known.streams:
+            return False
+        known.streams -= 1
+        if ref in known.refs:
+            known.refs[ref] = False
+        if not known.streams:
+            self._on(connection, known, Event.ENDED, now)
+        if known.state is not State.ASKED:
+            return False
+        self._index.forget(connection, known.refs)  # it has built nothing
+        known.refs.clear()
+        return True
+
+    def home_of(self, connection: str, state: PoolState) -> Target | None:
+        """The builder that a connection has settled on; None where it would be given another."""
+        known = self._index.find(connection)
+        return None if known is None else self._own(known, state)
+
+    def last_of(self, connection: str, state: PoolState) -> Target | None:
+        """The builder on which a connection has built last; None where it is gone."""
+        known = self._index.find(connection)
+        return state.builder(known.builder or known.last) if known is not None else None
+
+    def owner_of(self, ref: str) -> str | None:
+        """Whose build it is; None where no connection here is known to have begun it."""
+        known = self._builder_of(ref)
+        return None if known is None else known.client
+
+    def runs(self, ref: str, state: PoolState) -> Target | None:
+        """The builder that runs a build, as we know or as its daemon says."""
+        known = self._builder_of(ref)
+        if known is not None and (uid := known.builder or known.last):
+            return state.builder(uid)
+        uid = next((uid for uid, refs in state.builds.items() if ref in refs), "")
+        return state.builder(uid)
+
+    @property
+    def has_connections(self) -> bool:
+        """Whether any connection is known."""
+        return len(self._index) > 0
+
+    def is_busy(self, state: PoolState) -> bool:
+        """Whether anybody waits, has a slot, or may be building on a builder that is there."""
+        active = (*ACTIVE, *QUEUED, *RESERVING)
+        resumed = self._index.of_states((State.RESUMED,))
+        return self._index.count(active) > 0 or any(
+            known.streams or state.builder(known.builder) is not None for _, known in resumed
+        )
+
+    def waiting(self) -> Iterator[Waiting]:
+        """Those who wait."""
+        return self._queue(QUEUED)
+
+    @property
+    def reserved(self) -> int:
+        """Slots that connections have which are on no builder yet."""
+        return self._index.count(RESERVING)
+
+    def used(self, builder: Target, state: PoolState) -> int:
+        """Slots of a builder that are taken: by connections of ours, and by builds of others."""
+        own = self._index.of_builder(builder.uid)
+        running = state.builds.get(builder.uid)
+        if running is None:  # nobody says whether what was there before still is
+            return sum(known.holds or known.state is State.RESUMED for known in own.values())
+        # A build of ours that the daemon still runs holds its slot, though its session has ended.
+        names = [self._index.builder_of(ref) or "" for ref in running]
+        active = {name for name, known in own.items() if known.holds}
+        active.update(name for name in names if name in own)
+        return len(active) + sum(name not in own for name in names)
+
+    def _know(self, connection: str, client: str, now: datetime) -> Connection:
+        return self._index.find(connection) or Connection(client, now)
+
+    def _on(self, name: str, known: Connection, event: Event, now: datetime) -> None:
+        """Something happens to a connection."""
+        before = known.state
+        known.on(event, now=now)
+        if known.state in QUEUED and before not in QUEUED:
+            self._arrivals += 1
+            known.order = self._arrivals
+        self._index.file(name, known)
+
+    def _expired(self, now: datetime) -> Iterator[tuple[str, Connection]]:
+        """Those whose lease is over."""
+        is_over = lambda each: each[1].lease is None or each[1].lease.is_over(now=now)  # noqa: E731
+        for state, term in TERMS.items():
+            found = self._index.of_states((state,))
+            # Many may be aside, and the oldest come first: no turn looks at all of them.
+            yield from takewhile(is_over, found) if term == FORGOTTEN else filter(is_over, found)
+
+    def _may_run(self, known: Connection, state: PoolState, now: datetime) -> bool:
+        """Whether anything that a connection has built may run yet, as its daemon says, too."""
+        if not known.builder:
+            return False
+        running = state.builds.get(known.builder)
+        if running is not None:
+            return not running.isdisjoint(known.refs)
+        return state.builder(known.builder) is not None and now - known.since < FORGOTTEN
 
     def _place(
-        self, known: Connection, key: str | None, state: PoolState, *, is_session: bool
+        self, known: Connection, key: str | None, state: PoolState, event: Event
     ) -> Placement | None:
-        # The session that targets of a bake share begins first, and nobody says hello for it.
-        needs_slot = not (is_session and known.has_asked)
-        if known.state is State.SETTLED:
-            if (own := self._own(known, state)) is not None:
-                return Placement(own)
-        elif known.state is not State.RESERVED and needs_slot and self._free(state) <= 0:
+        if (own := self._own(known, state)) is not None:
+            return Placement(own)
+        if needs_slot(known.state, event) and self._free(state) <= 0:
             return None
-        candidates = {
-            builder.name: builder for builder in sorted(state.serving, key=lambda b: b.uid)
-        }
+        candidates = {builder.name: builder for builder in sorted(state.takers, key=_uid)}
         chosen = choose(
             key,
             [
@@ -207,111 +297,35 @@ class Connections:
             return None
         return Placement(candidates[chosen.name], chosen.is_favourite)
 
-    def end(self, connection: str, *, now: datetime) -> bool:
-        """A session or solve has ended; with the last one, the slot is free.
-
-        True where the connection has its slot still, but no builder any more.
-        """
-        known = self._connections.get(connection)
-        if known is None or not known.streams:
-            return False
-        known.streams -= 1
-        known.since = now
-        if known.streams or known.has_built or known.is_resumed:
-            return False
-        known.state, known.builder = State.RESERVED, ""
-        known.refs.clear()
-        return True
-
-    def home_of(self, connection: str, state: PoolState) -> Target | None:
-        """The builder that a connection has settled on; None where it would be given another."""
-        known = self._connections.get(connection)
-        return None if known is None else self._own(known, state)
-
-    def last_of(self, connection: str, state: PoolState) -> Target | None:
-        """The builder on which a connection has built last; None where it is gone."""
-        known = self._connections.get(connection)
-        return state.builder(known.builder or known.last) if known is not None else None
-
-    def owner_of(self, ref: str) -> str | None:
-        """Whose build it is; None where no connection here is known to have begun it."""
-        return next((c.client for c in self._connections.values() if ref in c.refs), None)
-
-    def runs(self, ref: str, state: PoolState) -> Target | None:
-        """The builder that runs a build, as we know or as its daemon says."""
-        for known in self._connections.values():
-            if ref in known.refs and (uid := known.builder or known.last):
-                return state.builder(uid)
-        uid = next((uid for uid, refs in state.builds.items() if ref in refs), "")
-        return state.builder(uid)
-
-    @property
-    def has_connections(self) -> bool:
-        """Whether any connection is known."""
-        return bool(self._connections)
-
-    def is_busy(self, state: PoolState) -> bool:
-        """Whether anybody waits, has a slot, or may be building on a builder that is there."""
-        return any(
-            c.holds
-            or c.state is State.WAITING
-            or (c.is_resumed and state.builder(c.builder) is not None)
-            for c in self._connections.values()
-        )
-
-    def waiting(self) -> Iterator[Waiting]:
-        """Those who wait."""
-        for name, known in self._connections.items():
-            if known.state is State.WAITING:
-                yield Waiting(name, known.client, known.since, known.order)
-
-    def used(self, builder: Target, state: PoolState) -> int:
-        """Slots of a builder that are taken: by connections of ours, and by builds of others."""
-        own = [c for c in self._connections.values() if c.builder == builder.uid]
-        refs: set[str] = set().union(*(connection.refs for connection in own))
-        running = state.builds.get(builder.uid)
-        if running is None:  # nobody says whether what was there before still is
-            return sum(c.holds or c.is_resumed for c in own)
-        # A build of ours that the daemon still runs holds its slot, though its session has ended.
-        return len(running - refs) + sum(c.holds or bool(c.refs.keys() & running) for c in own)
-
-    def _is_done(self, known: Connection, state: PoolState) -> bool:
-        """Whether all that a connection has built has ended, as its daemon says, too."""
-        if known.state is not State.SETTLED or known.streams or known.is_resumed:
-            return False
-        running = state.builds.get(known.builder)
-        if running is None:
-            return state.builder(known.builder) is None
-        return not known.refs.keys() & running
-
     def _own(self, known: Connection, state: PoolState) -> Target | None:
         """Where a connection goes on; None where it has nothing to go on with."""
         own = state.builder(known.builder)
-        if own is not None and (own.is_serving or known.streams or known.is_resumed):
-            return own
-        return None
+        is_there = known.streams > 0 or known.state is State.RESUMED
+        return own if own is not None and (own.is_serving or is_there) else None
 
-    def _enqueue(self, known: Connection, now: datetime) -> None:
-        """A connection goes to the end of the queue."""
-        self._arrivals += 1
-        known.state, known.since, known.order = State.WAITING, now, self._arrivals
+    def _builder_of(self, ref: str) -> Connection | None:
+        name = self._index.builder_of(ref)
+        return None if name is None else self._index.find(name)
 
-    def _claim(self, known: Connection, now: datetime) -> None:
-        if known.state is not State.WAITING:
-            self._enqueue(known, now)
-        known.is_urgent = known.has_waited
+    def _queue(self, states: Iterable[State]) -> Iterator[Waiting]:
+        for name, known in self._index.of_states(states):
+            yield Waiting(name, known.client, known.since, known.order)
 
     def _free(self, state: PoolState) -> int:
         """Slots that nobody has, and nobody has reserved; none where that is not known yet."""
         if not state.is_complete:
             return 0
-        served = sum(max(0, state.slots - self.used(b, state)) for b in state.serving)
-        reserved = sum(c.state is State.RESERVED for c in self._connections.values())
-        return served - reserved
+        taken = self.reserved
+        return sum(max(0, state.slots - self.used(b, state)) for b in state.takers) - taken
 
     def _held(self) -> dict[str, int]:
         held: dict[str, int] = {}
-        for connection in self._connections.values():
-            if connection.holds:
-                held[connection.client] = held.get(connection.client, 0) + 1
+        holding = (*ACTIVE, State.RESUMED, *RESERVING)
+        for _, known in self._index.of_states(holding):
+            if known.holds:
+                held[known.client] = held.get(known.client, 0) + 1
         return held
+
+
+def _uid(builder: Target) -> str:
+    return builder.uid

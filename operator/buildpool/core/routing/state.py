@@ -24,7 +24,8 @@ class PoolState:
     builders: Sequence[Target] = ()
     """All that there are, those that take no new builds included."""
     builds: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Refs of the builds that daemons say they run, by the uid of their pods."""
+    """Refs of the builds that daemons say they run, by the uid of their pods. Those that were not
+    heard, or not lately, are missing."""
     slots: int = 1
     """Builds at once on one builder."""
     weights: Mapping[str, int] = field(default_factory=dict)
@@ -38,5 +39,20 @@ class PoolState:
 
     @property
     def serving(self) -> tuple[Target, ...]:
-        """Those that take new builds."""
+        """Those that are ready to take new builds."""
         return tuple(builder for builder in self.builders if builder.is_serving)
+
+    @property
+    def heard(self) -> frozenset[str]:
+        """The uids of the builders whose daemons say what they run."""
+        return frozenset(self.builds)
+
+    @property
+    def takers(self) -> tuple[Target, ...]:
+        """Those of ``serving`` that new builds are given to.
+
+        Who is not heard may be dead, or too busy to answer: it is used only where there is nobody
+        else.
+        """
+        serving, heard = self.serving, self.heard
+        return tuple(builder for builder in serving if builder.uid in heard) or serving

@@ -217,7 +217,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                     self._outcome(build, headers_of(answer.response_trailers))
                     yield answers.response_trailers()
         finally:
-            scheduler.end(call.connection)
+            scheduler.end(call.connection, solve.ref)
             if build.exports is not None and build.result != "succeeded":
                 served.exported.pop(build.exports, None)
             self._build_log.close(build, now=self._clock())

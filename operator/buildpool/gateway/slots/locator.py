@@ -52,7 +52,7 @@ class BuildLocator:
         if own is not None:
             return own
         return min(
-            state.serving,
+            state.takers,
             key=lambda builder: (self._connections.used(builder, state), builder.name),
             default=None,
         )

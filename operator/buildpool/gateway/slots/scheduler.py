@@ -170,10 +170,14 @@ class SlotScheduler:
                 pass
         return await self.begin(connection, client, key)
 
-    def end(self, connection: str) -> None:
-        """A session or solve has ended."""
-        if self.connections.end(connection, now=self._clock()):
-            self._memory.drop(self.pool, connection)
+    def end(self, connection: str, ref: str | None = None) -> None:
+        """A session, or the solve of ``ref``, has ended."""
+        if ref:
+            self._memory.ended(self.pool, connection, ref)
+        has_slot = self.connections.end(connection, ref, now=self._clock())
+        if has_slot or not self.connections.is_admitted(connection):
+            self._memory.drop(self.pool, connection)  # it has no builder any more
+        if has_slot:
             self._note(Home(connection, self.connections.client_of(connection)))
         if not self.connections.is_building(connection):
             self._event(connection).clear()

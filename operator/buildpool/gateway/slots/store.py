@@ -14,15 +14,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from buildpool.core.naming import PoolKey
-from buildpool.core.routing.connection import MAX_REFS
-from buildpool.core.routing.connections import FORGOTTEN
+from buildpool.core.routing.states import FORGOTTEN
 
-_FORGET_OLDEST: Final = f"""
-DELETE FROM homes WHERE pool = ? AND connection = ? AND ref != '' AND since < (
-    SELECT since FROM homes WHERE pool = ? AND connection = ? AND ref != ''
-    ORDER BY since DESC LIMIT 1 OFFSET {MAX_REFS - 1}
-)
-"""  # noqa: S608 - a number of ours
 MAX_BYTES: Final = 16 << 20
 """Of the file. Its volume has 64 MiB, and a pod that needs more is evicted, with all builds."""
 _TABLE: Final = """
@@ -65,8 +58,13 @@ class ConnectionStore:
             "INSERT OR REPLACE INTO homes VALUES (?, ?, ?, ?, ?, ?)",
             (str(pool), *home, now.timestamp()),
         )
-        if home.ref:  # the account remembers no more of them, either
-            self._write(_FORGET_OLDEST, (str(pool), home.connection) * 2)
+
+    def ended(self, pool: PoolKey, connection: str, ref: str) -> None:
+        """A build of a connection has ended: of what it builds, only what runs is noted."""
+        self._write(
+            "DELETE FROM homes WHERE pool = ? AND connection = ? AND ref = ?",
+            (str(pool), connection, ref),
+        )
 
     def drop(self, pool: PoolKey, connection: str) -> None:
         """A connection has ended."""

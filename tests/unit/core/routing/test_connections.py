@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from buildpool.core.routing.connection import MAX_REFS
-from buildpool.core.routing.connections import FORGOTTEN, PATIENCE, Connections
+from buildpool.core.routing.connections import Connections
 from buildpool.core.routing.state import PoolState
+from buildpool.core.routing.states import FORGOTTEN, GRACE, PATIENCE
 from buildpool.core.routing.values import Target
 from samples import NOW
 
@@ -156,11 +157,11 @@ def test_a_connection_that_stays_waits_for_its_next_build_as_others_do() -> None
 
 def test_who_comes_back_later_is_counted_once_and_gets_the_builder_that_is_free() -> None:
     connections = Connections()
-    state = a_world(a_builder(0), a_builder(1), slots=1, builds={"uid-0": frozenset()})
+    state = a_world(a_builder(0), a_builder(1), slots=1)
     admitted(connections, state, "a")
-    home = building(connections, state, "a")
+    building(connections, state, "a")
     connections.end("a", now=NOW)
-    state = replace(state, builds={home.uid: frozenset()})
+    state = replace(state, builds={builder.uid: frozenset() for builder in state.builders})
     connections.reclaim(state, now=NOW + PATIENCE)
     assert connections.home_of("a", state) is None
     admitted(connections, state, "b")
@@ -340,13 +341,39 @@ def test_a_pool_is_busy_while_a_connection_of_before_may_build_on_a_builder_that
     assert not connections.is_busy(a_world(builder))
 
 
-def test_of_a_connection_the_latest_builds_are_remembered() -> None:
+def test_of_the_builds_of_a_connection_that_have_ended_the_latest_are_remembered() -> None:
     connections, state = Connections(), a_world()
     admitted(connections, state, "a")
-    for number in range(MAX_REFS + 1):
+    connections.begin("a", "ann", None, state, now=NOW)
+    for number in range(MAX_REFS + 2):
         building(connections, state, "a", f"ref-{number}")
+        connections.end("a", f"ref-{number}", now=NOW)
     assert connections.runs("ref-0", state) is None
+    assert connections.owner_of("ref-0") is None
     assert connections.runs("ref-1", state) is not None
+
+
+def test_no_build_that_runs_is_forgotten_however_many_a_connection_has() -> None:
+    """As a bake of more targets than are remembered of those that have ended."""
+    connections, state = Connections(), a_world(slots=1)
+    admitted(connections, state, "a")
+    refs = [f"ref-{number}" for number in range(2 * MAX_REFS)]
+    for ref in refs:
+        building(connections, state, "a", ref)
+    heard = replace(state, builds={"uid-0": frozenset(refs)})
+    assert {connections.owner_of(ref) for ref in refs} == {"ann"}
+    assert connections.used(a_builder(), heard) == 1
+
+
+def test_a_build_that_its_daemon_still_runs_is_not_forgotten_though_its_solve_has_ended() -> None:
+    connections, state = Connections(), a_world(builds={"uid-0": frozenset({"ref-0"})})
+    admitted(connections, state, "a")
+    connections.begin("a", "ann", None, state, now=NOW)
+    for number in range(MAX_REFS + 3):
+        building(connections, state, "a", f"ref-{number}")
+        connections.end("a", f"ref-{number}", now=NOW)
+    assert connections.owner_of("ref-0") == "ann"
+    assert connections.owner_of("ref-1") is None
 
 
 def test_it_is_known_whose_a_build_is() -> None:
@@ -355,3 +382,146 @@ def test_it_is_known_whose_a_build_is() -> None:
     building(connections, state, "a", "ref")
     assert connections.owner_of("ref") == "ann"
     assert connections.owner_of("another") is None
+
+
+# --- builders that are not heard ------------------------------------------------------------------
+
+
+def test_a_builder_that_is_not_heard_has_no_room_while_another_one_is() -> None:
+    """It may be dead, or too busy to answer: it is not the least loaded one."""
+    connections = Connections()
+    full = {"uid-0": frozenset({"theirs", "another of theirs"})}
+    state = a_world(a_builder(0), a_builder(1), builds=full)
+    connections.arrive("a", "ann", now=NOW)
+    assert connections.admit(state, now=NOW) == ()
+    heard = replace(state, builds={**full, "uid-1": frozenset()})
+    assert connections.admit(heard, now=NOW) == ("a",)
+
+
+def test_no_build_is_placed_on_a_builder_that_is_not_heard_while_another_one_is() -> None:
+    connections = Connections()
+    state = a_world(a_builder(0), a_builder(1), builds={"uid-0": frozenset({"theirs"})})
+    for key in None, "x", "y", "z":
+        name = f"of {key}"
+        admitted(connections, state, name)
+        placement = connections.begin(name, "ann", key, state, ref=name, now=NOW)
+        assert placement is not None
+        assert placement.builder == a_builder(0)
+        connections.leave(name)
+
+
+def test_where_no_builder_is_heard_they_are_used_all_the_same() -> None:
+    connections, state = Connections(), a_world(a_builder(0), a_builder(1), slots=1)
+    admitted(connections, state, "a", "b")
+    assert {building(connections, state, name).uid for name in "ab"} == {"uid-0", "uid-1"}
+
+
+# --- leases ---------------------------------------------------------------------------------------
+
+
+def test_nobody_keeps_a_slot_by_saying_hello() -> None:
+    connections, state = Connections(), a_world(slots=1)
+    admitted(connections, state, "monitor")
+    connections.arrive("b", "bob", now=NOW)
+    now = NOW
+    while not connections.is_admitted("b"):
+        now += SECOND
+        connections.arrive("monitor", "ann", now=now)
+        connections.reclaim(state, now=now)
+        connections.admit(state, now=now)
+        assert now <= NOW + 2 * PATIENCE
+
+
+def test_nobody_keeps_a_slot_by_asking_and_asking() -> None:
+    connections, state = Connections(), a_world(slots=1)
+    admitted(connections, state, "asks")
+    connections.arrive("b", "bob", now=NOW)
+    now = NOW
+    while not connections.is_admitted("b"):
+        now += SECOND
+        if connections.is_admitted("asks"):
+            connections.begin("asks", "ann", None, state, ref="probe", is_internal=True, now=now)
+            connections.end("asks", "probe", now=now)
+        connections.reclaim(state, now=now)
+        connections.admit(state, now=now)
+        assert now <= NOW + 4 * PATIENCE
+
+
+def test_connections_that_come_back_in_turn_let_others_in() -> None:
+    """Each of the two goes on while the other builds, and never rests for long."""
+    connections, state = Connections(), a_world(slots=1)
+    admitted(connections, state, "a")
+    building(connections, state, "a")
+    connections.end("a", now=NOW)
+    admitted(connections, state, "b")
+    building(connections, state, "b")
+    connections.arrive("waits", "cid", now=NOW)
+    for ends, begins in 2 * [("b", "a"), ("a", "b")]:
+        if connections.is_admitted(begins):
+            building(connections, state, begins)
+        connections.end(ends, now=NOW)
+        if connections.admit(state, now=NOW):
+            break
+    assert connections.is_admitted("waits")
+
+
+# --- connections of the last process --------------------------------------------------------------
+
+
+def resumed(
+    *builders: Target, builds: Mapping[str, frozenset[str]]
+) -> tuple[Connections, PoolState]:
+    """A connection that built on the first builder, of which no stream is known."""
+    connections = Connections()
+    connections.resume("a", "ann", "uid-0", "", now=NOW)
+    connections.resume("a", "ann", "uid-0", "ref", now=NOW)
+    return connections, a_world(*builders, slots=1, builds=builds)
+
+
+def test_a_connection_of_the_last_process_that_builds_nothing_is_soon_like_any_other() -> None:
+    connections, state = resumed(a_builder(), builds={"uid-0": frozenset()})
+    assert connections.reclaim(state, now=NOW + GRACE - SECOND) == ()
+    assert connections.is_building("a"), "it may have begun what daemons do not tell of"
+    assert connections.reclaim(state, now=NOW + GRACE) == ("a",)
+    assert not connections.is_building("a"), "who was removed from the pool's clients is out"
+    assert not connections.is_busy(state)
+    admitted(connections, state, "b")
+    assert connections.begin("a", "ann", None, state, ref="next", now=NOW) is None, "it waits"
+
+
+def test_a_connection_of_the_last_process_leaves_a_builder_that_retires() -> None:
+    idle = {"uid-0": frozenset[str](), "uid-1": frozenset[str]()}
+    connections, state = resumed(a_builder(is_serving=False), a_builder(1), builds=idle)
+    assert connections.home_of("a", state) == a_builder(is_serving=False)
+    connections.reclaim(state, now=NOW + GRACE)
+    assert connections.home_of("a", state) is None
+    assert building(connections, state, "a", "next") == a_builder(1)
+
+
+def test_a_connection_of_the_last_process_keeps_its_rights_while_its_build_runs() -> None:
+    for builds in {"uid-0": frozenset({"ref"})}, {}:
+        connections, state = resumed(a_builder(), builds=builds)
+        connections.reclaim(state, now=NOW + 10 * GRACE)
+        assert connections.is_building("a"), "its daemon runs its build, or nobody says"
+        assert connections.used(a_builder(), state) == 1
+
+
+def test_a_connection_of_the_last_process_may_end_a_stream_and_still_have_others() -> None:
+    connections, state = resumed(a_builder(), builds={"uid-0": frozenset()})
+    assert building(connections, state, "a", "linked") == a_builder()
+    connections.end("a", "linked", now=NOW)
+    assert connections.is_building("a")
+    assert building(connections, state, "a", "another") == a_builder()
+    assert connections.reclaim(state, now=NOW + GRACE) == (), "this one goes on"
+    connections.end("a", "another", now=NOW + GRACE)
+    assert connections.reclaim(state, now=NOW + GRACE) == ("a",)
+
+
+def test_an_end_of_which_nothing_is_known_gives_nobody_a_slot() -> None:
+    connections, state = Connections(), a_world()
+    admitted(connections, state, "a")
+    building(connections, state, "a")
+    gone = PoolState()
+    assert connections.begin("a", "ann", None, gone, ref="next", now=NOW) is None
+    connections.end("a", now=NOW)
+    assert connections.reserved == 0

@@ -11,8 +11,8 @@ from typing import TypeVar
 import pytest
 
 from buildpool.core.naming import PoolKey
-from buildpool.core.routing.connections import PATIENCE
 from buildpool.core.routing.state import PoolState
+from buildpool.core.routing.states import PATIENCE
 from buildpool.core.routing.values import Backlog, Target
 from buildpool.gateway.slots.refusals import Exhausted, Unavailable
 from buildpool.gateway.slots.scheduler import SlotScheduler

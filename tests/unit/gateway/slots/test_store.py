@@ -9,7 +9,7 @@ import pytest
 
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.connection import MAX_REFS
-from buildpool.core.routing.connections import FORGOTTEN
+from buildpool.core.routing.states import FORGOTTEN
 from buildpool.gateway.slots.store import ConnectionStore, Home
 from samples import NOW
 
@@ -42,19 +42,16 @@ def test_a_connection_that_has_ended_is_forgotten(path: Path) -> None:
     assert memory.recall(POOL) == [other]
 
 
-def test_of_a_connection_that_builds_and_builds_the_latest_are_noted(path: Path) -> None:
+def test_a_build_that_has_ended_is_forgotten_and_none_that_runs(path: Path) -> None:
     memory = ConnectionStore(path, now=NOW)
     memory.keep(POOL, ITS_SESSION, now=NOW)
-    other = A_BUILD._replace(connection="2@b")
-    memory.keep(POOL, other, now=NOW)
-    for number in range(MAX_REFS + 3):
-        build = A_BUILD._replace(ref=f"ref-{number}")
+    builds = [A_BUILD._replace(ref=f"ref-{number}") for number in range(2 * MAX_REFS)]
+    for number, build in enumerate(builds):
         memory.keep(POOL, build, now=NOW + timedelta(seconds=number))
-    noted = memory.recall(POOL)
-    assert ITS_SESSION in noted
-    assert other in noted
-    assert len(noted) == 2 + MAX_REFS
-    assert A_BUILD._replace(ref="ref-2") not in noted
+    memory.ended(POOL, A_BUILD.connection, "ref-0")
+    memory.ended(POOL, "another connection", "ref-1")
+    memory.ended(OTHER, A_BUILD.connection, "ref-1")
+    assert memory.recall(POOL) == [ITS_SESSION, *builds[1:]]
 
 
 def test_what_was_noted_long_ago_is_forgotten(path: Path) -> None:

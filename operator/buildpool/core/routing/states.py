@@ -1,0 +1,213 @@
+"""How far a connection has come, and what each event makes of it: one table, and nothing beside it.
+
+               hello     slot      session   probe     build     claim     ended    gives up expires
+    aside      waiting   .         asking    asking    building  waiting   .        .        gone
+    waiting    .         reserved  asking    asking    building  .         .        aside    .
+    reserved   =         .         asking    asking    building  next      .        .        lapsed
+    asking     .         .         .         .         building  .         asked    .        .
+    asked      =         .         asking    asking    building  called    .        .        owed
+    building   .         .         .         .         .         .         resting  .        .
+    resting    =         .         returned  returned  returned  next      .        .        aside
+    returned   .         .         .         .         .         .         aside    .        .
+    resumed    .         .         .         .         .         .         .        .        aside
+    lapsed     next      .         building  building  building  next      .        .        gone
+    next       .         recalled  building  building  building  .         .        lapsed   .
+    recalled   =         .         building  building  building  next      .        .        aside
+    owed       called    .         building  building  building  called    .        .        gone
+    called     .         recalled  building  building  building  .         .        owed     .
+    gone       .         .         .         .         .         .         .        .        .
+
+``.`` it stays as it is; ``=`` it stays, and its lease is renewed. Each state is described at its
+name below, each event likewise. Some consequences:
+
+- What holds a slot without a stream has a lease, and a hello cannot renew it for ever. Of questions
+  (``probe``), the first begins a lease, and those that follow go on with it.
+- Who lost its slot before it built is the next to get one, once. From then on, whatever it begins
+  counts as a build.
+- Who has built comes back to its builder without waiting, once. Two connections that take turns
+  in coming back would otherwise let nobody else in.
+- Whether something may begin without a free slot is decided by its state alone: ``needs_slot``.
+- A connection that ends is ``gone``, whatever it was.
+
+Pure, and about one connection: who is next, and whether a lease is over, ``connections`` decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, Self
+
+PATIENCE: Final = timedelta(seconds=5)
+"""How long a slot or a builder is kept for a connection that begins nothing."""
+GRACE: Final = timedelta(minutes=10)
+"""How long a connection of the last process may have sessions and solves of which nobody tells:
+longer than any ``docker buildx build --check``."""
+FORGOTTEN: Final = timedelta(days=1)
+"""How long a connection without a slot is known: not everyone's end is reported."""
+
+
+class State(StrEnum):
+    """How far a connection has come."""
+
+    ASIDE = "aside"
+    """Has no slot and waits for none. So a connection begins, and so it is after its builds."""
+    WAITING = "waiting"
+    """In the queue, in its turn."""
+    RESERVED = "reserved"
+    """Has a slot of the pool; of which builder is decided when it says what it builds."""
+    ASKING = "asking"
+    """Has a builder, and a slot of it while any stream goes on; has built nothing yet but what is
+    internal: buildx asks so what a builder can, and then builds."""
+    ASKED = "asked"
+    """Has asked, and has again a slot of the pool."""
+    BUILDING = "building"
+    """Has a builder, and a slot of it while any stream goes on."""
+    RESTING = "resting"
+    """Has built, and may come back to its builder without waiting: what it does may belong to what
+    it has built. Its slot is free, unless the daemon still runs a build of it."""
+    RETURNED = "returned"
+    """Has come back, and has a slot of its builder while any stream goes on. When the last one
+    ends, it waits for its next build as others do."""
+    RESUMED = "resumed"
+    """Had a builder when the last process ended, and may have streams that were never counted
+    here. So a connection of the last process begins."""
+    LAPSED = "lapsed"
+    """Its slot was taken back before it began anything: once, it is the next to get one."""
+    NEXT = "next"
+    """In the queue, before all who wait in their turn."""
+    RECALLED = "recalled"
+    """Has a slot of the pool for the second time. There is no third."""
+    OWED = "owed"
+    """As ``LAPSED``, but it has asked. The session that the targets of a bake share begins next;
+    nobody says hello for it, and without it the targets fail. So it needs no free slot."""
+    CALLED = "called"
+    """As ``NEXT``, of a connection that was ``OWED``: its session needs no free slot."""
+    GONE = "gone"
+    """Is not known any more."""
+
+
+class Event(StrEnum):
+    """What happens to a connection."""
+
+    HELLO = "hello"
+    """It asks for a slot, or says that it is about to begin something."""
+    SLOT = "slot"
+    """It is the next in line, and there is a free slot."""
+    SESSION = "session"
+    """A session begins on a builder."""
+    PROBE = "probe"
+    """An internal build begins on a builder."""
+    BUILD = "build"
+    """Any other build begins on a builder."""
+    CLAIM = "claim"
+    """It wants to begin something, and there is no slot or no builder for it now."""
+    ENDED = "ended"
+    """Its last stream has ended, of those that were counted."""
+    GIVES_UP = "gives up"
+    """It does not wait any longer."""
+    EXPIRES = "expires"
+    """Its lease is over, and nothing of it runs as far as is known."""
+
+
+_BEGINS: Final = {
+    Event.SESSION: State.ASKING,
+    Event.PROBE: State.ASKING,
+    Event.BUILD: State.BUILDING,
+}
+_BUILDS: Final = dict.fromkeys(_BEGINS, State.BUILDING)
+_RETURNS: Final = dict.fromkeys(_BEGINS, State.RETURNED)
+_MOVES: Final[Mapping[State, Mapping[Event, State]]] = {
+    State.ASIDE: {
+        **_BEGINS,
+        Event.HELLO: State.WAITING,
+        Event.CLAIM: State.WAITING,
+        Event.EXPIRES: State.GONE,
+    },
+    State.WAITING: {**_BEGINS, Event.SLOT: State.RESERVED, Event.GIVES_UP: State.ASIDE},
+    State.RESERVED: {**_BEGINS, Event.CLAIM: State.NEXT, Event.EXPIRES: State.LAPSED},
+    State.ASKING: {Event.BUILD: State.BUILDING, Event.ENDED: State.ASKED},
+    State.ASKED: {**_BEGINS, Event.CLAIM: State.CALLED, Event.EXPIRES: State.OWED},
+    State.BUILDING: {Event.ENDED: State.RESTING},
+    State.RESTING: {**_RETURNS, Event.CLAIM: State.NEXT, Event.EXPIRES: State.ASIDE},
+    State.RETURNED: {Event.ENDED: State.ASIDE},
+    State.RESUMED: {Event.EXPIRES: State.ASIDE},
+    State.LAPSED: {
+        **_BUILDS,
+        Event.HELLO: State.NEXT,
+        Event.CLAIM: State.NEXT,
+        Event.EXPIRES: State.GONE,
+    },
+    State.NEXT: {**_BUILDS, Event.SLOT: State.RECALLED, Event.GIVES_UP: State.LAPSED},
+    State.RECALLED: {**_BUILDS, Event.CLAIM: State.NEXT, Event.EXPIRES: State.ASIDE},
+    State.OWED: {
+        **_BUILDS,
+        Event.HELLO: State.CALLED,
+        Event.CLAIM: State.CALLED,
+        Event.EXPIRES: State.GONE,
+    },
+    State.CALLED: {**_BUILDS, Event.SLOT: State.RECALLED, Event.GIVES_UP: State.OWED},
+    State.GONE: {},
+}
+TABLE: Final[Mapping[State, Mapping[Event, State]]] = {
+    state: {event: moves.get(event, state) for event in Event} for state, moves in _MOVES.items()
+}
+"""The table as it is drawn above: what an event does not move stays."""
+
+QUEUED: Final = (State.WAITING, State.NEXT, State.CALLED)
+"""Those that wait for a slot."""
+FIRST: Final = (State.NEXT, State.CALLED)
+"""Those of them that are served before the others."""
+RESERVING: Final = (State.RESERVED, State.ASKED, State.RECALLED)
+"""Those that have a slot of the pool, and no builder."""
+ACTIVE: Final = (State.ASKING, State.BUILDING, State.RETURNED)
+"""Those of which streams go on."""
+PLACED: Final = (*ACTIVE, State.RESTING, State.RESUMED)
+"""Those that have a builder."""
+ADMITTED: Final = frozenset((*RESERVING, *PLACED))
+"""Those that begin what they like, and need no free slot for it."""
+RENEWED: Final = frozenset((*RESERVING, State.RESTING))
+"""Those whose lease a hello renews."""
+TERMS: Final[Mapping[State, timedelta]] = {
+    State.RESERVED: PATIENCE,
+    State.ASKED: PATIENCE,
+    State.RECALLED: PATIENCE,
+    State.RESTING: PATIENCE,
+    State.RESUMED: GRACE,
+    State.ASIDE: FORGOTTEN,
+    State.LAPSED: FORGOTTEN,
+    State.OWED: FORGOTTEN,
+}
+"""How long a lease of each state is; in the others there is none."""
+
+
+def needs_slot(state: State, event: Event) -> bool:
+    """Whether what is about to begin in this state has to find a free slot."""
+    return state not in ADMITTED and not (
+        event is Event.SESSION and state in (State.OWED, State.CALLED)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """How long a connection may stay in its state without doing anything."""
+
+    began: datetime
+    term: timedelta
+    expires_at: datetime
+
+    @classmethod
+    def of(cls, term: timedelta, *, now: datetime) -> Self:
+        """One that begins now."""
+        return cls(now, term, now + term)
+
+    def renewed(self, *, now: datetime) -> Lease:
+        """The same from now on; no lease becomes longer than twice its term."""
+        latest = min(now + self.term, self.began + 2 * self.term)
+        return replace(self, expires_at=max(self.expires_at, latest))
+
+    def is_over(self, *, now: datetime) -> bool:
+        """Whether it has expired."""
+        return now >= self.expires_at
