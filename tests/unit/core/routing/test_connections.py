@@ -517,11 +517,15 @@ def test_a_connection_of_the_last_process_may_end_a_stream_and_still_have_others
     assert connections.reclaim(state, now=NOW + GRACE) == ("a",)
 
 
-def test_an_end_of_which_nothing_is_known_gives_nobody_a_slot() -> None:
-    connections, state = Connections(), a_world()
-    admitted(connections, state, "a")
-    building(connections, state, "a")
-    gone = PoolState()
-    assert connections.begin("a", "ann", None, gone, ref="next", now=NOW) is None
+def test_the_end_of_a_stream_gives_nobody_a_second_slot() -> None:
+    """It wanted to begin something when its builder was gone, and its session ended after that."""
+    connections = Connections()
+    admitted(connections, a_world(), "a")
+    connections.begin("a", "ann", None, a_world(), now=NOW)
+    assert connections.begin("a", "ann", None, PoolState(), ref="next", now=NOW) is None
+    connections.end("a", now=NOW)
+    assert connections.reserved == 1
+    assert connections.begin("a", "ann", None, PoolState(), ref="next", now=NOW) is None
     connections.end("a", now=NOW)
     assert connections.reserved == 0
+    assert [each.connection for each in connections.waiting()] == ["a"]

@@ -12,7 +12,7 @@ import pytest
 
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.state import PoolState
-from buildpool.core.routing.states import PATIENCE
+from buildpool.core.routing.states import GRACE, PATIENCE
 from buildpool.core.routing.values import Backlog, Target
 from buildpool.gateway.slots.refusals import Exhausted, Unavailable
 from buildpool.gateway.slots.scheduler import SlotScheduler
@@ -528,3 +528,69 @@ async def test_a_solve_for_which_there_is_no_slot_is_refused(
     with pytest.raises(Exhausted, match="gave its slot back"):
         await place.scheduler.wait_for_slot("b", "ann")
     assert not any(place.scheduler.connections.waiting())
+
+
+# --- what must not last ---------------------------------------------------------------------------
+
+
+async def test_who_says_hello_and_builds_nothing_lets_the_next_one_in() -> None:
+    """As a monitor does, or an agent that looks after its connection."""
+    place = Place(a_builder())
+    await place.admit("monitor")
+    waiting = place.admit("b")
+    for _ in range(2):
+        place.now += PATIENCE - timedelta(seconds=1)
+        begun(place.scheduler.admit("monitor", "ann", max_wait=LONG))
+        await settled()
+        assert not waiting.done()
+    place.now += timedelta(seconds=2)
+    place.scheduler.dispatch()
+    await waiting
+    place.scheduler.leave("monitor")
+
+
+async def test_a_connection_that_the_next_process_resumes_waits_like_others_once_nothing_runs() -> (
+    None
+):
+    place = Place(a_builder())
+    await place.admit("a")
+    await place.scheduler.follow("a", "ann", None)
+    await place.scheduler.begin("a", "ann", None, "ref")
+    following = place.another_desk()
+    idle = replace(place.state, builds={a_builder().uid: frozenset()})
+    place.state = replace(idle, builds={a_builder().uid: frozenset({"ref"})})
+    place.now += 2 * GRACE
+    following.dispatch()
+    assert following.connections.is_building("a"), "its daemon still runs its build"
+    place.state = idle
+    following.dispatch()
+    assert not following.connections.is_building("a")
+    assert not following.is_busy
+    assert place.memory.recall(POOL) == []
+
+
+async def test_what_has_ended_the_next_process_need_not_know() -> None:
+    place = Place(a_builder())
+    await place.admit("a")
+    await place.scheduler.begin("a", "ann", None)
+    for ref in ("one", "two"):
+        await place.scheduler.begin("a", "ann", None, ref)
+    place.scheduler.end("a", "one")
+    assert {home.ref for home in place.memory.recall(POOL)} == {"", "two"}
+    place.scheduler.end("a", "two")
+    place.scheduler.end("a")
+    await place.scheduler.begin("a", "ann", None, "it comes back once")
+    place.scheduler.end("a", "it comes back once")
+    assert place.memory.recall(POOL) == []
+    assert not place.scheduler.connections.is_admitted("a")
+
+
+async def test_questions_do_not_go_to_a_builder_that_does_not_answer_while_another_one_does() -> (
+    None
+):
+    place = Place(a_builder(0), a_builder(1))
+    busy = frozenset({"ref", "another", "a third"})
+    place.state = replace(place.state, builds={a_builder(1).uid: busy})
+    assert place.scheduler.locator.present("a") == a_builder(1)
+    place.state = replace(place.state, builds={})
+    assert place.scheduler.locator.present("a") == a_builder(0)
