@@ -219,7 +219,11 @@ class ServedPools:
         """Goes on for ever."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.loads.run())
-            group.create_task(self._tick())
+            try:
+                await self._tick()
+            finally:
+                # Conversations end with this process, and what they are about goes on.
+                self._memory.retain()
 
     async def _tick(self) -> None:
         while True:

@@ -44,6 +44,7 @@ class ConnectionStore:
 
     def __init__(self, path: Path | None, *, now: datetime) -> None:
         """``path``: the file; None: nothing outlives this process."""
+        self._forgets = True
         try:
             self._database = _opened(path, now)
         except sqlite3.DatabaseError as error:
@@ -61,14 +62,22 @@ class ConnectionStore:
 
     def ended(self, pool: PoolKey, connection: str, ref: str) -> None:
         """A build of a connection has ended: of what it builds, only what runs is noted."""
-        self._write(
-            "DELETE FROM homes WHERE pool = ? AND connection = ? AND ref = ?",
-            (str(pool), connection, ref),
-        )
+        if self._forgets:
+            self._write(
+                "DELETE FROM homes WHERE pool = ? AND connection = ? AND ref = ?",
+                (str(pool), connection, ref),
+            )
 
     def drop(self, pool: PoolKey, connection: str) -> None:
-        """A connection has ended."""
-        self._write("DELETE FROM homes WHERE pool = ? AND connection = ?", (str(pool), connection))
+        """A connection has ended, or is on no builder any more."""
+        if self._forgets:
+            self._write(
+                "DELETE FROM homes WHERE pool = ? AND connection = ?", (str(pool), connection)
+            )
+
+    def retain(self) -> None:
+        """From now on nothing is forgotten: what ends, ends for this process only."""
+        self._forgets = False
 
     def recall(self, pool: PoolKey) -> list[Home]:
         """The connections of a pool."""

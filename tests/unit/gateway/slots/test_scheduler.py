@@ -585,6 +585,27 @@ async def test_what_has_ended_the_next_process_need_not_know() -> None:
     assert not place.scheduler.connections.is_admitted("a")
 
 
+async def test_what_ends_with_the_process_the_next_one_knows() -> None:
+    """Conversations end with it; builds go on, internal ones and those that came back, too."""
+    place = Place(a_builder(), slots=3)
+    for name in "asking", "building", "returned":
+        await place.admit(name)
+        await place.scheduler.begin(name, "ann", None)
+        await place.scheduler.begin(name, "ann", None, name, is_internal=name == "asking")
+        if name == "returned":
+            place.scheduler.end(name, name)
+            place.scheduler.end(name)
+            await place.scheduler.begin(name, "ann", None, name)
+    place.memory.retain()
+    for name in "asking", "building", "returned":
+        place.scheduler.end(name, name)
+        place.scheduler.end(name)
+    following = place.another_desk()
+    for name in "asking", "building", "returned":
+        assert following.connections.is_building(name)
+        assert await following.locator.home_of("another connection", name) == a_builder()
+
+
 async def test_questions_do_not_go_to_a_builder_that_does_not_answer_while_another_one_does() -> (
     None
 ):
