@@ -83,7 +83,7 @@ class Connection:
 
     def _enter(self, before: State, now: datetime) -> None:
         self.since = now
-        # Questions one after the other share one lease: else who asks and asks keeps its slot.
+        # Questions one after the other share one lease: to ask and ask would keep the slot.
         keeps_lease = {before, self.state} == {State.ASKING, State.ASKED} and self.lease is not None
         if not keeps_lease:
             term = TERMS.get(self.state)

@@ -1,7 +1,7 @@
 """Finds connections by their state, by their builder, and by what they build.
 
 So no turn has to look at each connection for each builder. It knows where connections are, and
-never why; whoever changes one files it again.
+never why; a connection that has changed is filed again.
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ class PoolState:
     def takers(self) -> tuple[Target, ...]:
         """Those of ``serving`` that new builds are given to.
 
-        Who is not heard may be dead, or too busy to answer: it is used only where there is nobody
-        else.
+        A builder that is not heard may be dead, or too busy to answer: it is used only where there
+        is no other.
         """
         serving, heard = self.serving, self.heard
         return tuple(builder for builder in serving if builder.uid in heard) or serving

@@ -22,10 +22,10 @@ name below, each event likewise. Some consequences:
 
 - What holds a slot without a stream has a lease, and a hello cannot renew it for ever. Of questions
   (``probe``), the first begins a lease, and those that follow go on with it.
-- Who lost its slot before it built is the next to get one, once. From then on, whatever it begins
-  counts as a build.
-- Who has built comes back to its builder without waiting, once. Two connections that take turns
-  in coming back would otherwise let nobody else in.
+- A connection that lost its slot before it built is the next to get one, once. From then on,
+  whatever it begins counts as a build.
+- A connection that has built comes back to its builder without waiting, once. Two connections that
+  take turns in coming back would otherwise let nobody else in.
 - Whether something may begin without a free slot is decided by its state alone: ``needs_slot``.
 - A connection that ends is ``gone``, whatever it was.
 
@@ -43,7 +43,7 @@ from typing import Final, Self
 PATIENCE: Final = timedelta(seconds=5)
 """How long a slot or a builder is kept for a connection that begins nothing."""
 GRACE: Final = timedelta(minutes=10)
-"""How long a connection of the last process may have sessions and solves of which nobody tells:
+"""How long a connection of the last process may have sessions and solves that nobody reports:
 longer than any ``docker buildx build --check``."""
 FORGOTTEN: Final = timedelta(days=1)
 """How long a connection without a slot is known: not everyone's end is reported."""

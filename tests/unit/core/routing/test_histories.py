@@ -264,7 +264,7 @@ class Histories(RuleBasedStateMachine):
                 assert found.uid == stream.builder
 
     @invariant()
-    def whoever_waits_is_in_the_queue_once(self) -> None:
+    def a_connection_that_waits_is_in_the_queue_once(self) -> None:
         waiting = [each.connection for each in self.connections.waiting()]
         assert len(waiting) == len(set(waiting))
         assert set(waiting) == {n for n, c in self.all().items() if c.state in QUEUED}
@@ -359,7 +359,7 @@ QUIET = st.lists(
 
 @given(QUIET)
 @settings(deadline=None)
-def test_who_builds_nothing_keeps_no_slot_longer_than_its_lease_whatever_it_says(
+def test_a_connection_that_builds_nothing_keeps_no_slot_beyond_its_lease_whatever_it_says(
     script: list[tuple[str, int]],
 ) -> None:
     connections = Connections()

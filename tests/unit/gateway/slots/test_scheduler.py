@@ -533,7 +533,7 @@ async def test_a_solve_for_which_there_is_no_slot_is_refused(
 # --- what must not last ---------------------------------------------------------------------------
 
 
-async def test_who_says_hello_and_builds_nothing_lets_the_next_one_in() -> None:
+async def test_a_connection_that_says_hello_and_builds_nothing_lets_the_next_one_in() -> None:
     """As a monitor does, or an agent that looks after its connection."""
     place = Place(a_builder())
     await place.admit("monitor")
