@@ -1,4 +1,7 @@
-"""Builders that only speak the protocol: they build nothing, and note what they were asked."""
+"""Builders that only speak the protocol: they build nothing, and keep what they were asked.
+
+What runs on them they do not say: what the router knows of that, it knows by itself.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import grpc.aio
 import daemons
 from buildpool.buildkit import BuildEventKind, protobuf
 from buildpool.buildkit.history import METHOD as HISTORY
-from buildpool.buildkit.history import record_of
+from buildpool.buildkit.history import RUNNING_BUILDS, RUNNING_BUILDS_AND_ON, record_of
 from buildpool.core import naming
 from buildpool.core.pki import Use
 from buildpool.core.routing.values import Target
@@ -24,7 +27,7 @@ BRIDGE = "/moby.buildkit.v1.frontend.LLBBridge/"
 
 
 class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """A server with BuildKit's methods: it notes what it was asked."""
+    """A server with BuildKit's methods: it keeps what it was asked."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -75,7 +78,11 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         return protobuf.field(1, self.name.encode())
 
     async def _history(self, request: bytes, _: Any) -> AsyncIterator[bytes]:
-        if not request:  # a client's; the gateway always asks about one build
+        if request == RUNNING_BUILDS:
+            return
+        if request == RUNNING_BUILDS_AND_ON:
+            await asyncio.Event().wait()
+        if not request:  # a client's; the gateway always says what it wants to know
             self.asked.append((HISTORY, request))
             yield protobuf.field(1, self.name.encode())
         for ref, (cached, steps) in self.steps.items():

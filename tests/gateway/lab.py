@@ -1,40 +1,35 @@
 """A gateway on loopback: a real Envoy, the real router, and builders that only speak the protocol.
 
-What the cluster would tell is told by the test (``Told``); everything else is the product's own.
+What the cluster would say is said by the test (``LabSource``), and what the router would write into
+the cluster is kept (``LabStatus``); everything else is the product's own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 from aiohttp import ClientSession
-from envoy.service.accesslog.v3 import als_pb2_grpc
-from envoy.service.discovery.v3 import ads_pb2_grpc
-from envoy.service.ext_proc.v3 import external_processor_pb2_grpc
 
 from buildpool.core.naming import PoolKey
 from buildpool.core.pki import Bundle
 from buildpool.core.routing.connections import Connections
 from buildpool.core.routing.values import Target
-from buildpool.gateway.access_log import AccessLog
-from buildpool.gateway.ext_proc.processor import Processor
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.config import PoolConfig
-from buildpool.gateway.pools.served import ServedPools
-from buildpool.gateway.reports.builds import BuildLog, BuildRecord, tell
-from buildpool.gateway.reports.details import Details
-from buildpool.gateway.slots.store import ConnectionStore
+from buildpool.gateway.reports import builds
+from buildpool.gateway.reports.status import Entry
+from buildpool.gateway.server import Router
 from buildpool.gateway.xds.bootstrap import bootstrap
-from buildpool.gateway.xds.discovery import Discovery
-from buildpool.gateway.xds.publisher import QUIET, Publisher
-from buildpool.process import utc_now
-from daemons import Silent, until
+from buildpool.settings import GatewaySettings
+from daemons import until
 from gateway.builders import BRIDGE, CONTROL, FakeBuilder
 from gateway.pools import DAY, PoolLab
 from gateway.ports import free_port
@@ -42,13 +37,16 @@ from gateway.ports import free_port
 __all__ = ["BRIDGE", "CONTROL", "FakeBuilder", "Lab", "PoolLab", "a_gateway", "call"]
 
 
-class Told:
-    """What the cluster tells the gateway."""
+class LabSource:
+    """The pools and builders that a test makes, where the gateway has its ``Directory``."""
 
     def __init__(self) -> None:
         self.configs: dict[PoolKey, PoolConfig] = {}
         self.known: dict[PoolKey, tuple[Target, ...]] = {}
+        """The builders of each pool."""
         self.troubles: dict[str, tuple[str, str]] = {}
+        self.synced = asyncio.Event()
+        self._subscribers: list[Callable[[PoolKey], None]] = []
 
     def builders(self, pool: PoolKey) -> tuple[Target, ...]:
         return self.known.get(pool, ())
@@ -56,107 +54,127 @@ class Told:
     def trouble(self, address: str) -> tuple[str, str] | None:
         return self.troubles.get(address)
 
+    def subscribe(self, callback: Callable[[PoolKey], None]) -> None:
+        self._subscribers.append(callback)
+
+    def changed(self, pool: PoolKey) -> None:
+        """Something of a pool is not as it was."""
+        for callback in self._subscribers:
+            callback(pool)
+
+    async def run(self) -> None:
+        for pool in self.configs:
+            self.changed(pool)
+        self.synced.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.synced.clear()
+            self._subscribers.clear()
+
+
+class LabStatus:
+    """What the gateway reports of pools, where it has its ``StatusWriter``."""
+
+    def __init__(self) -> None:
+        self.refused: dict[PoolKey, str] = {}
+        """Why pools are not served under all of their names."""
+        self._entry: Entry | None = None
+
+    def changed(self, pool: PoolKey) -> None:
+        why = self._entry(pool).refused if self._entry is not None else None
+        self.refused.pop(pool, None)
+        if why is not None:
+            self.refused[pool] = why
+
+    async def run(self, entry: Entry) -> None:
+        self._entry = entry
+        await asyncio.Event().wait()
+
+
+class BuildLines(logging.Handler):
+    """The lines of the build log, each as its fields."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[dict[str, Any]] = []
+        self._level_before = builds.log.level
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if fields := record.__dict__.get("buildRecord"):
+            self.written.append(fields)
+
+    def start(self) -> None:
+        """From now on they are kept."""
+        builds.log.setLevel(logging.INFO)
+        builds.log.addHandler(self)
+
+    def stop(self) -> None:
+        """From now on they are not."""
+        builds.log.removeHandler(self)
+        builds.log.setLevel(self._level_before)
+
 
 class Lab:
     """The gateway."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.told = Told()
+        self.source = LabSource()
+        self.status = LabStatus()
         self.metrics = GatewayMetrics()
-        self.closed: list[BuildRecord] = []
-        """The builds that have ended and been told of, in this order."""
+        self.build_lines = BuildLines()
         self.port, self.router_port, self.admin_port = free_port(), free_port(), free_port()
         self.memory = 1 << 30
         """Bytes that Envoy may have."""
         self.envoy: asyncio.subprocess.Process | None = None
         self.fakes: list[FakeBuilder] = []
-        self._router: asyncio.Task[None] | None = None
-        self.pools: ServedPools
+        self.router: Router
+        self._running: asyncio.Task[None] | None = None
 
     async def add_pool(self, pool: PoolLab, *builders: str) -> list[FakeBuilder]:
         """A pool and its builders."""
         fakes = [FakeBuilder(name) for name in builders]
         self.fakes += fakes
-        self.told.known[pool.key] = tuple([await fake.start(pool) for fake in fakes])
-        self.told.configs[pool.key] = pool.config()
-        self.refresh(pool.key)
-        await self.settled()
+        self.source.known[pool.key] = tuple([await fake.start(pool) for fake in fakes])
+        await self.becomes(pool)
         return fakes
 
     async def becomes(self, pool: PoolLab, config: PoolConfig | None = None) -> None:
-        """The cluster tells something else of a pool; waits until Envoy has heard it."""
-        self.told.configs[pool.key] = config or pool.config()
-        self.refresh(pool.key)
+        """A pool comes or changes; waits until Envoy serves it so."""
+        self.source.configs[pool.key] = config or pool.config()
+        self.source.changed(pool.key)
         await self.settled()
 
     async def settled(self) -> None:
-        """Waits until Envoy has taken what the router has to tell."""
+        """Waits until Envoy has taken all pools as they are."""
         async with asyncio.timeout(20):
-            await asyncio.sleep(QUIET + 0.05)
-            while not self.discovery.is_settled:  # noqa: ASYNC110 - nobody tells
+            while not self.router.is_settled:  # noqa: ASYNC110 - anything may be waited for
                 await asyncio.sleep(0.02)
-
-    def refresh(self, pool: PoolKey) -> None:
-        """The cluster tells something new of a pool."""
-        if self._router is not None:
-            self.pools.refresh(pool)
-            self.publisher.update(self.pools.configs)
 
     async def start_router(self) -> None:
         """A router process, as it were."""
-        self.pools = ServedPools(
-            self.told,
-            lambda *_: Silent(),
-            clock=utc_now,
-            memory=ConnectionStore(self.folder / "router.db", now=utc_now()),
-            told=self._backlog_changed,
-            left=self._pool_left,
-        )
-        self.discovery = Discovery(on_rejected=self.metrics.rejected_configurations.inc)
-        self.refused: list[tuple[PoolKey, str | None]] = []
-        self.publisher = Publisher(
-            self.discovery,
-            port=self.port,
+        self.build_lines.start()
+        settings = GatewaySettings(
+            namespace="buildpool-system",
+            identity="router",
             drain_time=DAY,
-            on_refused=lambda *why: self.refused.append(why),
+            port=self.port,
+            router_port=self.router_port,
+            memory_file=self.folder / "router.db",
+            health_port=0,
         )
-        for key in self.told.configs:
-            self.pools.refresh(key)
-        build_log = BuildLog(self.metrics, complete=Details(self.pools), told=self._build_ended)
-        self.server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
-        processor = Processor(self.pools, build_log, self.metrics, clock=utc_now)
-        external_processor_pb2_grpc.add_ExternalProcessorServicer_to_server(processor, self.server)
-        ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self.discovery, self.server)
-        als_pb2_grpc.add_AccessLogServiceServicer_to_server(
-            AccessLog(self.pools, self.metrics), self.server
-        )
-        self.server.add_insecure_port(f"127.0.0.1:{self.router_port}")
-        self.publisher.update(self.pools.configs)
-        await self.server.start()
-        self._router = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.pools.run())
-            group.create_task(self.publisher.run())
-
-    def _backlog_changed(self, pool: PoolKey) -> None:
-        served = self.pools.find(pool)
-        if served is not None:
-            self.metrics.waiting(pool, served.waiting)
-
-    def _pool_left(self, pool: PoolKey) -> None:
-        self.metrics.forget(pool)
-        self.publisher.update(self.pools.configs)
-
-    def _build_ended(self, build: BuildRecord) -> None:
-        self.closed.append(build)
-        tell(build)
+        self.router = Router(settings, self.source, self.status, self.metrics)
+        self._running = asyncio.create_task(self.router.run(asyncio.Event()))
+        answers = asyncio.create_task(self.router.answers.wait())
+        await asyncio.wait({self._running, answers}, return_when=asyncio.FIRST_COMPLETED)
+        answers.cancel()
+        if self._running.done():
+            self._running.result()
 
     def connections(self, pool: PoolLab) -> Connections:
         """What the router knows of the connections of a pool that it serves."""
-        served = self.pools.find(pool.key)
+        served = self.router.pools.find(pool.key)
         assert served is not None
         return served.scheduler.connections
 
@@ -168,10 +186,11 @@ class Lab:
             f"{count} connections wait",
         )
 
-    async def told_of(self, builds: int) -> list[BuildRecord]:
-        """Waits until so many builds have been told of; these."""
-        await until(lambda: len(self.closed) >= builds, f"{builds} builds are told of")
-        return self.closed
+    async def build_log(self, lines: int) -> list[dict[str, Any]]:
+        """Waits until the build log has so many lines; these."""
+        written = self.build_lines.written
+        await until(lambda: len(written) >= lines, f"the build log has {lines} lines")
+        return written
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples with these labels, and any others; 0 without any."""
@@ -198,11 +217,11 @@ class Lab:
 
     async def stop_router(self) -> None:
         """It ends as a killed process does: without a word."""
-        if self._router is not None:
-            self._router.cancel()
-            await asyncio.gather(self._router, return_exceptions=True)
-            await self.server.stop(None)
-            self._router = None
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+            self._running = None
+        self.build_lines.stop()
 
     async def start_envoy(self) -> None:
         """A real one."""

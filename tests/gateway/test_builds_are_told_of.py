@@ -51,7 +51,7 @@ def records() -> Iterator[Callable[[], list[Record]]]:
 
 async def the_record(lab: Lab, records: Callable[[], list[Record]]) -> Record:
     """The one build that there was; waits until it is told of. Without its times."""
-    await lab.told_of(1)
+    await lab.build_log(1)
     (record,) = records()
     assert 0 <= record.pop("waited") <= 60
     assert 0 <= record.pop("duration") <= 60
@@ -104,7 +104,7 @@ async def test_the_line_says_how_long_a_build_waited_and_how_long_it_took(
         builder.release.set()
         await running
         took = time.monotonic() - began - waited
-    await lab.told_of(1)
+    await lab.build_log(1)
     (record,) = records()
     assert 0.3 <= record["waited"] <= waited
     assert 0.2 <= record["duration"] <= took
@@ -159,10 +159,10 @@ async def test_the_line_of_a_lost_build_has_what_the_cluster_says_later(
         builder.vanish()
         _, why = await refusal(running)
     assert why == "builder ci-builder-0 of pool builds/ci is gone: nobody says why yet"
-    assert not lab.closed
+    assert not lab.build_lines.written
     reason = "evicted: the node was low on memory"
-    lab.told.troubles[f"127.0.0.1:{builder.port}"] = ("ci-builder-0", reason)
-    lab.refresh(pool.key)
+    lab.source.troubles[f"127.0.0.1:{builder.port}"] = ("ci-builder-0", reason)
+    lab.source.changed(pool.key)
     record = await the_record(lab, records)
     assert (record["result"], record["status"]) == ("lost", "UNAVAILABLE")
     assert record["trouble"] == reason

@@ -91,8 +91,8 @@ async def test_who_waits_for_a_pool_that_is_removed_is_told(lab: Lab) -> None:
     async with lab.connect(pool) as channel:
         waiting = begun(channel, HELLO)
         await lab.queued(pool, 1)
-        del lab.told.configs[pool.key]
-        lab.refresh(pool.key)
+        del lab.source.configs[pool.key]
+        lab.source.changed(pool.key)
         code, why = await refusal(waiting)
     assert code is grpc.StatusCode.UNAVAILABLE
     assert why == "pool builds/ci is not served here any more"

@@ -197,8 +197,8 @@ async def test_of_a_pool_that_is_gone_nothing_is_shown(lab: Lab) -> None:
     await build(lab, pool)
     await build(lab, other)
     await until(lambda: lab.metric("builds_total") == 2, "both are counted")
-    del lab.told.configs[pool.key]
-    lab.refresh(pool.key)
+    del lab.source.configs[pool.key]
+    lab.source.changed(pool.key)
     await until(lambda: lab.metric("builds_total") == 1, "it is forgotten")
     shown = {
         sample.labels["pool"]

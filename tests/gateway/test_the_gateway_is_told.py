@@ -53,8 +53,8 @@ async def test_certificates_that_are_none_harm_their_own_pool_alone(lab: Lab, pa
 
 async def test_a_pool_that_is_told_of_with_garbage_alone_is_not_served(lab: Lab) -> None:
     odd, other = PoolLab(name="a"), PoolLab(name="b")
-    lab.told.configs[odd.key] = replace(odd.config(), server=KeyPair(NONE, NONE), trust=NONE)
-    lab.refresh(odd.key)
+    lab.source.configs[odd.key] = replace(odd.config(), server=KeyPair(NONE, NONE), trust=NONE)
+    lab.source.changed(odd.key)
     await lab.add_pool(other, "b-builder-0")
     async with asyncio.timeout(5):
         # Envoy waits a second for secrets before it goes on without them.
@@ -80,7 +80,7 @@ async def test_a_pool_cannot_take_the_name_of_anothers_service(lab: Lab) -> None
         await call(channel, HELLO)
         usurper.hostnames = ("web.builds.svc",)
         await lab.becomes(usurper)
-        assert [pool for pool, _ in lab.refused] == [usurper.key]
+        assert list(lab.status.refused) == [usurper.key]
         assert await call(channel, HELLO)
     assert await serves(lab, victim)
 

@@ -14,7 +14,7 @@ import pytest
 
 from buildpool.buildkit import protobuf
 from buildpool.core.pki import Bundle
-from buildpool.gateway.ext_proc import bodies as messages
+from buildpool.gateway.ext_proc import bodies
 from buildpool.gateway.slots.store import ConnectionStore
 from buildpool.process import utc_now
 from daemons import until
@@ -95,7 +95,7 @@ async def test_a_certificate_that_belongs_to_no_client_builds_nothing(
 async def test_a_builders_or_the_gateways_own_certificate_builds_nothing(
     lab: Lab, pool: PoolLab
 ) -> None:
-    config = lab.told.configs[pool.key]
+    config = lab.source.configs[pool.key]
     own = Bundle(config.upstream, trust=pool.authority.certificate)
     error = await refused(lab.connect(pool, own))
     assert error.code() is grpc.StatusCode.PERMISSION_DENIED
@@ -111,10 +111,10 @@ async def test_a_client_that_is_removed_builds_what_it_builds_and_nothing_more(
         async with asyncio.timeout(10):
             while len(builder.asked) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        brief = lab.told.configs[pool.key].brief
+        brief = lab.source.configs[pool.key].brief
         left = tuple(client for client in brief.clients if client.name != "ann")
-        lab.told.configs[pool.key] = pool.config(clients=left)
-        lab.refresh(pool.key)
+        lab.source.configs[pool.key] = pool.config(clients=left)
+        lab.source.changed(pool.key)
         linked = asyncio.create_task(call(channel, SOLVE, A_SOLVE))
         await asyncio.sleep(0.3)
         builder.release.set()
@@ -152,7 +152,7 @@ async def test_no_header_of_a_client_names_the_builder(
 
 async def test_a_client_does_not_say_which_connection_its_own_is(lab: Lab, pool: PoolLab) -> None:
     """Else each request could be a connection of its own, whose end nobody is told."""
-    connections = lab.pools.each()[0].scheduler.connections
+    connections = lab.router.pools.each()[0].scheduler.connections
     async with lab.connect(pool) as channel:
         for number in range(3):
             await call(channel, HELLO, headers={"x-forwarded-for": f"192.0.2.{number}"})
@@ -255,7 +255,7 @@ async def test_a_client_that_never_reads_holds_up_nobody_else(lab: Lab) -> None:
 async def test_a_message_that_never_ends_is_refused(
     lab: Lab, pool: PoolLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(messages, "BODY_PATIENCE", 1.0)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 1.0)
     async with lab.connect(pool) as channel:
         await call(channel, HELLO)
         solve = channel.stream_unary(SOLVE)(timeout=20)
@@ -272,7 +272,7 @@ async def test_an_address_in_a_brief_is_no_way_to_another_pools_builder(
 ) -> None:
     other = PoolLab(name="other")
     await lab.add_pool(other, "other-builder-0")
-    lab.told.known[pool.key] = lab.told.known[other.key]
-    lab.refresh(pool.key)
+    lab.source.known[pool.key] = lab.source.known[other.key]
+    lab.source.changed(pool.key)
     error = await refused(lab.connect(pool))
     assert error.code() is grpc.StatusCode.UNAVAILABLE, "its certificate is of another authority"

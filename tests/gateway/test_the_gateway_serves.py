@@ -111,10 +111,10 @@ async def test_what_is_asked_after_a_build_goes_where_it_was_though_that_one_ret
     async with lab.connect(pool) as channel:
         await call(channel, HELLO)
         home = await call(channel, SOLVE, a_solve())
-        lab.told.known[pool.key] = tuple(
-            replace(b, is_serving=b.name.encode() not in home) for b in lab.told.known[pool.key]
+        lab.source.known[pool.key] = tuple(
+            replace(b, is_serving=b.name.encode() not in home) for b in lab.source.known[pool.key]
         )
-        lab.refresh(pool.key)
+        lab.source.changed(pool.key)
         assert await call(channel, f"{CONTROL}ListenBuildHistory") == home
         blobs = "/containerd.services.content.v1.Content/Read"
         assert await call(channel, blobs) == home
@@ -152,13 +152,13 @@ async def test_other_pools_come_change_and_go_and_a_build_does_not_notice(lab: L
         running = begun(channel, SOLVE, a_solve())
         await asked(builder, SOLVE)
         await lab.add_pool(other, "other-builder-0")
-        lab.told.configs[other.key] = other.config(server_names=("other.example",))
-        lab.told.configs[pool.key] = pool.config()  # other certificates of the same authority
-        lab.refresh(other.key)
-        lab.refresh(pool.key)
+        lab.source.configs[other.key] = other.config(server_names=("other.example",))
+        lab.source.configs[pool.key] = pool.config()  # other certificates of the same authority
+        lab.source.changed(other.key)
+        lab.source.changed(pool.key)
         await lab.settled()
-        del lab.told.configs[other.key]
-        lab.refresh(other.key)
+        del lab.source.configs[other.key]
+        lab.source.changed(other.key)
         await lab.settled()
         builder.release.set()
         assert await running
@@ -171,8 +171,8 @@ async def test_a_build_whose_pool_is_not_served_any_more_goes_on_to_its_end(lab:
         await call(channel, HELLO)
         running = begun(channel, SOLVE, a_solve())
         await asked(builder, SOLVE)
-        del lab.told.configs[pool.key]
-        lab.refresh(pool.key)
+        del lab.source.configs[pool.key]
+        lab.source.changed(pool.key)
         await lab.settled()
         about = {"buildkit-controlapi-buildid": "ref"}
         assert await call(channel, f"{BRIDGE}Return", headers=about)
@@ -190,7 +190,7 @@ async def test_a_client_whose_builder_is_gone_is_told_which_and_why(lab: Lab) ->
         running = begun(channel, SOLVE, a_solve())
         await asked(builder, SOLVE)
         address = f"127.0.0.1:{builder.port}"
-        lab.told.troubles[address] = ("ci-builder-0", "evicted: the node was low on memory")
+        lab.source.troubles[address] = ("ci-builder-0", "evicted: the node was low on memory")
         builder.vanish()
         code, why = await refusal(running)
     assert code is grpc.StatusCode.UNAVAILABLE
@@ -204,7 +204,7 @@ async def test_two_pools_cannot_have_one_name(lab: Lab) -> None:
     second = PoolLab(name="other", hostnames=("build.example.com",))
     await lab.add_pool(first, "ci-builder-0")
     await lab.add_pool(second, "other-builder-0")
-    assert [pool for pool, _ in lab.refused] == [second.key]
+    assert list(lab.status.refused) == [second.key]
     async with lab.connect(first, name="build.example.com") as channel:
         assert b"ci-builder-0" in await call(channel, HELLO)
 
@@ -216,9 +216,9 @@ async def test_a_slow_client_keeps_its_builder_though_that_retires(lab: Lab) -> 
         await call(channel, HELLO)
         running = begun(channel, SOLVE, a_solve())
         await asked(builder, SOLVE)
-        (known,) = lab.told.known[pool.key]
-        lab.told.known[pool.key] = (replace(known, is_serving=False),)
-        lab.refresh(pool.key)
+        (known,) = lab.source.known[pool.key]
+        lab.source.known[pool.key] = (replace(known, is_serving=False),)
+        lab.source.changed(pool.key)
         about = {"buildkit-controlapi-buildid": "ref"}
         assert await call(channel, f"{BRIDGE}Return", headers=about)
         builder.release.set()

@@ -57,8 +57,8 @@ async def test_the_shared_cache_is_added_and_nothing_else_is_changed(lab: Lab) -
     assert not read_bridge_solve(bridge).has_imports
     assert read_bridge_solve(sent[f"{BRIDGE}Solve"]).has_imports
     assert export.ref.encode() in sent[f"{BRIDGE}Solve"]
-    (build,) = await lab.told_of(1)
-    assert (build.client, build.result, build.imports) == ("ann", "succeeded", export.ref)
+    (build,) = await lab.build_log(1)
+    assert (build["client"], build["result"], build["imports"]) == ("ann", "succeeded", export.ref)
 
 
 async def test_who_may_only_import_cannot_export_by_itself(lab: Lab) -> None:

@@ -18,10 +18,7 @@ from pathlib import Path
 
 import grpc
 import yaml
-from envoy.config.core.v3 import base_pb2
-from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc
-from google.protobuf import struct_pb2
 from prometheus_client.parser import text_string_to_metric_families
 
 from buildpool.buildkit.methods import CONTROL
@@ -31,6 +28,7 @@ from buildpool.core.naming import PoolKey
 from buildpool.core.routing.values import ROUTE_BUILDER, ROUTE_METADATA, label_of
 from cluster import OPERATOR_NAMESPACE, PROJECT, Api, eventually
 from gateway.ports import free_port
+from unit.gateway.requests import a_request
 
 ACCOUNT = "buildpool-gateway"
 """The ServiceAccount of the gateway's pods, as installed."""
@@ -106,19 +104,10 @@ class RouterProcess:
 
         Asked as Envoy asks for a request that needs no slot and wakes nobody.
         """
-        headers = [base_pb2.HeaderValue(key=":path", raw_value=f"{CONTROL}Prune".encode())]
-        attributes = struct_pb2.Struct()
-        attributes.update(
-            {
-                "connection.id": 1,
-                "source.address": "127.0.0.1:1",
-                "connection.uri_san_peer_certificate": naming.client_identity(pool, client),
-                "xds.filter_chain_name": label_of(pool),
-            }
-        )
-        question = ext_proc.ProcessingRequest(
-            request_headers=ext_proc.HttpHeaders(headers=base_pb2.HeaderMap(headers=headers)),
-            attributes={"envoy.filters.http.ext_proc": attributes},
+        question = a_request(
+            f"{CONTROL}Prune",
+            pool=label_of(pool),
+            identity=naming.client_identity(pool, client),
         )
         with grpc.insecure_channel(f"127.0.0.1:{self.router_port}") as channel:
             stub = external_processor_pb2_grpc.ExternalProcessorStub(channel)

@@ -104,7 +104,6 @@ class Solve:
 class BridgeSolve:
     """What matters of a request of a build that runs, to solve a part of it."""
 
-    has_frontend: bool
     has_imports: bool
     is_no_cache: bool
 
@@ -177,8 +176,8 @@ def read_bridge_solve(message: bytes) -> BridgeSolve:
             attributes |= _merged(reader, (value,), _TOLD)
         elif number == _BRIDGE_IMPORTS:
             has_imports = True
+    protobuf.text(frontend)  # ``with_imports`` has to read it
     return BridgeSolve(
-        has_frontend=bool(protobuf.text(frontend)),
         has_imports=has_imports or any(_imports_of(attributes)),
         is_no_cache=attributes.get(_NO_CACHE) == "",
     )

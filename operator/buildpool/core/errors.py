@@ -3,14 +3,21 @@
     BuildpoolError
     ├── InvalidSpecError          the user's BuildKitPool cannot be carried out
     ├── CertificateError          a certificate, key or bundle cannot be read
-    ├── UnreachableError          a registry or keeper cannot answer now (sidecars.upstream)
+    ├── UnreachableError          a registry or keeper cannot answer now (sidecars.guard.upstream)
+    ├── PreflightFailure          a check of a pool found something wrong (preflight.values)
     ├── DaemonError               a build daemon does not answer (buildkit.daemon)
-    ├── WireError                 a daemon's answer cannot be read (buildkit.wire)
-    └── KubernetesError           the Kubernetes API did not do what we asked
-        ├── NotFoundError         404
-        ├── ConflictError         409: somebody else wrote first, or the object is not ours
-        ├── RefusedError          400, 403, 422: the same request will be refused again
-        └── UnavailableError      429, 5xx, time-outs and broken connections: trying again helps
+    ├── WireError                 a message of BuildKit cannot be read (buildkit.protobuf)
+    ├── KubernetesError           the Kubernetes API did not do what we asked
+    │   ├── NotFoundError         404
+    │   ├── ConflictError         409: somebody else wrote first, or the object is not ours
+    │   ├── RefusedError          400, 403, 422: the same request will be refused again
+    │   └── UnavailableError      429, 5xx, time-outs and broken connections: trying again helps
+    └── Refused                   a client of the gateway gets nothing (gateway.slots.refusals)
+        ├── Denied                it may not do this
+        ├── Unreadable            its message cannot be read
+        ├── Exhausted             no slot became free in time, or it asks for too much
+        └── Unavailable           no builder can answer
+            └── NotServed         the pool is gone, or its clients reach it another way
 
 Foreign exceptions are mapped into this tree in one place (``kube.errors``).
 """

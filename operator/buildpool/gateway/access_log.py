@@ -1,14 +1,15 @@
-"""What Envoy tells about connections that ended or were never let in (access logs).
+"""The access log of Envoy: connections that ended, and those that were never let in.
 
-The end of a connection gives back what it held. A handshake that failed is told here and nowhere
-else: its client sees little (buildx says "context deadline exceeded" after 20 s).
+The end of a connection gives back what it held. A handshake that failed is reported here and
+nowhere else: its client sees little (buildx says "context deadline exceeded" after 20 s).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterable
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 import grpc.aio
 from envoy.data.accesslog.v3 import accesslog_pb2
@@ -20,13 +21,53 @@ from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.served import ServedPools
 from buildpool.gateway.xds.resources import CHAIN, CONNECTION, FAILURE, NOBODY, SERVER_NAME
 
-LONGEST: Final = 200
-"""Characters of what a client wrote that are logged."""
+MAX_LOGGED: Final = 200
+"""Characters of what a client sent that are logged."""
 log: Final = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectionEnd:
+    """A connection of a client that is over."""
+
+    number: str
+    """As Envoy counts its connections."""
+    peer: str
+    """Address and port of the client."""
+    chain: str
+    """The filter chain that took the connection; empty where none did."""
+    server_name: str
+    """The name that the client asked for; empty where it asked for none."""
+    failure: str
+    """Why the handshake failed, as Envoy's TLS library says; empty where it did not."""
+
+    @classmethod
+    def read(cls, entry: accesslog_pb2.AccessLogCommon) -> Self:
+        """The connection of one entry of the log."""
+        address = entry.downstream_remote_address.socket_address
+        # Envoy writes a dash where it has no value.
+        tags = {tag: "" if value == "-" else value for tag, value in entry.custom_tags.items()}
+        return cls(
+            number=tags.get(CONNECTION, ""),
+            peer=naming.authority_form(address.address, address.port_value),
+            chain=tags.get(CHAIN, ""),
+            server_name=tags.get(SERVER_NAME, ""),
+            failure=tags.get(FAILURE, ""),
+        )
+
+    @property
+    def connection(self) -> str:
+        """The name of the connection, as its requests have it (``calls.Call.connection``)."""
+        return f"{self.number}@{self.peer}"
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether no request ever came through it."""
+        return bool(self.failure) or self.chain in ("", NOBODY)
+
+
 class AccessLog(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[misc]
-    """The servicer that Envoy tells."""
+    """The servicer to which Envoy sends its access log."""
 
     def __init__(self, pools: ServedPools, metrics: GatewayMetrics) -> None:
         self._pools = pools
@@ -37,34 +78,23 @@ class AccessLog(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[misc]
         messages: AsyncIterable[als_pb2.StreamAccessLogsMessage],
         _: grpc.aio.ServicerContext[Any, Any],
     ) -> als_pb2.StreamAccessLogsResponse:
-        """Listens for as long as Envoy tells."""
+        """Reads the log of one Envoy for as long as it sends one."""
         async for message in messages:
             for entry in message.tcp_logs.log_entry:
-                self._note(entry.common_properties)
+                self._on_end(ConnectionEnd.read(entry.common_properties))
         return als_pb2.StreamAccessLogsResponse()
 
-    def _note(self, said: accesslog_pb2.AccessLogCommon) -> None:
-        tags = said.custom_tags
-        address = said.downstream_remote_address.socket_address
-        # As Envoy spells it where it asks about a request (``calls.Call.connection``).
-        peer = naming.authority_form(address.address, address.port_value)
-        chain, failure = _given(tags.get(CHAIN, "")), _given(tags.get(FAILURE, ""))
-        served = self._pools.served(chain)
+    def _on_end(self, end: ConnectionEnd) -> None:
+        served = self._pools.served(end.chain)
         if served is not None:
-            served.leave(f"{tags.get(CONNECTION, '')}@{peer}")
-        if failure or chain in ("", NOBODY):
-            asked = _given(tags.get(SERVER_NAME, ""))[:LONGEST]
+            served.leave(end.connection)
+        if end.was_refused:
             # Only pools that are served: a label must not be what a stranger wrote.
             pool = served.brief.key if served is not None else pool_of("")
-            self._metrics.refused(pool, "TLS" if failure else "NO_POOL")
+            self._metrics.refused(pool, "TLS" if end.failure else "NO_POOL")
             log.warning(
                 "refused a connection from %s to %r: %s",
-                peer,
-                asked,
-                failure[:LONGEST] or "no pool has this name, or it is no TLS",
+                end.peer,
+                end.server_name[:MAX_LOGGED],
+                end.failure[:MAX_LOGGED] or "no pool has this name, or it is no TLS",
             )
-
-
-def _given(value: str) -> str:
-    """A value of the log; empty where Envoy has none, which it writes as a dash."""
-    return "" if value == "-" else value

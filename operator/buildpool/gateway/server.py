@@ -1,8 +1,9 @@
 """One router process, wired together: from the first look at the cluster to the last request.
 
-It answers Envoy only once it knows all pools, and gives slots only once it has heard the daemons: a
-router that starts again must neither take a pool away nor give away slots that are taken. Who had
-one goes on at once: a daemon waits five seconds for the session of a build.
+It answers Envoy only once it knows all pools, and gives slots only once the daemons have said what
+they run: a router that starts again must neither take a pool away nor give away slots that are
+taken. A connection that had a slot goes on at once: a daemon waits five seconds for the session of
+a build.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import logging
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 import grpc.aio
 from envoy.service.accesslog.v3 import als_pb2_grpc
@@ -20,39 +22,57 @@ from envoy.service.ext_proc.v3 import external_processor_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from buildpool.buildkit import Daemon
-from buildpool.core import naming
-from buildpool.core.api import PoolStatus
 from buildpool.core.api.status import GatewayStatus
-from buildpool.core.errors import KubernetesError
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.values import Backlog
 from buildpool.gateway.access_log import AccessLog
 from buildpool.gateway.ext_proc.processor import Processor
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.directory import Directory
-from buildpool.gateway.pools.served import ServedPools
+from buildpool.gateway.pools.served import ServedPools, Source
 from buildpool.gateway.reports.builds import BuildLog
 from buildpool.gateway.reports.details import Details
-from buildpool.gateway.reports.status import StatusWriter
+from buildpool.gateway.reports.status import Entry, StatusWriter
 from buildpool.gateway.slots.store import ConnectionStore
 from buildpool.gateway.xds.discovery import Discovery
 from buildpool.gateway.xds.publisher import Publisher
-from buildpool.kube.cluster import Cluster, connect
+from buildpool.kube.cluster import connect
 from buildpool.kube.metrics import RequestMetrics
 from buildpool.process import health_pages, on_signal, serve_metrics, utc_now
 from buildpool.settings import GatewaySettings
 
-HEARING: Final = 5.0
-"""Seconds that daemons have to tell what they run before the first slot is given."""
-MAX_MESSAGE: Final = 64 << 20
-"""Bytes: the largest definition, and the configuration of some thousand pools."""
-PAUSE: Final = 2.0
-"""Seconds until the API server is asked again."""
-HUNG: Final = 30.0
-"""Seconds after which a process whose event loop stands still ends, for another to begin."""
-LAST_WORDS: Final = 2.0
-"""Seconds for the requests that are being answered when the process is told to end."""
+HEARING_SECONDS: Final = 5.0
+"""Time that daemons have to say what they run before the first slot is given."""
+MAX_MESSAGE_BYTES: Final = 64 << 20
+"""Length of a message of Envoy: the largest definition, and what it has of some thousand pools."""
+HUNG_SECONDS: Final = 30.0
+"""Time after which a process whose event loop stands still ends, for another one to begin."""
+GRACE_SECONDS: Final = 2.0
+"""Time for the requests that are being answered when a signal ends the process."""
 log: Final = logging.getLogger(__name__)
+
+
+class PoolSource(Source, Protocol):
+    """Where the router learns of pools and builders; ``pools.directory.Directory``."""
+
+    synced: asyncio.Event
+    """Whether all pools and builders are known."""
+
+    def subscribe(self, callback: Callable[[PoolKey], None]) -> None:
+        """Calls back for each pool of which something has changed."""
+
+    async def run(self) -> None:
+        """Keeps up with all changes. Never returns."""
+
+
+class StatusSink(Protocol):
+    """Where the router reports what waits; ``reports.status.StatusWriter``."""
+
+    def changed(self, pool: PoolKey) -> None:
+        """There may be something else to report of a pool."""
+
+    async def run(self, entry: Entry) -> None:
+        """Reports, of each pool that has changed, its ``entry``. Never returns."""
 
 
 async def main(settings: GatewaySettings) -> None:
@@ -62,18 +82,27 @@ async def main(settings: GatewaySettings) -> None:
     metrics = GatewayMetrics(registry)
     serve_metrics(settings.metrics_port, registry)
     async with connect(RequestMetrics(registry)) as cluster:
-        await Router(settings, cluster, metrics).run(stop)
+        namespaces = settings.watch_namespaces
+        directory = Directory(cluster, home=settings.namespace, namespaces=namespaces)
+        writer = StatusWriter(
+            cluster, identity=settings.identity, namespaces=namespaces, clock=utc_now
+        )
+        watchdog = asyncio.create_task(watch_over_the_loop())
+        try:
+            await Router(settings, directory, writer, metrics).run(stop)
+        finally:
+            watchdog.cancel()
 
 
 async def watch_over_the_loop() -> None:
-    """Ends the process, with a trace of all threads, once nothing gets its turn any more.
+    """Ends the process, with a trace of all threads, once its event loop stands still.
 
-    Not the kubelet: a container that it restarts is told so by ``preStop``, which drains Envoy.
+    The kubelet could do so only after ``preStop``, which drains Envoy.
     """
     try:
         while True:
-            faulthandler.dump_traceback_later(HUNG, exit=True)
-            await asyncio.sleep(HUNG / 6)
+            faulthandler.dump_traceback_later(HUNG_SECONDS, exit=True)
+            await asyncio.sleep(HUNG_SECONDS / 6)
     finally:
         faulthandler.cancel_dump_traceback_later()
 
@@ -82,55 +111,54 @@ class Router:
     """The parts of one router process."""
 
     def __init__(
-        self, settings: GatewaySettings, cluster: Cluster, metrics: GatewayMetrics
+        self,
+        settings: GatewaySettings,
+        source: PoolSource,
+        status: StatusSink,
+        metrics: GatewayMetrics,
     ) -> None:
+        self.answers = asyncio.Event()
+        """Whether it answers Envoy: all pools are known."""
         self._settings = settings
-        self._cluster = cluster
+        self._source = source
+        self._status = status
         self._metrics = metrics
-        self._is_answering = False
-        self._directory = Directory(
-            cluster, home=settings.namespace, namespaces=settings.watch_namespaces
-        )
-        self._nothing = GatewayStatus(name=settings.identity)
-        self._status_writer = StatusWriter(cluster, self._nothing, self._entry, clock=utc_now)
-        memory = ConnectionStore(settings.memory_file, now=utc_now())
-        self._pools = ServedPools(
-            self._directory,
+        self.pools = ServedPools(
+            source,
             Daemon,
             clock=utc_now,
-            memory=memory,
-            told=self._told,
-            left=self._left,
+            memory=ConnectionStore(settings.memory_file, now=utc_now()),
+            on_backlog_changed=self._on_backlog_changed,
+            on_closed=self._on_closed,
         )
+        """The pools that it serves."""
         self._discovery = Discovery(
             on_rejected=metrics.rejected_configurations.inc,
             on_connected=metrics.envoys.set,
         )
         self._publisher = Publisher(
-            self._discovery,
+            self._discovery.publish,
             port=settings.port,
             drain_time=settings.drain_time,
-            on_refused=self._refused,
+            on_refused=self._on_refused,
         )
-        build_log = BuildLog(metrics, complete=Details(self._pools))
-        self._processor = Processor(self._pools, build_log, metrics, clock=utc_now)
-        self._access_log = AccessLog(self._pools, metrics)
+        build_log = BuildLog(metrics, complete=Details(self.pools))
+        self._processor = Processor(self.pools, build_log, metrics, clock=utc_now)
+        self._access_log = AccessLog(self.pools, metrics)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until ``stop``; raises what any part of it fails with."""
-        self._directory.subscribe(self._refresh)
-        pages = {"/healthz": lambda: None, "/readyz": self._not_ready}
+        self._source.subscribe(self._on_change)
+        pages = {"/healthz": lambda: None, "/readyz": self.why_not_ready}
         async with health_pages(self._settings.health_port, pages):
             parts = [
                 asyncio.create_task(part)
                 for part in (
-                    self._directory.run(),
-                    self._pools.run(),
-                    self._status_writer.run(),
+                    self._source.run(),
+                    self.pools.run(),
+                    self._status.run(self._entry),
                     self._publisher.run(),
                     self._serve(stop),
-                    self._take_back(stop),
-                    watch_over_the_loop(),
                     stop.wait(),
                 )
             ]
@@ -144,16 +172,22 @@ class Router:
                 if not part.cancelled():
                     part.result()
 
-    def _not_ready(self) -> str | None:
-        is_ready = self._is_answering and self._discovery.is_settled
+    def why_not_ready(self) -> str | None:
+        """What keeps clients from being sent here; None where nothing does."""
+        is_ready = self.answers.is_set() and self._discovery.is_settled
         return None if is_ready else "Envoy has not taken all pools yet"
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether Envoy has taken all pools just as they are known now."""
+        return self._publisher.is_up_to_date and self._discovery.is_settled
+
     async def _serve(self, stop: asyncio.Event) -> None:
-        await self._directory.synced.wait()
+        await self._source.synced.wait()
         self._publish()
-        self._pools.listens(is_over=False)
+        self.pools.hold_slots()
         options = [
-            ("grpc.max_receive_message_length", MAX_MESSAGE),
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", -1),
         ]
         server = grpc.aio.server(options=options)
@@ -162,79 +196,59 @@ class Router:
         als_pb2_grpc.add_AccessLogServiceServicer_to_server(self._access_log, server)
         server.add_insecure_port(f"127.0.0.1:{self._settings.router_port}")
         await server.start()
-        self._is_answering = True
-        log.info("The gateway serves %d pools.", len(self._pools.configs))
+        self.answers.set()
+        log.info("The gateway serves %d pools.", len(self.pools.configs))
         try:
-            await self._hear()
-            self._pools.listens(is_over=True)
+            await self._daemons_heard()
+            self.pools.release_slots()
             await stop.wait()
         finally:
-            self._is_answering = False
-            await server.stop(LAST_WORDS)
+            self.answers.clear()
+            # Where a part has failed, what is held waits for the next process, and not for this.
+            await server.stop(GRACE_SECONDS if stop.is_set() else None)
 
-    async def _hear(self) -> None:
-        """Waits for the daemons to tell what they run, if they do so soon."""
+    async def _daemons_heard(self) -> None:
+        """Waits until the daemons have said what they run, if they do so soon."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(HEARING):
-                while any(self._unheard(served.brief.key) for served in self._pools.each()):
-                    await self._pools.next_change()
+            async with asyncio.timeout(HEARING_SECONDS):
+                while any(self._has_silent_daemons(pool) for pool in self.pools.configs):
+                    await self.pools.next_change()
 
-    def _unheard(self, pool: PoolKey) -> bool:
-        known = self._pools.loads.loads(pool).keys()
-        return any(b.is_serving and b.uid not in known for b in self._directory.builders(pool))
+    def _has_silent_daemons(self, pool: PoolKey) -> bool:
+        known = self.pools.loads.loads(pool).keys()
+        return any(b.is_serving and b.uid not in known for b in self._source.builders(pool))
 
-    async def _take_back(self, stop: asyncio.Event) -> None:
-        """What an earlier process of this pod has told of its queue is not so any more."""
-        while True:
-            try:
-                await self._tell_anew()
-            except KubernetesError as error:
-                log.warning("Cannot read what was told of the queues: %s", error)
-                await asyncio.sleep(PAUSE)
-            else:
-                await stop.wait()
-                return
+    def _publish(self) -> None:
+        self._metrics.pools.set(len(self.pools.configs))
+        if self._source.synced.is_set():
+            self._publisher.update(self.pools.configs)
 
-    async def _tell_anew(self) -> None:
-        for namespace in self._settings.watch_namespaces or ("",):
-            for raw in await self._cluster.select(naming.KIND, namespace, {}):
-                status = PoolStatus.read(raw.get("status"))
-                if any(entry.name == self._settings.identity for entry in status.gateways):
-                    metadata = raw["metadata"]
-                    self._status_writer.remember([PoolKey(metadata["namespace"], metadata["name"])])
-
-    def _refresh(self, pool: PoolKey) -> None:
-        self._pools.refresh(pool)
+    def _on_change(self, pool: PoolKey) -> None:
+        self.pools.refresh(pool)
         self._publish()
 
-    def _left(self, pool: PoolKey) -> None:
+    def _on_closed(self, pool: PoolKey) -> None:
         self._metrics.forget(pool)
         self._publish()
 
-    def _publish(self) -> None:
-        self._metrics.pools.set(len(self._pools.configs))
-        if self._directory.synced.is_set():
-            self._publisher.update(self._pools.configs)
-
-    def _refused(self, pool: PoolKey, why: str | None) -> None:
+    def _on_refused(self, pool: PoolKey, why: str | None) -> None:
         if why is not None:
             log.warning("%s: %s", pool, why)
-        self._status_writer.changed(pool)
+        self._status.changed(pool)
 
-    def _told(self, pool: PoolKey) -> None:
-        served = self._pools.find(pool)
+    def _on_backlog_changed(self, pool: PoolKey) -> None:
+        served = self.pools.find(pool)
         if served is not None:
             self._metrics.waiting(pool, served.waiting)
-        self._status_writer.changed(pool)
+        self._status.changed(pool)
 
     def _entry(self, pool: PoolKey) -> GatewayStatus:
         """What the pool's status shall say of this pod."""
-        served = self._pools.find(pool)
+        served = self.pools.find(pool)
         backlog = Backlog() if served is None else served.scheduler.backlog
-        return self._nothing.model_copy(
-            update={
-                "waiting": backlog.waiting,
-                "since": backlog.since,
-                "refused": self._publisher.refusal(pool),
-            }
+        return GatewayStatus(
+            name=self._settings.identity,
+            waiting=backlog.waiting,
+            since=backlog.since,
+            refused=self._publisher.refusal(pool),
         )

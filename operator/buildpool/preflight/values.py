@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from buildpool.core.api import Reason
+from buildpool.core.errors import BuildpoolError
 from buildpool.core.words import Finding
 
 MAX_QUOTED: Final = 100
@@ -86,7 +87,7 @@ class RegistryAnswer:
         return f"{self.status}{' ' * bool(self.codes)}{self.codes}{kind}"
 
 
-class PreflightFailure(Exception):  # noqa: N818 - a finding, and never seen outside of this package
+class PreflightFailure(BuildpoolError):  # noqa: N818 - a finding, not a fault of ours
     """Something is wrong, and nothing more needs to be asked. Never leaves this package."""
 
     def __init__(self, reason: Reason, what: str, remedy: str) -> None:

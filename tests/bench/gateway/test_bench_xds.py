@@ -40,15 +40,14 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
 def tell(lab: Lab, *pools: PoolLab) -> None:
     """The cluster tells of pools, all at once."""
     for pool in pools:
-        lab.told.configs[pool.key] = pool.config()
-        lab.pools.refresh(pool.key)
-    lab.publisher.update(lab.pools.configs)
+        lab.source.configs[pool.key] = pool.config()
+        lab.source.changed(pool.key)
 
 
 def forget(lab: Lab, pool: PoolLab) -> None:
     """The cluster tells that a pool is gone."""
-    del lab.told.configs[pool.key]
-    lab.refresh(pool.key)
+    del lab.source.configs[pool.key]
+    lab.source.changed(pool.key)
 
 
 async def shown(lab: Lab, pool: PoolLab) -> bytes | None:
@@ -71,7 +70,7 @@ async def until_served(lab: Lab, *pools: PoolLab) -> None:
     """Waits until Envoy shows what the cluster told of these."""
     async with asyncio.timeout(PATIENCE):
         for pool in pools:
-            expected = der(lab.told.configs[pool.key].server)
+            expected = der(lab.source.configs[pool.key].server)
             while await shown(lab, pool) != expected:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.005)
 
@@ -119,8 +118,8 @@ def resident_of(pid: int) -> float:
 
 async def test_bench_a_thousand_pools(lab: Lab) -> None:
     pools = [PoolLab(name=f"pool-{number}") for number in range(POOLS)]
-    lab.told.configs = {pool.key: pool.config() for pool in pools}
-    building = build_all(list(lab.told.configs.values()))
+    lab.source.configs = {pool.key: pool.config() for pool in pools}
+    building = build_all(list(lab.source.configs.values()))
     publishing = await timed(lab.start_router)
 
     async def start() -> None:

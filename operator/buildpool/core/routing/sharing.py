@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Final
 
 from buildpool.core.api import AffinityKey, Inject
-from buildpool.core.api.brief import Brief, CacheBrief, ClientBrief
+from buildpool.core.api.brief import CacheBrief, ClientBrief
 from buildpool.core.routing.affinity import Traits, key_of
 
 PROJECT: Final = (AffinityKey.SOURCE, AffinityKey.IMAGE, AffinityKey.CONTEXT)
@@ -48,19 +48,21 @@ NOTHING: Final = Share()
 
 
 def share(
-    brief: Brief,
+    cache: CacheBrief,
+    reference: str,
     client: ClientBrief,
-    traits: Traits,
     wish: Wish,
     *,
     exported: datetime | None,
     now: datetime,
 ) -> Share:
-    """What is added to one build. ``exported``: when this cache was last exported through us."""
-    reference = reference_of(brief.cache, traits) if brief.cache is not None else None
-    if reference is None or brief.cache is None or client.inject is Inject.NONE:
+    """What is added to one build, whose project has this reference in the shared cache.
+
+    ``exported`` is when a build of this gateway last exported it; None where that is not known.
+    """
+    if client.inject is Inject.NONE:
         return NOTHING
-    is_due = exported is None or now - exported >= brief.cache.export_interval
+    is_due = exported is None or now - exported >= cache.export_interval
     writes = client.inject is Inject.FULL and not wish.exports and is_due
     reads = not wish.imports and not wish.is_no_cache
     return Share(reference if reads else None, reference if writes else None)

@@ -7,11 +7,7 @@ from buildpool.core.api.brief import ClientBrief
 from buildpool.core.routing.sharing import lies_in
 from buildpool.gateway.ext_proc.calls import Call
 from buildpool.gateway.pools.served import ServedPool
-from buildpool.gateway.slots.refusals import NotServed
-
-
-class Denied(Exception):  # noqa: N818 - no fault of ours: the answer to a request
-    """The client may not do this; the message is for its user."""
+from buildpool.gateway.slots.refusals import Denied, NotServed
 
 
 def client_of(call: Call, served: ServedPool) -> ClientBrief:
@@ -21,11 +17,11 @@ def client_of(call: Call, served: ServedPool) -> ClientBrief:
         if served.is_closing:
             raise NotServed(served.brief.key)
     elif client is None:
-        client = served.admitted.get(call.connection)
+        client = served.client_let_in(call.connection)
     if client is None:
         who = call.identity or "a client without an identity"
         raise Denied(f"{who} is not among access.clients of pool {served.brief.key} (any more)")
-    served.admitted[call.connection] = client
+    served.let_in(call.connection, client)
     return client
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Callable
+from typing import Final, TypeVar
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 
@@ -14,24 +14,39 @@ from buildpool.buildkit.solve_requests import (
     CacheEntry,
     Solve,
     frame,
+    unframe,
     with_cache,
     with_imports,
 )
 from buildpool.core.routing.sharing import Share
-from buildpool.gateway.slots.refusals import Exhausted
+from buildpool.gateway.slots.refusals import Exhausted, Unreadable
 
-BODY_PATIENCE: Final = 30.0
+T = TypeVar("T")
+BODY_SECONDS: Final = 30.0
 """Seconds in which the message of a request has to come; Envoy keeps what it has of it."""
 _HARMLESS: Final = {"ignore-error": "true"}
 """No build may fail because of a cache that nobody asked for."""
 
 
-async def read_body(
-    messages: AsyncIterator[ext_proc.ProcessingRequest], *, longest: int = MAX_MESSAGE
-) -> bytes:
-    """The whole message of a request; Envoy gathers it. Raises Exhausted or WireError."""
+async def read_message(
+    messages: AsyncIterator[ext_proc.ProcessingRequest],
+    read: Callable[[bytes], T],
+    *,
+    longest: int = MAX_MESSAGE,
+) -> tuple[bytes, T]:
+    """The message of a request, and what is read of it. Raises Exhausted or Unreadable."""
+    body = await _body(messages, longest)
     try:
-        async with asyncio.timeout(BODY_PATIENCE):
+        message = unframe(body)
+        return message, read(message)
+    except WireError as error:
+        raise Unreadable(str(error)) from error
+
+
+async def _body(messages: AsyncIterator[ext_proc.ProcessingRequest], longest: int) -> bytes:
+    """All of the body of a request, as Envoy gathers it."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
             async for message in messages:
                 if message.HasField("request_body"):
                     body: bytes = message.request_body.body
@@ -39,8 +54,8 @@ async def read_body(
                         raise Exhausted(f"the request is longer than {longest} bytes")
                     return body
     except TimeoutError:
-        raise Exhausted(f"the request did not come within {BODY_PATIENCE:g} s") from None
-    raise WireError("the request ended before its message was complete")
+        raise Exhausted(f"the request did not come within {BODY_SECONDS:g} s") from None
+    raise Unreadable("the request ended before its message was complete")
 
 
 def with_share(message: bytes, solve: Solve, shared: Share) -> bytes | None:

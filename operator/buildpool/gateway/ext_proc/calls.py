@@ -28,11 +28,6 @@ class CallKind(Enum):
     BRIDGE = "bridge"
     """Anything else about a build that runs."""
 
-    @property
-    def has_body(self) -> bool:
-        """Whether its message has to be read before it has a builder."""
-        return self in (CallKind.SOLVE, CallKind.STATUS, CallKind.BRIDGE_SOLVE)
-
 
 _KINDS: Final = {
     f"{CONTROL}ListWorkers": CallKind.HELLO,

@@ -7,7 +7,6 @@ more once a request goes on: when this process ends, what runs goes on.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing
@@ -20,43 +19,36 @@ import grpc.aio
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as ext_proc_grpc
 
-from buildpool.buildkit.protobuf import WireError
-from buildpool.buildkit.solve_requests import (
-    Solve,
-    read_bridge_solve,
-    read_solve,
-    read_status,
-    unframe,
-)
+from buildpool.buildkit.solve_requests import Solve, read_bridge_solve, read_solve, read_status
 from buildpool.core.api.brief import ClientBrief
-from buildpool.core.routing.affinity import Traits, key_of
+from buildpool.core.routing.affinity import Traits
 from buildpool.core.routing.sharing import NOTHING, Share, Wish, reference_of, share
 from buildpool.core.routing.state import Placement
 from buildpool.core.routing.values import Target, pool_of
-from buildpool.gateway.ext_proc import responses as answers
-from buildpool.gateway.ext_proc.authorization import Denied, check_owner, check_solve, client_of
-from buildpool.gateway.ext_proc.bodies import read_body, with_import, with_share
+from buildpool.gateway.ext_proc import responses
+from buildpool.gateway.ext_proc.authorization import check_owner, check_solve, client_of
+from buildpool.gateway.ext_proc.bodies import read_message, with_import, with_share
 from buildpool.gateway.ext_proc.calls import Call, CallKind, headers_of, read_call
+from buildpool.gateway.ext_proc.traits import affinity_key, traits_of
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.served import ServedPool, ServedPools
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
-from buildpool.gateway.slots.refusals import Exhausted, NotServed, Unavailable
+from buildpool.gateway.slots.refusals import NotServed, Refused, Unavailable
 
-ENVOY_LOST_IT: Final = "upstream connect error or disconnect/reset"
-"""How Envoy begins to tell that a connection to a builder has ended."""
-WORTH_TELLING: Final = timedelta(seconds=1)
-"""Waits that are logged."""
-MAX_MESSAGES: Final = 4
-"""Messages of one client that are read at once: each may have 16 MiB, and some copies;"""
+CONNECTION_LOST: Final = "upstream connect error or disconnect/reset"
+"""How a message of Envoy begins that says that its connection to a builder has ended."""
+LOGGED_WAIT: Final = timedelta(seconds=1)
+"""The shortest wait for a slot that is logged."""
+MAX_SOLVES: Final = 4
+"""Solves of one client that are read at once: each may have 16 MiB, and some copies."""
 MAX_QUESTIONS: Final = 16
-"""and of those that only ask for the progress of a build."""
-MAX_STATUS: Final = 64 << 10
-"""Bytes of a request for the progress of a build: it says which one."""
-TOLD: Final = 300
+"""Requests for the progress of builds, of one client, that are read at once."""
+MAX_STATUS_BYTES: Final = 64 << 10
+"""Length of a request for the progress of a build, which says little more than which one."""
+MAX_LOGGED: Final = 300
 """Characters of what a client sends that are logged."""
-CONTEXT_PATIENCE: Final = 0.1
-"""Seconds that a solve which names no source and no image waits for its session."""
 UNAVAILABLE: Final = str(grpc.StatusCode.UNAVAILABLE.value[0])
+"""The status of a request whose builder is gone, as it stands in a header."""
 log: Final = logging.getLogger(__name__)
 
 _Conversation = AsyncGenerator[ext_proc.ProcessingResponse, None]
@@ -90,7 +82,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         except StopAsyncIteration:
             return
         try:
-            served = self._room(call)
+            served = self._pool_of(call)
             began: float | None = perf_counter()
             # Closed at once where this is: what it holds, others wait for.
             async with aclosing(self._answers(call, served, messages)) as conversation:
@@ -100,16 +92,10 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                         began = None
                     yield answer
                     del answer
-        except Denied as error:
-            yield self._refusal(call, grpc.StatusCode.PERMISSION_DENIED, error)
-        except Exhausted as error:
-            yield self._refusal(call, grpc.StatusCode.RESOURCE_EXHAUSTED, error)
-        except Unavailable as error:
-            yield self._refusal(call, grpc.StatusCode.UNAVAILABLE, error)
-        except WireError as error:
-            yield self._refusal(call, grpc.StatusCode.INVALID_ARGUMENT, error)
+        except Refused as refused:
+            yield self._refusal(call, refused)
 
-    def _room(self, call: Call) -> ServedPool:
+    def _pool_of(self, call: Call) -> ServedPool:
         served = self._pools.served(call.chain)
         if served is None:
             raise NotServed(call.chain)
@@ -135,7 +121,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         scheduler = served.scheduler
         if call.kind is CallKind.BRIDGE:
             await check_owner(call, served, call.ref)
-            yield answers.go_on(await scheduler.locator.home_of(call.connection, call.ref))
+            yield responses.go_on(await scheduler.locator.home_of(call.connection, call.ref))
             return
         client = client_of(call, served)
         waited = timedelta(0)
@@ -143,43 +129,39 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
             waited = await scheduler.admit(
                 call.connection, call.identity, max_wait=served.brief.max_wait
             )
-            # Builds say hello more than once; who has its slot does not wait again.
-            before = served.waited.get(call.connection, timedelta(0))
-            served.waited[call.connection] = max(waited, before)
-            if waited >= WORTH_TELLING:
+            # Builds say hello more than once; a connection that has its slot does not wait again.
+            served.note_wait(call.connection, waited)
+            if waited >= LOGGED_WAIT:
                 log.info(
                     "%s: %s waited %.1f s", served.brief.key, client.name, waited.total_seconds()
                 )
         if call.kind in (CallKind.HELLO, CallKind.QUESTION):
-            left = max(timedelta(0), served.brief.max_wait - waited)
-            yield answers.go_on(
-                await scheduler.any_builder(call.connection, call.identity, max_wait=left)
+            rest = max(timedelta(0), served.brief.max_wait - waited)
+            yield responses.go_on(
+                await scheduler.any_builder(call.connection, call.identity, max_wait=rest)
             )
             return
         builder = scheduler.locator.caretaker(call.connection)
         if builder is None:
             raise Unavailable(f"pool {served.brief.key} has no builder now; a build wakes it")
-        yield answers.go_on(builder)
+        yield responses.go_on(builder)
 
     async def _session(
         self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
     ) -> _Conversation:
         client = client_of(call, served)
         traits = Traits(context=call.shared_key, client=client.name)
-        served.contexts[call.session] = call.shared_key
-        try:
+        with served.contexts.session(call.identity, call.session, call.shared_key):
             placement = await served.scheduler.follow(
-                call.connection, call.identity, self._key(served, traits)
+                call.connection, call.identity, affinity_key(served, traits)
             )
             try:
-                yield answers.go_on(placement.builder)
+                yield responses.go_on(placement.builder)
                 async for message in messages:
                     if message.HasField("response_trailers"):
-                        yield answers.response_trailers()
+                        yield responses.response_trailers()
             finally:
                 served.scheduler.end(call.connection)
-        finally:
-            served.contexts.pop(call.session, None)
 
     async def _solve(
         self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
@@ -194,32 +176,34 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
             if client.may_export
             else None
         )
-        async with served.reader(call.identity, MAX_MESSAGES):
-            yield answers.go_on(place_then)
-            message = unframe(await read_body(messages))
-            solve = read_solve(message)
+        async with served.reader(call.identity, MAX_SOLVES):
+            yield responses.go_on(place_then)
+            message, solve = await read_message(messages, read_solve)
             check_solve(call, served, client, solve)
-        traits = await self._traits(served, client, solve)
-        key = self._key(served, traits)
+        traits = await traits_of(call, served, client.name, solve)
         placement = await scheduler.begin(
-            call.connection, call.identity, key, solve.ref, is_internal=solve.is_internal
+            call.connection,
+            call.identity,
+            affinity_key(served, traits),
+            solve.ref,
+            is_internal=solve.is_internal,
         )
         shared = self._share(served, client, traits, solve)
         build = self._build(call, served, client, solve, placement, shared)
         try:
-            yield answers.go_on_with(placement.builder, with_share(message, solve, shared))
+            yield responses.go_on_with(placement.builder, with_share(message, solve, shared))
             del message  # it may be large, and the build long
             async for answer in messages:
                 if answer.HasField("response_headers"):
                     said = headers_of(answer.response_headers)
-                    yield answers.response_headers(self._outcome(build, said))
+                    yield responses.response_headers(self._outcome(build, said))
                 elif answer.HasField("response_trailers"):
                     self._outcome(build, headers_of(answer.response_trailers))
-                    yield answers.response_trailers()
+                    yield responses.response_trailers()
         finally:
             scheduler.end(call.connection, solve.ref)
             if build.exports is not None and build.result != "succeeded":
-                served.exported.pop(build.exports, None)
+                served.forget_export(build.exports)
             self._build_log.close(build, now=self._clock())
 
     async def _status(
@@ -227,11 +211,11 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
     ) -> _Conversation:
         """The progress of a build, of which only the message says which one it is."""
         async with served.reader(call.identity, MAX_QUESTIONS):
-            yield answers.go_on(self._known_home(call, served))
-            ref = read_status(unframe(await read_body(messages, longest=MAX_STATUS)))
+            yield responses.go_on(self._known_home(call, served))
+            _, ref = await read_message(messages, read_status, longest=MAX_STATUS_BYTES)
         if served.brief.client(call.identity) is None:
             await check_owner(call, served, ref)
-        yield answers.go_on_with(await served.scheduler.locator.home_of(call.connection, ref))
+        yield responses.go_on_with(await served.scheduler.locator.home_of(call.connection, ref))
 
     async def _bridge_solve(
         self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
@@ -239,15 +223,14 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         """A part of a build whose frontend runs at the client."""
         await check_owner(call, served, call.ref)
         builder = await served.scheduler.locator.home_of(call.connection, call.ref)
-        async with served.reader(call.identity, MAX_MESSAGES):
-            yield answers.go_on(builder)
+        async with served.reader(call.identity, MAX_SOLVES):
+            yield responses.go_on(builder)
             build = self._build_log.find(served.brief.key, call.ref)
-            message = unframe(await read_body(messages))
-            asked = read_bridge_solve(message)
+            message, asked = await read_message(messages, read_bridge_solve)
             if build is None or build.imports is None or asked.has_imports or asked.is_no_cache:
-                yield answers.go_on_with(builder)
+                yield responses.go_on_with(builder)
                 return
-            yield answers.go_on_with(builder, with_import(message, build.imports))
+            yield responses.go_on_with(builder, with_import(message, build.imports))
 
     def _known_home(self, call: Call, served: ServedPool) -> Target | None:
         """Where its solve goes, should this process end before its next answer."""
@@ -255,38 +238,21 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         home = locator.known_home(call.connection, call.ref)
         return home or locator.provisional(call.connection, call.identity)
 
-    async def _traits(self, served: ServedPool, client: ClientBrief, solve: Solve) -> Traits:
-        # The session that says what the context is called comes at the same time.
-        if not solve.source and not solve.images:
-            until = perf_counter() + CONTEXT_PATIENCE
-            while solve.session not in served.contexts and perf_counter() < until:  # noqa: ASYNC110 - mostly no turn
-                await asyncio.sleep(0.002)
-        return Traits(
-            source=solve.source,
-            part=solve.part,
-            image=solve.images[0] if solve.images else "",
-            context=served.contexts.get(solve.session, ""),
-            client=client.name,
-        )
-
-    def _key(self, served: ServedPool, traits: Traits) -> str | None:
-        key = key_of(traits, served.brief.affinity)
-        return None if key is None else f"{key[0].value}:{key[1]}"
-
     def _share(
         self, served: ServedPool, client: ClientBrief, traits: Traits, solve: Solve
     ) -> Share:
-        if solve.is_internal:
-            return NOTHING
-        now, cache = self._clock(), served.brief.cache
+        cache = served.brief.cache
         reference = reference_of(cache, traits) if cache is not None else None
+        if cache is None or reference is None or solve.is_internal:
+            return NOTHING
+        now = self._clock()
         wish = Wish(
             imports=bool(solve.imports),
             exports=bool(solve.exports),
             is_no_cache=solve.is_no_cache,
         )
-        exported = served.exported.get(reference) if reference is not None else None
-        shared = share(served.brief, client, traits, wish, exported=exported, now=now)
+        exported = served.last_export(reference)
+        shared = share(cache, reference, client, wish, exported=exported, now=now)
         if shared.exports is not None:
             served.note_export(shared.exports, now)
         self._metrics.shared(served.brief.key, shared)
@@ -301,11 +267,11 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         placement: Placement,
         shared: Share,
     ) -> BuildRecord:
-        waited = timedelta(0)
+        waited = None
         if not solve.is_internal:
             self._metrics.placed(served.brief.key, placement.is_favourite)
-            if call.connection in served.waited:  # not for each target of a bake
-                waited = served.waited.pop(call.connection)
+            waited = served.take_wait(call.connection)
+            if waited is not None:  # once, not for each target of a bake
                 self._metrics.waited(served.brief.key, client.name, waited)
         build = BuildRecord(
             ref=solve.ref,
@@ -313,7 +279,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
             client=client.name,
             builder=placement.builder,
             started=self._clock(),
-            waited=waited,
+            waited=waited or timedelta(0),
             imports=shared.imports,
             exports=shared.exports,
             is_internal=solve.is_internal,
@@ -327,23 +293,22 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         if status is None:
             return None
         build.status = status
-        # Envoy's own words where it has lost the builder; daemons say nothing like it.
-        if status != UNAVAILABLE or not said.get("grpc-message", "").startswith(ENVOY_LOST_IT):
+        # These are Envoy's own words where it has lost the builder; daemons say nothing like it.
+        if status != UNAVAILABLE or not said.get("grpc-message", "").startswith(CONNECTION_LOST):
             return None
-        # At once, with what is known: the client's other streams end now, and it tells what it
-        # hears first.
+        # At once, with what is known: the client's other streams end now, too, and it shows the
+        # first message that it gets.
         build.trouble = self._pools.known_trouble(build.builder) or "nobody says why yet"
         message = f"builder {build.builder.name} of pool {build.pool} is gone: {build.trouble}"
         return {"grpc-message": message}
 
-    def _refusal(
-        self, call: Call, code: grpc.StatusCode, error: Exception
-    ) -> ext_proc.ProcessingResponse:
+    def _refusal(self, call: Call, refused: Refused) -> ext_proc.ProcessingResponse:
         served = self._pools.served(call.chain)
         client = served.brief.client(call.identity) if served is not None else None
         name = client.name if client is not None else ""
         pool = served.brief.key if served is not None else pool_of("")
-        said = (call.method, call.identity, error)
-        log.warning("%s: refused %s to %s: %s", call.chain, *(str(each)[:TOLD] for each in said))
-        self._metrics.refused(pool, code.name, client=name)
-        return answers.refuse(code, str(error))
+        said = (call.method, call.identity, refused)
+        words = (str(each)[:MAX_LOGGED] for each in said)
+        log.warning("%s: refused %s to %s: %s", call.chain, *words)
+        self._metrics.refused(pool, refused.status.name, client=name)
+        return responses.refuse(refused.status, str(refused))

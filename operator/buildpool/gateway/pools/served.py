@@ -1,4 +1,4 @@
-"""The pools that this gateway serves, each with its desk, its builders and what daemons say.
+"""The pools that this gateway serves, each with its scheduler, its builders and their builds.
 
 A pool that is no longer served stays until its last build has ended, but takes no new ones.
 """
@@ -21,6 +21,7 @@ from buildpool.core.naming import PoolKey
 from buildpool.core.routing.state import PoolState
 from buildpool.core.routing.values import Target, label_of
 from buildpool.gateway.pools.config import PoolConfig
+from buildpool.gateway.pools.contexts import SessionContexts
 from buildpool.gateway.slots.changes import Changes
 from buildpool.gateway.slots.scheduler import SlotScheduler
 from buildpool.gateway.slots.store import ConnectionStore
@@ -50,21 +51,20 @@ class Source(Protocol):
 
 @dataclass(slots=True)
 class ServedPool:
-    """One pool."""
+    """One pool, with what is known of its connections. For one event loop."""
 
     config: PoolConfig
     scheduler: SlotScheduler
     readers: dict[tuple[str, int], asyncio.Semaphore] = field(default_factory=dict)
     is_closing: bool = False
     """Whether the pool takes no new builds."""
-    admitted: dict[str, ClientBrief] = field(default_factory=dict)
-    """The clients of connections that were let in: they stay in until they leave."""
-    waited: dict[str, timedelta] = field(default_factory=dict)
-    """For how long connections waited that have not started their build yet."""
-    contexts: dict[str, str] = field(default_factory=dict)
-    """What clients call the contexts of the sessions that go on."""
-    exported: dict[str, datetime] = field(default_factory=dict)
-    """When the shared caches were last exported, the earliest first."""
+    contexts: SessionContexts = field(default_factory=SessionContexts)
+    _clients: dict[str, ClientBrief] = field(default_factory=dict, init=False)
+    """By connection."""
+    _waits: dict[str, timedelta] = field(default_factory=dict, init=False)
+    """By connection, until its first build begins."""
+    _exports: dict[str, datetime] = field(default_factory=dict, init=False)
+    """When the shared caches were last exported, by reference, the earliest first."""
 
     @property
     def brief(self) -> Brief:
@@ -85,25 +85,49 @@ class ServedPool:
         """What bounds the messages of one client, of one kind, that are read at once."""
         return self.readers.setdefault((identity, at_once), asyncio.Semaphore(at_once))
 
+    def let_in(self, connection: str, client: ClientBrief) -> None:
+        """A connection is this client's, until it ends: also where the client is removed."""
+        self._clients[connection] = client
+
+    def client_let_in(self, connection: str) -> ClientBrief | None:
+        """The client that was let in on a connection; None where none was."""
+        return self._clients.get(connection)
+
+    def note_wait(self, connection: str, waited: timedelta) -> None:
+        """A connection waited for a slot. Of several waits before one build, the longest counts."""
+        self._waits[connection] = max(waited, self._waits.get(connection, waited))
+
+    def take_wait(self, connection: str) -> timedelta | None:
+        """How long a connection waited before its first build; None for its later builds."""
+        return self._waits.pop(connection, None)
+
+    def last_export(self, reference: str) -> datetime | None:
+        """When a shared cache was last exported; None where that is not known."""
+        return self._exports.get(reference)
+
     def note_export(self, reference: str, now: datetime) -> None:
         """A build exports this cache now."""
-        self.exported.pop(reference, None)
-        self.exported[reference] = now
-        while len(self.exported) > MAX_EXPORTS:
-            del self.exported[next(iter(self.exported))]
+        self._exports.pop(reference, None)
+        self._exports[reference] = now
+        while len(self._exports) > MAX_EXPORTS:
+            del self._exports[next(iter(self._exports))]
+
+    def forget_export(self, reference: str) -> None:
+        """The build that exports this cache has failed: the next one exports it again."""
+        self._exports.pop(reference, None)
 
     def forget_unknown(self) -> None:
-        """Forgets connections that the account does not know: not everyone's end is told."""
-        if len(self.admitted) > MAX_CONNECTIONS:
+        """Forgets connections that the scheduler does not know: not every end is reported."""
+        if len(self._clients) > MAX_CONNECTIONS:
             known = self.scheduler.connections.is_known
-            self.admitted = {name: client for name, client in self.admitted.items() if known(name)}
-            self.waited = {name: wait for name, wait in self.waited.items() if known(name)}
+            self._clients = {name: client for name, client in self._clients.items() if known(name)}
+            self._waits = {name: wait for name, wait in self._waits.items() if known(name)}
             self.scheduler.forget_unknown()
 
     def leave(self, connection: str) -> None:
         """A connection has ended."""
-        self.admitted.pop(connection, None)
-        self.waited.pop(connection, None)
+        self._clients.pop(connection, None)
+        self._waits.pop(connection, None)
         self.scheduler.leave(connection)
 
 
@@ -117,15 +141,15 @@ class ServedPools:
         *,
         clock: Callable[[], datetime],
         memory: ConnectionStore,
-        told: Callable[[PoolKey], None],
-        left: Callable[[PoolKey], None],
+        on_backlog_changed: Callable[[PoolKey], None],
+        on_closed: Callable[[PoolKey], None],
     ) -> None:
-        """``told`` is called when the backlog of a pool has changed; ``left`` when one is gone."""
+        """``on_closed`` is called when a pool that closes has run its last build."""
         self._memory = memory
         self._source = source
         self._clock = clock
-        self._told = told
-        self._left = left
+        self._on_backlog_changed = on_backlog_changed
+        self._on_closed = on_closed
         self._served: dict[PoolKey, ServedPool] = {}
         self._labels: dict[str, PoolKey] = {}
         self._changes = Changes()
@@ -160,7 +184,7 @@ class ServedPools:
                 partial(self._state, pool),
                 clock=self._clock,
                 memory=self._memory,
-                told=partial(self._told, pool),
+                told=partial(self._on_backlog_changed, pool),
             )
             served = self._served[pool] = ServedPool(config, scheduler)
             self._labels[label_of(pool)] = pool
@@ -175,8 +199,8 @@ class ServedPools:
             log.info("%s: is not served any more", pool)
             del self._served[pool], self._labels[label_of(pool)]
             self.loads.forget(pool)
-            self._told(pool)
-            self._left(pool)
+            self._on_backlog_changed(pool)
+            self._on_closed(pool)
             return
         access = DaemonAccess(served.config.trust, served.config.upstream)
         # A pod that is told to go waits until nobody is connected to it, us included.
@@ -195,9 +219,16 @@ class ServedPools:
         if served is not None:
             served.scheduler.dispatch()
 
-    def listens(self, *, is_over: bool) -> None:
-        """Whether all daemons had time to tell what they run: before, nobody gets a slot anew."""
-        self._is_complete = is_over
+    def hold_slots(self) -> None:
+        """From now on no slot is given: it is not known yet which slots are taken."""
+        self._set_complete(False)
+
+    def release_slots(self) -> None:
+        """From now on slots are given: all daemons had time to say what they run."""
+        self._set_complete(True)
+
+    def _set_complete(self, is_complete: bool) -> None:
+        self._is_complete = is_complete
         for served in self._served.values():
             served.scheduler.dispatch()
 

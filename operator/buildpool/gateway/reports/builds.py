@@ -1,7 +1,7 @@
-"""The builds that go through this gateway: one line in the log for each, and its numbers.
+"""The build log: one line for each build that goes through this gateway, and its numbers.
 
-Only tells. What a build may do was decided before it stood here. What its daemon says of it, and
-what became of a builder that is gone, is asked for afterwards: nobody waits for that.
+It decides nothing: what a build may do was decided before it stands here. What its daemon says of
+it, and what became of a builder that is gone, is asked for afterwards: no client waits for that.
 """
 
 from __future__ import annotations
@@ -63,18 +63,10 @@ Complete = Callable[[BuildRecord], Awaitable[None]]
 class BuildLog:
     """The builds that run. For one event loop."""
 
-    def __init__(
-        self,
-        metrics: GatewayMetrics,
-        *,
-        complete: Complete,
-        told: Callable[[BuildRecord], None] | None = None,
-    ) -> None:
-        """``told`` gets each build that has ended, in place of the log."""
+    def __init__(self, metrics: GatewayMetrics, *, complete: Complete) -> None:
         self._metrics = metrics
         self._builds: dict[tuple[PoolKey, str], BuildRecord] = {}
         self._complete = complete
-        self._told = told or tell
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self, build: BuildRecord) -> None:
@@ -94,17 +86,17 @@ class BuildLog:
         if build.is_internal:
             return
         self._metrics.built(build.pool, build.client, build.result)
-        task = asyncio.create_task(self._tell(build))
+        task = asyncio.create_task(self._write(build))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _tell(self, build: BuildRecord) -> None:
+    async def _write(self, build: BuildRecord) -> None:
         await self._complete(build)
-        self._told(build)
+        log_build(build)
 
 
-def tell(build: BuildRecord) -> None:
-    """The line of one build."""
+def log_build(build: BuildRecord) -> None:
+    """Writes the line of a build that has ended."""
     duration = (build.ended or build.started) - build.started
     fields = {
         "pool": str(build.pool),
@@ -122,5 +114,5 @@ def tell(build: BuildRecord) -> None:
         "exports": build.exports,
     }
     known = {name: value for name, value in fields.items() if value is not None}
-    said = " ".join(f"{name}={value}" for name, value in known.items())
-    log.info("build %s", said, extra={"buildRecord": known})
+    words = " ".join(f"{name}={value}" for name, value in known.items())
+    log.info("build %s", words, extra={"buildRecord": known})

@@ -13,11 +13,9 @@ from buildpool.buildkit import Daemon, DaemonAccess, DaemonError
 from buildpool.gateway.pools.served import ServedPools
 from buildpool.gateway.reports.builds import BuildRecord
 
-GONE_PATIENCE: Final = 10.0
-"""Seconds in which the cluster says why a builder is gone, if it ever does."""
-
-
-AT_ONCE: Final = 8
+GONE_SECONDS: Final = 10.0
+"""Time in which the cluster says why a builder is gone, if it ever does."""
+MAX_AT_ONCE: Final = 8
 """Daemons that are asked at once: each costs a handshake."""
 
 
@@ -26,12 +24,12 @@ class Details:
     """Completes builds that have ended."""
 
     pools: ServedPools
-    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_AT_ONCE))
 
     async def __call__(self, build: BuildRecord) -> None:
         """Adds what can be found out."""
         if build.result == "lost":
-            why = await self.pools.trouble(build.builder, patience=GONE_PATIENCE)
+            why = await self.pools.trouble(build.builder, patience=GONE_SECONDS)
             build.trouble = why or build.trouble
             return
         served = self.pools.find(build.pool)

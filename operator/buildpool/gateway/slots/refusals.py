@@ -1,34 +1,59 @@
-"""Why a connection gets nothing. Each message is for its user."""
+"""Why a request gets nothing: the refusals of the gateway, each with its status of gRPC.
+
+Who refuses says so by raising one; ``ext_proc.processor`` alone turns them into answers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Final
+from typing import ClassVar, Final
 
+import grpc
+
+from buildpool.core.errors import BuildpoolError
 from buildpool.core.naming import PoolKey
 
 REMINDED: Final = timedelta(minutes=1)
-"""For how long a connection that waited in vain is told so at once."""
+"""For how long a connection that waited in vain is refused at once."""
 
 
-class Refused(Exception):  # noqa: N818 - no fault of ours: the answer to a request
-    """Why a connection gets nothing; the message is for its user."""
+class Refused(BuildpoolError):  # noqa: N818 - no fault of ours: the answer to a request
+    """Why a request gets nothing. The message is for its user."""
+
+    status: ClassVar[grpc.StatusCode]
+    """The status of gRPC with which the request ends."""
+
+
+class Denied(Refused):
+    """The client may not do this."""
+
+    status = grpc.StatusCode.PERMISSION_DENIED
+
+
+class Unreadable(Refused):
+    """The message of the request cannot be read."""
+
+    status = grpc.StatusCode.INVALID_ARGUMENT
 
 
 class Exhausted(Refused):
-    """No slot became free in time."""
+    """No slot became free in time, or the request is more than is taken."""
+
+    status = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 class Unavailable(Refused):
     """There is no builder that could answer."""
 
+    status = grpc.StatusCode.UNAVAILABLE
+
 
 class NotServed(Unavailable):
-    """The pool is gone, or goes by another way."""
+    """The pool is gone, or its clients reach it another way."""
 
     def __init__(self, pool: PoolKey | str) -> None:
-        """``pool`` as its label has it, too: that of a pool which is not known any more."""
+        """``pool`` may be a label: that of a pool which is not known any more."""
         super().__init__(f"pool {pool} is not served here any more")
 
 

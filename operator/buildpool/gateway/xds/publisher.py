@@ -19,7 +19,7 @@ from buildpool.core import naming
 from buildpool.core.naming import PoolKey
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.xds import resources
-from buildpool.gateway.xds.discovery import CLUSTER, LISTENER, SECRET, Discovery, Resource
+from buildpool.gateway.xds.subscriptions import CLUSTER, LISTENER, SECRET, Resource, Snapshot
 
 QUIET: Final = 0.2
 """Seconds without a change until changes are published,"""
@@ -42,7 +42,7 @@ class Publisher:
 
     def __init__(
         self,
-        discovery: Discovery,
+        publish: Callable[[Snapshot], None],
         *,
         port: int,
         drain_time: timedelta,
@@ -53,26 +53,32 @@ class Publisher:
         ``on_refused`` is told which pool does not get a name that it wants, and why; None once it
         does, or is gone.
         """
-        self._discovery = discovery
+        self._publish_snapshot = publish
         self._port = port
         self._drain_time = drain_time
         self._on_refused = on_refused
-        self._tenants: Mapping[PoolKey, PoolConfig] = {}
+        self._configs: Mapping[PoolKey, PoolConfig] = {}
+        self._published: Mapping[PoolKey, PoolConfig] | None = None
+        """Those of the last snapshot; None before the first."""
         self._parts: dict[PoolKey, _Parts] = {}
         self._refused: Mapping[PoolKey, str] = {}
         self._holders: Mapping[str, PoolKey] = {}
         """Which pool has which name."""
         self._changed = asyncio.Event()
-        self._is_first = True
 
     def update(self, configs: Mapping[PoolKey, PoolConfig]) -> None:
         """These are the pools to be served, all of them. The first time at once."""
-        if self._is_first:
-            self._tenants, self._is_first = dict(configs), False
+        if self._published is None:
+            self._configs = dict(configs)
             self._publish()
-        elif self._tenants != configs:  # each build is news of a pool, but none for Envoy
-            self._tenants = dict(configs)
+        elif self._configs != configs:  # a pool changes with each of its builds, but not for Envoy
+            self._configs = dict(configs)
             self._changed.set()
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether nothing has changed since the last snapshot."""
+        return self._published is self._configs
 
     def refusal(self, pool: PoolKey) -> str | None:
         """Why a pool does not get a name that it wants; None where it has them all."""
@@ -99,7 +105,7 @@ class Publisher:
         return max(0.0, min(gone) + self._drain_time.total_seconds() - monotonic())
 
     def _publish(self) -> None:
-        now = monotonic()
+        now, self._published = monotonic(), self._configs
         served = self._fitting()
         for key, config in served.items():
             known = self._parts.get(key)
@@ -122,7 +128,7 @@ class Publisher:
         for parts in self._parts.values():
             for kind, found in parts.resources.items():
                 snapshot[kind] |= found
-        self._discovery.publish(snapshot)
+        self._publish_snapshot(snapshot)
 
     def _fitting(self) -> dict[PoolKey, PoolConfig]:
         """The pools, each with the names that nobody else has.
@@ -133,13 +139,13 @@ class Publisher:
         holders = {
             name: key
             for name, key in self._holders.items()
-            if key in self._tenants and name in self._tenants[key].brief.server_names
+            if key in self._configs and name in self._configs[key].brief.server_names
         }
-        for key in self._tenants:
+        for key in self._configs:
             names = naming.gateway_names(naming.service(key), key.namespace)
             holders |= dict.fromkeys(names, key)
         served, refused = {}, {}
-        for key, config in sorted(self._tenants.items(), key=lambda item: _seniority(item[1])):
+        for key, config in sorted(self._configs.items(), key=lambda item: _seniority(item[1])):
             wanted = config.brief.server_names
             foreign = {name: holders.setdefault(name, key) for name in wanted}
             kept = tuple(name for name in wanted if foreign[name] == key)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from buildpool.core.api import Inject
-from buildpool.core.api.brief import Brief, CacheBrief, ClientBrief
+from buildpool.core.api.brief import CacheBrief, ClientBrief
 from buildpool.core.routing.affinity import Traits
 from buildpool.core.routing.sharing import NOTHING, Share, Wish, lies_in, reference_of, share
 from samples import NOW
@@ -20,44 +19,17 @@ CACHE = CacheBrief(
     location="r.example/cache", architecture="amd64", export_interval=timedelta(minutes=1)
 )
 APP = Traits(source="github.com/acme/app", image="r.example/app", client="ci")
-REFERENCE = reference_of(CACHE, APP)
+REFERENCE = reference_of(CACHE, APP) or ""
 
 
 def a_client(inject: Inject = Inject.FULL) -> ClientBrief:
     return ClientBrief(identity="buildpool://builds/ci/client/ci", name="ci", inject=inject)
 
 
-def a_brief(**overrides: Any) -> Brief:
-    fields: dict[str, Any] = {
-        "namespace": "builds",
-        "name": "ci",
-        "uid": "uid",
-        "server_names": ("ci.builds.svc",),
-        "upstream_name": "ci.builds.svc",
-        "slots": 2,
-        "max_wait": timedelta(minutes=30),
-        "clients": (a_client(),),
-        "cache": CACHE,
-    }
-    return Brief(**(fields | overrides))
-
-
-def added(
-    traits: Traits = APP,
-    inject: Inject = Inject.FULL,
-    ago: timedelta | None = None,
-    cache: CacheBrief | None = CACHE,
-    **wish: bool,
-) -> Share:
+def added(inject: Inject = Inject.FULL, ago: timedelta | None = None, **wish: bool) -> Share:
     """What a build gets whose cache was exported so long ago."""
-    return share(
-        a_brief(cache=cache),
-        a_client(inject),
-        traits,
-        Wish(**wish),
-        exported=None if ago is None else NOW - ago,
-        now=NOW,
-    )
+    exported = None if ago is None else NOW - ago
+    return share(CACHE, REFERENCE, a_client(inject), Wish(**wish), exported=exported, now=NOW)
 
 
 def test_a_build_imports_and_exports_the_cache_of_its_project() -> None:
@@ -79,17 +51,13 @@ def test_who_may_only_import_exports_nothing() -> None:
     assert added(inject=Inject.NONE) == NOTHING
 
 
-def test_a_pool_without_a_cache_adds_none() -> None:
-    assert added(cache=None) == NOTHING
-
-
 def test_a_project_is_exported_no_more_often_than_the_interval_says() -> None:
     assert added(ago=timedelta(seconds=59)) == Share(imports=REFERENCE)
     assert added(ago=timedelta(minutes=1)) == Share(imports=REFERENCE, exports=REFERENCE)
 
 
 def test_a_build_that_does_not_say_what_it_is_of_shares_nothing() -> None:
-    assert added(Traits(client="ci")) == NOTHING
+    assert reference_of(CACHE, Traits(client="ci")) is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is told of builds, and counted."""
+"""The build log, and what is counted of builds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.values import Target
 from buildpool.gateway.metrics import GatewayMetrics
-from buildpool.gateway.reports.builds import BuildLog, BuildRecord, tell
+from buildpool.gateway.reports.builds import BuildLog, BuildRecord, log_build
 from samples import NOW
 
 POOL, OTHER = PoolKey("builds", "ci"), PoolKey("builds", "other")
@@ -59,7 +59,7 @@ async def test_the_end_of_a_build_is_none_of_another_with_its_name() -> None:
 def test_a_build_is_one_line_and_the_same_in_fields(caplog: pytest.LogCaptureFixture) -> None:
     build = a_build(status="0", steps=(3, 4), ended=NOW + timedelta(seconds=10))
     with caplog.at_level(logging.INFO):
-        tell(build)
+        log_build(build)
     (record,) = caplog.records
     assert record.__dict__["buildRecord"] == {
         "pool": "builds/ci",

@@ -1,158 +1,170 @@
-"""What users hear of a pool as it grows, shrinks and gets another authority: whole stories."""
+"""What the gateway writes into the status of pools, to a real HTTP server that plays the API's."""
 
 from __future__ import annotations
 
-from buildpool.core.api import EventReason, SizeReason
-from buildpool.core.api.events import EventType
-from buildpool.core.pki import AuthorityPhase
-from samples import DAY
-from unit.passes import HOUR, MINUTE, READY, SECOND, Story, says, told, told_story
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
-# --- how many builders, and how busy they are ----------------------------------------------------
+import pytest
+from aiohttp import web
+from kubernetes.aio.client import ApiClient, Configuration
 
-SCALED = {"scaling": {"min": 1, "max": 4, "idleAfter": "10m"}}
+from buildpool.core.api.status import GatewayStatus
+from buildpool.core.naming import PoolKey
+from buildpool.gateway.reports import status as module
+from buildpool.gateway.reports.status import StatusWriter
+from buildpool.kube.cluster import Cluster
+from buildpool.kube.metrics import RequestMetrics
+from daemons import until
+from samples import NOW
 
-
-def test_a_pool_that_gets_builds_tells_what_it_makes_of_them() -> None:
-    story = told_story(**SCALED)
-    assert story.heard(EventReason.SCALED_UP, EventReason.SCALED_DOWN) == [], "the first size"
-    story.start(0, "x", "y")
-    verdict = story.look()
-    assert told(verdict)[:2] == [
-        (EventType.NORMAL, "ScaledUp"),
-        (EventType.NORMAL, "CreatedBuilder"),
-    ]
-    (message,) = story.heard(EventReason.SCALED_UP)
-    assert message.startswith("From 1 to 2 builders (FollowsLoad): 2 builds run; ")
-    scaling = verdict.status.scaling
-    assert scaling is not None
-    assert (scaling.size, scaling.reason) == (2, SizeReason.FOLLOWS_LOAD)
-    assert verdict.status.busy == "2/2", "the new one takes no builds yet"
-    assert story.settle().status.busy == "2/4"
-    assert len(story.heard(EventReason.SCALED_UP)) == 1, "it is told once"
+POD = "a-gateway"
+POOL, OTHER = PoolKey("builds", "ci"), PoolKey("builds", "other")
 
 
-def test_a_pool_becomes_smaller_when_it_was_calm_for_long_enough() -> None:
-    story = told_story(**SCALED)
-    story.start(0, "x", "y")
-    grown = story.settle().status.scaling
-    story.finish(0)
-    calm_since = story.now
-    cooling = story.settle().status.scaling
-    assert grown is not None
-    assert cooling is not None
-    assert (cooling.size, cooling.reason, cooling.peak) == (2, SizeReason.COOLING_DOWN, 1)
-    assert cooling.calm_since == calm_since
-    assert cooling.since == grown.since, "since when the size is so, not the reason"
-    assert story.heard(EventReason.SCALED_DOWN) == []
+class StatusLab:
+    """A writer, the API server that it writes to, and what waits."""
 
-    story.wait(10 * MINUTE)
-    at = story.now
-    verdict = story.look()
-    assert told(verdict) == [
-        (EventType.NORMAL, "ScaledDown"),
-        (EventType.NORMAL, "RetiredBuilder"),
-    ]
-    assert verdict.status.scaling is not None
-    assert verdict.status.scaling.since == at
-    assert verdict.status.scaling.calm_since is None
-    (message,) = story.heard(EventReason.SCALED_DOWN)
-    assert message.startswith("From 2 to 1 builders (AtMinimum): ")
-    (message,) = story.heard(EventReason.RETIRED_BUILDER)
-    assert "Deployment builds/ci-builder-1 (Surplus)" in message
-    assert told(story.look()) == [(EventType.NORMAL, "RemovedBuilder")]
-    assert story.settle().status.ready == "1/1"
+    def __init__(self) -> None:
+        self.waiting: dict[PoolKey, int] = {}
+        self.written: list[tuple[str, list[dict[str, Any]]]] = []
+        """The pools that were written, and their entries, in this order."""
+        self.refuses: dict[str, int] = {}
+        """The status with which writes for some pools are answered."""
+        self.hangs: set[str] = set()
+        """Pools for which writes are not answered."""
+        self.stored: list[dict[str, Any]] = []
+        """The pools as an earlier process left them."""
+        self.writer: StatusWriter
 
+    def entry(self, pool: PoolKey) -> GatewayStatus:
+        waiting = self.waiting.get(pool, 0)
+        return GatewayStatus(name=POD, waiting=waiting, since=NOW if waiting else None)
 
-def test_a_restarted_operator_tells_no_change_of_size_that_there_was_not() -> None:
-    story = told_story(**SCALED)
-    story.start(0, "x", "y")
-    story.settle()
-    told_before = len(story.events)
-    again = Story(story.pool, story.cluster, story.builds)
-    again.settle()
-    assert len(story.events) == told_before
-    assert again.events == []
+    def waits(self, pool: PoolKey, builds: int) -> None:
+        """So many builds wait now."""
+        self.waiting[pool] = builds
+        self.writer.changed(pool)
+
+    def count(self, pool: PoolKey) -> int:
+        """How often a pool was written."""
+        return sum(name == pool.name for name, _ in self.written)
+
+    async def listed(self, _: web.Request) -> web.Response:
+        return web.json_response({"metadata": {"resourceVersion": "1"}, "items": self.stored})
+
+    async def applied(self, request: web.Request) -> web.Response:
+        name, body = request.match_info["name"], await request.json()
+        self.written.append((name, body["status"]["gateways"]))
+        if name in self.hangs:
+            await asyncio.Event().wait()
+        return web.json_response(body, status=self.refuses.get(name, 200))
 
 
-def test_the_size_that_a_user_sets_is_told_as_such() -> None:
-    story = told_story(replicas=1)
-    story.change(replicas=3)
-    story.settle()
-    (message,) = story.heard(EventReason.SCALED_UP)
-    assert message == "From 1 to 3 builders (ReplicasSet): spec.replicas asks for 3 builders."
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GATHER_SECONDS", 0.001)
+    monkeypatch.setattr(module, "SPACING_SECONDS", 0.01)
 
 
-def test_builds_on_builders_that_drain_count_as_busy_but_their_slots_do_not() -> None:
-    story = told_story(replicas=1, builders={"image": "r.example/buildkit:v1"})
-    story.start(0, "x", "y")
-    story.change(replicas=1, builders={"image": "r.example/buildkit:v2"})
-    status = story.settle().status
-    assert (status.busy, status.busy_slots, status.slots) == ("2/2", 2, 2)
-    assert status.replicas == 2
-    assert status.ready == "1/1"
+@asynccontextmanager
+async def running(lab: StatusLab) -> AsyncIterator[StatusLab]:
+    app = web.Application()
+    root = "/apis/buildpool.dev/v1alpha1"
+    app.router.add_get(f"{root}/buildkitpools", lab.listed)
+    app.router.add_patch(f"{root}/namespaces/builds/buildkitpools/{{name}}/status", lab.applied)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        async with ApiClient(Configuration(host=host)) as api:
+            cluster = Cluster(api, RequestMetrics())
+            lab.writer = StatusWriter(cluster, identity=POD, namespaces=(), clock=lambda: NOW)
+            task = asyncio.create_task(lab.writer.run(lab.entry))
+            yield lab
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    finally:
+        await runner.cleanup()
 
 
-def test_under_a_conflict_the_size_stays_the_last_that_was_decided() -> None:
-    story = told_story(replicas=2)
-    service = next(ref for ref in story.cluster.objects if ref.kind == "Service")
-    story.cluster.objects[service]["metadata"]["ownerReferences"] = []
-    before = story.pool.status.scaling
-    verdict = story.look()
-    assert says(verdict, READY) == ("False", "NameConflict")
-    assert verdict.status.scaling == before is not None
-    assert verdict.status.ready == "2/2", "they serve all the same"
+async def test_what_waits_is_written_and_removed_when_nothing_does() -> None:
+    async with running(StatusLab()) as lab:
+        lab.waits(POOL, 2)
+        await until(lambda: lab.count(POOL) == 1, "it is written")
+        lab.waits(POOL, 0)
+        await until(lambda: lab.count(POOL) == 2, "it is removed")
+    (name, (entry,)), (_, nothing) = lab.written
+    assert (name, entry["name"], entry["waiting"]) == ("ci", POD, 2)
+    assert nothing == []
 
 
-# --- another authority ---------------------------------------------------------------------------
+async def test_a_pool_for_which_nothing_has_changed_is_not_written() -> None:
+    async with running(StatusLab()) as lab:
+        lab.waits(POOL, 0)
+        lab.waits(OTHER, 1)
+        await until(lambda: lab.count(OTHER) == 1, "the other one is written")
+    assert lab.count(POOL) == 0
 
 
-def test_each_phase_of_a_new_authority_is_told_once_with_its_meaning() -> None:
-    story = told_story()
-    story.ask("authority")
-    verdict = story.look()
-    assert (EventType.NORMAL, "RotatingAuthority") in told(verdict)
-    assert verdict.status.authority is not None
-    assert verdict.status.authority.phase == AuthorityPhase.INTRODUCING
-    story.ask(None)
-    for _ in range(4):
-        story.settle()
-        story.wait(2 * HOUR)
-    assert story.settle().status.authority is not None
-    # Certificates of the authority before may be in use until they would be renewed.
-    story.wait(90 * DAY)
-    verdict = story.settle()
-    assert story.heard(EventReason.ROTATING_AUTHORITY) == [
-        f"{phase}: {phase.meaning}"
-        for phase in (AuthorityPhase.INTRODUCING, AuthorityPhase.REPLACING)
-    ]
-    assert verdict.status.authority is not None
-    assert verdict.status.authority.phase is None
-    assert says(verdict, READY) == ("True", "Ready")
+async def test_changes_that_come_while_a_pool_is_written_are_written_next() -> None:
+    async with running(StatusLab()) as lab:
+        for waiting in range(1, 200):
+            lab.waits(POOL, waiting)
+            await asyncio.sleep(0)
+        await until(lambda: lab.written[-1:] != [] and last(lab) == 199, "the last one is written")
+    assert lab.count(POOL) < 50
 
 
-def test_a_rotation_that_there_is_not_is_told_with_what_there_is() -> None:
-    story = told_story()
-    story.ask("autority")
-    verdict = story.look()
-    assert told(verdict) == [(EventType.WARNING, "UnknownRotation")]
-    (message,) = story.heard(EventReason.UNKNOWN_ROTATION)
-    assert message == (
-        "buildpool.dev/rotate=autority says nothing; ask for authority or certificates."
-    )
-    assert verdict.status.authority is not None
-    assert verdict.status.authority.phase is None
+def last(lab: StatusLab) -> int:
+    """How many builds wait, as was written last."""
+    return int(lab.written[-1][1][0]["waiting"])
 
 
-def test_a_request_for_other_certificates_is_no_new_authority() -> None:
-    story = told_story()
-    before = story.pool.status.authority
-    story.wait(HOUR)
-    story.ask("certificates")
-    verdict = story.look()
-    assert EventReason.RENEWED_CERTIFICATE.value in {reason for _, reason in told(verdict)}
-    assert story.heard(EventReason.ROTATING_AUTHORITY, EventReason.UNKNOWN_ROTATION) == []
-    assert verdict.status.authority == before
-    assert [client.not_after for client in verdict.status.clients] == [
-        story.now.replace(microsecond=0) + 90 * DAY - 5 * SECOND
-    ]
+async def test_a_pool_whose_status_cannot_be_written_holds_up_no_other() -> None:
+    lab = StatusLab()
+    lab.refuses["ci"] = 403
+    async with running(lab):
+        lab.waits(POOL, 1)
+        await until(lambda: lab.count(POOL) == 1, "it is refused")
+        for waiting in (1, 2, 3):
+            lab.waits(OTHER, waiting)
+            await until(lambda: lab.count(OTHER) == waiting, "the other one is written")  # noqa: B023
+    assert lab.count(POOL) == 1, "all of that before it was tried again"
+
+
+async def test_a_write_that_is_not_answered_holds_up_no_other_pool() -> None:
+    lab = StatusLab()
+    lab.hangs.add("ci")
+    async with running(lab):
+        lab.waits(POOL, 1)
+        await until(lambda: lab.count(POOL) == 1, "it is under way")
+        for waiting in (1, 2, 3):
+            lab.waits(OTHER, waiting)
+            await until(lambda: lab.count(OTHER) == waiting, "the other one is written")  # noqa: B023
+
+
+async def test_a_write_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+    lab = StatusLab()
+    lab.refuses["ci"] = 500
+    async with running(lab):
+        lab.waits(POOL, 1)
+        await until(lambda: lab.count(POOL) == 3, "it is tried again")
+        del lab.refuses["ci"]
+        tries = lab.count(POOL)
+        await until(lambda: lab.count(POOL) > tries, "it is written")
+
+
+async def test_what_an_earlier_process_of_the_pod_left_is_put_right() -> None:
+    lab = StatusLab()
+    for name, pod in (("ci", POD), ("other", "another-pod")):
+        metadata = {"namespace": "builds", "name": name}
+        entries = [{"name": pod, "waiting": 3, "since": "2026-01-01T00:00:00Z"}]
+        lab.stored.append({"metadata": metadata, "status": {"gateways": entries}})
+    async with running(lab):
+        await until(lambda: lab.written != [], "it is put right")
+    assert lab.written == [("ci", [])]

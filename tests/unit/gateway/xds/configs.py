@@ -1,4 +1,4 @@
-"""Pools as the gateway is told about them, for tests of what Envoy is told."""
+"""Pools as the operator configures the gateway for them; their certificates are none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from buildpool.core.pki import KeyPair
 from buildpool.gateway.pools.config import PoolConfig
 
 
-def a_tenant(
+def a_config(
     name: str = "ci",
     *,
     namespace: str = "builds",
@@ -19,7 +19,7 @@ def a_tenant(
     issue: str = "first",
     **changes: Any,
 ) -> PoolConfig:
-    """A pool; its certificates, which are none, differ by ``issue``."""
+    """A pool, whose certificates differ by ``issue``."""
     names = naming.gateway_names(name, namespace)
     brief: dict[str, Any] = {
         "namespace": namespace,
@@ -39,6 +39,6 @@ def a_tenant(
     )
 
 
-def told(*configs: PoolConfig) -> dict[PoolKey, PoolConfig]:
-    """All pools that there are."""
+def by_key(*configs: PoolConfig) -> dict[PoolKey, PoolConfig]:
+    """All pools that there are, as the publisher takes them."""
     return {config.key: config for config in configs}

@@ -18,14 +18,9 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
-from buildpool.gateway.xds.discovery import (
-    CLUSTER,
-    LISTENER,
-    SECRET,
-    Discovery,
-    Resource,
-    Snapshot,
-)
+from buildpool.gateway.xds import discovery
+from buildpool.gateway.xds.discovery import Discovery
+from buildpool.gateway.xds.subscriptions import CLUSTER, LISTENER, SECRET, Resource, Snapshot
 
 _KINDS: Mapping[str, Callable[..., Any]] = {
     CLUSTER: lambda name, text: cluster_pb2.Cluster(name=name, alt_stat_name=text),
@@ -170,26 +165,20 @@ async def test_nothing_is_told_before_all_is_known(router: Router) -> None:
     envoy = router.envoy()
     await envoy.wants(CLUSTER)
     await envoy.wants(LISTENER)
-    (stream,) = await _heard(router, 2)
-    assert not list(stream.due(None))
+    await until(lambda: router.envoys == [1])
     router.discovery.publish(a_snapshot({"a": "1", "b": "1"}))
     assert await envoy.takes() == (CLUSTER, ["a", "b"], [])
     assert await envoy.takes() == (LISTENER, ["gateway"], [])
 
 
-async def _heard(router: Router, kinds: int) -> list[Any]:
-    """The streams, once they have subscribed to so many types."""
-    streams = router.discovery._streams
-    await until(lambda: any(len(each._subscriptions) == kinds for each in streams))
-    return list(streams)
-
-
-async def test_what_is_needed_comes_before_who_needs_it(router: Router) -> None:
+async def test_what_is_referred_to_comes_before_what_refers_to_it(router: Router) -> None:
+    router.discovery.publish(a_snapshot({"a": "1"}, {"s": "1"}))
     envoy = router.envoy()
     for kind in (LISTENER, SECRET, CLUSTER):
         await envoy.wants(kind, *(["s"] if kind == SECRET else []))
-    await _heard(router, 3)
-    router.discovery.publish(a_snapshot({"a": "1"}, {"s": "1"}))
+    for _ in range(3):
+        await envoy.takes()
+    router.discovery.publish(a_snapshot({"a": "2"}, {"s": "2"}, listener="second"))
     assert [(await envoy.takes())[0] for _ in range(3)] == [CLUSTER, SECRET, LISTENER]
 
 
@@ -231,17 +220,12 @@ async def test_what_is_not_wanted_any_more_is_not_told(router: Router) -> None:
     await envoy.takes()
     await envoy.takes()
     await envoy.wants(SECRET, no_more=("a",))
-    await until(lambda: _names_of(router) == {"b"})
+    await envoy.wants(SECRET, "b")
+    assert await envoy.takes() == (SECRET, ["b"], []), "all that was said before has been read"
     router.discovery.publish(a_snapshot(secrets={"a": "2", "b": "2"}))
     assert await envoy.takes() == (SECRET, ["b"], [])
     await envoy.wants(SECRET, "a")
     assert await envoy.takes() == (SECRET, ["a"], [])
-
-
-def _names_of(router: Router) -> set[str]:
-    (stream,) = router.discovery._streams
-    names: set[str] = stream._subscriptions[SECRET].names
-    return names
 
 
 async def test_an_envoy_that_was_there_before_is_told_only_what_it_lacks(router: Router) -> None:
@@ -293,7 +277,8 @@ async def test_all_is_well_once_an_envoy_has_answered_everything(router: Router)
     await envoy.wants(SECRET, "a")
     secret = await envoy.hears()
     await envoy.confirms(listener)
-    await until(lambda: next(iter(router.discovery._streams))._is_serving)
+    await envoy.wants(CLUSTER)
+    await envoy.takes()  # so what was said before has been read
     assert not router.discovery.is_settled, "the secret is under way"
     await envoy.confirms(secret)
     await until(lambda: router.discovery.is_settled)
@@ -356,18 +341,17 @@ async def test_every_envoy_is_told(router: Router) -> None:
 async def test_an_envoy_that_goes_leaves_nothing_behind(router: Router) -> None:
     envoy = router.envoy()
     await envoy.wants(CLUSTER)
-    await _heard(router, 1)
-    assert len(_readers()) == 1
+    await until(lambda: router.envoys == [1])
+    assert len(_tasks()) == 1
     await envoy.goes()
     await until(lambda: router.envoys == [1, 0])
-    assert not router.discovery._streams
-    assert not _readers()
+    assert not _tasks()
 
 
-def _readers() -> list[str]:
-    """What reads from Envoys at present."""
-    names = (getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks())
-    return [name for name in names if name == "_Stream.read"]
+def _tasks() -> list[str]:
+    """The tasks that run code of the module."""
+    codes = (getattr(task.get_coro(), "cr_code", None) for task in asyncio.all_tasks())
+    return [code.co_name for code in codes if code and code.co_filename == discovery.__file__]
 
 
 def test_a_version_says_what_is_in_a_resource_and_nothing_else() -> None:

@@ -14,20 +14,19 @@ from envoy.config.listener.v3 import listener_pb2
 from buildpool.core.naming import PoolKey
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.xds import publisher as publishing
-from buildpool.gateway.xds.discovery import CLUSTER, LISTENER, SECRET, Discovery, Snapshot
 from buildpool.gateway.xds.publisher import Publisher
+from buildpool.gateway.xds.subscriptions import CLUSTER, LISTENER, SECRET, Snapshot
 from samples import NOW
-from unit.gateway.xds.configs import a_tenant, told
+from unit.gateway.xds.configs import a_config, by_key
 
 LONG = timedelta(hours=1)
 SHARED = "build.example.com"
 
 
-class Recorder(Discovery):
-    """Notes what is published."""
+class Recorder:
+    """Keeps what is published."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.published: list[Snapshot] = []
         self._more = asyncio.Event()
 
@@ -50,7 +49,7 @@ class Place:
         self.recorder = Recorder()
         self.refused: list[tuple[PoolKey, str | None]] = []
         self.publisher = Publisher(
-            self.recorder,
+            self.recorder.publish,
             port=1234,
             drain_time=drain_time,
             on_refused=lambda *why: self.refused.append(why),
@@ -59,7 +58,7 @@ class Place:
     async def becomes(self, *configs: PoolConfig) -> None:
         """These are the pools now; waits until that is published."""
         number = len(self.recorder.published)
-        self.publisher.update(told(*configs))
+        self.publisher.update(by_key(*configs))
         await self.recorder.has(number + 1)
 
     @property
@@ -110,12 +109,12 @@ async def place(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
 
 
 def pools(names: Iterable[str], **how: tuple[str, ...]) -> list[PoolConfig]:
-    return [a_tenant(name, hostnames=how.get(name, ())) for name in names]
+    return [a_config(name, hostnames=how.get(name, ())) for name in names]
 
 
 async def test_the_first_pools_are_told_at_once_all_of_them() -> None:
     place = Place()
-    place.publisher.update(told(*pools("ab")))
+    place.publisher.update(by_key(*pools("ab")))
     assert place.served == {"builds/a", "builds/b"}
     assert place.kept(SECRET) == {
         f"builds/{name}/{what}" for name in "ab" for what in ("server", "upstream", "trust")
@@ -126,7 +125,7 @@ async def test_a_burst_of_changes_is_one_update() -> None:
     async with a_place() as place:
         place.publisher.update({})
         for number in range(20):
-            place.publisher.update(told(*(a_tenant(f"p{n}") for n in range(number + 1))))
+            place.publisher.update(by_key(*(a_config(f"p{n}") for n in range(number + 1))))
             await asyncio.sleep(0)
         await place.recorder.has(2)
     assert len(place.served) == 20
@@ -141,7 +140,7 @@ async def test_changes_without_end_are_told_all_the_same(monkeypatch: pytest.Mon
         issue = 0
         while len(place.recorder.published) < 3:
             issue += 1
-            place.publisher.update(told(a_tenant(issue=str(issue))))
+            place.publisher.update(by_key(a_config(issue=str(issue))))
             await asyncio.sleep(0.01)
     assert issue > 20, "many changes were gathered"
 
@@ -149,15 +148,15 @@ async def test_changes_without_end_are_told_all_the_same(monkeypatch: pytest.Mon
 async def test_what_is_not_new_is_not_published(place: Place) -> None:
     """What is known of a pool's builders changes with each of its builds."""
     await place.becomes(*pools("ab"))
-    place.publisher.update(told(*pools("ab")))
+    place.publisher.update(by_key(*pools("ab")))
     await place.becomes(*pools("a"))
     assert len(place.recorder.published) == 2
 
 
 async def test_what_is_published_does_not_depend_on_the_order_of_pools() -> None:
     one, other = Place(), Place()
-    one.publisher.update(told(*pools("abc")))
-    other.publisher.update(told(*pools("cba")))
+    one.publisher.update(by_key(*pools("abc")))
+    other.publisher.update(by_key(*pools("cba")))
     assert one.recorder.published == other.recorder.published
 
 
@@ -233,8 +232,8 @@ async def test_after_a_restart_the_oldest_pool_has_the_name(
 ) -> None:
     """Every pod of the gateway comes to that, and nobody can make a pool that is older."""
     place = Place()
-    configs = [a_tenant(n, hostnames=(SHARED,), created=when) for n, when in created.items()]
-    place.publisher.update(told(*configs))
+    configs = [a_config(n, hostnames=(SHARED,), created=when) for n, when in created.items()]
+    place.publisher.update(by_key(*configs))
     assert place.names == {SHARED: f"builds/{holder}"}
 
 
@@ -249,10 +248,10 @@ async def test_a_name_that_somebody_gave_up_is_not_theirs_when_they_come_back(
 
 async def test_nobody_takes_the_names_by_which_a_pool_is_known(place: Place) -> None:
     """Not even who came first: such a name says which pool it means."""
-    usurper = a_tenant("a", namespace="other", hostnames=("ci.builds.svc",))
+    usurper = a_config("a", namespace="other", hostnames=("ci.builds.svc",))
     await place.becomes(usurper)
     assert place.names == {"ci.builds.svc": "other/a"}
-    await place.becomes(usurper, a_tenant("ci"))
+    await place.becomes(usurper, a_config("ci"))
     assert place.names == {}
     assert place.served == {"builds/ci", "other/a"}
     assert [pool for pool, _ in place.refused] == [usurper.key]
@@ -263,7 +262,7 @@ async def test_a_refused_pool_is_told_of_once_and_has_the_name_when_it_is_free(
 ) -> None:
     both = pools("ab", a=(SHARED,), b=(SHARED,))
     await place.becomes(*both)
-    await place.becomes(*both, a_tenant("c"))
+    await place.becomes(*both, a_config("c"))
     assert [pool for pool, _ in place.refused] == [PoolKey("builds", "b")]
     await place.becomes(*pools("ab", b=(SHARED,)))
     assert place.names == {SHARED: "builds/b"}
@@ -280,8 +279,8 @@ async def test_of_a_refused_pool_that_goes_nothing_is_left(place: Place) -> None
 
 
 async def test_a_pool_whose_certificates_change_keeps_its_chain(place: Place) -> None:
-    await place.becomes(a_tenant(issue="first"))
-    await place.becomes(a_tenant(issue="second"))
+    await place.becomes(a_config(issue="first"))
+    await place.becomes(a_config(issue="second"))
     before, after = place.recorder.published
     assert before[LISTENER] == after[LISTENER]
     assert before[CLUSTER] == after[CLUSTER]

@@ -21,7 +21,7 @@ from buildpool.buildkit.solve_requests import MAX_MESSAGE
 from buildpool.core.routing.values import ROUTE_BUILDER, ROUTE_METADATA
 from buildpool.gateway.xds.ext_proc_filter import FILTER
 from buildpool.gateway.xds.resources import chain, cluster, listener, secrets
-from unit.gateway.xds.configs import a_tenant
+from unit.gateway.xds.configs import a_config
 
 PORT = 1234
 
@@ -42,7 +42,7 @@ def manager(of: listener_components_pb2.FilterChain) -> Any:
 
 def routes() -> list[route_components_pb2.Route]:
     """Where requests of a pool go."""
-    (host,) = manager(chain(a_tenant())).route_config.virtual_hosts
+    (host,) = manager(chain(a_config())).route_config.virtual_hosts
     return list(host.routes)
 
 
@@ -64,43 +64,43 @@ def mode_of(path: str) -> Any:
     route = route_of(path)
     assert route is not None
     if FILTER not in route.typed_per_filter_config:
-        (*_, asking, _) = manager(chain(a_tenant())).http_filters
+        (*_, asking, _) = manager(chain(a_config())).http_filters
         return unpacked(asking.typed_config, ext_proc_pb2.ExternalProcessor).processing_mode
     own = route.typed_per_filter_config[FILTER]
     return unpacked(own, ext_proc_pb2.ExtProcPerRoute).overrides.processing_mode
 
 
 def test_a_chain_changes_with_nothing_but_the_names_of_its_pool() -> None:
-    before = a_tenant()
-    after = a_tenant(issue="second", slots=7, max_wait="1h", uid="another")
+    before = a_config()
+    after = a_config(issue="second", slots=7, max_wait="1h", uid="another")
     assert chain(before) == chain(after)
     assert cluster(before) == cluster(after)
-    assert chain(before) != chain(a_tenant(hostnames=("build.example.com",)))
+    assert chain(before) != chain(a_config(hostnames=("build.example.com",)))
     assert secrets(before) != secrets(after)
 
 
 def test_the_listener_has_nothing_that_changes_but_its_chains() -> None:
     empty = listener((), port=PORT)
-    full = listener((a_tenant("b"), a_tenant("a")), port=PORT)
+    full = listener((a_config("b"), a_config("a")), port=PORT)
     assert [each.name for each in full.filter_chains] == ["builds/a", "builds/b"]
     del full.filter_chains[:]
     assert full == empty
 
 
 def test_the_order_in_which_pools_are_found_does_not_matter() -> None:
-    pools = [a_tenant(name, namespace=space) for name in "abc" for space in ("x", "y")]
+    pools = [a_config(name, namespace=space) for name in "abc" for space in ("x", "y")]
     assert listener(pools, port=PORT) == listener(reversed(pools), port=PORT)
 
 
 def test_a_name_that_is_listed_twice_is_matched_once() -> None:
-    match = chain(a_tenant(hostnames=("ci.builds.svc", "x.example", "x.example")))
+    match = chain(a_config(hostnames=("ci.builds.svc", "x.example", "x.example")))
     names = match.filter_chain_match.server_names
     assert list(names) == sorted(set(names))
     assert "x.example" in names
 
 
 def test_certificates_are_in_secrets_and_nowhere_else() -> None:
-    config = a_tenant()
+    config = a_config()
     shown = (*listener([config], port=PORT).filter_chains, cluster(config))
     for content in (config.server, config.upstream):
         for message in shown:
@@ -110,7 +110,7 @@ def test_certificates_are_in_secrets_and_nowhere_else() -> None:
 
 
 def test_every_secret_that_is_asked_for_is_there_and_waited_for_briefly() -> None:
-    config = a_tenant()
+    config = a_config()
     down = unpacked(chain(config).transport_socket.typed_config, tls_pb2.DownstreamTlsContext)
     up = unpacked(cluster(config).transport_socket.typed_config, tls_pb2.UpstreamTlsContext)
     asked = [
@@ -125,7 +125,7 @@ def test_every_secret_that_is_asked_for_is_there_and_waited_for_briefly() -> Non
 
 def test_a_client_always_shows_its_certificate() -> None:
     context = unpacked(
-        chain(a_tenant()).transport_socket.typed_config, tls_pb2.DownstreamTlsContext
+        chain(a_config()).transport_socket.typed_config, tls_pb2.DownstreamTlsContext
     )
     assert context.require_client_certificate.value
     assert context.disable_stateless_session_resumption
@@ -135,7 +135,7 @@ def test_a_client_always_shows_its_certificate() -> None:
 
 
 def test_a_builder_is_known_by_one_name_exactly() -> None:
-    config = a_tenant(upstream_name="ci.builds.svc")
+    config = a_config(upstream_name="ci.builds.svc")
     context = unpacked(cluster(config).transport_socket.typed_config, tls_pb2.UpstreamTlsContext)
     checked = context.common_tls_context.combined_validation_context.default_validation_context
     (name,) = checked.match_typed_subject_alt_names
@@ -144,17 +144,17 @@ def test_a_builder_is_known_by_one_name_exactly() -> None:
 
 
 def test_only_what_the_router_says_is_an_address() -> None:
-    told = cluster(a_tenant()).original_dst_lb_config
+    told = cluster(a_config()).original_dst_lb_config
     assert told.metadata_key.key == ROUTE_METADATA
     assert [each.key for each in told.metadata_key.path] == [ROUTE_BUILDER]
     assert not told.use_http_header
-    (*_, asking, _) = manager(chain(a_tenant())).http_filters
+    (*_, asking, _) = manager(chain(a_config())).http_filters
     filtered = unpacked(asking.typed_config, ext_proc_pb2.ExternalProcessor)
     assert list(filtered.metadata_options.receiving_namespaces.untyped) == [ROUTE_METADATA]
 
 
 def test_nothing_ends_a_build_for_its_length() -> None:
-    handled = manager(chain(a_tenant()))
+    handled = manager(chain(a_config()))
     assert handled.stream_idle_timeout.ToTimedelta().total_seconds() == 0
     assert handled.request_timeout.ToTimedelta().total_seconds() == 0
     # The longest build; and what runs on a connection then goes on.
@@ -197,7 +197,7 @@ def test_what_is_none_of_buildkits_methods_goes_nowhere(path: str) -> None:
 
 
 def test_all_goes_to_the_pools_own_cluster() -> None:
-    config = a_tenant("web", namespace="team")
+    config = a_config("web", namespace="team")
     (host,) = manager(chain(config)).route_config.virtual_hosts
     assert {route.route.cluster for route in host.routes} == {cluster(config).name}
 

@@ -1,0 +1,217 @@
+"""What Envoy is answered about requests, message by message, without an Envoy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
+
+from buildpool.buildkit import protobuf
+from buildpool.buildkit.methods import BRIDGE, CONTROL
+from buildpool.buildkit.solve_requests import frame, read_solve, unframe
+from buildpool.core.api import Inject
+from buildpool.core.api.brief import CacheBrief, ClientBrief
+from buildpool.core.routing.affinity import Traits
+from buildpool.core.routing.sharing import reference_of
+from buildpool.gateway.ext_proc.processor import MAX_STATUS_BYTES, Processor
+from buildpool.gateway.metrics import GatewayMetrics
+from buildpool.gateway.reports.builds import BuildLog, BuildRecord
+from samples import NOW
+from unit.gateway.pools_lab import ANN, BOB, PoolsLab
+from unit.gateway.requests import a_request
+from unit.gateway.xds.configs import a_config
+
+CACHE = CacheBrief(location="r.example/cache", architecture="amd64")
+SESSION, SOLVE, STATUS = f"{CONTROL}Session", f"{CONTROL}Solve", f"{CONTROL}Status"
+PEER = {ANN: "127.0.0.1:1", BOB: "127.0.0.1:2"}
+
+
+class Conversation:
+    """What Envoy and the processor say about one request."""
+
+    def __init__(self, processor: Processor, request: ext_proc.ProcessingRequest) -> None:
+        self._messages: asyncio.Queue[ext_proc.ProcessingRequest] = asyncio.Queue()
+        self._messages.put_nowait(request)
+        self._answers = processor.Process(self._read(), None)
+
+    async def _read(self) -> AsyncIterator[ext_proc.ProcessingRequest]:
+        while True:
+            yield await self._messages.get()
+
+    async def answer(self) -> ext_proc.ProcessingResponse:
+        """The next answer."""
+        async with asyncio.timeout(5):
+            return await anext(self._answers)
+
+    async def answer_to(self, message: bytes) -> ext_proc.ProcessingResponse:
+        """The answer to the message of the request."""
+        body = ext_proc.HttpBody(body=frame(message), end_of_stream=True)
+        self._messages.put_nowait(ext_proc.ProcessingRequest(request_body=body))
+        return await self.answer()
+
+    async def end(self) -> None:
+        await self._answers.aclose()
+
+
+async def nothing(_: BuildRecord) -> None:
+    return
+
+
+class ProcessorLab:
+    """A processor, and a pool with two clients and a shared cache."""
+
+    def __init__(self) -> None:
+        clients = tuple(
+            ClientBrief(identity=identity, name=name, inject=Inject.FULL)
+            for identity, name in ((ANN, "ann"), (BOB, "bob"))
+        )
+        self.cluster = PoolsLab(a_config(clients=clients, cache=CACHE, slots=9))
+        self.cluster.has_builder = True
+        metrics = GatewayMetrics()
+        self.processor = Processor(
+            self.cluster.pools, BuildLog(metrics, complete=nothing), metrics, clock=lambda: NOW
+        )
+        self._open: list[Conversation] = []
+
+    def asks(self, identity: str, path: str, **how: Any) -> Conversation:
+        """A request of a client, on its one connection."""
+        number = list(PEER).index(identity) if identity in PEER else 7
+        request = a_request(path, identity=identity, number=number, **how)
+        self._open.append(Conversation(self.processor, request))
+        return self._open[-1]
+
+    async def builds(self, identity: str) -> None:
+        """A client begins, as all do: it gets a slot."""
+        await self.asks(identity, f"{CONTROL}ListWorkers").answer()
+
+    async def opens(self, identity: str, session: str, context: str) -> Conversation:
+        """A session of a client; begun, and so known."""
+        headers = {"x-docker-expose-session-uuid": session} if session else {}
+        conversation = self.asks(
+            identity, SESSION, **headers, **{"x-docker-expose-session-sharedkey": context}
+        )
+        await conversation.answer()
+        return conversation
+
+    async def export_of(self, identity: str, session: str) -> str:
+        """The cache that is added to a solve which says nothing of itself but its session."""
+        solve = self.asks(identity, SOLVE)
+        await solve.answer()
+        message = protobuf.field(1, b"ref") + protobuf.field(5, session.encode())
+        answer = await solve.answer_to(message)
+        await solve.end()
+        changed = answer.request_body.response.body_mutation.body
+        return read_solve(unframe(changed)).exports[0].ref if changed else ""
+
+    async def stop(self) -> None:
+        for conversation in self._open:
+            await conversation.end()
+
+
+@asynccontextmanager
+async def a_processor() -> AsyncIterator[ProcessorLab]:
+    lab = ProcessorLab()
+    try:
+        yield lab
+    finally:
+        await lab.stop()
+
+
+@pytest.fixture
+def _no_patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A session waits for no solve."""
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SOLVE_PATIENCE", 0.01)
+    return
+
+
+pytestmark = pytest.mark.usefixtures("_no_patience")
+
+
+async def test_a_build_is_known_by_the_context_of_its_session() -> None:
+    async with a_processor() as lab:
+        await lab.builds(ANN)
+        await lab.opens(ANN, "session", "app")
+        assert await lab.export_of(ANN, "session") == reference_of(CACHE, Traits(context="app"))
+
+
+async def test_a_session_may_open_a_moment_later_than_its_solve() -> None:
+    async with a_processor() as lab:
+        await lab.builds(ANN)
+        solving = asyncio.create_task(lab.export_of(ANN, "session"))
+        await asyncio.sleep(0)
+        await lab.opens(ANN, "session", "app")
+        assert await solving == reference_of(CACHE, Traits(context="app"))
+
+
+async def test_a_session_without_an_id_is_nobodys() -> None:
+    async with a_processor() as lab:
+        await lab.builds(ANN)
+        await lab.builds(BOB)
+        await lab.opens(BOB, "", "what bob chose")
+        assert await lab.export_of(ANN, "") == ""
+
+
+async def test_the_session_of_another_client_says_nothing_though_it_has_the_same_id() -> None:
+    async with a_processor() as lab:
+        await lab.builds(ANN)
+        await lab.builds(BOB)
+        await lab.opens(ANN, "session", "app")
+        theirs = await lab.opens(BOB, "session", "what bob chose")
+        expected = reference_of(CACHE, Traits(context="app"))
+        assert await lab.export_of(ANN, "session") == expected
+        await theirs.end()
+        assert lab.cluster.pools.each()[0].contexts.known(ANN, "session") == "app"
+
+
+async def test_the_end_of_a_session_is_none_of_another_with_its_id() -> None:
+    async with a_processor() as lab:
+        await lab.builds(ANN)
+        first = await lab.opens(ANN, "session", "app")
+        await lab.opens(ANN, "session", "app")
+        await first.end()
+        assert await lab.export_of(ANN, "session") == reference_of(CACHE, Traits(context="app"))
+
+
+GARBAGE = b"\x0f"
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "how", "message"),
+    [
+        (grpc.StatusCode.PERMISSION_DENIED, SOLVE, {"identity": "buildpool://mallory"}, None),
+        (grpc.StatusCode.UNAVAILABLE, SOLVE, {"pool": "builds/none"}, None),
+        (grpc.StatusCode.INVALID_ARGUMENT, SOLVE, {}, GARBAGE),
+        (grpc.StatusCode.INVALID_ARGUMENT, STATUS, {}, GARBAGE),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, STATUS, {}, bytes(MAX_STATUS_BYTES)),
+    ],
+)
+async def test_what_is_refused_ends_with_the_status_of_its_refusal(
+    status: grpc.StatusCode, path: str, how: dict[str, str], message: bytes | None
+) -> None:
+    async with a_processor() as lab:
+        await lab.builds(ANN)
+        request = lab.asks(how.pop("identity", ANN), path, **how)
+        answer = await request.answer()
+        if message is not None:
+            answer = await request.answer_to(message)
+        assert answer.immediate_response.grpc_status.status == status.value[0]
+        assert answer.immediate_response.body
+
+
+async def test_garbage_about_a_part_of_a_build_is_refused() -> None:
+    async with a_processor() as lab:
+        await lab.builds(ANN)
+        build = lab.asks(ANN, SOLVE)
+        await build.answer()
+        await build.answer_to(protobuf.field(1, b"ref"))
+        about = {"buildkit-controlapi-buildid": "ref"}
+        part = lab.asks(ANN, f"{BRIDGE}Solve", **about)
+        await part.answer()
+        answer = await part.answer_to(GARBAGE)
+        status = answer.immediate_response.grpc_status.status
+        assert status == grpc.StatusCode.INVALID_ARGUMENT.value[0]
