@@ -40,9 +40,9 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.steps: dict[str, tuple[int, int]] = {}
         """Of builds that have ended: their steps that were cached, and all."""
         self.floods = False
-        """Whether sessions are told things without end."""
-        self.told = 0
-        """Bytes that sessions were told."""
+        """Whether sessions are sent messages without end."""
+        self.sent = 0
+        """Bytes that sessions were sent."""
         self.port = 0
         self._server: grpc.aio.Server | None = None
         self._relay: asyncio.Server | None = None
@@ -63,7 +63,7 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         await context.send_initial_metadata((("builder", self.name),))
         while self.floods:
             yield protobuf.field(1, bytes(1 << 16))
-            self.told += 1 << 16
+            self.sent += 1 << 16
         async for _ in requests:
             pass
         yield b""

@@ -212,7 +212,7 @@ class Lab:
     async def comes_to(self, name: str, number: int) -> None:
         """Waits until one of Envoy's own numbers is this."""
         async with asyncio.timeout(10):
-            while await self.counted(name) != number:  # noqa: ASYNC110 - nobody tells
+            while await self.counted(name) != number:  # noqa: ASYNC110 - nothing wakes
                 await asyncio.sleep(0.05)
 
     async def stop_router(self) -> None:

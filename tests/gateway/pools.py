@@ -1,4 +1,4 @@
-"""A pool as the gateway is told of it, with all that its authority issues."""
+"""A pool as the operator configures it for the gateway, with all that its authority issues."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class PoolLab:
         return self.bundle(Use.CLIENT, uri=naming.client_identity(self.key, name), **how)
 
     def config(self, **changes: Any) -> PoolConfig:
-        """What the gateway is told."""
+        """What the operator writes for the gateway."""
         names = naming.gateway_names(self.name, self.namespace)
         brief = Brief(
             **{

@@ -1,4 +1,4 @@
-"""The router ends, and another one begins: builds and those who wait do not notice."""
+"""The router ends, and another one begins: builds and clients that wait do not notice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from gateway.asking import HELLO, SOLVE, a_solve, asked, begun, home_of
 from gateway.lab import BRIDGE, CONTROL, Lab, PoolLab, call
 
 
-async def test_a_build_outlives_the_router_and_who_waits_goes_on_waiting(lab: Lab) -> None:
+async def test_a_build_outlives_the_router_and_a_client_that_waits_goes_on_waiting(
+    lab: Lab,
+) -> None:
     pool = PoolLab()
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
     async with lab.connect(pool) as first, lab.connect(pool) as second:
@@ -25,7 +27,7 @@ async def test_a_build_outlives_the_router_and_who_waits_goes_on_waiting(lab: La
         builder.release.set()
         assert await running
         await lab.start_router()
-        # These daemons tell of no build: the slot is free once its connection has ended.
+        # These daemons name no build: the slot is free once its connection has ended.
         await first.close()
         assert await waiting
 
@@ -61,7 +63,7 @@ async def test_a_solve_that_is_being_read_outlives_the_router_and_what_is_its_ow
 
 
 async def test_what_belongs_to_a_build_finds_it_though_the_router_is_another_one(lab: Lab) -> None:
-    """Of internal builds daemons do not tell, and these tell of none."""
+    """Daemons do not name internal builds, and these name none."""
     pool = PoolLab(slots=4)
     builders = await lab.add_pool(pool, *(f"ci-builder-{n}" for n in range(4)))
     async with lab.connect(pool) as channel:

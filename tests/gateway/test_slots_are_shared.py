@@ -1,4 +1,4 @@
-"""Who waits for a slot, for how long, and who is the next to get one."""
+"""Which clients wait for a slot, for how long, and which is the next to get one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from gateway.asking import (
 from gateway.lab import Lab, PoolLab, call
 
 
-async def test_who_finds_no_slot_waits_until_a_connection_has_ended(lab: Lab) -> None:
+async def test_a_client_that_finds_no_slot_waits_until_a_connection_has_ended(lab: Lab) -> None:
     pool = PoolLab()
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
     first = lab.connect(pool)
@@ -41,7 +41,7 @@ async def test_who_finds_no_slot_waits_until_a_connection_has_ended(lab: Lab) ->
         assert await waiting
 
 
-async def test_who_waits_in_vain_is_told_so(lab: Lab) -> None:
+async def test_a_client_that_waits_in_vain_is_refused(lab: Lab) -> None:
     pool = PoolLab(max_wait=timedelta(seconds=1))
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
     async with lab.connect(pool) as first, lab.connect(pool) as second:
@@ -65,7 +65,7 @@ async def test_a_pool_without_builders_is_waited_for(lab: Lab) -> None:
         assert b"ci-builder-0" in await waiting
 
 
-async def test_who_asks_before_it_builds_is_overtaken_by_nobody(lab: Lab) -> None:
+async def test_a_client_that_asks_before_it_builds_is_not_overtaken(lab: Lab) -> None:
     pool = PoolLab()
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
     async with lab.connect(pool) as first, lab.connect(pool) as second:
@@ -85,7 +85,7 @@ async def test_who_asks_before_it_builds_is_overtaken_by_nobody(lab: Lab) -> Non
         assert await waiting
 
 
-async def test_who_waits_for_a_pool_that_is_removed_is_told(lab: Lab) -> None:
+async def test_a_client_that_waits_for_a_pool_that_is_removed_is_refused(lab: Lab) -> None:
     pool = PoolLab()
     await lab.add_pool(pool)
     async with lab.connect(pool) as channel:
@@ -98,7 +98,9 @@ async def test_who_waits_for_a_pool_that_is_removed_is_told(lab: Lab) -> None:
     assert why == "pool builds/ci is not served here any more"
 
 
-async def test_who_waits_is_served_before_the_next_build_of_who_was_served(lab: Lab) -> None:
+async def test_a_client_that_waits_is_served_before_the_next_build_of_one_that_was_served(
+    lab: Lab,
+) -> None:
     pool = PoolLab()
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
     async with AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What the gateway tells Prometheus after builds of which all is known."""
+"""The metrics of the gateway after builds of which all is known."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def build(lab: Lab, pool: PoolLab, client: str = "ann", source: str = "") 
         await call(channel, SOLVE, a_solve(f"{client} {source}", source=source))
 
 
-async def test_who_waits_is_counted_by_client_for_as_long_as_they_wait(lab: Lab) -> None:
+async def test_builds_that_wait_are_counted_by_client_for_as_long_as_they_wait(lab: Lab) -> None:
     pool = PoolLab()
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
     channels = [lab.connect(pool, pool.client(name)) for name in ("ann", "ann", "ann", "bob")]

@@ -1,4 +1,4 @@
-"""Who does not belong here, and who takes more than is theirs: refused or bounded."""
+"""Clients that do not belong here are refused, and those that take too much are bounded."""
 
 from __future__ import annotations
 
@@ -151,14 +151,14 @@ async def test_no_header_of_a_client_names_the_builder(
 
 
 async def test_a_client_does_not_say_which_connection_its_own_is(lab: Lab, pool: PoolLab) -> None:
-    """Else each request could be a connection of its own, whose end nobody is told."""
+    """Else each request could be a connection of its own, whose end is never logged."""
     connections = lab.router.pools.each()[0].scheduler.connections
     async with lab.connect(pool) as channel:
         for number in range(3):
             await call(channel, HELLO, headers={"x-forwarded-for": f"192.0.2.{number}"})
         assert connections.has_connections
     async with asyncio.timeout(10):
-        while connections.has_connections:  # noqa: ASYNC110 - nobody tells
+        while connections.has_connections:  # noqa: ASYNC110 - nothing wakes
             await asyncio.sleep(0.1)
 
 
@@ -242,12 +242,12 @@ async def test_a_client_that_never_reads_holds_up_nobody_else(lab: Lab) -> None:
     async with lab.connect(pool) as channel:
         await call(channel, HELLO)
         session = channel.stream_stream(f"{CONTROL}Session")(timeout=60)
-        told = -1
+        sent = -1
         async with asyncio.timeout(30):
-            while told != builder.told or not told:
-                told = builder.told
+            while sent != builder.sent or not sent:
+                sent = builder.sent
                 await asyncio.sleep(1)
-        assert told < 128 << 20, "what lies between them is bounded"
+        assert sent < 128 << 20, "what lies between them is bounded"
         await serves_on(lab, pool)
         session.cancel()
 

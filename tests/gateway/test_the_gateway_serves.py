@@ -33,7 +33,7 @@ async def test_a_build_goes_to_a_builder_byte_by_byte(lab: Lab) -> None:
     assert builder.asked == [(HELLO, b""), (SOLVE, a_solve())]
 
 
-async def test_prune_wakes_nobody(lab: Lab) -> None:
+async def test_prune_wakes_no_pool(lab: Lab) -> None:
     pool = PoolLab()
     await lab.add_pool(pool)
     async with lab.connect(pool) as channel:
@@ -182,7 +182,7 @@ async def test_a_build_whose_pool_is_not_served_any_more_goes_on_to_its_end(lab:
         assert await running
 
 
-async def test_a_client_whose_builder_is_gone_is_told_which_and_why(lab: Lab) -> None:
+async def test_a_client_whose_builder_is_gone_learns_which_and_why(lab: Lab) -> None:
     pool = PoolLab()
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
     async with lab.connect(pool) as channel:

@@ -1,4 +1,4 @@
-"""Builds through a real Envoy get the shared cache, and who may only import does not export."""
+"""Builds through a real Envoy get the shared cache; clients that may only import do not export."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_the_shared_cache_is_added_and_nothing_else_is_changed(lab: Lab) -
     assert (build["client"], build["result"], build["imports"]) == ("ann", "succeeded", export.ref)
 
 
-async def test_who_may_only_import_cannot_export_by_itself(lab: Lab) -> None:
+async def test_a_client_that_may_only_import_cannot_export_by_itself(lab: Lab) -> None:
     client = a_full_client(inject=Inject.IMPORT, may_export=False)
     pool = PoolLab(cache=CACHE, clients=(client,))
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
@@ -78,7 +78,7 @@ async def test_who_may_only_import_cannot_export_by_itself(lab: Lab) -> None:
     assert builder.asked == [(HELLO, b"")]
 
 
-async def test_nobody_decides_how_the_build_of_another_client_ends(lab: Lab) -> None:
+async def test_no_client_decides_how_the_build_of_another_ends(lab: Lab) -> None:
     ann, bob = a_full_client(), a_full_client("bob", inject=Inject.IMPORT, may_export=False)
     pool = PoolLab(cache=CACHE, clients=(ann, bob), slots=2)
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
@@ -95,7 +95,7 @@ async def test_nobody_decides_how_the_build_of_another_client_ends(lab: Lab) -> 
                 assert f"the build {ref} of pool builds/ci is not one of" in why
         claim = asyncio.create_task(call(other, SOLVE, a_solve("hers")))
         assert (await refusal(claim))[0] is grpc.StatusCode.PERMISSION_DENIED
-        # Who may see all builds of the pool may see this one.
+        # A client that may see all builds of the pool may see this one.
         await call(other, f"{CONTROL}Status", protobuf.field(1, b"hers"))
         await call(again, f"{BRIDGE}Return", headers=about("hers"))
         builder.release.set()

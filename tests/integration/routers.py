@@ -1,4 +1,4 @@
-"""Routers of the gateway as processes of their own, with an Envoy or without, and who asks them."""
+"""Routers of the gateway as processes of their own, with an Envoy or without, and their clients."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RouterProcess:
     kubeconfig: Path
     log: Path
     pod: str
-    """Who it is in the status of pools."""
+    """Its name in the status of pools."""
     home: str = OPERATOR_NAMESPACE
     flags: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
@@ -100,9 +100,9 @@ class RouterProcess:
         return words in self.log.read_text()
 
     def builder_for(self, pool: PoolKey, client: str = "default") -> str:
-        """The address to which it sends who asks about the pool; why it does not, otherwise.
+        """The address to which it sends a request about the pool; why it refuses it, otherwise.
 
-        Asked as Envoy asks for a request that needs no slot and wakes nobody.
+        It is asked as Envoy asks it about a request that needs no slot and wakes no pool.
         """
         question = a_request(
             f"{CONTROL}Prune",

@@ -1,7 +1,7 @@
 """Ends a pod of the gateway in good order: no new connections, and what runs goes on to its end.
 
-The pod's ``preStop`` hook. Envoy itself ends at once when it is told to, so it is told only after
-this. It never cuts a connection.
+The pod's ``preStop`` hook. Envoy itself ends at once when it gets a signal, which the kubelet sends
+only after this. It never cuts a connection.
 """
 
 from __future__ import annotations
@@ -14,40 +14,41 @@ from typing import Final
 
 from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout
 
-POLL: Final = 1.0
-"""Seconds between two looks."""
-ANSWER: Final = 5.0
-"""Seconds that Envoy has to answer; it may be busy with builds."""
-PROOF: Final = 3
+POLL_SECONDS: Final = 1.0
+"""Time between two looks."""
+ANSWER_SECONDS: Final = 5.0
+"""Time that Envoy has to answer; it may be busy with builds."""
+QUIET_LOOKS: Final = 3
 """Looks in a row that must find nothing: between two requests of a build there is a moment."""
 ACTIVE: Final = "http.gateway.downstream_rq_active"
+"""Envoy's number of requests of clients that go on, those that wait included."""
 
 
 async def drain(*, admin_port: int, settle: timedelta, patience: timedelta) -> bool:
     """Returns whether nothing runs any more; False after ``patience``.
 
-    ``settle``: how long it takes until no node sends new connections here any more.
+    ``settle`` is how long it takes until no node sends new connections here any more.
     """
     deadline = monotonic() + patience.total_seconds()
     await asyncio.sleep(settle.total_seconds())
     admin = f"http://127.0.0.1:{admin_port}"
-    timeout = ClientTimeout(total=ANSWER)
+    timeout = ClientTimeout(total=ANSWER_SECONDS)
     async with ClientSession(timeout=timeout, raise_for_status=True) as session:
-        is_told, quiet = False, 0
-        while quiet < PROOF:
+        is_draining, quiet = False, 0
+        while quiet < QUIET_LOOKS:
             if monotonic() > deadline:
                 return False
             try:
-                if not is_told:
+                if not is_draining:
                     # Not ``graceful``: that says GOAWAY again and again to clients that build.
                     async with session.post(f"{admin}/drain_listeners"):
-                        is_told = True
+                        is_draining = True
                 quiet = 0 if await _active(session, admin) else quiet + 1
             except ClientConnectorError:
                 return True  # Envoy is gone, and all connections with it
             except (ClientError, TimeoutError):
                 quiet = 0  # no answer is no proof: this hook's end would be the end of builds
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(POLL_SECONDS)
     return True
 
 

@@ -1,4 +1,4 @@
-"""What the gateway tells Prometheus. Labels are bounded by pools and their clients.
+"""The metrics of the gateway. Labels are bounded by pools and their clients.
 
 An own registry, like the operator's. ``docs/reference/metrics.md`` is generated from it.
 """
@@ -16,8 +16,8 @@ from buildpool.core.routing.sharing import Share
 
 POOL: Final = ("namespace", "pool")
 CLIENT: Final = (*POOL, "client")
-WAITS: Final = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 1800)
-DECISIONS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
+WAIT_BUCKETS: Final = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 1800)
+DECISION_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 
 
 class GatewayMetrics:
@@ -26,7 +26,7 @@ class GatewayMetrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = own = registry or CollectorRegistry()
         self._known: dict[PoolKey, set[str]] = {}
-        """The clients of whom it is shown how many wait."""
+        """The clients of each pool for which a number of waiting builds is shown."""
         self.pools = Gauge("buildpool_gateway_pools", "Pools that are served.", registry=own)
         self.envoys = Gauge(
             "buildpool_gateway_envoys", "Envoys that are connected; 1 in each pod.", registry=own
@@ -43,7 +43,7 @@ class GatewayMetrics:
             "buildpool_gateway_wait_seconds",
             "How long connections that then built waited for a slot.",
             CLIENT,
-            buckets=WAITS,
+            buckets=WAIT_BUCKETS,
             registry=own,
         )
         self._builds = Counter(
@@ -79,12 +79,12 @@ class GatewayMetrics:
             "How long the router took to say where a request goes, by what the request means to "
             "it; hello and session include what was waited for.",
             ("kind",),
-            buckets=DECISIONS,
+            buckets=DECISION_BUCKETS,
             registry=own,
         )
 
     def waiting(self, pool: PoolKey, clients: Mapping[str, int]) -> None:
-        """So many builds of each client wait now."""
+        """The number of builds of each client that wait now."""
         known = self._known.setdefault(pool, set())
         for client in known - clients.keys():
             self._waiting.remove(*pool, client)

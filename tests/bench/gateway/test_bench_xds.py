@@ -97,7 +97,7 @@ async def timed(work: Callable[[], Awaitable[object]]) -> float:
 def build_all(configs: list[PoolConfig]) -> float:
     """Seconds to make all resources of these pools."""
     started = time.monotonic()
-    resources.listener(configs, port=1234)
+    resources.listener(map(resources.chain, configs), port=1234)
     for config in configs:
         resources.cluster(config)
         resources.secrets(config)

@@ -95,9 +95,9 @@ async def running(envoy: Envoy) -> AsyncIterator[Envoy]:
 
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks follow each other at once, and who does not answer is given up soon."""
-    monkeypatch.setattr("buildpool.gateway.draining.POLL", 0.01)
-    monkeypatch.setattr("buildpool.gateway.draining.ANSWER", 0.5)
+    """Looks follow each other at once, and an answer that does not come is given up soon."""
+    monkeypatch.setattr("buildpool.gateway.draining.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("buildpool.gateway.draining.ANSWER_SECONDS", 0.5)
 
 
 async def drained(envoy: Envoy, *, settle: timedelta = NOTHING, patience: timedelta = LONG) -> bool:
@@ -169,7 +169,7 @@ async def test_an_envoy_that_never_answers_is_not_taken_for_quiet() -> None:
         assert not await drained(envoy, patience=SOON)
 
 
-async def test_listeners_that_did_not_close_are_told_again() -> None:
+async def test_listeners_that_did_not_close_are_drained_again() -> None:
     async with running(Envoy(0, refusals=2)) as envoy:
         assert await drained(envoy)
     assert envoy.requests.count("POST /drain_listeners") == 3

@@ -1,1 +1,9 @@
-"""What Envoy asks about each request, and what it is answered."""
+"""Answers Envoy's question about each request: where it goes, and with what.
+
+processor       the conversation about one request, by what it means
+calls           the request: what Envoy says of it
+authorization   what a client may do, and with which builds
+traits          what a build is of, and which builder suits it
+bodies          the messages that are read, and what is added to them
+responses       what Envoy is answered
+"""

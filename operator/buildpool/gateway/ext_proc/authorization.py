@@ -11,7 +11,7 @@ from buildpool.gateway.slots.refusals import Denied, NotServed
 
 
 def client_of(call: Call, served: ServedPool) -> ClientBrief:
-    """Who asks, if they may build; who builds already may, whatever has become of them."""
+    """The client that asks, if it may build. One that builds may go on, also once it is removed."""
     client = served.brief.client(call.identity)
     if not served.scheduler.connections.is_building(call.connection):
         if served.is_closing:
@@ -26,10 +26,10 @@ def client_of(call: Call, served: ServedPool) -> ClientBrief:
 
 
 async def check_owner(call: Call, served: ServedPool, ref: str) -> None:
-    """Whether a build that runs is the caller's, who then goes on, whatever became of them.
+    """Whether a build that runs is the caller's own. Its owner goes on, also once it is removed.
 
     Where it is not known whose it is (it came through another gateway, or was being read when
-    this process began), who may not export must not decide how it ends.
+    this process began), a client that may not export must not decide how it ends.
     """
     connections, client = served.scheduler.connections, served.brief.client(call.identity)
     owner = connections.owner_of(ref)

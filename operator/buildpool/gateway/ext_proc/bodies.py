@@ -23,7 +23,7 @@ from buildpool.gateway.slots.refusals import Exhausted, Unreadable
 
 T = TypeVar("T")
 BODY_SECONDS: Final = 30.0
-"""Seconds in which the message of a request has to come; Envoy keeps what it has of it."""
+"""Time in which the message of a request has to come; Envoy keeps what it has of it."""
 _HARMLESS: Final = {"ignore-error": "true"}
 """No build may fail because of a cache that nobody asked for."""
 

@@ -1,4 +1,4 @@
-"""What Envoy says about one request: who asks for what, on which connection. Values and parsing."""
+"""What Envoy says about one request: which client asks for what, and on which connection."""
 
 from __future__ import annotations
 

@@ -288,7 +288,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         return build
 
     def _outcome(self, build: BuildRecord, said: dict[str, str]) -> dict[str, str] | None:
-        """Notes how a build ended; headers to put in place where its builder is gone."""
+        """Records how a build ended; returns headers that say so where its builder is gone."""
         status = said.get("grpc-status")
         if status is None:
             return None

@@ -15,7 +15,7 @@ same time."""
 
 
 async def traits_of(call: Call, served: ServedPool, client: str, solve: Solve) -> Traits:
-    """What tells the build of a solve from others. Waits a little where only its session says."""
+    """What the build of a solve is of. Waits a little where only its session says."""
     contexts = served.contexts
     if solve.source or solve.images or solve.is_internal:
         context = contexts.known(call.identity, solve.session)

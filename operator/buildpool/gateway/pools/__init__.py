@@ -1,1 +1,7 @@
-"""Which pools there are: what the operator says of them, and where their builders are."""
+"""The pools that are served, as the operator configures them, and their builders.
+
+config        one pool as the operator configures it; values only
+directory     watches what the operator writes for the gateway, and the builders' pods
+served        each pool with its scheduler, its connections and what its daemons say
+contexts      what the clients of a pool call the contexts that their sessions upload
+"""

@@ -1,4 +1,4 @@
-"""The pools that the gateway serves, each with all that is needed to serve it. Values only."""
+"""A pool that the gateway serves, with all that is needed to serve it. Values only."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class PoolConfig:
 
     brief: Brief
     server: KeyPair
-    """What the gateway shows the pool's clients."""
+    """The certificate that the gateway shows the pool's clients."""
     upstream: KeyPair
-    """What the gateway shows the pool's builders."""
+    """The certificate that the gateway shows the pool's builders."""
     trust: bytes = field(repr=False)
-    """PEM, the pool's authorities: they vouch for clients and builders alike."""
+    """PEM of the pool's authorities, which vouch for clients and builders alike."""
 
     @property
     def key(self) -> PoolKey:

@@ -26,12 +26,12 @@ from buildpool.gateway.slots.changes import Changes
 from buildpool.gateway.slots.scheduler import SlotScheduler
 from buildpool.gateway.slots.store import ConnectionStore
 
-TICK: Final = 1.0
-"""Seconds between two looks at reservations that nobody used."""
+TICK_SECONDS: Final = 1.0
+"""Time between two looks at reservations that nobody used."""
 MAX_CONNECTIONS: Final = 4096
-"""Connections of a pool that are remembered without being asked whether they are still there."""
+"""Connections of a pool from which on those are forgotten that the scheduler does not know."""
 MAX_EXPORTS: Final = 4096
-"""Caches of which it is remembered when they were exported last, for each pool."""
+"""Caches of one pool whose last export is remembered."""
 log: Final = logging.getLogger(__name__)
 
 
@@ -68,7 +68,7 @@ class ServedPool:
 
     @property
     def brief(self) -> Brief:
-        """What the operator tells about the pool."""
+        """The pool as the operator configures it."""
         return self.config.brief
 
     @property
@@ -158,24 +158,24 @@ class ServedPools:
 
     @property
     def configs(self) -> Mapping[PoolKey, PoolConfig]:
-        """The pools that Envoy has to know: those that close, too."""
+        """The pools that Envoy has to know, those that close included."""
         return {key: served.config for key, served in self._served.items()}
 
     def served(self, label: str) -> ServedPool | None:
-        """The pool of a filter chain."""
+        """The pool of a filter chain; None where it is not served."""
         key = self._labels.get(label)
         return self._served.get(key) if key is not None else None
 
     def find(self, pool: PoolKey) -> ServedPool | None:
-        """One pool."""
+        """A pool by its key; None where it is not served."""
         return self._served.get(pool)
 
     def each(self) -> tuple[ServedPool, ...]:
-        """All of them."""
+        """All pools."""
         return tuple(self._served.values())
 
     def refresh(self, pool: PoolKey) -> None:
-        """Something is known anew of a pool: whether it is served, or its builders."""
+        """Something of a pool has changed: whether it is served, or its builders."""
         self._changes.tell()
         config, served = self._source.configs.get(pool), self._served.get(pool)
         if config is not None and served is None:
@@ -203,7 +203,7 @@ class ServedPools:
             self._on_closed(pool)
             return
         access = DaemonAccess(served.config.trust, served.config.upstream)
-        # A pod that is told to go waits until nobody is connected to it, us included.
+        # A pod that is on its way out waits until no connection to it is left, ours included.
         addresses = {
             builder.uid: builder.address
             for builder in self._source.builders(pool)
@@ -213,7 +213,7 @@ class ServedPools:
         served.scheduler.dispatch()
 
     def wake(self, pool: PoolKey) -> None:
-        """A daemon has told something new of its builds."""
+        """A daemon has said that builds have started or ended."""
         self._changes.tell()
         served = self._served.get(pool)
         if served is not None:
@@ -233,7 +233,7 @@ class ServedPools:
             served.scheduler.dispatch()
 
     async def next_change(self) -> None:
-        """Waits until something is known anew of any pool."""
+        """Waits until something of any pool has changed."""
         await self._changes.next()
 
     def known_trouble(self, builder: Target) -> str:
@@ -242,12 +242,12 @@ class ServedPools:
         return "" if found is None else found[1]
 
     async def trouble(self, builder: Target, *, patience: float) -> str:
-        """The same, once the cluster tells; empty after ``patience`` seconds."""
+        """What became of a builder, once the cluster says; empty after ``patience`` seconds."""
         find = lambda: self.known_trouble(builder) or None  # noqa: E731
         return await self._changes.until(find, patience=patience) or ""
 
     async def run(self) -> None:
-        """Goes on for ever."""
+        """Keeps up with daemons and reservations. Never returns."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.loads.run())
             try:
@@ -258,7 +258,7 @@ class ServedPools:
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(TICK_SECONDS)
             for key, served in tuple(self._served.items()):
                 if served.is_closing:
                     self.refresh(key)

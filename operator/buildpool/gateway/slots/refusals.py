@@ -58,28 +58,35 @@ class NotServed(Unavailable):
 
 
 class Reminder:
-    """Knows who has waited in vain: buildx asks three times, and reports what it hears last."""
+    """Knows which connections have waited in vain.
+
+    buildx asks three times, and shows the last answer that it gets.
+    """
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
-        self._told: dict[str, tuple[str, datetime]] = {}
+        self._refused: dict[str, tuple[str, datetime]] = {}
 
     def told(self, connection: str, message: str) -> Exhausted:
-        """What a connection is told now, and would be again."""
-        self._told[connection] = message, self._clock()
+        """The refusal of a connection, which it gets again if it asks again soon."""
+        self._refused[connection] = message, self._clock()
         return Exhausted(message)
 
     def check(self, connection: str) -> None:
-        """Raises Exhausted where the connection was told so a moment ago."""
-        told = self._told.get(connection)
-        if told is not None and self._clock() - told[1] < REMINDED:
-            raise Exhausted(told[0])
+        """Raises Exhausted where the connection was refused a moment ago."""
+        message, when = self._refused.get(connection, ("", None))
+        if when is not None and self._clock() - when < REMINDED:
+            raise Exhausted(message)
 
     def forget(self, connection: str) -> None:
         """A connection has ended."""
-        self._told.pop(connection, None)
+        self._refused.pop(connection, None)
 
     def forget_old(self) -> None:
-        """Forgets those whose end was not told."""
+        """Forgets connections that were refused long ago: not every end is reported."""
         now = self._clock()
-        self._told = {name: told for name, told in self._told.items() if now - told[1] < REMINDED}
+        self._refused = {
+            connection: (message, when)
+            for connection, (message, when) in self._refused.items()
+            if now - when < REMINDED
+        }

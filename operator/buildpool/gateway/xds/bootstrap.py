@@ -11,10 +11,8 @@ ROUTER: Final = "router"
 """The cluster of the router: it answers Envoy's questions, reads its logs and configures it."""
 MAX_CONNECTIONS: Final = 20_000
 """Connections of clients at once; Envoy refuses more, so that its memory is bounded."""
-
-
-TRACKED: Final = 16
-"""Streams that keep less than 2 to the power of this many bytes are not reset: they are no help."""
+TRACKED_BITS: Final = 16
+"""Streams that keep less than 2 to the power of this many bytes are not reset: that is no help."""
 _TYPE: Final = "type.googleapis.com/envoy.extensions.resource_monitors."
 _HEAP: Final = "envoy.resource_monitors.fixed_heap"
 
@@ -77,7 +75,7 @@ def _overload_manager(memory: int) -> dict[str, Any]:
     }
     actions = {
         "shrink_heap": {"threshold": {"value": 0.8}},
-        # Those with the largest buffers first: who sends much and never ends, or never reads.
+        # Those with the largest buffers first: of clients that send without end, or never read.
         "reset_high_memory_stream": {
             "scaled": {"scaling_threshold": 0.85, "saturation_threshold": 0.95}
         },
@@ -87,7 +85,7 @@ def _overload_manager(memory: int) -> dict[str, Any]:
     return {
         "refresh_interval": "0.25s",
         "resource_monitors": [connections, heap],
-        "buffer_factory_config": {"minimum_account_to_track_power_of_two": TRACKED},
+        "buffer_factory_config": {"minimum_account_to_track_power_of_two": TRACKED_BITS},
         "actions": [
             {"name": f"envoy.overload_actions.{name}", "triggers": [{"name": _HEAP, **trigger}]}
             for name, trigger in actions.items()

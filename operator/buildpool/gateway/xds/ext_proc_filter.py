@@ -10,13 +10,14 @@ from buildpool.core.routing.values import ROUTE_METADATA
 from buildpool.gateway.xds.bootstrap import ROUTER
 
 FILTER: Final = "router-asked"
-"""The filter that asks."""
+"""Name of the filter that asks."""
 TRACES: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/"
-"""Clients send the traces of their builds to the daemon."""
+"""The service to which clients send the traces of their builds."""
 CONTENT: Final = "/containerd.services.content.v1.Content/"
-"""What builds have made, which clients only read: buildx its attestations (``--metadata-file``)."""
-HELD: Final = "3600s"
-"""How long the router may take for an answer; the most that Envoy allows. The longest wait for a
+"""The service from which clients read what builds have made: buildx reads attestations
+(``--metadata-file``)."""
+LONGEST_ANSWER: Final = "3600s"
+"""How long the router may take for an answer: the most that Envoy allows. The longest wait for a
 slot is shorter (``gateway.maxWait``)."""
 _TYPE: Final = "type.googleapis.com/envoy."
 
@@ -75,8 +76,8 @@ def ext_proc_filter() -> dict[str, Any]:
                 "retry_back_off": {"base_interval": "0.2s", "max_interval": "0.5s"},
             },
         },
-        "message_timeout": HELD,
-        "max_message_timeout": HELD,
+        "message_timeout": LONGEST_ANSWER,
+        "max_message_timeout": LONGEST_ANSWER,
         # What runs goes on without the router. What was not answered has no destination.
         "failure_mode_allow": True,
         "request_attributes": [

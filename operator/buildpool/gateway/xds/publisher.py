@@ -8,12 +8,14 @@ one of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Final
+
+from envoy.config.listener.v3.listener_components_pb2 import FilterChain
 
 from buildpool.core import naming
 from buildpool.core.naming import PoolKey
@@ -21,24 +23,25 @@ from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.xds import resources
 from buildpool.gateway.xds.subscriptions import CLUSTER, LISTENER, SECRET, Resource, Snapshot
 
-QUIET: Final = 0.2
-"""Seconds without a change until changes are published,"""
-LATEST: Final = 1.0
-"""but no later than these after the first of them."""
+QUIET_SECONDS: Final = 0.2
+"""Time without a change after which changes are published."""
+LATEST_SECONDS: Final = 1.0
+"""Time after the first change after which changes are published, though more may come."""
 
 
 @dataclass(slots=True)
 class _Parts:
-    """What of one pool is made, and from what."""
+    """The resources of one pool, and what they are made of."""
 
     config: PoolConfig
+    chain: FilterChain
     resources: Mapping[str, Mapping[str, Resource]]
     gone: float | None = None
     """Since when the pool is not served any more: its connections may still be there."""
 
 
 class Publisher:
-    """Keeps Envoys up to date. For one event loop."""
+    """Makes what Envoy shall have of the pools. For one event loop."""
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class Publisher:
     ) -> None:
         """``drain_time`` is Envoy's.
 
-        ``on_refused`` is told which pool does not get a name that it wants, and why; None once it
+        ``on_refused`` gets the pool that does not get a name that it wants, and why; None once it
         does, or is gone.
         """
         self._publish_snapshot = publish
@@ -61,6 +64,9 @@ class Publisher:
         self._published: Mapping[PoolKey, PoolConfig] | None = None
         """Those of the last snapshot; None before the first."""
         self._parts: dict[PoolKey, _Parts] = {}
+        self._chains: list[FilterChain] = []
+        self._listener = _listener((), port)
+        """Made of these chains."""
         self._refused: Mapping[PoolKey, str] = {}
         self._holders: Mapping[str, PoolKey] = {}
         """Which pool has which name."""
@@ -85,15 +91,15 @@ class Publisher:
         return self._refused.get(pool)
 
     async def run(self) -> None:
-        """Goes on for ever."""
+        """Publishes what has changed. Never returns."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._until_forgotten()):
                     await self._changed.wait()
-            latest = monotonic() + LATEST
+            latest = monotonic() + LATEST_SECONDS
             while self._changed.is_set() and monotonic() < latest:
                 self._changed.clear()
-                await asyncio.sleep(QUIET)
+                await asyncio.sleep(QUIET_SECONDS)
             self._changed.clear()
             self._publish()
 
@@ -110,7 +116,7 @@ class Publisher:
         for key, config in served.items():
             known = self._parts.get(key)
             if known is None or known.config != config:
-                self._parts[key] = _Parts(config, _resources(config))
+                self._parts[key] = _parts(config, known)
             else:
                 known.gone = None
         for key, parts in tuple(self._parts.items()):
@@ -119,16 +125,22 @@ class Publisher:
             parts.gone = parts.gone or now
             if now - parts.gone >= self._drain_time.total_seconds():
                 del self._parts[key]
-        listener = resources.listener(served.values(), port=self._port)
+        listener = self._listener_of([self._parts[key].chain for key in sorted(served)])
         snapshot: dict[str, dict[str, Resource]] = {
             CLUSTER: {},
             SECRET: {},
-            LISTENER: {listener.name: Resource.of(LISTENER, listener)},
+            LISTENER: {resources.LISTENER: listener},
         }
         for parts in self._parts.values():
             for kind, found in parts.resources.items():
                 snapshot[kind] |= found
         self._publish_snapshot(snapshot)
+
+    def _listener_of(self, chains: list[FilterChain]) -> Resource:
+        """The listener: another one only where a chain has changed, as it is large."""
+        if chains != self._chains:
+            self._chains, self._listener = chains, _listener(chains, self._port)
+        return self._listener
 
     def _fitting(self) -> dict[PoolKey, PoolConfig]:
         """The pools, each with the names that nobody else has.
@@ -169,10 +181,23 @@ def _seniority(config: PoolConfig) -> tuple[bool, datetime | None, PoolKey]:
     return created is None, created, config.key
 
 
-def _resources(config: PoolConfig) -> Mapping[str, Mapping[str, Resource]]:
+def _listener(chains: Iterable[FilterChain], port: int) -> Resource:
+    return Resource.of(LISTENER, resources.listener(chains, port=port))
+
+
+def _parts(config: PoolConfig, before: _Parts | None) -> _Parts:
+    """The parts of a pool. Its chain, which takes milliseconds, is kept where it is the same."""
     cluster = resources.cluster(config)
     secrets = resources.secrets(config)
-    return {
-        CLUSTER: {cluster.name: Resource.of(CLUSTER, cluster)},
-        SECRET: {secret.name: Resource.of(SECRET, secret) for secret in secrets},
-    }
+    if before is not None and before.config.brief.server_names == config.brief.server_names:
+        chain = before.chain
+    else:
+        chain = resources.chain(config)
+    return _Parts(
+        config,
+        chain,
+        {
+            CLUSTER: {cluster.name: Resource.of(CLUSTER, cluster)},
+            SECRET: {secret.name: Resource.of(SECRET, secret) for secret in secrets},
+        },
+    )

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.listener.v3.listener_components_pb2 import FilterChain
 
 # Every type that a configuration names has to be known before it can be parsed.
 from envoy.extensions.access_loggers.grpc.v3 import als_pb2 as _als  # noqa: F401
@@ -49,25 +50,26 @@ from buildpool.gateway.xds.ext_proc_filter import FILTER, ext_proc_filter, route
 
 LISTENER: Final = "gateway"
 NOBODY: Final = "nobody"
-"""The chain of connections that ask for no pool."""
+"""Name of the chain that takes connections which ask for no pool."""
 CONNECTION: Final = "connection"
-"""What is told of a connection that has ended: its number, as Envoy counts;"""
+"""Tag of the access log: the number of a connection, as Envoy counts."""
 SERVER_NAME: Final = "server-name"
-"""the name that its client asked for;"""
+"""Tag of the access log: the name that a client asked for."""
 CHAIN: Final = "chain"
-"""the filter chain that took it, if one did;"""
+"""Tag of the access log: the filter chain that took a connection, if one did."""
 FAILURE: Final = "failure"
-"""and why its handshake failed, if it did, as Envoy's TLS library says."""
+"""Tag of the access log: why a handshake failed, if it did, as Envoy's TLS library says."""
 MAX_CONNECTIONS: Final = 4_000
-"""Connections of one pool's clients at once: nobody can have all that there are for all pools."""
+"""Connections of one pool's clients at once: no pool can have all that there are."""
 MAX_STREAMS: Final = 2_000
 """Requests at once on one connection. Each target of a bake has three while it is built."""
 RATES: Final = {"pool": (1_000, 10_000), "connection": (300, 4_000)}
-"""Requests a second of which the router is asked, and how many at once after a quiet time: of one
-pool, so that the others are answered, and of one connection, so that those beside it are."""
-LONGEST: Final = "86400s"
-"""Until a connection takes no new requests: the longest build (``builders.maxBuildDuration``). What
-runs on it goes on; but nobody stays for ever with a certificate that has expired."""
+"""Requests a second about which the router is asked, and how many at once after a quiet time. Those
+of one pool leave time for other pools, those of one connection for other connections."""
+LONGEST_CONNECTION: Final = "86400s"
+"""Age from which on a connection takes no new requests: the longest build
+(``builders.maxBuildDuration``). What runs on it goes on, but no client stays for ever with a
+certificate that has expired."""
 _TYPE: Final = "type.googleapis.com/envoy."
 _HTTP2: Final = {
     "initial_stream_window_size": 16 << 20,
@@ -75,8 +77,8 @@ _HTTP2: Final = {
 }
 
 
-def listener(configs: Iterable[PoolConfig], *, port: int) -> listener_pb2.Listener:
-    """The one listener, with a chain for each pool."""
+def listener(chains: Iterable[FilterChain], *, port: int) -> listener_pb2.Listener:
+    """The one listener, with the chains of all pools."""
     result = _parsed(
         {
             "name": LISTENER,
@@ -96,7 +98,7 @@ def listener(configs: Iterable[PoolConfig], *, port: int) -> listener_pb2.Listen
             ],
             "listener_filters_timeout": "5s",
             "access_log": [_access_log()],
-            # Who asks for no pool is hung up on; and the listener is there without any pool.
+            # Hangs up on clients that ask for no pool. The listener is there without any pool, too.
             "default_filter_chain": {
                 "name": NOBODY,
                 "filters": [
@@ -111,12 +113,11 @@ def listener(configs: Iterable[PoolConfig], *, port: int) -> listener_pb2.Listen
         },
         listener_pb2.Listener(),
     )
-    chains = (chain(config) for config in sorted(configs, key=lambda config: config.key))
     result.filter_chains.extend(chains)
     return result
 
 
-def chain(config: PoolConfig) -> listener_components_pb2.FilterChain:
+def chain(config: PoolConfig) -> FilterChain:
     """What becomes of a connection to one pool."""
     label = label_of(config.key)
     return _parsed(
@@ -154,7 +155,7 @@ def chain(config: PoolConfig) -> listener_components_pb2.FilterChain:
                 },
             },
         },
-        listener_components_pb2.FilterChain(),
+        FilterChain(),
     )
 
 
@@ -250,7 +251,7 @@ def _connection_manager(label: str) -> dict[str, Any]:
         },
         "common_http_protocol_options": {
             "idle_timeout": "600s",
-            "max_connection_duration": LONGEST,
+            "max_connection_duration": LONGEST_CONNECTION,
         },
         "generate_request_id": False,
         # Nothing that a client says of itself: its address is half the name of its connection.

@@ -148,7 +148,7 @@ async def test_a_session_may_open_a_moment_later_than_its_solve() -> None:
         assert await solving == reference_of(CACHE, Traits(context="app"))
 
 
-async def test_a_session_without_an_id_is_nobodys() -> None:
+async def test_a_session_without_an_id_is_of_no_build() -> None:
     async with a_processor() as lab:
         await lab.builds(ANN)
         await lab.builds(BOB)

@@ -15,7 +15,7 @@ from unit.gateway.xds.configs import a_config
 LONG = timedelta(hours=1)
 
 
-async def test_who_waits_is_counted_by_client() -> None:
+async def test_what_waits_is_counted_by_client() -> None:
     config = a_config(clients=CLIENTS)
     lab = PoolsLab(config)
     served = lab.pools.find(config.key)
@@ -39,7 +39,7 @@ async def test_a_pool_that_goes_is_closed_once_nobody_waits_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing else happens then that would have Envoy's chain for it removed."""
-    monkeypatch.setattr(module, "TICK", 0.01)
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.01)
     config = a_config(clients=CLIENTS)
     lab = PoolsLab(config)
     served = lab.pools.find(config.key)

@@ -36,11 +36,11 @@ def a_snapshot(
     secrets: Mapping[str, str] | None = None,
     listener: str = "first",
 ) -> Snapshot:
-    """Resources by name, each with some text that tells versions apart."""
-    told = {CLUSTER: clusters or {}, SECRET: secrets or {}, LISTENER: {"gateway": listener}}
+    """Resources by name, each with some text by which versions differ."""
+    texts_of = {CLUSTER: clusters or {}, SECRET: secrets or {}, LISTENER: {"gateway": listener}}
     return {
         kind: {name: Resource.of(kind, _KINDS[kind](name, text)) for name, text in texts.items()}
-        for kind, texts in told.items()
+        for kind, texts in texts_of.items()
     }
 
 
@@ -157,11 +157,11 @@ async def router() -> AsyncIterator[Router]:
 async def until(holds: Callable[[], bool]) -> None:
     """Waits until it does."""
     async with asyncio.timeout(5):
-        while not holds():  # noqa: ASYNC110 - nobody tells
+        while not holds():  # noqa: ASYNC110 - nothing wakes
             await asyncio.sleep(0.005)
 
 
-async def test_nothing_is_told_before_all_is_known(router: Router) -> None:
+async def test_nothing_is_sent_before_all_is_known(router: Router) -> None:
     envoy = router.envoy()
     await envoy.wants(CLUSTER)
     await envoy.wants(LISTENER)
@@ -182,7 +182,7 @@ async def test_what_is_referred_to_comes_before_what_refers_to_it(router: Router
     assert [(await envoy.takes())[0] for _ in range(3)] == [CLUSTER, SECRET, LISTENER]
 
 
-async def test_only_what_has_changed_is_told_again(router: Router) -> None:
+async def test_only_what_has_changed_is_sent_again(router: Router) -> None:
     router.discovery.publish(a_snapshot({"a": "1", "b": "1", "c": "1"}))
     envoy = router.envoy()
     await envoy.wants(CLUSTER)
@@ -213,7 +213,7 @@ async def test_nobody_waits_for_a_secret_that_is_not_there(router: Router) -> No
     assert await envoy.takes() == (SECRET, [], [])
 
 
-async def test_what_is_not_wanted_any_more_is_not_told(router: Router) -> None:
+async def test_what_is_not_wanted_any_more_is_not_sent(router: Router) -> None:
     router.discovery.publish(a_snapshot(secrets={"a": "1", "b": "1"}))
     envoy = router.envoy()
     await envoy.wants(SECRET, "a", "b")
@@ -228,7 +228,7 @@ async def test_what_is_not_wanted_any_more_is_not_told(router: Router) -> None:
     assert await envoy.takes() == (SECRET, ["a"], [])
 
 
-async def test_an_envoy_that_was_there_before_is_told_only_what_it_lacks(router: Router) -> None:
+async def test_an_envoy_that_was_there_before_is_sent_only_what_it_lacks(router: Router) -> None:
     before = a_snapshot({"a": "1", "b": "1", "c": "1"}, {"s": "1", "t": "1"})
     router.discovery.publish(a_snapshot({"a": "1", "b": "2"}, {"s": "1", "t": "2"}))
     envoy = router.envoy()
@@ -247,7 +247,7 @@ async def test_each_secret_comes_alone_so_that_it_is_refused_alone(router: Route
     assert [await envoy.takes() for _ in range(3)] == [(SECRET, [name], []) for name in "abc"]
 
 
-async def test_what_is_refused_is_told_once_and_not_sent_again_until_it_changes(
+async def test_what_is_refused_is_logged_once_and_not_sent_again_until_it_changes(
     router: Router, caplog: pytest.LogCaptureFixture
 ) -> None:
     router.discovery.publish(a_snapshot(secrets={"a": "1"}))
@@ -327,7 +327,7 @@ async def test_an_envoy_that_serves_is_known_when_the_router_starts_again(router
     await until(lambda: router.discovery.is_settled)
 
 
-async def test_every_envoy_is_told(router: Router) -> None:
+async def test_every_envoy_is_configured(router: Router) -> None:
     router.discovery.publish(a_snapshot({"a": "1"}))
     envoys = [router.envoy() for _ in range(3)]
     for envoy in envoys:

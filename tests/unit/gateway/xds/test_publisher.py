@@ -1,4 +1,4 @@
-"""When Envoy is told of pools, and which."""
+"""When Envoy is configured, and with which pools."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from datetime import datetime, timedelta
 
 import pytest
 from envoy.config.listener.v3 import listener_pb2
+from envoy.config.listener.v3.listener_components_pb2 import FilterChain
 
 from buildpool.core.naming import PoolKey
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.xds import publisher as publishing
+from buildpool.gateway.xds import resources
 from buildpool.gateway.xds.publisher import Publisher
 from buildpool.gateway.xds.subscriptions import CLUSTER, LISTENER, SECRET, Snapshot
 from samples import NOW
@@ -42,7 +44,7 @@ class Recorder:
                 await self._more.wait()
 
 
-class Place:
+class PublisherLab:
     """A publisher, and what came of it."""
 
     def __init__(self, drain_time: timedelta = LONG) -> None:
@@ -90,113 +92,115 @@ def _served(snapshot: Snapshot) -> set[str]:
 
 
 @asynccontextmanager
-async def a_place(drain_time: timedelta = LONG) -> AsyncIterator[Place]:
-    place = Place(drain_time)
-    running = asyncio.create_task(place.publisher.run())
+async def a_publisher(drain_time: timedelta = LONG) -> AsyncIterator[PublisherLab]:
+    lab = PublisherLab(drain_time)
+    running = asyncio.create_task(lab.publisher.run())
     try:
-        yield place
+        yield lab
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
 
 @pytest.fixture
-async def place(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
+async def lab(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PublisherLab]:
     """One that is quick to publish."""
-    monkeypatch.setattr(publishing, "QUIET", 0.01)
-    async with a_place() as place:
-        yield place
+    monkeypatch.setattr(publishing, "QUIET_SECONDS", 0.01)
+    async with a_publisher() as lab:
+        yield lab
 
 
 def pools(names: Iterable[str], **how: tuple[str, ...]) -> list[PoolConfig]:
     return [a_config(name, hostnames=how.get(name, ())) for name in names]
 
 
-async def test_the_first_pools_are_told_at_once_all_of_them() -> None:
-    place = Place()
-    place.publisher.update(by_key(*pools("ab")))
-    assert place.served == {"builds/a", "builds/b"}
-    assert place.kept(SECRET) == {
+async def test_the_first_pools_are_published_at_once_all_of_them() -> None:
+    lab = PublisherLab()
+    lab.publisher.update(by_key(*pools("ab")))
+    assert lab.served == {"builds/a", "builds/b"}
+    assert lab.kept(SECRET) == {
         f"builds/{name}/{what}" for name in "ab" for what in ("server", "upstream", "trust")
     }
 
 
 async def test_a_burst_of_changes_is_one_update() -> None:
-    async with a_place() as place:
-        place.publisher.update({})
+    async with a_publisher() as lab:
+        lab.publisher.update({})
         for number in range(20):
-            place.publisher.update(by_key(*(a_config(f"p{n}") for n in range(number + 1))))
+            lab.publisher.update(by_key(*(a_config(f"p{n}") for n in range(number + 1))))
             await asyncio.sleep(0)
-        await place.recorder.has(2)
-    assert len(place.served) == 20
-    assert len(place.recorder.published) == 2
+        await lab.recorder.has(2)
+    assert len(lab.served) == 20
+    assert len(lab.recorder.published) == 2
 
 
-async def test_changes_without_end_are_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing, "QUIET", 0.05)
-    monkeypatch.setattr(publishing, "LATEST", 0.15)
-    async with a_place() as place:
-        place.publisher.update({})
+async def test_changes_without_end_are_published_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(publishing, "QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(publishing, "LATEST_SECONDS", 0.15)
+    async with a_publisher() as lab:
+        lab.publisher.update({})
         issue = 0
-        while len(place.recorder.published) < 3:
+        while len(lab.recorder.published) < 3:
             issue += 1
-            place.publisher.update(by_key(a_config(issue=str(issue))))
+            lab.publisher.update(by_key(a_config(issue=str(issue))))
             await asyncio.sleep(0.01)
     assert issue > 20, "many changes were gathered"
 
 
-async def test_what_is_not_new_is_not_published(place: Place) -> None:
+async def test_what_has_not_changed_is_not_published(lab: PublisherLab) -> None:
     """What is known of a pool's builders changes with each of its builds."""
-    await place.becomes(*pools("ab"))
-    place.publisher.update(by_key(*pools("ab")))
-    await place.becomes(*pools("a"))
-    assert len(place.recorder.published) == 2
+    await lab.becomes(*pools("ab"))
+    lab.publisher.update(by_key(*pools("ab")))
+    await lab.becomes(*pools("a"))
+    assert len(lab.recorder.published) == 2
 
 
 async def test_what_is_published_does_not_depend_on_the_order_of_pools() -> None:
-    one, other = Place(), Place()
+    one, other = PublisherLab(), PublisherLab()
     one.publisher.update(by_key(*pools("abc")))
     other.publisher.update(by_key(*pools("cba")))
     assert one.recorder.published == other.recorder.published
 
 
 async def test_a_pool_that_goes_is_not_reached_any_more_and_its_builds_go_on(
-    place: Place,
+    lab: PublisherLab,
 ) -> None:
-    await place.becomes(*pools("ab"))
-    await place.becomes(*pools("b"))
-    assert place.served == {"builds/b"}
-    assert place.kept(CLUSTER) == {"builds/a", "builds/b"}
-    assert "builds/a/upstream" in place.kept(SECRET)
+    await lab.becomes(*pools("ab"))
+    await lab.becomes(*pools("b"))
+    assert lab.served == {"builds/b"}
+    assert lab.kept(CLUSTER) == {"builds/a", "builds/b"}
+    assert "builds/a/upstream" in lab.kept(SECRET)
 
 
 async def test_what_is_left_of_a_pool_goes_by_itself_once_its_connections_are_gone() -> None:
-    async with a_place(timedelta(seconds=0.1)) as place:
-        await place.becomes(*pools("ab"))
-        await place.becomes(*pools("b"))
-        assert place.kept(CLUSTER) == {"builds/a", "builds/b"}
-        await place.recorder.has(3)
-        assert place.kept(CLUSTER) == {"builds/b"}
-        assert not any(name.startswith("builds/a/") for name in place.kept(SECRET))
+    async with a_publisher(timedelta(seconds=0.1)) as lab:
+        await lab.becomes(*pools("ab"))
+        await lab.becomes(*pools("b"))
+        assert lab.kept(CLUSTER) == {"builds/a", "builds/b"}
+        await lab.recorder.has(3)
+        assert lab.kept(CLUSTER) == {"builds/b"}
+        assert not any(name.startswith("builds/a/") for name in lab.kept(SECRET))
 
 
 async def test_a_pool_that_comes_back_is_not_forgotten_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(publishing, "QUIET", 0.01)
-    async with a_place(timedelta(seconds=0.2)) as place:
+    monkeypatch.setattr(publishing, "QUIET_SECONDS", 0.01)
+    async with a_publisher(timedelta(seconds=0.2)) as lab:
         for names in ("ab", "b", "ab", "a"):
-            await place.becomes(*pools(names))
-        await place.recorder.has(5)
-    assert place.kept(CLUSTER) == {"builds/a"}, "that of b, which went last, is gone"
+            await lab.becomes(*pools(names))
+        await lab.recorder.has(5)
+    assert lab.kept(CLUSTER) == {"builds/a"}, "that of b, which went last, is gone"
 
 
-async def test_a_name_stays_with_the_pool_that_had_it_first(place: Place) -> None:
-    await place.becomes(*pools("b", b=(SHARED,)))
-    await place.becomes(*pools("ab", a=(SHARED,), b=(SHARED,)))
-    assert place.names == {SHARED: "builds/b"}
-    assert place.served == {"builds/a", "builds/b"}, "by its own names each is reached"
-    ((pool, why),) = place.refused
+async def test_a_name_stays_with_the_pool_that_had_it_first(lab: PublisherLab) -> None:
+    await lab.becomes(*pools("b", b=(SHARED,)))
+    await lab.becomes(*pools("ab", a=(SHARED,), b=(SHARED,)))
+    assert lab.names == {SHARED: "builds/b"}
+    assert lab.served == {"builds/a", "builds/b"}, "by its own names each is reached"
+    ((pool, why),) = lab.refused
     assert pool == PoolKey("builds", "a")
     assert why == (
         f"gateway.hostnames: {SHARED} is a name of pool builds/b already, to which it leads; "
@@ -205,17 +209,17 @@ async def test_a_name_stays_with_the_pool_that_had_it_first(place: Place) -> Non
 
 
 async def test_a_pool_that_is_served_already_cannot_take_the_name_of_another(
-    place: Place,
+    lab: PublisherLab,
 ) -> None:
-    await place.becomes(*pools("ab", b=(SHARED,)))
-    await place.becomes(*pools("ab", a=(SHARED,), b=(SHARED,)))
-    assert place.names == {SHARED: "builds/b"}
+    await lab.becomes(*pools("ab", b=(SHARED,)))
+    await lab.becomes(*pools("ab", a=(SHARED,), b=(SHARED,)))
+    assert lab.names == {SHARED: "builds/b"}
 
 
-async def test_a_pool_that_is_refused_one_name_has_its_others(place: Place) -> None:
-    await place.becomes(*pools("b", b=(SHARED,)))
-    await place.becomes(*pools("ab", a=("a.example", SHARED), b=(SHARED,)))
-    assert place.names == {SHARED: "builds/b", "a.example": "builds/a"}
+async def test_a_pool_that_is_refused_one_name_has_its_others(lab: PublisherLab) -> None:
+    await lab.becomes(*pools("b", b=(SHARED,)))
+    await lab.becomes(*pools("ab", a=("a.example", SHARED), b=(SHARED,)))
+    assert lab.names == {SHARED: "builds/b", "a.example": "builds/a"}
 
 
 @pytest.mark.parametrize(
@@ -231,58 +235,81 @@ async def test_after_a_restart_the_oldest_pool_has_the_name(
     created: dict[str, datetime | None], holder: str
 ) -> None:
     """Every pod of the gateway comes to that, and nobody can make a pool that is older."""
-    place = Place()
+    lab = PublisherLab()
     configs = [a_config(n, hostnames=(SHARED,), created=when) for n, when in created.items()]
-    place.publisher.update(by_key(*configs))
-    assert place.names == {SHARED: f"builds/{holder}"}
+    lab.publisher.update(by_key(*configs))
+    assert lab.names == {SHARED: f"builds/{holder}"}
 
 
-async def test_a_name_that_somebody_gave_up_is_not_theirs_when_they_come_back(
-    place: Place,
+async def test_a_name_that_a_pool_gave_up_is_not_its_own_when_it_comes_back(
+    lab: PublisherLab,
 ) -> None:
-    await place.becomes(*pools("a", a=(SHARED,)))
-    await place.becomes(*pools("b", b=(SHARED,)))
-    await place.becomes(*pools("ab", a=(SHARED,), b=(SHARED,)))
-    assert place.names == {SHARED: "builds/b"}
+    await lab.becomes(*pools("a", a=(SHARED,)))
+    await lab.becomes(*pools("b", b=(SHARED,)))
+    await lab.becomes(*pools("ab", a=(SHARED,), b=(SHARED,)))
+    assert lab.names == {SHARED: "builds/b"}
 
 
-async def test_nobody_takes_the_names_by_which_a_pool_is_known(place: Place) -> None:
-    """Not even who came first: such a name says which pool it means."""
+async def test_no_pool_takes_the_names_by_which_another_is_known(lab: PublisherLab) -> None:
+    """Not even the pool that came first: such a name says which pool it means."""
     usurper = a_config("a", namespace="other", hostnames=("ci.builds.svc",))
-    await place.becomes(usurper)
-    assert place.names == {"ci.builds.svc": "other/a"}
-    await place.becomes(usurper, a_config("ci"))
-    assert place.names == {}
-    assert place.served == {"builds/ci", "other/a"}
-    assert [pool for pool, _ in place.refused] == [usurper.key]
+    await lab.becomes(usurper)
+    assert lab.names == {"ci.builds.svc": "other/a"}
+    await lab.becomes(usurper, a_config("ci"))
+    assert lab.names == {}
+    assert lab.served == {"builds/ci", "other/a"}
+    assert [pool for pool, _ in lab.refused] == [usurper.key]
 
 
-async def test_a_refused_pool_is_told_of_once_and_has_the_name_when_it_is_free(
-    place: Place,
+async def test_a_refused_pool_is_reported_once_and_has_the_name_when_it_is_free(
+    lab: PublisherLab,
 ) -> None:
     both = pools("ab", a=(SHARED,), b=(SHARED,))
-    await place.becomes(*both)
-    await place.becomes(*both, a_config("c"))
-    assert [pool for pool, _ in place.refused] == [PoolKey("builds", "b")]
-    await place.becomes(*pools("ab", b=(SHARED,)))
-    assert place.names == {SHARED: "builds/b"}
-    await place.becomes(*both)
-    assert place.names == {SHARED: "builds/b"}
-    told = [(pool.name, why is not None) for pool, why in place.refused]
-    assert told == [("b", True), ("b", False), ("a", True)]
+    await lab.becomes(*both)
+    await lab.becomes(*both, a_config("c"))
+    assert [pool for pool, _ in lab.refused] == [PoolKey("builds", "b")]
+    await lab.becomes(*pools("ab", b=(SHARED,)))
+    assert lab.names == {SHARED: "builds/b"}
+    await lab.becomes(*both)
+    assert lab.names == {SHARED: "builds/b"}
+    refusals = [(pool.name, why is not None) for pool, why in lab.refused]
+    assert refusals == [("b", True), ("b", False), ("a", True)]
 
 
-async def test_of_a_refused_pool_that_goes_nothing_is_left(place: Place) -> None:
-    await place.becomes(*pools("ab", a=(SHARED,), b=(SHARED,)))
-    await place.becomes(*pools("a", a=(SHARED,)))
-    assert place.refused[1:] == [(PoolKey("builds", "b"), None)]
+async def test_of_a_refused_pool_that_goes_nothing_is_left(lab: PublisherLab) -> None:
+    await lab.becomes(*pools("ab", a=(SHARED,), b=(SHARED,)))
+    await lab.becomes(*pools("a", a=(SHARED,)))
+    assert lab.refused[1:] == [(PoolKey("builds", "b"), None)]
 
 
-async def test_a_pool_whose_certificates_change_keeps_its_chain(place: Place) -> None:
-    await place.becomes(a_config(issue="first"))
-    await place.becomes(a_config(issue="second"))
-    before, after = place.recorder.published
+async def test_a_pool_whose_certificates_change_keeps_its_chain(lab: PublisherLab) -> None:
+    await lab.becomes(a_config(issue="first"))
+    await lab.becomes(a_config(issue="second"))
+    before, after = lab.recorder.published
     assert before[LISTENER] == after[LISTENER]
     assert before[CLUSTER] == after[CLUSTER]
     assert before[SECRET].keys() == after[SECRET].keys()
     assert before[SECRET] != after[SECRET]
+
+
+async def test_a_change_costs_what_has_changed_and_not_all_pools(
+    lab: PublisherLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chain takes milliseconds, in which nothing else is answered."""
+    made: list[str] = []
+    make = resources.chain
+
+    def chain(config: PoolConfig) -> FilterChain:
+        made.append(config.key.name)
+        return make(config)
+
+    monkeypatch.setattr(resources, "chain", chain)
+    await lab.becomes(*pools("abc"))
+    await lab.becomes(*pools("abcd"))
+    assert made == ["a", "b", "c", "d"]
+    await lab.becomes(a_config("a", issue="second"), *pools("bcd"))
+    before, after = (snapshot[LISTENER]["gateway"] for snapshot in lab.recorder.published[-2:])
+    assert after is before, "other certificates are no other listener"
+    await lab.becomes(*pools("abcd", b=(SHARED,)))
+    assert made == ["a", "b", "c", "d", "b"]
+    assert lab.names == {SHARED: "builds/b"}

@@ -1,4 +1,4 @@
-"""What a real Envoy makes of what it is told about pools: one that is odd must not harm others."""
+"""What a real Envoy makes of its configuration: a pool that is odd must not harm others."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ async def test_certificates_that_are_none_harm_their_own_pool_alone(lab: Lab, pa
     assert await serves(lab, odd)
 
 
-async def test_a_pool_that_is_told_of_with_garbage_alone_is_not_served(lab: Lab) -> None:
+async def test_a_pool_of_which_all_is_garbage_is_not_served(lab: Lab) -> None:
     odd, other = PoolLab(name="a"), PoolLab(name="b")
     lab.source.configs[odd.key] = replace(odd.config(), server=KeyPair(NONE, NONE), trust=NONE)
     lab.source.changed(odd.key)
     await lab.add_pool(other, "b-builder-0")
     async with asyncio.timeout(5):
         # Envoy waits a second for secrets before it goes on without them.
-        while not await serves(lab, other):  # noqa: ASYNC110 - nobody tells
+        while not await serves(lab, other):  # noqa: ASYNC110 - nothing wakes
             await asyncio.sleep(0.05)
     assert not await serves(lab, odd)
 

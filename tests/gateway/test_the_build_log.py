@@ -1,4 +1,4 @@
-"""Each build that ends is one line in the log, with all that is known of it."""
+"""The build log: each build that ends is one line, with all that is known of it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def records() -> Iterator[Callable[[], list[Record]]]:
 
 
 async def the_record(lab: Lab, records: Callable[[], list[Record]]) -> Record:
-    """The one build that there was; waits until it is told of. Without its times."""
+    """The one line that the build log gets, without its times."""
     await lab.build_log(1)
     (record,) = records()
     assert 0 <= record.pop("waited") <= 60
@@ -149,7 +149,7 @@ async def test_a_build_that_its_client_left_has_no_status(
 async def test_the_line_of_a_lost_build_has_what_the_cluster_says_later(
     lab: Lab, records: Callable[[], list[Record]]
 ) -> None:
-    """The client is told at once; the line waits for the reason."""
+    """Its client gets an answer at once; the line waits for the reason."""
     pool = PoolLab()
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
     async with lab.connect(pool) as channel:
