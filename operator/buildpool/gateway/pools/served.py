@@ -55,16 +55,18 @@ class ServedPool:
 
     config: PoolConfig
     scheduler: SlotScheduler
-    readers: dict[tuple[str, int], asyncio.Semaphore] = field(default_factory=dict)
     is_closing: bool = False
     """Whether the pool takes no new builds."""
     contexts: SessionContexts = field(default_factory=SessionContexts)
+    """The contexts of the sessions of its clients."""
+    _readers: dict[tuple[str, int], asyncio.Semaphore] = field(default_factory=dict, init=False)
+    """What bounds the messages that are read at once, by client and bound."""
     _clients: dict[str, ClientBrief] = field(default_factory=dict, init=False)
-    """By connection."""
+    """The client of each connection that was let in."""
     _waits: dict[str, timedelta] = field(default_factory=dict, init=False)
-    """By connection, until its first build begins."""
+    """How long each connection waited whose first build has not begun yet."""
     _exports: dict[str, datetime] = field(default_factory=dict, init=False)
-    """When the shared caches were last exported, by reference, the earliest first."""
+    """When each shared cache was last exported, by reference, the earliest first."""
 
     @property
     def brief(self) -> Brief:
@@ -83,7 +85,7 @@ class ServedPool:
 
     def reader(self, identity: str, at_once: int) -> asyncio.Semaphore:
         """What bounds the messages of one client, of one kind, that are read at once."""
-        return self.readers.setdefault((identity, at_once), asyncio.Semaphore(at_once))
+        return self._readers.setdefault((identity, at_once), asyncio.Semaphore(at_once))
 
     def let_in(self, connection: str, client: ClientBrief) -> None:
         """A connection is this client's, until it ends: also where the client is removed."""
