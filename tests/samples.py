@@ -139,7 +139,11 @@ def a_pod(
     return {"kind": "Pod", "metadata": metadata, "spec": spec, "status": status}
 
 
-_MAIN = {naming.COMPONENT_BUILDER: "buildkitd", naming.COMPONENT_CACHE: "registry"}
+_MAIN = {
+    naming.COMPONENT_BUILDER: "buildkitd",
+    naming.COMPONENT_CACHE: "registry",
+    naming.COMPONENT_GATEWAY: "router",
+}
 
 
 def _state(waiting: tuple[str, str] | None, *, running: bool) -> Object:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from buildpool.core import naming
 from buildpool.core.api.status import format_time
 from buildpool.core.naming import PoolKey
 from cluster import (
@@ -49,7 +50,7 @@ def operator(kubeconfig: Path, tmp_path: Path) -> Iterator[OperatorProcess]:
 @pytest.fixture
 def gateway(installed: Api) -> Iterator[str]:
     """A pod of the gateway that is ready, as far as its labels and its status say."""
-    labels = {"app.kubernetes.io/component": "gateway"}
+    labels = naming.installation_selector(naming.COMPONENT_GATEWAY)
     metadata = {"name": POD, "namespace": OPERATOR_NAMESPACE, "labels": labels}
     restricted = {
         "allowPrivilegeEscalation": False,

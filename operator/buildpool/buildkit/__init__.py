@@ -1,7 +1,13 @@
 """One builder's control API over gRPC and mTLS.
 
-wire    the bytes of its answers; pure
-daemon  the connection: who is there, and which builds run; the one place that knows gRPC
+loads           which builds run on every builder, for passes and for the gateway
+watcher         asks one daemon, for as long as its pod is watched
+served          how many builds a daemon has started; pure
+daemon          the connection: which builds run; the one place that knows gRPC
+history         the bytes of a daemon's answers; pure
+solve_requests  the bytes of the requests with which builds start; pure
+methods         the names of the methods that the gateway knows
+protobuf        the wire format under both; pure
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The control API of one BuildKit daemon: which builds run, and when that changes.
 
-Only reads. Retries nothing, remembers nothing and never reconnects: whoever asks decides when to
+Only reads. Retries nothing, remembers nothing and never reconnects: the caller decides when to
 try again, with a connection of its own. The one place where errors of gRPC become DaemonError.
 """
 
@@ -28,25 +28,26 @@ DEADLINE: Final = timedelta(seconds=3)
 """How long a daemon may take to connect and answer. It needs a few milliseconds."""
 SERVER_NAME: Final = "localhost"
 """Among the names of every builder's certificate. Pods are reached by addresses, which it lacks."""
-MAX_MESSAGE: Final = 16 << 20
-"""Bytes of one event. It carries the build's arguments, and BuildKit itself sends no more."""
-MAX_ANSWER: Final = 10_000
-"""Events of an answer. BuildKit sends one for each build that runs, or for the one in question."""
-SPELL: Final = 0.001
-"""Seconds for which an event may keep us from all else; it needs a twentieth of that."""
-REST: Final = 20
+MAX_EVENT_BYTES: Final = 16 << 20
+"""Of one event. It carries the build's arguments, and BuildKit itself sends no more."""
+MAX_ANSWER_EVENTS: Final = 10_000
+"""Of one answer. BuildKit sends one for each build that runs, or for the one in question."""
+SPELL_SECONDS: Final = 0.001
+"""For which an event may keep us from all else; it needs a twentieth of that."""
+REST_FACTOR: Final = 20
 """How many times as long nothing more is read from a daemon whose event needed longer."""
-MAX_WORDS: Final = 300
+MAX_TROUBLE_CHARACTERS: Final = 300
+"""Of what a daemon says as it fails."""
 _OPTIONS: Final = (
     ("grpc.ssl_target_name_override", SERVER_NAME),
     ("grpc.default_authority", SERVER_NAME),
     ("grpc.enable_http_proxy", 0),
-    # Else connections are shared by everybody in this process who asks the same address.
+    # Else connections are shared by all in this process that ask the same address.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
     ("grpc.service_config_disable_resolution", 1),
     ("grpc.enable_channelz", 0),
-    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_receive_message_length", MAX_EVENT_BYTES),
     # No keepalive: BuildKit hangs up on clients that ping more often than every five minutes.
 )
 
@@ -103,7 +104,8 @@ class Daemon:
         """What happens to builds from now on, after a start for each that runs already.
 
         BuildKit does not keep their order. Goes on until the daemon ends it; raises DaemonError.
-        Whoever leaves earlier calls ``aclose``: a connection is open while somebody may listen.
+        A caller that leaves earlier calls ``aclose``: a connection is open while somebody may
+        listen.
         """
         return self._talk(wire.RUNNING_BUILDS_AND_ON)
 
@@ -113,7 +115,7 @@ class Daemon:
 
     def _answer(self, request: bytes) -> AsyncGenerator[BuildEvent, None]:
         """To a question that has an end."""
-        return self._talk(request, DEADLINE.total_seconds(), MAX_ANSWER)
+        return self._talk(request, DEADLINE.total_seconds(), MAX_ANSWER_EVENTS)
 
     async def _talk(
         self, request: bytes, deadline: float | None = None, most: int | None = None
@@ -134,8 +136,8 @@ class Daemon:
                 event = wire.read_event(message)
                 spent = thread_time() - began
                 yield event
-                if spent > SPELL:
-                    await asyncio.sleep(spent * REST)
+                if spent > SPELL_SECONDS:
+                    await asyncio.sleep(spent * REST_FACTOR)
         except grpc.aio.AioRpcError as error:
             trouble = _words(error)
         except WireError as error:
@@ -157,4 +159,4 @@ def _words(error: grpc.aio.AioRpcError) -> str:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"it does not answer within {DEADLINE.total_seconds():g} s"
     details = "".join(sign if sign.isprintable() else " " for sign in error.details() or "")
-    return f"{code.name}: {details[:MAX_WORDS]}"
+    return f"{code.name}: {details[:MAX_TROUBLE_CHARACTERS]}"

@@ -93,7 +93,7 @@ def _read_record(
     counts = {_RECORD_CACHED_STEPS: 0, _RECORD_STEPS: 0}
     for number, value in _fields(reader, parts):
         if number == _RECORD_REF and isinstance(value, memoryview):
-            ref = text(value)
+            ref = text(value, "Ref")
         elif number == _RECORD_CREATED_AT and isinstance(value, memoryview):
             created.append(value)
         elif number in counts and isinstance(value, int):

@@ -1,6 +1,6 @@
 """Knows which builds run on every builder, and wakes a pool when one starts or ends.
 
-Outside of the passes, as daemons take their time: a pass is told what they said last, and nothing
+Outside of the passes, as daemons take their time: a pass gets what they said last, and nothing
 of those that do not answer. It never decides what an answer means.
 """
 
@@ -20,7 +20,7 @@ from buildpool.process import utc_now
 
 
 class Waker(Protocol):
-    """Who is told; ``controller.wakeups.Wakeups``."""
+    """What hears of it; ``controller.wakeups.Wakeups``."""
 
     def wake(self, pool: PoolKey) -> None:
         """Something has happened to a build of this pool."""
@@ -52,13 +52,13 @@ class Loads:
             watched.pop(uid).stop()
         for uid, address in addresses.items():
             target = Target(address, access)
-            if uid in watched and not watched[uid].task.done():
+            if uid in watched:
                 watched[uid].aim(target)
             else:
                 watched[uid] = self._start(pool, uid, target)
 
     def loads(self, pool: PoolKey) -> Mapping[str, Load]:
-        """What is known now, by the uids of pods: who does not answer is missing."""
+        """What is known now, by the uids of pods, without daemons that do not answer."""
         watched = self._watched.get(pool, {})
         return {uid: watcher.load for uid, watcher in watched.items() if watcher.load is not None}
 

@@ -4,7 +4,7 @@ Pure. No library: messages are read without being decoded as a whole, and what i
 leaves all its other bytes as they are.
 
 Stricter than BuildKit's decoder, and never laxer: that one cuts numbers of fields to 32 bits, and
-does not look at the forms in entries of maps. Whoever sends what only one of both understands
+does not look at the forms in entries of maps. Anyone who sends what only one of both understands
 could hide it from us, so such bytes are refused.
 """
 
@@ -15,8 +15,8 @@ from typing import Final
 
 from buildpool.core.errors import BuildpoolError
 
-MAX_TEXT: Final = 64 << 10
-"""Bytes of a text that is read. Names and references are far shorter; others are not read."""
+MAX_TEXT_BYTES: Final = 64 << 10
+"""Of a text that is read. Names and references are far shorter; others are not read."""
 
 _MAX_NUMBER: Final = 2**29 - 1
 VARINT: Final = 0
@@ -41,7 +41,7 @@ def fields(data: bytes | memoryview) -> Iterator[tuple[int, int | memoryview | N
         if number == 0:
             raise WireError("a field has no number")
         if number > _MAX_NUMBER:
-            raise WireError("a field has a number that none can have")
+            raise WireError("a field has a number that is too large")
         if form == VARINT:
             value, at = _varint(data, at)
             yield number, value
@@ -58,16 +58,20 @@ def fields(data: bytes | memoryview) -> Iterator[tuple[int, int | memoryview | N
         at += size
 
 
-def text(value: int | memoryview | None) -> str:
-    """A field that is text. Raises WireError, also where it is longer than ``MAX_TEXT``."""
+def text(value: int | memoryview | None, name: str = "") -> str:
+    """A field that is text. Raises WireError, also where it is longer than ``MAX_TEXT_BYTES``.
+
+    ``name`` is what the field is called in the words of an error: one of ours, never the client's.
+    """
+    what = f"field {name}" if name else "a field"
     if not isinstance(value, memoryview):
-        raise WireError("a text is none")
-    if len(value) > MAX_TEXT:
-        raise WireError(f"a text has more than {MAX_TEXT} bytes")
+        raise WireError(f"{what} is not text")
+    if len(value) > MAX_TEXT_BYTES:
+        raise WireError(f"{what} has more than {MAX_TEXT_BYTES} bytes")
     try:
         return str(value, "utf-8")
     except UnicodeDecodeError:
-        raise WireError("a text is not UTF-8") from None
+        raise WireError(f"{what} is not UTF-8") from None
 
 
 class Reader:
@@ -92,13 +96,13 @@ class Reader:
         """Key and value of one entry of a map from text to text or messages. Raises WireError."""
         key, content = "", memoryview(b"")
         if not isinstance(value, memoryview):
-            raise WireError("an entry of a map is none")
+            raise WireError("map entry is not a message")
         for number, part in self.fields(value):
             if number == 1:
-                key = text(part)
+                key = text(part, "key of a map entry")
             elif number == 2:
                 if not isinstance(part, memoryview):
-                    raise WireError("a value of a map is none")
+                    raise WireError("the value of a map entry is neither text nor a message")
                 content = part
         return key, content
 

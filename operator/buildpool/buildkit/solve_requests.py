@@ -124,7 +124,7 @@ def frame(message: bytes) -> bytes:
 
 def read_status(message: bytes) -> str:
     """The build that a StatusRequest is about. Raises WireError."""
-    return _last_text(message, _REF)
+    return _last_text(message, _REF, "Ref")
 
 
 def read_solve(message: bytes) -> Solve:
@@ -146,12 +146,12 @@ def read_solve(message: bytes) -> Solve:
     caches = [part for cache in parts.get(_CACHE, ()) for part in reader.fields(cache)]
     imports = [_cache_entry(reader, *p) for p in caches if p[0] in _CACHE_ALL_IMPORTS]
     exports = [_cache_entry(reader, *p) for p in caches if p[0] in _CACHE_ALL_EXPORTS]
-    frontend = _last(parts, _FRONTEND)
+    frontend = _last(parts, _FRONTEND, "Frontend")
     context = attributes.get(_CONTEXT, "")
     source = attributes.get(_SOURCE) or (context if _REMOTE.match(context) else "")
     return Solve(
-        ref=_name(_last(parts, _REF)),
-        session=_name(_last(parts, _SESSION)),
+        ref=_name(_last(parts, _REF, "Ref")),
+        session=_name(_last(parts, _SESSION, "Session")),
         source=repository_of(source),
         part=_part_of(attributes, context),
         images=tuple(dict.fromkeys(names)),
@@ -176,7 +176,7 @@ def read_bridge_solve(message: bytes) -> BridgeSolve:
             attributes |= _merged(reader, (value,), _TOLD)
         elif number == _BRIDGE_IMPORTS:
             has_imports = True
-    protobuf.text(frontend)  # ``with_imports`` has to read it
+    protobuf.text(frontend, "Frontend")  # ``with_imports`` has to read it
     return BridgeSolve(
         has_imports=has_imports or any(_imports_of(attributes)),
         is_no_cache=attributes.get(_NO_CACHE) == "",
@@ -209,7 +209,7 @@ def with_cache(
         )
     )
     added = protobuf.field(_CACHE, options)
-    if imports and _last_text(message, _FRONTEND):
+    if imports and _last_text(message, _FRONTEND, "Frontend"):
         added += _telling(_FRONTEND_ATTRS, imports)
     return _extended(message, added)
 
@@ -220,7 +220,7 @@ def with_imports(message: bytes, imports: Sequence[CacheEntry]) -> bytes:
     A frontend asks for its imports itself, once it knows what it builds: it is told of them as
     BuildKit's own clients do. The request must not have any yet.
     """
-    if _last_text(message, _BRIDGE_FRONTEND):
+    if _last_text(message, _BRIDGE_FRONTEND, "Frontend"):
         return _extended(message, _telling(_BRIDGE_OPTIONS, imports))
     added = (protobuf.field(_BRIDGE_IMPORTS, _encoded(entry)) for entry in imports)
     return _extended(message, b"".join(added))
@@ -265,12 +265,12 @@ def _merged(
 ) -> dict[str, str]:
     """The known attributes of a map; of one that stands twice, the last counts."""
     pairs = map(reader.entry, entries)
-    return {key: protobuf.text(content) for key, content in pairs if key in known}
+    return {key: protobuf.text(content, key) for key, content in pairs if key in known}
 
 
-def _last(parts: Mapping[int, Sequence[memoryview]], number: int) -> str:
+def _last(parts: Mapping[int, Sequence[memoryview]], number: int, name: str) -> str:
     """A text; of one that stands twice, the last counts."""
-    return protobuf.text(parts[number][-1]) if number in parts else ""
+    return protobuf.text(parts[number][-1], name) if number in parts else ""
 
 
 def _name(text: str) -> str:
@@ -280,13 +280,13 @@ def _name(text: str) -> str:
     return text
 
 
-def _last_text(message: bytes, number: int) -> str:
+def _last_text(message: bytes, number: int, name: str) -> str:
     """The same, where nothing else of a request is wanted."""
     last: int | memoryview | None = memoryview(b"")
     for each, value in Reader(MAX_FIELDS).fields(message):
         if each == number:
             last = value
-    return protobuf.text(last)
+    return protobuf.text(last, name)
 
 
 def _imports_of(attributes: Mapping[str, str]) -> Iterator[CacheEntry]:
@@ -305,16 +305,16 @@ def _imports_of(attributes: Mapping[str, str]) -> Iterator[CacheEntry]:
 
 def _cache_entry(reader: Reader, part: int, value: int | memoryview | None) -> CacheEntry:
     if part in (_CACHE_EXPORT_REF, _CACHE_IMPORT_REFS):
-        return CacheEntry("registry", {"ref": protobuf.text(value)})
+        return CacheEntry("registry", {"ref": protobuf.text(value, "ref of a cache entry")})
     kind, attrs = "", {}
     if not isinstance(value, memoryview):
-        raise WireError("a cache is none")
+        raise WireError("cache entry is not a message")
     for number, content in reader.fields(value):
         if number == 1:
-            kind = protobuf.text(content)
+            kind = protobuf.text(content, "Type of a cache entry")
         elif number == 2:
             key, text = reader.entry(content)
-            attrs[key] = protobuf.text(text)
+            attrs[key] = protobuf.text(text, "Attrs of a cache entry")
     return CacheEntry(kind, attrs)
 
 

@@ -16,24 +16,23 @@ from typing import Final, Protocol
 from zlib import crc32
 
 from buildpool.buildkit import BuildEvent, BuildEventKind, DaemonAccess, DaemonError
+from buildpool.buildkit.served import ServedBuilds
+from buildpool.core import pauses
 from buildpool.core.observed.load import Load, RunningBuild
 
-DEBOUNCE: Final = 0.03
-"""Seconds between an event and the question it leads to: events come in bursts."""
-INTERVAL: Final = 10.0
-"""Seconds between two questions without any event: connections can die without a word."""
-STALE: Final = 20.0
-"""Seconds after which an answer counts no more."""
-GRACE: Final = 5.0
-"""Seconds within which a daemon that failed may come back before its answer counts no more."""
-EAGER: Final = 30.0
-"""Seconds after a builder is seen first in which pauses do not grow: it is just starting."""
-FIRST_RETRY: Final = 0.5
-LAST_RETRY: Final = 5.0
-REMEMBERED: Final = 30.0
-"""Seconds for which a build that ended is known to have been counted: events can come late."""
-MAX_REMEMBERED: Final = 20_000
-"""Builds that are known to have been counted: twice as many as an answer may name."""
+DEBOUNCE_SECONDS: Final = 0.03
+"""Between an event and the question it leads to: events come in bursts."""
+INTERVAL_SECONDS: Final = 10.0
+"""Between two questions without any event: connections can die without a word."""
+STALE_SECONDS: Final = 20.0
+"""After which an answer counts no more."""
+GRACE_SECONDS: Final = 5.0
+"""Within which a daemon that failed may come back before its answer counts no more."""
+EAGER_SECONDS: Final = 30.0
+"""After a builder is seen first in which pauses do not grow: it is just starting."""
+FIRST_RETRY_SECONDS: Final = 0.5
+LAST_RETRY_SECONDS: Final = 4.0
+"""Shorter than the grace: a daemon that answers at each try stays known."""
 log = logging.getLogger(__name__)
 
 
@@ -102,15 +101,18 @@ class Watcher:
         self._wake = wake
         self._clock = clock
         self._time = asyncio.get_running_loop().time
-        self._phase = crc32(name.encode()) / 2**32 * INTERVAL
+        self._phase = crc32(name.encode()) / 2**32
+        """From 0 to 1, for each daemon another: they are not all asked at the same moment."""
         self._due = asyncio.Event()
         self._is_asked = False
-        self._served = 0
-        self._counted: dict[str, float] = {}
+        self._served = ServedBuilds()
         self._failures = 0
+        """In a row: a connection that lasts ends it."""
+        self._has_answered = False
+        """Since it failed last."""
         self._trouble = "it has not answered yet"
-        self._eager_until = self._time() + EAGER
-        self._expiry = asyncio.get_running_loop().call_later(EAGER, self._lose)
+        self._eager_until = self._time() + EAGER_SECONDS
+        self._expiry = asyncio.get_running_loop().call_later(EAGER_SECONDS, self._lose)
         self.task = asyncio.create_task(self._run())
 
     def aim(self, target: Target) -> None:
@@ -136,6 +138,10 @@ class Watcher:
                     await self._attend()
                 except DaemonError as error:
                     self._fail(str(error))
+                except asyncio.CancelledError:
+                    if self.task.cancelling():
+                        raise
+                    self._fail("the question was broken off")
                 except Exception as error:
                     log.exception("%s: a defect in asking a builder", self._name)
                     self._fail(type(error).__name__)
@@ -149,7 +155,7 @@ class Watcher:
 
     async def _attend(self) -> None:
         """Connects and asks, again and again, until the daemon fails."""
-        connection = await self._open()
+        connection, opened = await self._open(), self._time()
         try:
             while True:
                 await self._sleep()
@@ -158,6 +164,8 @@ class Watcher:
                     await old.close()
                 connection.check()
                 await self._ask(connection.daemon)
+                if self._time() - opened >= INTERVAL_SECONDS:
+                    self._failures = 0
         finally:
             await connection.close()
 
@@ -185,11 +193,12 @@ class Watcher:
     async def _sleep(self) -> None:
         """Until something has happened, or the daemon's turn has come."""
         try:
-            async with asyncio.timeout(INTERVAL - (self._time() - self._phase) % INTERVAL):
+            since_turn = (self._time() - self._phase * INTERVAL_SECONDS) % INTERVAL_SECONDS
+            async with asyncio.timeout(INTERVAL_SECONDS - since_turn):
                 await self._due.wait()
         except TimeoutError:
             return
-        await asyncio.sleep(DEBOUNCE)
+        await asyncio.sleep(DEBOUNCE_SECONDS)
 
     async def _listen(self, daemon: WatchedDaemon) -> None:
         """Events only say that it is time to ask: they come late, twice and in no order."""
@@ -197,7 +206,7 @@ class Watcher:
             async with aclosing(daemon.events()) as events:
                 async for event in events:
                     if event.kind is BuildEventKind.STARTED:
-                        self._count(event.build.ref)
+                        self._served.count((event.build.ref,), now=self._time())
                     if event.kind is not BuildEventKind.DELETED:
                         self._due.set()
             raise DaemonError("it has ended the connection")
@@ -214,33 +223,26 @@ class Watcher:
             self._is_asked |= is_asked
             raise
         refs = [build.ref for build in builds]
-        for ref in refs:
-            self._count(ref)
-        oldest = self._time() - REMEMBERED
-        self._counted = {ref: seen for ref, seen in self._counted.items() if seen > oldest}
+        self._served.count(refs, now=self._time())
+        self._served.forget(now=self._time())
         is_news = self.load is None or [build.ref for build in self.load.builds] != refs
-        self.load = Load(builds, as_of, self._served)
-        self._failures = 0
-        self._expire_in(STALE)
+        self.load = Load(builds, as_of, self._served.total)
+        self._has_answered = True
+        self._expire_in(STALE_SECONDS)
         if is_news or is_asked:
             self._wake()
-
-    def _count(self, ref: str) -> None:
-        self._served += self._counted.pop(ref, None) is None
-        self._counted[ref] = self._time()
-        if len(self._counted) > MAX_REMEMBERED:
-            del self._counted[next(iter(self._counted))]  # of all, it was seen longest ago
 
     def _fail(self, trouble: str) -> None:
         self._trouble = trouble
         self._failures += 1
-        if self._failures == 1 and self.load is not None:
-            self._expire_in(min(GRACE, self._expiry.when() - self._time()))
+        if self._has_answered and self.load is not None:
+            self._expire_in(min(GRACE_SECONDS, self._expiry.when() - self._time()))
+        self._has_answered = False
 
     def _pause(self) -> float:
-        if self._time() < self._eager_until:
-            return FIRST_RETRY
-        return float(min(LAST_RETRY, FIRST_RETRY * 2 ** min(self._failures - 1, 16)))
+        failures = 1 if self._time() < self._eager_until else self._failures
+        pause = pauses.growing(failures, first=FIRST_RETRY_SECONDS, last=LAST_RETRY_SECONDS)
+        return pauses.spread(pause, chance=self._phase)
 
     def _expire_in(self, seconds: float) -> None:
         self._expiry.cancel()

@@ -15,7 +15,8 @@ from buildpool.core.api import identify_pool, parse_pool
 from buildpool.core.api.pool import NAME_RULE
 from buildpool.core.errors import BuildpoolError, InvalidSpecError
 from buildpool.core.explanation import explain
-from buildpool.core.objects.refs import Object, Ref
+from buildpool.core.naming import PoolKey
+from buildpool.core.objects.refs import Object, Ref, pool_ref
 from buildpool.kube.cluster import connect
 from buildpool.kube.metrics import RequestMetrics
 from buildpool.process import utc_now
@@ -31,7 +32,7 @@ def explained(pool: str, namespace: str | None) -> str:
     # That there is no kubeconfig is said below, with what helps.
     logging.getLogger("kubernetes").setLevel(logging.ERROR)
     try:
-        found = asyncio.run(_read(Ref(naming.KIND, namespace or _namespace(), pool)))
+        found = asyncio.run(_read(pool_ref(PoolKey(namespace or _namespace(), pool))))
     except config.ConfigException as error:
         raise BuildpoolError(
             f"no cluster is known ({error}); set KUBECONFIG to a kubeconfig with a current context"

@@ -89,7 +89,7 @@ async def _gateways(cluster: Cluster, pool: Pool, *, home: str) -> dict[str, boo
     """The pods of the gateway, where any serves the pool, or has told something about it."""
     if pool.spec.routing is not Routing.GATEWAY and not pool.status.gateways:
         return {}
-    labels = {"app.kubernetes.io/component": naming.COMPONENT_GATEWAY}
+    labels = naming.installation_selector(naming.COMPONENT_GATEWAY)
     pods = await cluster.select("Pod", home, labels)
     return {pod["metadata"]["name"]: is_ready(pod) for pod in pods if not has_ended(pod)}
 

@@ -12,14 +12,9 @@ from buildpool.core import naming
 from buildpool.core.api import Pool, PoolStatus
 from buildpool.core.errors import ConflictError, NotFoundError
 from buildpool.core.naming import PoolKey
-from buildpool.core.objects.refs import Object, Ref
+from buildpool.core.objects.refs import Object, pool_ref
 from buildpool.core.planning.situation import Situation
 from buildpool.kube.cluster import Cluster
-
-
-def pool_ref(key: PoolKey) -> Ref:
-    """The BuildKitPool itself."""
-    return Ref(naming.KIND, key.namespace, key.name)
 
 
 async def write_status(cluster: Cluster, pool: Pool, status: PoolStatus) -> None:
@@ -42,7 +37,7 @@ async def remove_finalizer(cluster: Cluster, raw: Object) -> None:
     metadata = raw["metadata"]
     kept = [name for name in metadata.get("finalizers", ()) if name != naming.FINALIZER]
     change = {"metadata": {"finalizers": kept, "resourceVersion": metadata["resourceVersion"]}}
-    ref = Ref(naming.KIND, metadata["namespace"], metadata["name"])
+    ref = pool_ref(PoolKey(metadata["namespace"], metadata["name"]))
     with suppress(NotFoundError):
         await cluster.patch(ref, change)
 

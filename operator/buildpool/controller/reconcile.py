@@ -16,7 +16,6 @@ from buildpool.controller.daemon_tracker import DaemonTracker
 from buildpool.controller.metrics import PoolMetrics
 from buildpool.controller.observe import observe
 from buildpool.controller.pool_writes import (
-    pool_ref,
     remove_finalizer,
     remove_gone_gateways,
     remove_rotation_request,
@@ -27,7 +26,7 @@ from buildpool.core.api import Pool, identify_pool, parse_pool
 from buildpool.core.errors import InvalidSpecError, RefusedError
 from buildpool.core.naming import Installation, PoolKey
 from buildpool.core.objects.drift import Difference
-from buildpool.core.objects.refs import Object, Ref
+from buildpool.core.objects.refs import Object, Ref, pool_ref
 from buildpool.core.observed.cache import CacheTarget
 from buildpool.core.planning.caches import cache_references, cache_target
 from buildpool.core.planning.names import desired_refs

@@ -16,5 +16,6 @@ plan says so.
     pki           authorities and certificates
     naming        every name there is
     errors        every exception there is
+    pauses        how long to wait before another try
     words         words with a meaning
 """

@@ -171,7 +171,7 @@ async def test_an_answer_that_is_garbage_is_a_daemon_that_cannot_be_asked(
 
 
 async def test_an_answer_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_ANSWER", 3)
+    monkeypatch.setattr(module, "MAX_ANSWER_EVENTS", 3)
     async with serving(AUTHORITY) as server:
         server.start("a", "b", "c")
         daemon = Daemon(server.address, ACCESS)
@@ -211,7 +211,7 @@ async def test_an_event_of_too_many_fields_is_a_daemon_that_cannot_be_asked() ->
 async def test_a_daemon_whose_events_take_long_to_read_is_not_heard_all_the_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "REST", 1000)
+    monkeypatch.setattr(module, "REST_FACTOR", 1000)
     server = Hostile()
     async with serving(AUTHORITY, server):
         daemon = Daemon(server.address, ACCESS)

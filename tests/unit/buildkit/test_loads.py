@@ -5,18 +5,26 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
 
+import grpc
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from buildpool.buildkit import BuildEvent, BuildEventKind, Daemon, DaemonAccess
 from buildpool.buildkit import daemon as daemon_module
 from buildpool.buildkit import watcher as module
+from buildpool.buildkit.history import RUNNING_BUILDS, read_event
 from buildpool.buildkit.loads import Loads
+from buildpool.buildkit.protobuf import WireError
 from buildpool.buildkit.solve_requests import MAX_FIELDS
 from buildpool.buildkit.watcher import Connect
 from buildpool.controller.wakeups import Wakeups
 from buildpool.core.naming import PoolKey
 from buildpool.core.observed.load import RunningBuild
+from buildpool.core.pauses import SPREAD
 from daemons import (
     HistoryServer,
     an_access,
@@ -127,7 +135,7 @@ async def test_a_burst_of_events_is_one_question() -> None:
 async def test_what_no_event_tells_is_found_by_asking_now_and_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "INTERVAL", 0.1)
+    monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.1)
     async with serving(AUTHORITY) as server, operating() as operator:
         server.is_mute = True
         operator.watch(a=server.address)
@@ -136,11 +144,7 @@ async def test_what_no_event_tells_is_found_by_asking_now_and_then(
         await operator.woken("x")
 
 
-async def test_a_flood_of_builds_is_counted_once_and_forgotten(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "REMEMBERED", 0.3)
-    monkeypatch.setattr(module, "INTERVAL", 0.2)
+async def test_a_flood_of_builds_is_counted_once() -> None:
     refs = [f"build-{number:04}" for number in range(2000)]
     async with serving(AUTHORITY) as server, operating() as operator:
         operator.watch(a=server.address)
@@ -150,36 +154,17 @@ async def test_a_flood_of_builds_is_counted_once_and_forgotten(
         await operator.woken(*refs, within=10)
         server.end(*refs)
         await operator.woken(within=10)
-        served = lambda: operator.loads.loads(CI)["a"].served  # noqa: E731
-        assert served() == 2000
-        (watcher,) = operator.loads._watched[CI].values()
-        await until(lambda: not watcher._counted, "no finished build is remembered")
-        assert served() == 2000
-
-
-async def test_of_a_flood_that_no_answer_ends_only_the_last_builds_are_remembered(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "MAX_REMEMBERED", 10)
-    async with serving(AUTHORITY) as server, operating() as operator:
-        server.start("runs")
-        operator.watch(a=server.address)
-        await operator.woken("runs")
-        await until(lambda: server.listeners == 1, "it listens")
-        server.is_hung = True
-        (watcher,) = operator.loads._watched[CI].values()
-        for number in range(100):
-            server.tell(BuildEventKind.STARTED, f"short-{number}")
-        await until(lambda: watcher._served == 101, "all are counted")
-        assert list(watcher._counted) == [f"short-{number}" for number in range(90, 100)]
+        assert operator.loads.loads(CI)["a"].served == 2000
 
 
 class Hostile(HistoryServer):
     """Sends what is made to be long to read, until it is made to stop."""
 
     is_hostile = True
+    tries = 0
 
     async def listen(self, request: bytes, context: object) -> AsyncIterator[bytes]:
+        self.tries += request == RUNNING_BUILDS
         while self.is_hostile:
             yield an_event(BuildEventKind.STARTED, "x") + field(2, b"") * MAX_FIELDS
         async for event in super().listen(request, context):
@@ -191,13 +176,113 @@ async def test_a_daemon_that_sends_what_cannot_be_read_does_not_answer_and_ends_
     async with serving(AUTHORITY, server), serving(AUTHORITY) as other, operating() as operator:
         other.start("y")
         operator.watch(a=server.address, b=other.address)
-        await operator.woken("y", uid="b")
-        (watcher, _) = operator.loads._watched[CI].values()
-        await until(lambda: watcher._failures > 0, "it is found out")
-        assert "cannot be read" in watcher._trouble
+        await operator.woken("y", uid="b", within=10)
+        await until(lambda: server.tries > 1, "it is found out, and asked again")
         assert operator.refs() is None
         server.is_hostile = False
-        await operator.woken(within=SOON + module.FIRST_RETRY)
+        await operator.woken(within=SOON + module.LAST_RETRY_SECONDS)
+
+
+class Babbling(HistoryServer):
+    """Says what it is made to say, and then behaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer: list[bytes] = []
+        """To the question which builds run."""
+        self.told: list[bytes] = []
+        """Events of each stream."""
+        self.end: grpc.StatusCode | None = None
+        self.said = "\x00\n100% \N{SNOWMAN}"
+        self.tries = 0
+        self.is_hostile = True
+
+    async def listen(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
+        is_snapshot = request == RUNNING_BUILDS
+        self.tries += self.is_hostile and is_snapshot
+        if self.is_hostile:
+            for message in self.answer if is_snapshot else self.told:
+                yield message
+            if self.end is not None:
+                await context.abort(self.end, self.said)
+            return
+        async for event in super().listen(request, context):
+            yield event
+
+
+messages = st.one_of(
+    st.binary(max_size=60),
+    st.binary(max_size=20).map(lambda ref: field(2, field(1, ref))),
+    st.builds(
+        lambda kind, seconds, nanos: (
+            field(1, kind)
+            + field(2, field(1, b"a") + field(6, field(1, seconds) + field(2, nanos)))
+        ),
+        st.integers(0, 2**64 - 1),
+        st.integers(0, 2**64 - 1),
+        st.integers(0, 2**64 - 1),
+    ),
+    st.builds(lambda ref: an_event(BuildEventKind.STARTED, ref), st.text(max_size=5)),
+)
+"""Bytes of a daemon: some are events, all of them of strange builds."""
+
+
+def readable(answer: list[bytes]) -> set[str] | None:
+    """The builds that a daemon says run; None where it says nothing that can be read."""
+    try:
+        events = [read_event(message) for message in answer]
+    except WireError:
+        return None
+    return {event.build.ref for event in events if event.kind is BuildEventKind.STARTED}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    answer=st.lists(messages, max_size=3),
+    told=st.lists(messages, max_size=3),
+    end=st.one_of(st.none(), st.sampled_from(grpc.StatusCode)),
+)
+def test_nothing_that_a_daemon_says_ends_its_watch(
+    answer: list[bytes], told: list[bytes], end: grpc.StatusCode | None
+) -> None:
+    async def story() -> None:
+        server = Babbling()
+        server.answer, server.told = answer, told
+        server.end = None if end is grpc.StatusCode.OK else end
+        async with serving(AUTHORITY, server), operating() as operator:
+            operator.watch(a=server.address)
+            await until(lambda: server.tries >= 2, "it is asked, and asked again")
+            known = readable(answer) if server.end is None else None
+            refs = operator.refs()
+            assert (None if refs is None else set(refs)) == known
+            server.is_hostile = False
+            server.start("well")
+            await until(lambda: operator.refs() == ("well",), "it is known again")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "FIRST_RETRY_SECONDS", 0.02)
+        asyncio.run(story())
+
+
+@pytest.mark.parametrize("answer", [[], [b"\xff"]], ids=["only its events end", "it says nonsense"])
+async def test_a_daemon_with_which_no_connection_lasts_is_tried_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch, answer: list[bytes]
+) -> None:
+    monkeypatch.setattr(module, "EAGER_SECONDS", 0.0)
+    monkeypatch.setattr(module, "FIRST_RETRY_SECONDS", 0.05)
+    server = Babbling()
+    server.answer = answer
+    clock = asyncio.get_running_loop().time
+    async with serving(AUTHORITY, server), operating() as operator:
+        operator.watch(a=server.address)
+        times = []
+        for tries in range(1, 6):
+            await until(lambda tries=tries: server.tries >= tries, "it is tried again")
+            times.append(clock())
+        pauses = [after - before for before, after in pairwise(times)]
+        slack = 0.01  # of looking
+        for number, pause in enumerate(pauses):
+            assert pause > 0.05 * 2**number * (1 - SPREAD) - slack
 
 
 async def test_builds_too_short_for_any_answer_are_counted() -> None:
@@ -282,14 +367,14 @@ async def test_a_daemon_that_starts_late_is_known_within_a_second() -> None:
         await asyncio.sleep(1.2)
         assert operator.loads.loads(CI) == {}
         await stack.enter_async_context(serving(AUTHORITY, server))
-        await operator.woken(within=SOON + module.FIRST_RETRY)
+        await operator.woken(within=SOON + module.FIRST_RETRY_SECONDS)
 
 
 async def test_a_daemon_that_is_gone_becomes_unknown_once_and_is_known_again_later(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "GRACE", 0.3)
-    monkeypatch.setattr(module, "FIRST_RETRY", 0.05)
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(module, "FIRST_RETRY_SECONDS", 0.05)
     caplog.set_level(logging.INFO)
     async with AsyncExitStack() as stack:
         operator = await stack.enter_async_context(operating())
@@ -314,7 +399,7 @@ async def test_a_daemon_that_is_gone_becomes_unknown_once_and_is_known_again_lat
 
 
 async def test_a_short_break_is_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FIRST_RETRY", 0.05)
+    monkeypatch.setattr(module, "FIRST_RETRY_SECONDS", 0.05)
     async with AsyncExitStack() as stack:
         operator = await stack.enter_async_context(operating())
         async with serving(AUTHORITY) as server:
@@ -332,8 +417,8 @@ async def test_a_short_break_is_not_noticed(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_a_connection_that_dies_without_a_word_is_noticed_and_replaced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "INTERVAL", 0.2)
-    monkeypatch.setattr(module, "GRACE", 0.2)
+    monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.2)
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.2)
     monkeypatch.setattr(daemon_module, "DEADLINE", timedelta(seconds=0.5))
     async with serving(AUTHORITY) as server, wired(server) as wire, operating() as operator:
         operator.watch(a=wire.address)
@@ -376,7 +461,7 @@ async def test_until_a_daemon_knows_the_new_authority_the_old_access_counts() ->
             assert server.listeners == 1
         await stack.enter_async_context(serving(new, server))
         server.start("y")
-        await operator.woken("x", "y", within=SOON + module.FIRST_RETRY)
+        await operator.woken("x", "y", within=SOON + module.FIRST_RETRY_SECONDS)
 
 
 async def test_a_pod_at_another_address_is_asked_there() -> None:
@@ -430,9 +515,9 @@ async def test_when_the_operator_ends_nothing_stays_open() -> None:
 async def test_an_access_that_opens_nothing_is_told_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "EAGER", 0.2)
-    monkeypatch.setattr(module, "FIRST_RETRY", 0.02)
-    monkeypatch.setattr(module, "LAST_RETRY", 0.02)
+    monkeypatch.setattr(module, "EAGER_SECONDS", 0.2)
+    monkeypatch.setattr(module, "FIRST_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(module, "LAST_RETRY_SECONDS", 0.02)
     caplog.set_level(logging.INFO)
     async with serving(AUTHORITY) as server, operating() as operator:
         operator.watch(an_access(AUTHORITY, trust=an_authority().certificate), a=server.address)
@@ -467,7 +552,7 @@ class Broken:
 async def test_a_defect_ends_no_watch(
     monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    monkeypatch.setattr(module, "FIRST_RETRY", 0.02)
+    monkeypatch.setattr(module, "FIRST_RETRY_SECONDS", 0.02)
     defects = [error]
 
     def connect(address: str, access: DaemonAccess) -> module.Daemon:
@@ -478,10 +563,8 @@ async def test_a_defect_ends_no_watch(
 
     async with serving(AUTHORITY) as server, operating(connect) as operator:
         operator.watch(a=server.address)
-        await until(lambda: not defects, "it is asked")
-        await asyncio.sleep(0)
-        operator.watch(a=server.address)  # as every pass does
         await operator.woken()
+        assert not defects
 
 
 async def test_a_pool_nobody_watches_has_no_loads() -> None:
@@ -490,18 +573,3 @@ async def test_a_pool_nobody_watches_has_no_loads() -> None:
         operator.loads.ask(other, ["a"])
         operator.loads.forget(other)
         assert operator.loads.loads(other) == {}
-
-
-async def test_pauses_grow_for_a_builder_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "EAGER", 0.0)
-    server = HistoryServer()
-    async with serving(AUTHORITY, server):
-        pass
-    async with operating() as operator:
-        operator.watch(a=server.address)
-        (watcher,) = operator.loads._watched[CI].values()
-        pauses = []
-        for failures in (1, 2, 3, 4, 5, 50):
-            watcher._failures = failures
-            pauses.append(watcher._pause())
-        assert pauses == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]

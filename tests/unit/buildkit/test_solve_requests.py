@@ -341,16 +341,16 @@ EXPORTED: Final = field(1, b"registry") + field(2, field(1, b"ref") + field(2, b
     ("request_", "trouble"),
     [
         # BuildKit cuts numbers of fields to 32 bits: to it, these are 8 and 13.
-        (field(8 + 2**32, field(4, EXPORTED)), "a number that none can have"),
-        (field(13 + 2**32, EXPORTED), "a number that none can have"),
+        (field(8 + 2**32, field(4, EXPORTED)), "a number that is too large"),
+        (field(13 + 2**32, EXPORTED), "a number that is too large"),
         # It takes what follows as text, whatever its form.
         (
             field(13, field(2, field(1, b"name") + number(2 << 3 | 1) + b"\x07a.io/xy")),
-            "a value of a map is none",
+            "the value of a map entry is neither text nor a message",
         ),
         (
             field(8, field(4, field(2, field(1, b"ref") + number(2 << 3) + b"\x02xy"))),
-            "a value of a map is none",
+            "the value of a map entry is neither text nor a message",
         ),
     ],
     ids=["cache", "exporter", "name", "ref"],
@@ -358,6 +358,25 @@ EXPORTED: Final = field(1, b"registry") + field(2, field(1, b"ref") + field(2, b
 def test_no_export_can_be_hidden_where_buildkit_is_laxer(request_: bytes, trouble: str) -> None:
     with pytest.raises(WireError, match=trouble):
         read_solve(field(1, b"ref") + request_)
+
+
+@pytest.mark.parametrize(
+    ("request_", "trouble"),
+    [
+        (field(1, b"\xff"), "field Ref is not UTF-8"),
+        (field(6, b"x" * 70_000), "field Frontend has more than 65536 bytes"),
+        (field(7, field(1, b"cache-from") + field(2, b"\xff")), "field cache-from is not UTF-8"),
+        (field(7, field(1, 1)), "field key of a map entry is not text"),
+        (field(8, field(4, 1)), "cache entry is not a message"),
+        (field(8, field(4, field(1, 1))), "field Type of a cache entry is not text"),
+        (field(8, field(4, field(2, 1))), "map entry is not a message"),
+        (field(8, field(1, 1)), "field ref of a cache entry is not text"),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_said_with_the_field(request_: bytes, trouble: str) -> None:
+    with pytest.raises(WireError) as raised:
+        read_solve(request_)
+    assert str(raised.value) == trouble
 
 
 @pytest.mark.parametrize(
@@ -551,3 +570,10 @@ def test_the_names_of_builds_and_sessions_are_short() -> None:
     for which in ("Ref", "Session"):
         with pytest.raises(WireError, match="more than 256 characters"):
             read_solve(a_solve(**{which: "r" * (MAX_NAME + 1)}))
+
+
+def test_what_is_no_frontend_or_build_is_said_with_the_field() -> None:
+    with pytest.raises(WireError, match=r"^field Frontend is not text$"):
+        read_bridge_solve(field(2, 1))
+    with pytest.raises(WireError, match=r"^field Ref is not text$"):
+        read_status(field(1, 1))

@@ -1,6 +1,7 @@
 """What every raw object says of itself: which it is, whose, and whether it is on its way out.
 
-Must never hold anything about one particular kind.
+Must never hold anything about one particular kind. What others write may hold anything anywhere:
+``mapping_at`` and its like read it without raising.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from buildpool.core import naming
 from buildpool.core.api import Pool
+from buildpool.core.naming import PoolKey
 
 JSON: TypeAlias = Any
 """A JSON value: the one place where the type system ends."""
@@ -27,6 +29,11 @@ class Ref(NamedTuple):
         return f"{self.kind} {self.namespace}/{self.name}"
 
 
+def pool_ref(pool: PoolKey) -> Ref:
+    """The reference of a pool itself."""
+    return Ref(naming.KIND, pool.namespace, pool.name)
+
+
 def ref_of(obj: Object) -> Ref:
     """The reference of an object at hand."""
     metadata = obj["metadata"]
@@ -43,8 +50,7 @@ def is_owned(obj: Object, pool: Pool) -> bool:
 
 def component_of(obj: Object) -> str:
     """Which part of its pool an object is; empty where it does not say."""
-    labels = obj["metadata"].get("labels") or {}
-    return str(labels.get("app.kubernetes.io/component", ""))
+    return text_at(obj, "metadata", "labels", "app.kubernetes.io/component")
 
 
 def is_builder(obj: Object) -> bool:
@@ -54,4 +60,37 @@ def is_builder(obj: Object) -> bool:
 
 def is_terminating(obj: Object) -> bool:
     """Whether the object is on its way out."""
-    return "deletionTimestamp" in obj["metadata"]
+    return "deletionTimestamp" in mapping_at(obj, "metadata")
+
+
+def value_at(value: JSON, *path: str) -> JSON:
+    """What stands at a path in a raw object; None where there is no such path."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def mapping_at(value: JSON, *path: str) -> Object:
+    """The mapping at a path in a raw object; empty where there is anything else."""
+    found = value_at(value, *path)
+    return found if isinstance(found, dict) else {}
+
+
+def mappings_at(value: JSON, *path: str) -> tuple[Object, ...]:
+    """The mappings in the list at a path in a raw object; none where there is anything else."""
+    found = value_at(value, *path)
+    return (
+        tuple(each for each in found if isinstance(each, dict)) if isinstance(found, list) else ()
+    )
+
+
+def text_at(value: JSON, *path: str) -> str:
+    """The text at a path in a raw object; empty where there is anything else."""
+    found = value_at(value, *path)
+    return found if isinstance(found, str) else ""
+
+
+def number_at(value: JSON, *path: str) -> int | None:
+    """The whole number at a path in a raw object; None where there is anything else."""
+    found = value_at(value, *path)
+    return found if isinstance(found, int) and not isinstance(found, bool) else None

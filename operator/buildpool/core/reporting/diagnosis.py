@@ -11,9 +11,17 @@ from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import Reason
-from buildpool.core.objects.pods import has_ended, is_ready
-from buildpool.core.objects.refs import Object, component_of, is_terminating
-from buildpool.core.words import Finding
+from buildpool.core.objects.pods import CONTAINER, ending_of_container, has_ended, is_ready
+from buildpool.core.objects.refs import (
+    Object,
+    component_of,
+    is_terminating,
+    mapping_at,
+    mappings_at,
+    number_at,
+    text_at,
+)
+from buildpool.core.words import Finding, counted
 
 IMAGE_REASONS: Final = frozenset(
     {
@@ -49,23 +57,6 @@ REFUSAL_REMEDIES: Final = {
 }
 """What the API server says as it refuses a pod, and what helps."""
 
-CRASH_REMEDIES: Final = {
-    "max_user_namespaces": (
-        "the node forbids user namespaces: raise sysctl user.max_user_namespaces"
-    ),
-    "apparmor_restrict_unprivileged_userns": (
-        "AppArmor on the node forbids user namespaces: set sysctl "
-        "kernel.apparmor_restrict_unprivileged_userns=0, or use builders.security: UserNamespace"
-    ),
-    "newuidmap": (
-        "the node or a policy keeps the rootless image from mapping users: allow privilege "
-        "escalation, or use builders.security: UserNamespace"
-    ),
-    "buildkitd.lock": "another daemon uses the same volume: give each builder its own",
-    "no space left on device": "the volume is full: raise builders.storage",
-}
-"""What a daemon says as it dies, and what helps (BuildKit's docs/rootless.md)."""
-
 
 def diagnose(deployment: Object | None, pods: Sequence[Object]) -> Finding[Reason] | None:
     """What keeps a builder from being ready; None where it is just starting."""
@@ -80,9 +71,9 @@ Check = Callable[[Object | None, Sequence[Object]], Iterator[Finding[Reason]]]
 
 
 def _refused(deployment: Object | None, _: Sequence[Object]) -> Iterator[Finding[Reason]]:
-    for condition in (deployment or {}).get("status", {}).get("conditions", ()):
-        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            message = condition.get("message", "")
+    for condition in mappings_at(deployment, "status", "conditions"):
+        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+            message = text_at(condition, "message")
             remedy = next(
                 (remedy for symptom, remedy in REFUSAL_REMEDIES.items() if symptom in message),
                 "ask whoever runs the admission policies of the cluster",
@@ -92,9 +83,9 @@ def _refused(deployment: Object | None, _: Sequence[Object]) -> Iterator[Finding
 
 def _unschedulable(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding[Reason]]:
     for pod in pods:
-        for condition in pod.get("status", {}).get("conditions", ()):
-            if condition["type"] == "PodScheduled" and condition["status"] == "False":
-                message = condition.get("message", "no details").rstrip(". ")
+        for condition in mappings_at(pod, "status", "conditions"):
+            if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+                message = (text_at(condition, "message") or "no details").rstrip(". ")
                 remedy = (
                     f"correct {_storage_of(pod)} or the StorageClass"
                     if "PersistentVolumeClaim" in message or "persistentvolumeclaim" in message
@@ -113,22 +104,22 @@ def _storage_of(pod: Object) -> str:
 
 def _image(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding[Reason]]:
     for status in _containers(pods):
-        waiting = status.get("state", {}).get("waiting", {})
-        if waiting.get("reason") in IMAGE_REASONS:
+        waiting = mapping_at(status, "state", "waiting")
+        if (why := text_at(waiting, "reason")) in IMAGE_REASONS:
+            remedy = IMAGE_REMEDIES.get(text_at(status, "name"), "correct builders.image")
             yield Finding(
                 Reason.IMAGE_PULL_FAILED,
-                f"image {status['image']} cannot be pulled ({waiting['reason']}): "
-                f"{waiting.get('message', 'no details')}; "
-                f"{IMAGE_REMEDIES.get(status['name'], 'correct builders.image')}, or give "
+                f"image {text_at(status, 'image')} cannot be pulled ({why}): "
+                f"{text_at(waiting, 'message') or 'no details'}; {remedy}, or give "
                 "builders.imagePullSecrets if the registry asks for credentials",
             )
 
 
 def _misconfigured(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding[Reason]]:
     for status in _containers(pods):
-        waiting = status.get("state", {}).get("waiting", {})
+        waiting = mapping_at(status, "state", "waiting")
         if waiting.get("reason") in ("CreateContainerConfigError", "CreateContainerError"):
-            message = waiting.get("message", "no details")
+            message = text_at(waiting, "message") or "no details"
             reason = (
                 Reason.SECRET_NOT_FOUND
                 if message.startswith("secret ") or " in Secret " in message
@@ -144,24 +135,17 @@ def _misconfigured(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding
 
 def _crashing(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding[Reason]]:
     for status in _containers(pods):
-        state, last = status.get("state", {}), status.get("lastState", {})
-        ended = state.get("terminated") or last.get("terminated")
-        loops = state.get("waiting", {}).get("reason") == "CrashLoopBackOff"
+        name = text_at(status, "name")
+        is_daemon = name == CONTAINER
+        ending = ending_of_container(status, "its daemon" if is_daemon else f"container {name}")
+        loops = text_at(status, "state", "waiting", "reason") == "CrashLoopBackOff"
         # An exit code of 0 is no failure where it happens once; a daemon that keeps ending is.
-        if ended is None or (ended.get("exitCode") == 0 and not loops):
+        if ending is None or (ending.code == 0 and not loops):
             continue
-        said = (ended.get("message") or "").strip()
-        remedy = next(
-            (remedy for symptom, remedy in CRASH_REMEDIES.items() if symptom in said),
-            "raise the memory in builders.resources"
-            if ended.get("reason") == "OOMKilled"
-            else "read its log with kubectl logs --previous",
-        )
+        restarts = counted(number_at(status, "restartCount") or 0, "restart")
         yield Finding(
             Reason.BUILDER_CRASHING,
-            f"container {status['name']} ended with {ended.get('reason', 'Error')}, exit code "
-            f"{ended.get('exitCode')}, {status.get('restartCount', 0)} restarts: "
-            f"{_last_words(said) or 'it said nothing'}; {remedy}",
+            f"{ending.account}, {restarts}: {ending.said or 'it said nothing'}; {ending.remedy}",
         )
 
 
@@ -181,13 +165,5 @@ def _is_over(pod: Object) -> bool:
 
 def _containers(pods: Sequence[Object]) -> Iterator[Object]:
     for pod in pods:
-        status = pod.get("status", {})
-        yield from status.get("initContainerStatuses", ())
-        yield from status.get("containerStatuses", ())
-
-
-def _last_words(text: str) -> str:
-    """What the daemon says it died of; a stack and rootlesskit's own report come after it."""
-    lines = text.splitlines()
-    of_the_daemon = [line for line in lines if line.startswith("buildkitd: ")]
-    return (of_the_daemon or lines or [""])[-1][:300]
+        yield from mappings_at(pod, "status", "initContainerStatuses")
+        yield from mappings_at(pod, "status", "containerStatuses")

@@ -25,8 +25,7 @@ class Target:
     is_leaving: bool = False
     """Whether its pod is on its way out, and ends once nobody is connected to it."""
     trouble: str = ""
-    """Why it is gone or going, in words: ``evicted: …``, ``OOMKilled``; empty where nothing is
-    known."""
+    """Why it is gone or going, in words (``objects.pods.Ending``); empty where nothing is known."""
 
 
 def label_of(pool: PoolKey) -> str:

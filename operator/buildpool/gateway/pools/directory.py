@@ -18,8 +18,19 @@ from pydantic import ValidationError
 from buildpool.core import naming
 from buildpool.core.api.brief import BRIEF_KEY, Brief
 from buildpool.core.naming import PoolKey
-from buildpool.core.objects.pods import daemon_of, is_ready, name_of_builder, serves
-from buildpool.core.objects.refs import Object, is_terminating
+from buildpool.core.objects.pods import (
+    DELETED,
+    VANISHED,
+    address_of,
+    ending_of,
+    has_daemon,
+    has_had_daemon,
+    is_ready,
+    name_of_builder,
+    restarts_of,
+    serves,
+)
+from buildpool.core.objects.refs import Object, is_terminating, text_at
 from buildpool.core.pki import KeyPair
 from buildpool.core.routing.values import Target
 from buildpool.gateway.pools.config import PoolConfig
@@ -50,9 +61,9 @@ class Directory:
         self._troubles: dict[str, _Trouble] = {}
         self._restarts: dict[str, int] = {}
         """Of daemons, by the uids of their pods."""
-        labels = {"app.kubernetes.io/component": naming.COMPONENT_GATEWAY}
+        labels = naming.installation_selector(naming.COMPONENT_GATEWAY)
         self._secrets = Informer(cluster, "Secret", home, labels, self._secret_changed)
-        labels = {"app.kubernetes.io/component": naming.COMPONENT_BUILDER}
+        labels = naming.installation_selector(naming.COMPONENT_BUILDER)
         self._pods = [
             Informer(cluster, "Pod", namespace, labels, self._pod_changed)
             for namespace in namespaces or ("",)
@@ -74,7 +85,7 @@ class Directory:
         return None if found is None else (found.name, found.words)
 
     def subscribe(self, callback: Callable[[PoolKey], None]) -> None:
-        """Has somebody called for each pool of which something is known anew."""
+        """Calls this for each pool of which something has changed."""
         self._subscribers.append(callback)
 
     async def run(self) -> None:
@@ -114,14 +125,14 @@ class Directory:
         is_gone = present is None or present["metadata"]["uid"] != uid
         known = self._builders.setdefault(pool, {})
         builder = builder_of(pod)
-        if builder is not None:
-            trouble = builder.trouble or ("its pod was deleted" if is_gone else "")
+        # Of a pod that has ended, the kubelet may say no more than that.
+        if (seen := builder or known.get(uid)) is not None:
             # A daemon that is started again at once is not seen while it is gone.
-            restarts = restarts_of(pod)
-            if not trouble and restarts > self._restarts.get(uid, restarts):
-                trouble = last_end_of(pod)
-            self._restarts[uid] = restarts
-            self._note(builder, trouble)
+            ending = ending_of(pod, restarts=self._restarts.get(uid))
+            if ending is None and is_gone:
+                ending = DELETED if uid in known and known[uid].is_leaving else VANISHED
+            self._restarts[uid] = restarts_of(pod)
+            self._note(seen, str(ending or ""))
         if builder is None or is_gone:
             known.pop(uid, None)
             self._restarts.pop(uid, None)
@@ -147,11 +158,9 @@ class Directory:
 
 def pool_of(obj: Object) -> PoolKey | None:
     """The pool that an object belongs to; None where its labels do not say."""
-    labels = obj["metadata"].get("labels") or {}
-    try:
-        return PoolKey(labels[naming.LABEL_POOL_NAMESPACE], labels[naming.LABEL_POOL])
-    except KeyError:
-        return None
+    namespace = text_at(obj, "metadata", "labels", naming.LABEL_POOL_NAMESPACE)
+    name = text_at(obj, "metadata", "labels", naming.LABEL_POOL)
+    return PoolKey(namespace, name) if namespace and name else None
 
 
 def tenant_of(server: Object, upstream: Object) -> PoolConfig:
@@ -167,12 +176,11 @@ def tenant_of(server: Object, upstream: Object) -> PoolConfig:
 
 def builder_of(pod: Object) -> Target | None:
     """A builder out of its pod; None where no daemon ever ran in it."""
-    status = pod.get("status") or {}
-    address, daemon = status.get("podIP"), daemon_of(pod)
-    if not address or not (daemon.get("state") or daemon.get("lastState")):
+    address = address_of(pod)
+    if not address or not has_had_daemon(pod):
         return None
-    trouble = _trouble(status, daemon)
-    is_leaving = is_terminating(pod) or "running" not in (daemon.get("state") or {})
+    trouble = str(ending_of(pod) or "")
+    is_leaving = is_terminating(pod) or not has_daemon(pod)
     return Target(
         name=name_of_builder(pod),
         uid=pod["metadata"]["uid"],
@@ -182,40 +190,6 @@ def builder_of(pod: Object) -> Target | None:
         is_leaving=is_leaving,
         trouble=trouble,
     )
-
-
-def restarts_of(pod: Object) -> int:
-    """How often its daemon was started again."""
-    return int(daemon_of(pod).get("restartCount", 0))
-
-
-def last_end_of(pod: Object) -> str:
-    """How the daemon ended that ran before the present one."""
-    ended = (daemon_of(pod).get("lastState") or {}).get("terminated") or {}
-    return _end(ended)
-
-
-def _end(ended: Object) -> str:
-    if ended.get("reason") == "OOMKilled":
-        return "killed, because it was out of memory"
-    return f"its daemon ended with exit code {ended.get('exitCode', 'unknown')}"
-
-
-def _trouble(status: Object, daemon: Object) -> str:
-    """Why the builds of a builder are lost, as the cluster says; empty where they may be well."""
-    if status.get("reason") == "Evicted":
-        return f"evicted: {status.get('message', '').rstrip('. ')}"
-    state = daemon.get("state") or {}
-    ended = state.get("terminated")
-    if ended is None and "running" not in state:
-        ended = (daemon.get("lastState") or {}).get("terminated")
-    if ended is not None:
-        return _end(ended)
-    conditions = {c["type"]: c for c in status.get("conditions") or ()}
-    disruption = conditions.get("DisruptionTarget", {})
-    if status.get("reason") == "NodeLost" or disruption.get("reason") == "DeletionByTaintManager":
-        return "its node is lost"
-    return ""
 
 
 def _decoded(secret: Object, key: str) -> bytes:

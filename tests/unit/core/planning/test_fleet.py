@@ -180,6 +180,14 @@ def test_a_pod_that_ends_is_not_the_builders_any_more() -> None:
     assert (member.pods, member.builder.builds, member.builder.is_ready) == ((), 0, False)
 
 
+def test_a_pod_whose_node_is_lost_makes_no_load_unknown_though_its_daemon_is_said_to_run() -> None:
+    lost = a_pod(suffix="old", phase="Failed", ready=True)
+    member = seen(lost, a_pod(suffix="new"), loads={"pod-ci-builder-0-new": a_load(1)})
+    assert (member.builder.builds, member.builder.as_of) == (1, NOW)
+    alone = seen(lost).builder
+    assert (alone.builds, alone.is_ready) == (0, False)
+
+
 def test_pods_of_other_builders_are_not_counted() -> None:
     member = seen(a_pod("ci-builder-1"), loads={"pod-ci-builder-1-7c9d8b6f5d-x2x7k": a_load(2)})
     assert (member.pods, member.builder.builds) == ((), 0)

@@ -7,7 +7,8 @@ import pytest
 from buildpool.core.api import Reason
 from buildpool.core.objects.pods import is_ready
 from buildpool.core.objects.refs import Object
-from buildpool.core.reporting.diagnosis import Finding, diagnose
+from buildpool.core.reporting.diagnosis import diagnose
+from buildpool.core.words import Finding
 from samples import IMAGE, a_pod
 
 CRASH_LOOP = (
@@ -207,13 +208,13 @@ CASES: dict[str, tuple[Object | None, list[Object], Reason, str]] = {
             )
         ],
         Reason.BUILDER_CRASHING,
-        "buildkitd ended with Error, exit code 1, 7 restarts: buildkitd: unknown flag: --oops; ",
+        "its daemon ended with exit code 1 (Error), 7 restarts: buildkitd: unknown flag: --oops; ",
     ),
     "it starts again, but not for the first time": (
         None,
         [a_pod(ended=ended(1, "oops"), restarts=1)],
         Reason.BUILDER_CRASHING,
-        "1 restarts: oops",
+        "1 restart: oops",
     ),
     "it ends without a word": (
         None,
@@ -225,7 +226,7 @@ CASES: dict[str, tuple[Object | None, list[Object], Reason, str]] = {
         None,
         [a_pod(waiting=CRASH_LOOP, ended=ended(0, reason="Completed"), restarts=3)],
         Reason.BUILDER_CRASHING,
-        "ended with Completed, exit code 0, 3 restarts: it said nothing; read its log",
+        "ended with exit code 0 (Completed), 3 restarts: it said nothing; read its log",
     ),
     "it ends under rootlesskit, which has the last word": (
         None,
@@ -247,7 +248,7 @@ CASES: dict[str, tuple[Object | None, list[Object], Reason, str]] = {
         None,
         [a_pod(waiting=CRASH_LOOP, ended=ended(137, reason="OOMKilled"))],
         Reason.BUILDER_CRASHING,
-        "raise the memory in builders.resources",
+        "raise builders.resources.limits.memory",
     ),
     "the node forbids user namespaces": (
         None,

@@ -78,16 +78,18 @@ def test_a_daemon_that_ran_out_of_memory_is_told_with_its_builds_and_the_remedy(
 def test_a_daemon_that_ended_otherwise_is_told_with_its_exit_code() -> None:
     watch = busy("a")
     ended = {"exitCode": 2, "reason": "Error"}
-    assert watch.see((a_pod(ended=ended, restarts=1), ())) == [
-        "ci-builder-0 has lost builds a: its daemon ended with exit code 2 (Error)."
-    ]
+    (message,) = watch.see((a_pod(ended=ended, restarts=1), ()))
+    assert message == (
+        "ci-builder-0 has lost builds a: its daemon ended with exit code 2 (Error);"
+        " read its log with kubectl logs --previous."
+    )
 
 
 def test_an_evicted_pod_is_told_in_the_words_of_the_kubelet() -> None:
     pod = a_pod(phase="Failed", running=False)
     pod["status"] |= {"reason": "Evicted", "message": "Usage of EmptyDir volume exceeds 20Gi."}
     (message,) = busy("a").see((pod, None))
-    assert message.startswith("ci-builder-0 has lost builds a: its pod has failed: Usage of Empty")
+    assert message.startswith("ci-builder-0 has lost builds a: its pod was evicted: Usage of Empty")
 
 
 def test_what_a_daemon_said_before_its_pod_failed_is_lost_once() -> None:
@@ -100,7 +102,7 @@ def test_what_a_daemon_said_before_its_pod_failed_is_lost_once() -> None:
 
 def test_a_pod_that_failed_without_a_word_is_told_all_the_same() -> None:
     (message,) = busy("a").see((a_pod(phase="Failed", running=False), None))
-    assert message.endswith("its pod has failed: unknown.")
+    assert message.endswith("its pod has failed: nobody says why.")
 
 
 def test_a_pod_that_vanished_without_having_been_told_to_go_is_told() -> None:

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from copy import deepcopy
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
 
 from buildpool.core import naming
 from buildpool.core.naming import PoolKey
+from buildpool.core.objects.pods import ending_of
 from buildpool.core.objects.refs import Object
+from buildpool.core.observed.load import Load, RunningBuild
+from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import Bundle, KeyPair
+from buildpool.core.reporting.losses import look
 from buildpool.core.resources import brief_of, gateway_secret, upstream_secret
 from buildpool.gateway.pools.directory import (
     Directory,
     builder_of,
-    last_end_of,
     pool_of,
-    restarts_of,
     tenant_of,
 )
+from buildpool.gateway.pools.served import ServedPools
+from buildpool.gateway.reports.builds import BuildRecord
+from buildpool.gateway.reports.details import Details
+from buildpool.gateway.slots.store import ConnectionStore
 from buildpool.kube.cluster import Cluster
-from samples import HOME, a_pod, a_pool
+from daemons import Silent, until
+from endings import ENDINGS, a_reachable_pod, hostile_pods
+from samples import HOME, NOW, a_pool
 
 POOL = a_pool(routing="Gateway")
 SERVER = Bundle(KeyPair(b"a certificate", b"a key"), trust=b"an authority")
@@ -36,19 +51,43 @@ def secrets() -> tuple[Object, Object]:
 
 def serving_pod(**changes: Any) -> Object:
     """The pod of a builder that takes builds."""
-    pod = a_pod(ready=True)
-    pod["metadata"]["labels"][naming.LABEL_SERVING] = "true"
-    pod["status"]["podIP"] = "10.0.0.7"
-    (daemon, *_) = pod["status"]["containerStatuses"]
-    daemon["state"] = {"running": {}}
+    pod = a_reachable_pod()
     pod["status"].update(changes)
     return pod
 
 
-def ended(reason: str, code: int) -> list[Object]:
-    """The daemon's container, which has ended."""
-    (daemon, *_) = serving_pod()["status"]["containerStatuses"]
-    return [{**daemon, "state": {"terminated": {"reason": reason, "exitCode": code}}}]
+class Feed:
+    """An API server that has these pods and nothing else; a test says what becomes of them."""
+
+    def __init__(self, *pods: Object) -> None:
+        self._pods = pods
+        self._events = asyncio.Queue[bytes]()
+
+    def tell(self, kind: str, pod: Object) -> None:
+        self._events.put_nowait(json.dumps({"type": kind, "object": pod}).encode() + b"\n")
+
+    async def listed(
+        self, kind: str, namespace: str, labels: dict[str, str]
+    ) -> tuple[str, list[Object]]:
+        pods = self._pods if kind == "Pod" else ()
+        return "1", [pod for pod in pods if labels.items() <= pod["metadata"]["labels"].items()]
+
+    async def watched(self, kind: str, *_: object, **__: object) -> AsyncIterator[bytes]:
+        while True:
+            yield await (self._events.get() if kind == "Pod" else asyncio.Future[bytes]())
+
+
+@asynccontextmanager
+async def reading(feed: Feed) -> AsyncIterator[Directory]:
+    """A directory that has seen what there is."""
+    directory = Directory(cast("Cluster", feed), home=HOME, namespaces=())
+    running = asyncio.create_task(directory.run())
+    try:
+        await directory.synced.wait()
+        yield directory
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 def test_what_the_operator_tells_is_read_as_it_was_written() -> None:
@@ -113,52 +152,90 @@ def test_a_pod_in_which_no_daemon_ever_ran_is_no_builder() -> None:
     assert builder_of(pod) is None
 
 
-TROUBLES: dict[str, tuple[dict[str, Any], str]] = {
-    "evicted": (
-        {"reason": "Evicted", "message": "The node was low on resource: memory. "},
-        "evicted: The node was low on resource: memory",
-    ),
-    "out of memory": (
-        {"containerStatuses": ended("OOMKilled", 137)},
-        "killed, because it was out of memory",
-    ),
-    "crashed": (
-        {"containerStatuses": ended("Error", 2)},
-        "its daemon ended with exit code 2",
-    ),
-    "node lost": ({"reason": "NodeLost"}, "its node is lost"),
-    "taken from a lost node": (
-        {"conditions": [{"type": "DisruptionTarget", "reason": "DeletionByTaintManager"}]},
-        "its node is lost",
-    ),
-}
+@pytest.mark.parametrize(("pod", "words"), ENDINGS.values(), ids=ENDINGS)
+def test_a_builder_with_an_ending_takes_no_builds(pod: Object, words: str) -> None:
+    builder = builder_of(pod)
+    if ending_of(pod) is None:
+        assert builder is not None
+        assert builder.is_serving, "its daemon runs again"
+        assert builder.trouble == ""
+    elif builder is not None:
+        assert not builder.is_serving
+        assert builder.trouble == words
 
 
-@pytest.mark.parametrize(("status", "words"), TROUBLES.values(), ids=TROUBLES)
-def test_what_became_of_a_builder_is_said_in_words(status: dict[str, Any], words: str) -> None:
-    builder = builder_of(serving_pod(**status))
-    assert builder is not None
-    assert builder.trouble == words
-    assert not builder.is_serving
+@given(hostile_pods())
+def test_no_pod_raises_whatever_stands_in_it(pod: Object) -> None:
+    pool_of(pod)
+    builder = builder_of(pod)
+    assert builder is None or builder.trouble == str(ending_of(pod) or "")
 
 
-def test_how_a_daemon_ended_that_runs_again_is_known() -> None:
-    pod = serving_pod()
-    (daemon, *_) = pod["status"]["containerStatuses"]
-    daemon["restartCount"] = 1
-    daemon["lastState"] = {"terminated": {"reason": "Error", "exitCode": 137}}
-    assert restarts_of(pod) == 1
-    assert last_end_of(pod) == "its daemon ended with exit code 137"
+async def test_only_the_projects_own_pods_in_the_namespace_of_their_pool_are_builders() -> None:
+    own, elsewhere, strange = serving_pod(), serving_pod(), serving_pod()
+    elsewhere["metadata"] |= {"namespace": "elsewhere", "uid": "another"}
+    strange["metadata"] |= {"name": "strange", "uid": "a third"}
+    strange["metadata"]["labels"]["app.kubernetes.io/name"] = "something else"
+    async with reading(Feed(elsewhere, strange, own)) as directory:
+        assert [builder.uid for builder in directory.builders(POOL.key)] == [own["metadata"]["uid"]]
 
 
-def test_a_pod_of_another_namespace_is_no_builder_whatever_its_labels_say() -> None:
-    directory = Directory(cast("Cluster", None), home=HOME, namespaces=())
-    (mirror,) = directory._pods
-    own, foreign = serving_pod(), serving_pod()
-    for pod in (own, foreign):
-        pod["metadata"]["labels"] |= naming.pool_labels(POOL.key)
-    foreign["metadata"] |= {"namespace": "elsewhere", "uid": "another"}
-    for pod in (foreign, own):
-        pod["metadata"]["resourceVersion"] = "1"
-        mirror._take("ADDED", pod)
-    assert [builder.uid for builder in directory.builders(POOL.key)] == [own["metadata"]["uid"]]
+async def test_a_daemon_that_was_restarted_before_it_was_seen_first_has_no_trouble() -> None:
+    pod, _ = ENDINGS["crashed"]
+    async with reading(Feed(pod)) as directory:
+        (builder,) = directory.builders(POOL.key)
+        assert builder.is_serving
+        assert directory.trouble(builder.address) is None
+
+
+# --- one account for the Event, the log and the client --------------------------------------------
+
+
+def event_of(pod: Object | None) -> str:
+    """What the operator tells of the build that ran on a pod, once it has become this."""
+    before = serving_pod()
+    load = Load((RunningBuild("a", NOW),), NOW)
+    observation = Observation(pods=(before,), loads={before["metadata"]["uid"]: load})
+    sights, _ = look({}, observation)
+    _, (event,) = look(sights, Observation(pods=() if pod is None else (pod,)))
+    return event.message
+
+
+async def client_and_log_of(pod: Object | None) -> tuple[str, str | None]:
+    """What the gateway tells the client of that build, and its own log."""
+    feed = Feed(serving_pod())
+    async with reading(feed) as directory:
+        pools = ServedPools(
+            directory,
+            lambda *_: Silent(),
+            clock=lambda: NOW,
+            memory=ConnectionStore(None, now=NOW),
+            told=lambda _: None,
+            left=lambda _: None,
+        )
+        (builder,) = directory.builders(POOL.key)
+        record = BuildRecord("a", POOL.key, "ann", builder, NOW, timedelta(), None, None, False)
+        record.trouble = "nobody says why yet"
+        feed.tell(*(("DELETED", serving_pod()) if pod is None else ("MODIFIED", pod)))
+        await until(lambda: directory.trouble(builder.address) is not None, "it is told")
+        await Details(pools)(record)
+        return pools.known_trouble(builder), record.trouble
+
+
+@pytest.mark.parametrize(
+    ("pod", "words"),
+    [*ENDINGS.values(), (None, "its pod is gone, by force or with its node")],
+    ids=[*ENDINGS, "it is gone"],
+)
+async def test_event_log_and_client_name_one_cause(pod: Object | None, words: str) -> None:
+    assert event_of(pod) == f"ci-builder-0 has lost builds a: {words}."
+    assert await client_and_log_of(deepcopy(pod)) == (words, words)
+
+
+async def test_a_pod_that_was_told_to_go_and_is_gone_was_deleted() -> None:
+    feed, leaving = Feed(serving_pod()), a_reachable_pod(terminating=True)
+    async with reading(feed) as directory:
+        feed.tell("MODIFIED", leaving)
+        feed.tell("DELETED", leaving)
+        await until(lambda: not directory.builders(POOL.key), "it is gone")
+        assert directory.trouble("10.0.0.7:1234") == ("ci-builder-0", "its pod was deleted")
