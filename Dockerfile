@@ -2,6 +2,13 @@
 #
 #   docker buildx build -t buildpool:0.1.0 .
 #
+# For a release, with the digest of the base image, which `docker buildx imagetools inspect` prints:
+#
+#   SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) docker buildx build \
+#       --build-arg PYTHON=python:3.11-slim-bookworm@sha256:… --platform linux/amd64,linux/arm64 \
+#       --sbom=true --provenance=mode=max \
+#       --output type=image,name=registry.example.com/buildpool:0.1.0,push=true,rewrite-timestamp=true .
+#
 # Without a network, hand in what it would fetch: a base image, and a folder of *.whl files with this
 # project and everything in requirements/operator.txt (`pip wheel` makes it).
 #
@@ -11,13 +18,16 @@ ARG PYTHON=python:3.11-slim-bookworm
 
 FROM ${PYTHON} AS build
 WORKDIR /src
-# Dependencies first: they change less often than the code, and only they are checked against hashes.
-COPY requirements/operator.txt requirements/
-RUN python3 -m pip wheel --no-cache-dir --no-deps --require-hashes --wheel-dir /wheels \
+# Dependencies first: they change less often than the code. All that is fetched is checked against hashes,
+# what builds the project's own wheel, too: without isolation, which would fetch it once more, unchecked.
+COPY requirements/build.txt requirements/operator.txt requirements/
+RUN python3 -m pip install --no-cache-dir --no-deps --require-hashes \
+        --requirement requirements/build.txt \
+    && python3 -m pip wheel --no-cache-dir --no-deps --require-hashes --wheel-dir /wheels \
         --requirement requirements/operator.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY operator operator
-RUN python3 -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+RUN python3 -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
 
 FROM scratch AS wheels
 COPY --from=build /wheels/ /

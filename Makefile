@@ -18,7 +18,7 @@ help: ## This list
 ##@ The two to know
 
 .PHONY: demo
-demo: install ## A cluster, the operator, a pool, a real image built through it (KUBECONFIG=…: yours)
+demo: install ## A cluster, the operator, a pool, a real image built through it (BUILDPOOL_CLUSTER=kubeconfig: in yours)
 	$(PYTHON) -m demo
 
 .PHONY: test
@@ -34,7 +34,7 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 	@echo "installing the development environment (log: $(VENV)/install.log)"
 	@test -x $(PYTHON) || python3 -m venv $(VENV)
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt > $(VENV)/install.log 2>&1 || { tail -n 20 $(VENV)/install.log; exit 1; }
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --editable . >> $(VENV)/install.log 2>&1 || { tail -n 20 $(VENV)/install.log; exit 1; }
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . >> $(VENV)/install.log 2>&1 || { tail -n 20 $(VENV)/install.log; exit 1; }
 	@touch $@
 
 .PHONY: fmt
@@ -42,20 +42,22 @@ fmt: install ## Format the code
 	$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format .
 
 .PHONY: generate
-generate: install ## Write what is generated: CRD, reference pages, plain manifests
+generate: install ## Write what is generated: CRD, reference pages, plain manifests, the chart's README
 	$(BUILDPOOL) crd > crds/buildkitpools.buildpool.dev.yaml
 	cp crds/buildkitpools.buildpool.dev.yaml manifests/helm/buildpool/files/
 	for page in pool reasons metrics; do $(BUILDPOOL) docs $$page > docs/reference/$$page.md; done
 	HELM=$$($(DEVCLUSTER) program helm) manifests/render.sh
+	manifests/readme.sh > manifests/helm/buildpool/README.md
 
 .PHONY: golden
-golden: install ## Write the golden files anew; review them as the product
+golden: install ## Write the golden files again; review them as the product
 	GOLDEN=write $(PYTEST) tests/unit/core/resources/test_golden.py -q
 
 .PHONY: requirements
-requirements: install ## Resolve and pin the dependencies anew
+requirements: install ## Resolve and pin the dependencies again
 	$(PYTHON) -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make requirements" pyproject.toml -o requirements/operator.txt
 	$(PYTHON) -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make requirements" pyproject.toml --group dev -c requirements/operator.txt -o requirements/dev.txt
+	$(PYTHON) -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make requirements" --group build -c requirements/dev.txt -o requirements/build.txt
 
 ##@ Test
 

@@ -18,26 +18,36 @@ from typing import Final
 from buildpool import __version__
 from demo.lab import BUILD, PROJECT, Lab, LabError, finish
 
+RELEASE: Final = "buildpool"
 NAMESPACE: Final = "buildpool-system"
 REPOSITORY: Final = "docker.io/library/buildpool"
 PYTHON: Final = "python:3.11-slim-bookworm"
 """The base image of the Dockerfile; wheels are fetched for its Python."""
 PLATFORMS: Final = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
-SOURCES: Final = ("Dockerfile", "pyproject.toml", "requirements/operator.txt", "operator/buildpool")
+SOURCES: Final = (
+    "Dockerfile",
+    "pyproject.toml",
+    "requirements/build.txt",
+    "requirements/operator.txt",
+    "operator/buildpool",
+)
 
 
-def install(lab: Lab) -> None:
-    """Builds the image where there is none yet, and installs or upgrades the chart."""
-    repository, tag = _build(lab) if lab.devcluster else _given()
+def install(lab: Lab, release: str = RELEASE, namespace: str = NAMESPACE) -> None:
+    """Builds the image where there is none yet, and installs or upgrades the chart.
+
+    In a cluster of the user's, ``lab.meet`` comes first.
+    """
+    repository, tag = _build(lab) if lab.devcluster else given_image()
     lab.run(
-        *("helm", "upgrade", "--install", "buildpool", PROJECT / "manifests/helm/buildpool"),
-        *("--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "120s"),
+        *("helm", "upgrade", "--install", release, PROJECT / "manifests/helm/buildpool"),
+        *("--namespace", namespace, "--create-namespace", "--wait", "--timeout", "120s"),
         *("--set", f"image.repository={repository}", "--set", f"image.tag={tag}"),
     )
 
 
-def _given() -> tuple[str, str]:
-    """The image for a cluster of the user's own."""
+def given_image() -> tuple[str, str]:
+    """The image for a cluster of the user's own, as its repository and its tag."""
     repository, _, tag = os.environ.get("BUILDPOOL_IMAGE", "").rpartition(":")
     if not repository:
         raise LabError(
@@ -78,7 +88,8 @@ def _wheels(sources: str) -> Path:
         ],
         timeout=600,
     )
-    finish([*pip, "wheel", "--no-deps", "--wheel-dir", str(making), str(PROJECT)], timeout=600)
+    wheel = ("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(making))
+    finish([*pip, *wheel, str(PROJECT)], timeout=600)
     return making.rename(folder)
 
 

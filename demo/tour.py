@@ -16,12 +16,13 @@ from rich.table import Table
 
 from demo import builds
 from demo.clients import a_client, forwarded
-from demo.install import NAMESPACE as OPERATOR
-from demo.install import install
+from demo.install import given_image, install
 from demo.lab import BUILD, PROJECT, Lab, LabError
 
-NAMESPACE: Final = "builds"
-POOL: Final = "ci"
+OPERATOR: Final = "buildpool-demo"
+"""The release, and its namespace. Nothing of the demo has the name of anything that users have."""
+NAMESPACE: Final = "buildpool-demo-builds"
+POOL: Final = "demo"
 CLIENT: Final = "default"
 AT_WORK: Final = 2
 """Builders that are warm when many builds come at once."""
@@ -32,10 +33,13 @@ console = Console(highlight=False)
 def main() -> int:
     """The whole tour; 0 where every step did what it should."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    lab = Lab.from_environment("demo")
     rows: list[tuple[str, float, str]] = []
     rounds: list[builds.Round] = []
     try:
+        lab = Lab.from_environment("demo")
+        if not lab.devcluster:
+            given_image()
+        lab.meet(own=(OPERATOR, NAMESPACE))
         _tour(lab, rows, rounds)
     except (LabError, subprocess.TimeoutExpired) as error:
         console.print(f"[bold red]failed:[/] {error}", markup=True, soft_wrap=True)
@@ -53,13 +57,13 @@ def _tour(lab: Lab, rows: list[tuple[str, float, str]], rounds: list[builds.Roun
             if subprocess.run(lab.driver("up"), cwd=PROJECT, check=False).returncode:
                 raise LabError("the devcluster did not come up; see above")
     with _step(rows, "the operator", "image by BuildKit, chart by Helm"):
-        install(lab)
+        install(lab, release=OPERATOR, namespace=OPERATOR)
     pool = ("bkp", POOL, "-n", NAMESPACE)
     with _step(rows, "a BuildKitPool", f"{POOL}, with a cache; asleep: no builder runs"):
         lab.kubectl("apply", "-f", str(PROJECT / "demo/pool.yaml"))
         lab.kubectl("wait", *pool, "--for=condition=Ready", "--timeout=60s")
     with (
-        forwarded(lab, "service/buildpool-gateway", OPERATOR),
+        forwarded(lab, f"service/{OPERATOR}-gateway", OPERATOR),
         a_client(lab, f"{POOL}-client-{CLIENT}", NAMESPACE, f"{POOL}.{NAMESPACE}.svc") as client,
     ):
         with _step(rows, "docker buildx build", "wakes the pool, and builds on it"):

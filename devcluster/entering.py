@@ -9,6 +9,8 @@ from devcluster.identity import Identity
 from devcluster.layout import Layout
 from devcluster.plan import Plan
 
+_ELSEWHERE = ("HELM_KUBE", "HELM_NAMESPACE", "KUBERNETES_")
+"""How names of variables begin that say to kubectl, helm or clients where a cluster is."""
 _WITH_NAMES = """\
 if [ -e /etc/resolv.conf ]; then mount --bind "$1" /etc/resolv.conf; fi
 shift
@@ -31,9 +33,13 @@ def enter(box: Identity, layout: Layout, plan: Plan, command: tuple[str, ...]) -
 
 
 def environment(layout: Layout, plan: Plan, environ: Mapping[str, str]) -> dict[str, str]:
-    """The caller's environment, with the cluster's programs first and its kubeconfig."""
+    """The caller's environment, with the cluster's programs first and its kubeconfig.
+
+    Of what would lead a program to another cluster, nothing is left.
+    """
     return {
-        **environ,
+        **{name: value for name, value in environ.items() if not name.startswith(_ELSEWHERE)},
+        "DEVCLUSTER_NAME": layout.name,
         "PATH": f"{plan.programs.path}:{environ.get('PATH', os.defpath)}",
         "KUBECONFIG": str(layout.kubeconfig),
     }

@@ -12,7 +12,7 @@ render() {
         rendered=$("${HELM:-helm}" template buildpool "$here/helm/buildpool" \
             --namespace buildpool-system --show-only "templates/$template.yaml")
         printf '%s\n' "$rendered" |
-            sed -e '/^$/d' -e '/^# Source: /d' -e '/app.kubernetes.io\/managed-by: Helm/d'
+            sed -e '/^$/d' -e '/^# Source: /d' -e '/app.kubernetes.io\/managed-by: Helm/d' -e '/helm.sh\/chart: /d'
     done
 }
 

@@ -1,6 +1,7 @@
 """What the tests against a real API server share: kubectl, waiting, and operators as processes.
 
-The cluster is whatever KUBECONFIG says: `make integration` and `make e2e` start one of their own.
+`make integration` and `make e2e` start a cluster of their own. One of the user's has to be named
+for it: see tests/in_cluster.py.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+
+from demo.lab import CLUSTER
+from devcluster.layout import layout
 
 PROJECT = Path(__file__).parent.parent
 OPERATOR_NAMESPACE = "buildpool-system"
@@ -26,6 +31,13 @@ OPERATOR_ACCOUNT = "buildpool"
 
 class Api:
     """A cluster as its administrator sees it, through kubectl."""
+
+    def __init__(self) -> None:
+        """Refuses a kubeconfig that merely happens to be there."""
+        name, given = os.environ.get("DEVCLUSTER_NAME"), os.environ.get("KUBECONFIG")
+        is_ours = name and given == str(layout(name, os.environ, Path.home()).kubeconfig)
+        if not (is_ours or os.environ.get(CLUSTER) == "kubeconfig"):
+            pytest.exit("these tests change a cluster: run them by `python -m tests.in_cluster`")
 
     def kubectl(self, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Runs kubectl; the exit code is the caller's to judge."""

@@ -2,9 +2,12 @@
 
     python -m tests.in_cluster [--control-plane] [--keep] tests/integration [pytest's options]
 
-With KUBECONFIG set, the tests run against that cluster instead. The name of the devcluster is
-derived from this checkout: two checkouts do not meet, and what a killed run left is repaired by the
-next one.
+The name of the devcluster is derived from this checkout: two checkouts do not meet, and what a
+killed run left is repaired by the next one.
+
+A KUBECONFIG of the user's is of no account, unless BUILDPOOL_CLUSTER=kubeconfig names its cluster
+for this: then the tests run there, change it, and leave things behind. Give them one that can be
+thrown away, a new one for each tier: one that has buildpool already is refused.
 """
 
 from __future__ import annotations
@@ -15,6 +18,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from demo.install import given_image, install
+from demo.lab import Lab, LabError
+
 PROJECT = Path(__file__).resolve().parent.parent
 IMAGES = ("busybox", "dockerfile-frontend", "mockerfile")
 """Images that tests use; made out here, where package registries are found."""
@@ -23,32 +29,45 @@ IMAGES = ("busybox", "dockerfile-frontend", "mockerfile")
 def main(arguments: list[str]) -> int:
     """Brings the cluster up, runs pytest in it, and takes it down; pytest's exit code."""
     flags = {"--control-plane", "--keep"}
-    up = ["--control-plane"] if "--control-plane" in arguments else []
     pytest = [sys.executable, "-m", "pytest", "-q", *(a for a in arguments if a not in flags)]
-    if os.environ.get("KUBECONFIG"):
-        return subprocess.run(pytest, cwd=PROJECT, check=False).returncode
-    kind = "plane" if up else "node"
-    name = f"{kind}-{hashlib.sha256(str(PROJECT).encode()).hexdigest()[:6]}"
-    environment = {**os.environ, "DEVCLUSTER_NAME": name}
-    devcluster = [sys.executable, "-m", "devcluster"]
+    plane = "--control-plane" in arguments
+    kind = "plane" if plane else "node"
+    try:
+        lab = Lab.from_environment(
+            f"{kind}-{hashlib.sha256(str(PROJECT).encode()).hexdigest()[:6]}"
+        )
+        if not lab.devcluster:
+            return _in_the_users(lab, pytest, with_operator=not plane)
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
     def run(*command: str) -> int:
-        return subprocess.run(
-            [*devcluster, *command], cwd=PROJECT, env=environment, check=False
-        ).returncode
+        return subprocess.run(lab.driver(*command), cwd=PROJECT, check=False).returncode
 
+    # The operator is installed from out here: its wheels come from the network.
+    install_it = [sys.executable, "-m", "demo.install", f"{lab.devcluster}"]
     try:
-        # The operator is installed from out here: its wheels come from the network.
-        install = [sys.executable, "-m", "demo.install", name]
         return (
-            run("up", *up)
-            or (0 if up else subprocess.run(install, cwd=PROJECT, check=False).returncode)
-            or any(run("image", image) for image in (() if up else IMAGES))
+            run("up", *(["--control-plane"] if plane else []))
+            or (0 if plane else subprocess.run(install_it, cwd=PROJECT, check=False).returncode)
+            or any(run("image", image) for image in (() if plane else IMAGES))
             or run("exec", "--", *pytest)
         )
     finally:
         if "--keep" not in arguments:
             run("down")
+
+
+def _in_the_users(lab: Lab, pytest: list[str], *, with_operator: bool) -> int:
+    """Runs pytest in the cluster that the user named for it."""
+    if with_operator:
+        given_image()
+    lab.meet()
+    if with_operator:
+        install(lab)
+    environment = {name: v for name, v in os.environ.items() if name != "DEVCLUSTER_NAME"}
+    return subprocess.run(pytest, cwd=PROJECT, env=environment, check=False).returncode
 
 
 if __name__ == "__main__":

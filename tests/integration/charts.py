@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,34 @@ def flags_of(*settings: str) -> list[str]:
     return [flag for setting in settings for flag in ("--set", setting)]
 
 
-def rendered(*settings: str) -> list[Object]:
+class Strict(yaml.SafeLoader):
+    """Takes no mapping with a key twice, as the API server takes none."""
+
+
+def _mapping(loader: Strict, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    assert sorted(keys) == sorted(set(keys)), f"a key is there twice: {node.start_mark}"
+    return loader.construct_mapping(node, deep=True)
+
+
+Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def loaded(text: str) -> list[Object]:
+    """The objects of a manifest."""
+    # A safe loader, only stricter.
+    return [document for document in yaml.load_all(text, Strict) if document]
+
+
+def rendered(*settings: str, release: str = "buildpool") -> list[Object]:
     """The objects of the chart, with these values set."""
+    return loaded(_templated(release, *settings))
+
+
+@cache
+def _templated(release: str, *settings: str) -> str:
     flags = flags_of(*settings)
-    text = must_helm("template", "buildpool", str(CHART), "-n", OPERATOR_NAMESPACE, *flags)
-    return [document for document in yaml.safe_load_all(text) if document]
+    return must_helm("template", release, str(CHART), "-n", OPERATOR_NAMESPACE, *flags)
 
 
 def the(kind: str, name: str, objects: list[Object]) -> Object:

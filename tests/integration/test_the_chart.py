@@ -48,8 +48,19 @@ VALUES = {
         "priorityClassName=system-cluster-critical",
         "podLabels.team=a",
         "podAnnotations.note=b",
+        "extraArgs={--health-port=8082}",
         "extraEnv[0].name=TZ",
         "extraEnv[0].value=UTC",
+        "extraVolumes[0].name=more",
+        "extraVolumes[0].emptyDir.sizeLimit=1Mi",
+        "extraVolumeMounts[0].name=more",
+        "extraVolumeMounts[0].mountPath=/more",
+        "podSecurityContext.runAsUser=1000",
+        "securityContext.runAsUser=1000",
+        "topologySpreadConstraints[0].maxSkew=1",
+        "topologySpreadConstraints[0].topologyKey=topology.kubernetes.io/zone",
+        "topologySpreadConstraints[0].whenUnsatisfiable=ScheduleAnyway",
+        "nameOverride=other",
     ),
     "no gateway": ("gateway.enabled=false",),
     "everything for the gateway": (
@@ -59,6 +70,14 @@ VALUES = {
         "gateway.service.loadBalancerClass=example.com/internal",
         "gateway.service.loadBalancerSourceRanges={10.0.0.0/8}",
         "gateway.service.annotations.note=a",
+        "gateway.service.externalTrafficPolicy=Local",
+        "gateway.service.nodePort=31234",
+        "gateway.service.ipFamilyPolicy=SingleStack",
+        "gateway.service.ipFamilies={IPv4}",
+        "gateway.podSecurityContext.runAsUser=null",
+        "gateway.securityContext.runAsGroup=1000",
+        "gateway.extraEnv[0].name=TZ",
+        "gateway.extraEnv[0].value=UTC",
         "gateway.nodeSelector.disk=ssd",
         "gateway.tolerations[0].operator=Exists",
         "gateway.topologySpreadConstraints[0].maxSkew=1",
@@ -89,7 +108,10 @@ def test_a_service_monitor_is_there_for_those_who_want_it(name: str) -> None:
     monitor = the("ServiceMonitor", name, objects)
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
     selected = monitor["spec"]["selector"]["matchLabels"].items()
-    (port,) = (endpoint["port"] for endpoint in monitor["spec"]["endpoints"])
+    (endpoint,) = monitor["spec"]["endpoints"]
+    # The label namespace of a metric is the pool's, not that of the pod which serves it.
+    assert endpoint["honorLabels"] is True
+    port = endpoint["port"]
     scraped = [
         o["metadata"]["name"]
         for o in objects
@@ -113,6 +135,33 @@ def test_the_plain_manifests_are_what_the_chart_renders(tmp_path: Path) -> None:
     fresh = {file.name: file.read_text() for file in tmp_path.iterdir()}
     assert set(fresh) == {"crd.yaml", "deployment.yaml", "rbac.yaml"}
     assert {name: (PLAIN / name).read_text() for name in fresh} == fresh, "run `make generate`"
+
+
+LONGEST = "a" * 47
+REFUSED_NAMES = {
+    "a release that is too long": ("b" * 48, ()),
+    "a release with a dot": ("ci.build", ()),
+    "a release that begins with a digit": ("2nd", ()),
+    "an addition that makes it too long": (LONGEST, ("nameOverride=b",)),
+}
+
+
+@pytest.mark.parametrize(("release", "settings"), REFUSED_NAMES.values(), ids=REFUSED_NAMES)
+def test_a_release_whose_objects_could_not_be_named_is_refused(
+    release: str, settings: tuple[str, ...]
+) -> None:
+    done = helm("template", release, str(CHART), *flags_of(*settings))
+    assert done.returncode != 0
+    assert "set fullnameOverride to at most 47" in done.stderr
+    must_helm("template", release, str(CHART), *flags_of(*settings, "fullnameOverride=short"))
+
+
+@pytest.mark.parametrize("settings", [(), (f"fullnameOverride={LONGEST}",)])
+def test_the_longest_name_does_for_all_objects(settings: tuple[str, ...]) -> None:
+    release = "r.2" if settings else LONGEST
+    objects = rendered(*settings, "metrics.serviceMonitor.enabled=true", release=release)
+    names = [o["metadata"]["name"] for o in objects if o["kind"] == "Service"]
+    assert max(len(name) for name in names) == 63
 
 
 def test_the_plain_manifests_are_accepted_as_one(installed: Api) -> None:
@@ -158,12 +207,24 @@ REFUSED = {
     "a port for root only": ("metrics.port=80", "port"),
     "an unknown level": ("logLevel=verbose", "logLevel"),
     "a negative number of operators": ("replicas=-1", "replicas"),
-    "a name that is too long": (f"fullnameOverride={'a' * 51}", "fullnameOverride"),
+    "a name that is too long": (f"fullnameOverride={'a' * 48}", "fullnameOverride"),
+    "a name with a dot": ("fullnameOverride=a.b", "fullnameOverride"),
+    "a part of a name that no label may have": ("nameOverride=A", "nameOverride"),
+    "an argument that is none": ("extraArgs={run}", "extraArgs"),
+    "a variable that is set already": ("extraEnv[0].name=POD_NAME", "extraEnv"),
+    "a volume without a name": ("extraVolumes[0].emptyDir.medium=Memory", "extraVolumes"),
     "an interval without a unit": ("metrics.serviceMonitor.interval=30", "interval"),
     "a value of the gateway that does not exist": ("gateway.replica=2", "replica"),
     "a gateway that waits for no build": ("gateway.drainSeconds=0", "drainSeconds"),
     "an Envoy without threads": ("gateway.concurrency=0", "concurrency"),
     "no image of Envoy": ("gateway.image.repository=", "repository"),
+    "an Envoy of no version": ("gateway.image.tag=", "tag"),
+    "a port of nodes without any": ("gateway.service.nodePort=31234", "nodePort"),
+    "a way from outside that is closed": (
+        "gateway.service.externalTrafficPolicy=Local",
+        "externalTrafficPolicy",
+    ),
+    "a family of addresses that is none": ("gateway.service.ipFamilies={IPv5}", "ipFamilies"),
     "a Service that leads elsewhere": ("gateway.service.type=ExternalName", "type"),
 }
 

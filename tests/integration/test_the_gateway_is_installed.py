@@ -57,14 +57,16 @@ def is_installation(obj: Object) -> bool:
     return bool(obj["kind"] != "CustomResourceDefinition")
 
 
-@pytest.mark.parametrize("settings", [(), ("fullnameOverride=other",)])
+@pytest.mark.parametrize("settings", [(), ("fullnameOverride=other",), ("nameOverride=other",)])
 def test_the_operator_leads_pools_to_the_service_behind_which_envoy_listens(
     settings: tuple[str, ...],
 ) -> None:
     objects = rendered(*settings)
-    name = "other" if settings else "buildpool"
+    names = {(): "buildpool", ("fullnameOverride=other",): "other"}
+    name = names.get(settings, "buildpool-other")
     operator = the("Deployment", name, objects)["spec"]["template"]["spec"]["containers"][0]
-    assert f"--gateway-service={name}-gateway" in operator["args"]
+    variables = {each["name"]: each.get("value") for each in operator["env"]}
+    assert variables["BUILDPOOL_GATEWAY_SERVICE"] == f"{name}-gateway"
     service = the("Service", f"{name}-gateway", objects)["spec"]
     template = the("Deployment", f"{name}-gateway", objects)["spec"]["template"]
     assert service["selector"].items() <= template["metadata"]["labels"].items()
@@ -99,13 +101,14 @@ def test_envoy_which_faces_the_network_sees_no_token(namespace: str, installed: 
     ]
 
 
-@pytest.mark.parametrize("deployment", ["buildpool", GATEWAY])
+@pytest.mark.parametrize("pod", ["buildpool", GATEWAY, "buildpool-test"])
 def test_pods_keep_to_what_pod_security_calls_restricted(
-    installed: Api, namespace: str, deployment: str
+    installed: Api, namespace: str, pod: str
 ) -> None:
     enforce = "pod-security.kubernetes.io/enforce=restricted"
     installed.must("label", "namespace", namespace, enforce)
-    assert accepted(installed, pod_of(deployment), namespace)
+    template = the("Pod", pod, rendered()) if pod == "buildpool-test" else pod_of(pod)
+    assert accepted(installed, template, namespace)
 
 
 def accepted(api: Api, template: Object, namespace: str) -> Object:
@@ -166,14 +169,6 @@ def test_the_new_gateway_serves_before_the_old_one_ends() -> None:
     assert containers(pod_of(GATEWAY))["router"]["readinessProbe"]["httpGet"]["path"] == "/readyz"
 
 
-def test_of_several_gateways_evictions_take_one_after_the_other() -> None:
-    assert "PodDisruptionBudget" not in [o["kind"] for o in rendered()]
-    objects = rendered("gateway.replicas=2")
-    budget = the("PodDisruptionBudget", GATEWAY, objects)["spec"]
-    assert budget["maxUnavailable"] == 1
-    assert budget["selector"] == the("Deployment", GATEWAY, objects)["spec"]["selector"]
-
-
 @pytest.mark.parametrize("settings", [(), ("watchNamespaces={builds,more}", "logFormat=text")])
 def test_the_program_understands_what_the_chart_tells_it(
     settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
@@ -187,9 +182,16 @@ def test_the_program_understands_what_the_chart_tells_it(
     script, _, *flags = arguments(gateway["router"])
     assert 'buildpool gateway "$@"' in script
     told = [arguments(operator), arguments(gateway["bootstrap"]), ["gateway", *flags], hook]
+    for each in operator["env"]:
+        if "value" in each:
+            monkeypatch.setenv(each["name"], each["value"])
     commands: Any = typer.main.get_command(app)
-    for command, *args in told:
-        commands.commands[command].make_context(command, list(args))
+    parsed = [
+        commands.commands[command].make_context(command, list(args)).params
+        for command, *args in told
+    ]
+    assert parsed[0]["image"] == operator["image"]
+    assert parsed[0]["gateway_service"] == GATEWAY
 
 
 def test_envoy_understands_what_the_chart_and_the_program_tell_it(tmp_path: Path) -> None:

@@ -25,8 +25,7 @@ from buildpool.cli.flags import (
     WatchNamespace,
     set_up_logging,
 )
-from buildpool.core import naming
-from buildpool.core.errors import BuildpoolError
+from buildpool.core.errors import BuildpoolError, InvalidSpecError
 from buildpool.settings import DEFAULT_IMAGE, Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -91,9 +90,10 @@ def run(
 
 @app.command()
 def render(
-    file: Annotated[
-        Path, typer.Argument(help="A file with one BuildKitPool; - is standard input.")
-    ],
+    file: Annotated[Path, typer.Argument(help="A file with BuildKitPools; - is standard input.")],
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="Namespace of pools that name none.")
+    ] = "default",
     operator_namespace: Annotated[
         str, typer.Option(help="Where the operator would run.")
     ] = "buildpool-system",
@@ -102,12 +102,9 @@ def render(
     ] = DEFAULT_IMAGE,
 ) -> None:
     """Print the objects a pool would consist of, with new certificates. Needs no cluster."""
-    from buildpool.cli.render import rendered
+    from buildpool.cli.render import rendered, text_of
 
-    text = sys.stdin.read() if str(file) == "-" else file.read_text()
-    objects = rendered(text, home=operator_namespace, image=image)
-    if not objects:
-        raise BuildpoolError(f"{file} holds no {naming.KIND}")
+    objects = rendered(text_of(file), namespace=namespace, home=operator_namespace, image=image)
     typer.echo(objects, nl=False)
 
 
@@ -157,9 +154,10 @@ def version() -> None:
 
 
 def main() -> None:
-    """The entry point; a mistake of the user's is one line, not a traceback."""
+    """The entry point; a mistake of the user's is one line, the first one if there are more."""
     try:
         app()
     except BuildpoolError as error:
-        typer.echo(f"error: {error}", err=True)
+        first = error.problems[0] if isinstance(error, InvalidSpecError) else error
+        typer.echo(f"error: {' '.join(str(first).split())}", err=True)
         sys.exit(1)

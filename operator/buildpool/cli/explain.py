@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -31,12 +33,7 @@ def explained(pool: str, namespace: str | None) -> str:
         raise BuildpoolError(f"{pool!r} is no name of a pool: {NAME_RULE.remedy}")
     # That there is no kubeconfig is said below, with what helps.
     logging.getLogger("kubernetes").setLevel(logging.ERROR)
-    try:
-        found = asyncio.run(_read(pool_ref(PoolKey(namespace or _namespace(), pool))))
-    except config.ConfigException as error:
-        raise BuildpoolError(
-            f"no cluster is known ({error}); set KUBECONFIG to a kubeconfig with a current context"
-        ) from error
+    found = asyncio.run(_read(pool_ref(PoolKey(namespace or _namespace(), pool))))
     now = utc_now()
     try:
         return explain(parse_pool(found), now=now)
@@ -44,8 +41,21 @@ def explained(pool: str, namespace: str | None) -> str:
         return explain(identify_pool(found), now=now, refusal=error)
 
 
+@contextmanager
+def _a_known_cluster() -> Iterator[None]:
+    """Around what reads the kubeconfig, which meets some files with whatever Python raises."""
+    try:
+        yield
+    except Exception as error:
+        raise BuildpoolError(
+            f"no cluster is known ({error}); set KUBECONFIG to a kubeconfig with a current context"
+        ) from error
+
+
 async def _read(ref: Ref) -> Object:
-    async with connect(RequestMetrics()) as cluster:
+    async with AsyncExitStack() as stack:
+        with _a_known_cluster():
+            cluster = await stack.enter_async_context(connect(RequestMetrics()))
         found = await cluster.get(ref)
     if found is None:
         raise BuildpoolError(
@@ -60,6 +70,7 @@ def _namespace() -> str:
     try:
         config.load_incluster_config(client_configuration=Configuration())  # type: ignore[no-untyped-call]
     except config.ConfigException:
-        _, current = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
-        return current["context"].get("namespace") or "default"
+        with _a_known_cluster():
+            _, current = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+            return current["context"].get("namespace") or "default"
     return _OWN_NAMESPACE.read_text().strip()

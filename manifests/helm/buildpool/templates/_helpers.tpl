@@ -1,17 +1,29 @@
-{{/* The name of the objects, and the start of the names of those that need another. */}}
+{{/*
+The name of the objects, and the start of the names of those that need another. The longest of them is
+a Service's, NAME-gateway-metrics, and that has at most 63 characters, no dots, and a letter first.
+*/}}
 {{- define "buildpool.name" -}}
-{{- .Values.fullnameOverride | default .Release.Name -}}
+{{- $own := .Release.Name }}
+{{- with .Values.nameOverride }}{{ $own = printf "%s-%s" $own . }}{{ end }}
+{{- $name := .Values.fullnameOverride | default $own }}
+{{- if not (regexMatch "^[a-z]([a-z0-9-]{0,45}[a-z0-9])?$" $name) }}
+{{- fail (printf "the objects cannot be named %q: set fullnameOverride to at most 47 lower-case letters, digits and hyphens, a letter first and no hyphen last" $name) }}
 {{- end }}
-
-{{/* What a selector may hold: these never change. The component tells the operator from its builders. */}}
-{{- define "buildpool.selectorLabels" -}}
-app.kubernetes.io/name: buildpool
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/component: operator
+{{- $name -}}
 {{- end }}
 
 {{- define "buildpool.gatewayName" -}}
 {{ include "buildpool.name" . }}-gateway
+{{- end }}
+
+{{/*
+What a selector may hold: these never change, whatever the objects are called, because the operator
+knows its own parts by them. The component tells the operator from its builders.
+*/}}
+{{- define "buildpool.selectorLabels" -}}
+app.kubernetes.io/name: buildpool
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
 {{- end }}
 
 {{- define "buildpool.gatewaySelectorLabels" -}}
@@ -20,10 +32,32 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: gateway
 {{- end }}
 
+{{/* Of all objects. Not of pods: another version of the chart alone does not replace them. */}}
+{{- define "buildpool.commonLabels" -}}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: buildpool
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "buildpool.labels" -}}
+{{ include "buildpool.selectorLabels" . }}
+{{ include "buildpool.commonLabels" . }}
+{{- end }}
+
 {{- define "buildpool.gatewayLabels" -}}
 {{ include "buildpool.gatewaySelectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{ include "buildpool.commonLabels" . }}
+{{- end }}
+
+{{/* Of pods, from (list $ labels-that-select labels-of-the-user): the user's never replace ours. */}}
+{{- define "buildpool.podLabels" -}}
+{{- $root := index . 0 }}
+{{- $own := merge (include (index . 1) $root | fromYaml) (dict
+      "app.kubernetes.io/version" $root.Chart.AppVersion
+      "app.kubernetes.io/part-of" "buildpool"
+      "app.kubernetes.io/managed-by" $root.Release.Service) }}
+{{- merge $own (index . 2) | toYaml }}
 {{- end }}
 
 {{- define "buildpool.gatewaySubjects" -}}
@@ -32,20 +66,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   namespace: {{ .Release.Namespace }}
 {{- end }}
 
-{{- define "buildpool.labels" -}}
-{{ include "buildpool.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- end }}
-
 {{- define "buildpool.serviceAccountName" -}}
 {{- .Values.serviceAccount.name | default (ternary (include "buildpool.name" .) "default" .Values.serviceAccount.create) -}}
 {{- end }}
 
+{{/* A reference, from {repository, tag, digest}. */}}
+{{- define "buildpool.reference" -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end }}
+{{- end }}
+
 {{- define "buildpool.image" -}}
-{{- with .Values.image -}}
-{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
-{{- end -}}
+{{- include "buildpool.reference" (merge (dict "tag" (.Values.image.tag | default .Chart.AppVersion)) .Values.image) -}}
 {{- end }}
 
 {{/* The one who is given the roles. */}}
@@ -55,11 +86,79 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   namespace: {{ .Release.Namespace }}
 {{- end }}
 
-{{/* A container that Pod Security calls restricted. */}}
-{{- define "buildpool.restricted" -}}
-securityContext:
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  capabilities:
-    drop: [ALL]
+{{/*
+Where pods may run, from (list $ values labels-that-select). Two pods of a kind prefer two nodes, unless
+the user has constraints of their own.
+*/}}
+{{- define "buildpool.scheduling" -}}
+{{- $root := index . 0 }}
+{{- $values := index . 1 }}
+{{- with $values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+topologySpreadConstraints:
+{{- with $values.topologySpreadConstraints }}
+{{ toYaml . }}
+{{- else }}
+- maxSkew: 1
+  topologyKey: kubernetes.io/hostname
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels:
+      {{- include (index . 2) $root | nindent 6 }}
+  matchLabelKeys: [pod-template-hash]
+{{- end }}
+{{- end }}
+
+{{/* Of several pods, evictions take one after the other; from (list $ name labels labels-that-select). */}}
+{{- define "buildpool.disruptionBudget" -}}
+{{- $root := index . 0 }}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ index . 1 }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include (index . 2) $root | nindent 4 }}
+spec:
+  maxUnavailable: 1
+  selector:
+    matchLabels:
+      {{- include (index . 3) $root | nindent 6 }}
+{{- end }}
+
+{{/*
+For the Prometheus operator; from (list $ name labels labels-that-select). Honor labels: a metric of a
+pool has the label namespace, which is the pool's and not that of the pod that serves it.
+*/}}
+{{- define "buildpool.serviceMonitor" -}}
+{{- $root := index . 0 }}
+{{- $monitor := $root.Values.metrics.serviceMonitor }}
+apiVersion: monitoring.coreos.com/v1
+kind: ServiceMonitor
+metadata:
+  name: {{ index . 1 }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- merge (deepCopy $monitor.labels) (include (index . 2) $root | fromYaml) | toYaml | nindent 4 }}
+spec:
+  selector:
+    matchLabels:
+      {{- include (index . 3) $root | nindent 6 }}
+  endpoints:
+  - port: metrics
+    interval: {{ $monitor.interval }}
+    honorLabels: true
 {{- end }}
