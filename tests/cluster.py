@@ -12,17 +12,22 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from demo.lab import CLUSTER
 from devcluster.layout import layout
+from gateway.ports import free_port
 
 PROJECT = Path(__file__).parent.parent
 OPERATOR_NAMESPACE = "buildpool-system"
@@ -131,7 +136,7 @@ class OperatorProcess:
     log: Path
     identity: str = "one"
     flags: tuple[str, ...] = ()
-    metrics_port: int = 0
+    metrics_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def start(self) -> None:
@@ -148,6 +153,28 @@ class OperatorProcess:
                 env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
                 cwd=PROJECT,
             )
+
+    def counted(self, metric: str, **labels: str) -> float:
+        """The sum of the samples of a metric with these labels; 0 before it serves any."""
+        try:
+            found = list(samples(self.metrics_port))
+        except URLError:
+            return 0
+        return sum(
+            sample.value
+            for sample in found
+            if sample.name == metric and labels.items() <= sample.labels.items()
+        )
+
+    def passes(self, pool: str, namespace: str) -> float:
+        """The passes over a pool that it has made to the end."""
+        where = {"namespace": namespace, "pool": pool}
+        return self.counted("buildpool_passes_total", result="done", **where)
+
+    def claims(self) -> float:
+        """How often it has looked whether it may lead."""
+        metric = "buildpool_kubernetes_requests_total"
+        return self.counted(metric, method="GET", kind="Lease")
 
     def kill(self) -> None:
         """Ends it as a node failure would."""
@@ -174,6 +201,31 @@ def operator_process(process: OperatorProcess) -> Iterator[OperatorProcess]:
     finally:
         if process.process is not None:
             process.stop()
+
+
+def samples(port: int) -> Iterator[Sample]:
+    """Everything at ``/metrics`` of a process."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    for family in text_string_to_metric_families(text):
+        yield from family.samples
+
+
+def looks_again(api: Api, process: OperatorProcess, pool: str, namespace: str) -> None:
+    """Has the operator make a pass over a pool that sees all that is there now, and waits for it.
+
+    The first pass may be under way already; the second begins after it.
+    """
+    for _ in range(2):
+        before = process.passes(pool, namespace)
+        wake = f"example.com/wake={time.monotonic()}"
+        labels = ("-l", f"buildpool.dev/pool={pool}")
+        api.must("annotate", "pods", *labels, "-n", namespace, "--overwrite", wake)
+        eventually(
+            lambda before=before: process.passes(pool, namespace) > before,  # type: ignore[misc]
+            within=15,
+            what=f"{process.identity} looks at pool {pool}",
+        )
 
 
 def account_kubeconfig(api: Api, path: Path) -> Path:

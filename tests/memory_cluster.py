@@ -1,38 +1,33 @@
 """A cluster in memory: what an API server and its controllers make of a pool's plans. No I/O.
 
-Time goes on by five seconds in each pass, and a pool's status is kept from one pass to the next.
-How objects are stored is ``memory_storage``'s.
+The controller itself reads and writes it, through ``memory_api``. Time goes on by five seconds in
+each pass, and a pool's status is kept from one pass to the next. How objects are stored is
+``memory_storage``'s.
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import cast
 
-from buildpool.controller.observe import LISTED
-from buildpool.core import naming
+from buildpool.controller.act import act
+from buildpool.controller.observe import observe
 from buildpool.core.api import Pool, PoolStatus
 from buildpool.core.objects.pods import has_daemon, name_of_builder
 from buildpool.core.objects.refs import Object, Ref, component_of, is_terminating, ref_of
 from buildpool.core.observed.load import Load
 from buildpool.core.observed.observation import Observation
-from buildpool.core.planning.certificates import (
-    authority_ref,
-    cache_secrets,
-    client_ref,
-    noted_clients,
-)
-from buildpool.core.planning.marks import Mark
-from buildpool.core.planning.names import desired_refs
-from buildpool.core.planning.plan import Delete, Plan
+from buildpool.core.planning.plan import Plan
 from buildpool.core.planning.removal import Removal
 from buildpool.core.reporting.outcome import Outcome
 from buildpool.core.reporting.report import report_pass
 from buildpool.core.resources import has_guard
 from buildpool.core.resources.common import fingerprint
+from buildpool.kube.cluster import Cluster
+from memory_api import MemoryApi, run
 from memory_storage import stored
-from samples import HOME, INSTALLATION, NOW, a_load, a_pod, planned
+from samples import INSTALLATION, NOW, a_load, a_pod, planned
 
 PASS = timedelta(seconds=5)
 """How much later the next pass is."""
@@ -71,32 +66,20 @@ class MemoryCluster:
         """The names of all objects of a kind."""
         return sorted(ref.name for ref in self.objects if ref.kind == kind)
 
+    @property
+    def api(self) -> Cluster:
+        """How the controller reads and writes it."""
+        return cast("Cluster", MemoryApi(self))
+
     def observe(self, pool: Pool) -> Observation:
-        """What a pass may see: wanted and noted names, and what is listed by label."""
-        seen = set(desired_refs(pool, INSTALLATION))
-        noted = noted_clients(self.objects.get(authority_ref(pool, INSTALLATION)))
-        seen |= {client_ref(pool, name) for name in noted}
-        listed = {
-            ref: obj
-            for ref, obj in self.objects.items()
-            if (ref.kind in LISTED or (ref.kind, ref.namespace) == ("Secret", HOME))
-            and obj["metadata"].get("labels", {}).get(naming.LABEL_POOL) == pool.key.name
-        }
-        if any(component_of(obj) == naming.COMPONENT_CACHE for obj in listed.values()):
-            seen |= set(cache_secrets(pool))
-        seen |= set(listed)
-        live = {ref: copy.deepcopy(self.objects[ref]) for ref in seen & self.objects.keys()}
-        pods = self.pods.values()
-        builders = tuple(p for p in pods if component_of(p) == naming.COMPONENT_BUILDER)
-        caches = tuple(p for p in pods if component_of(p) == naming.COMPONENT_CACHE)
-        return Observation(
-            live=live,
-            pods=copy.deepcopy(builders),
-            cache_pods=copy.deepcopy(caches),
-            loads=self._loads(builders),
+        """What a pass sees: what the controller reads, and what the daemons and the metrics say."""
+        seen = run(observe(self.api, pool, INSTALLATION))
+        return replace(
+            seen,
+            loads=self._loads(seen.pods),
             memory={
                 pod["metadata"]["name"]: self.memory[name]
-                for pod in builders
+                for pod in seen.pods
                 if (name := name_of_builder(pod)) in self.memory
             },
         )
@@ -121,31 +104,26 @@ class MemoryCluster:
         return todo
 
     def act(self, todo: Plan | Removal) -> None:
-        """Carries out a plan as the API server would."""
-        for mark in todo.mark if isinstance(todo, Plan) else ():
-            self._mark(mark)
-        for change in todo.apply if isinstance(todo, Plan) else ():
-            if not (change.is_unseen and change.ref in self.objects):
-                self.objects[change.ref] = self._stored(change.object)
-        for deletion in todo.delete:
-            self._delete(deletion)
+        """Carries out a plan as the controller does."""
+        plan = todo if isinstance(todo, Plan) else Plan(delete=todo.delete)
+        run(act(self.api, plan))
 
-    def _delete(self, deletion: Delete) -> None:
-        metadata = self.objects[deletion.ref]["metadata"]
-        assert metadata["uid"] == deletion.uid, "the precondition of the delete"
-        if deletion.version in (None, metadata["resourceVersion"]):
-            for pod in self._pods_of(self.objects.pop(deletion.ref)):
-                pod["metadata"]["deletionTimestamp"] = DELETED
+    def store(self, desired: Object) -> Object:
+        """What becomes of an object that is applied."""
+        ref, version = ref_of(desired), int(self.next_version())
+        created = self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.objects[ref] = stored(self.objects.get(ref), desired, version=version, created=created)
+        return self.objects[ref]
 
-    def _mark(self, mark: Mark) -> None:
-        of_pod = mark.ref.kind == "Pod"
-        obj = self.pods[mark.ref.name] if of_pod else self.objects[mark.ref]
-        assert obj["metadata"]["uid"] == mark.uid, "the precondition of the patch"
-        for kind, entries in mark.metadata.items():
-            merged = {**obj["metadata"].get(kind, {}), **entries}
-            obj["metadata"][kind] = {k: value for k, value in merged.items() if value is not None}
+    def remove(self, ref: Ref) -> None:
+        """Removes an object; the pods of a Deployment are told to go."""
+        for pod in self._pods_of(self.objects.pop(ref)):
+            pod["metadata"]["deletionTimestamp"] = DELETED
+
+    def next_version(self) -> str:
+        """The version of what is written now."""
         self.version += 1
-        obj["metadata"]["resourceVersion"] = str(self.version)
+        return str(self.version)
 
     def drain(self) -> None:
         """Terminating pods go on which no build runs."""
@@ -215,6 +193,7 @@ class MemoryCluster:
             if name in self.full
             else None,
         )
+        pod["metadata"]["namespace"] = deployment["metadata"]["namespace"]
         pod["metadata"]["labels"] |= template["metadata"]["labels"]
         pod["metadata"]["annotations"] = dict(template["metadata"].get("annotations", {}))
         # What is marked stays so.
@@ -228,12 +207,6 @@ class MemoryCluster:
             "updatedReplicas": 1,
             "availableReplicas": len(serving) + serves,
         }
-
-    def _stored(self, desired: Object) -> Object:
-        self.version += 1
-        created = self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
-        live = self.objects.get(ref_of(desired))
-        return stored(live, desired, version=self.version, created=created)
 
 
 def settled(pool: Pool) -> MemoryCluster:

@@ -127,6 +127,7 @@ def a_pod(
         "namespace": "builds",
         "uid": f"pod-{builder}-{suffix}",
         "labels": {
+            naming.LABEL_POOL: "ci",
             **({naming.LABEL_BUILDER: builder} if component == naming.COMPONENT_BUILDER else {}),
             "app.kubernetes.io/component": component,
             "pod-template-hash": suffix.split("-")[0],

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import yaml
 
-from cluster import Api, OperatorProcess, a_pool, at_rest, eventually
+from cluster import Api, OperatorProcess, a_pool, at_rest, eventually, looks_again
 
 KINDS = "deployments,services,configmaps,secrets,poddisruptionbudgets,networkpolicies"
 
@@ -112,7 +111,7 @@ def test_somebody_elses_annotation_on_a_child_is_left_alone(
     created(installed, namespace)
     installed.must("annotate", "service", "ci", "-n", namespace, "example.com/note=mine")
     installed.must("annotate", "bkp", "ci", "-n", namespace, "example.com/note=mine")
-    time.sleep(1.5)
+    looks_again(installed, operator, "ci", namespace)
     service = installed.get("service", "ci", namespace)
     assert service is not None
     assert service["metadata"]["annotations"]["example.com/note"] == "mine"
@@ -132,8 +131,7 @@ def test_an_idle_pool_is_never_written_to(
         }
 
     before = at_rest(versions)  # the Deployments' own controllers have had their say
-    installed.must("annotate", "pods", "-n", namespace, "--all", "example.com/wake=up")
-    time.sleep(10)
+    looks_again(installed, operator, "ci", namespace)
     assert versions() == before
 
 
@@ -143,10 +141,9 @@ def test_a_pool_that_refers_to_a_secret_of_its_own_is_left_alone_too(
     bundle = {"secret": {"name": "ci-client-default", "key": "ca.crt"}}
     registries = [{"host": "registry.example:5000", "caBundle": bundle}]
     created(installed, namespace, registries=registries)
-    time.sleep(3)
+    looks_again(installed, operator, "ci", namespace)
     secret = installed.get("secret", "ci-client-default", namespace)
-    installed.must("annotate", "pods", "-n", namespace, "--all", "example.com/wake=up")
-    time.sleep(3)
+    looks_again(installed, operator, "ci", namespace)
     assert installed.get("secret", "ci-client-default", namespace) == secret
 
 
@@ -294,8 +291,7 @@ def test_what_the_cluster_itself_changes_is_told_once_and_left_alone(
             return found
 
         before = at_rest(version)
-        installed.must("annotate", "pods", "-n", namespace, "--all", "example.com/wake=up")
-        time.sleep(3)
+        looks_again(installed, operator, "ci", namespace)
         assert version() == before
         assert "RepairedDrift" not in installed.reasons("ci", namespace)
     finally:

@@ -21,6 +21,7 @@ from cluster import (
     Api,
     OperatorProcess,
     a_pool,
+    at_rest,
     eventually,
     operator_process,
 )
@@ -103,18 +104,19 @@ def acts(api: Api, namespace: str, *, within: float) -> float:
     return time.monotonic() - started
 
 
-def with_two_pools(api: Api, namespace: str) -> None:
+def with_two_pools(api: Api, process: OperatorProcess, namespace: str) -> None:
     """The pools that ``acts`` spoils and changes."""
     api.apply(a_pool("changed", namespace))
     created(api, namespace, scaling={"min": 2})
     eventually(lambda: builders(api, "changed", namespace) == 1, within=10, what="both are there")
-    time.sleep(1)  # until the last pass over them, so that what comes is not theirs
+    # Until the last pass over them, so that what comes is not theirs.
+    at_rest(lambda: [process.passes(pool, namespace) for pool in ("ci", "changed")])
 
 
 def test_connections_that_die_in_silence_are_replaced(
     installed: Api, proxied: OperatorProcess, proxy: Proxy, namespace: str
 ) -> None:
-    with_two_pools(installed, namespace)
+    with_two_pools(installed, proxied, namespace)
     proxy.forget_connections()
     acts(installed, namespace, within=A_MINUTE)
     assert proxy.swallowed > 0
@@ -125,7 +127,7 @@ def test_after_a_blackout_it_leads_and_acts_in_the_same_process(
     installed: Api, proxied: OperatorProcess, proxy: Proxy, namespace: str
 ) -> None:
     """In between it does not lead and says so, but is healthy: no reason to restart it."""
-    with_two_pools(installed, namespace)
+    with_two_pools(installed, proxied, namespace)
     proxy.is_silent = True
     comes_to(proxied, LOST, within=30)
     assert answer(proxied.flags[1], "/healthz") == "ok\n"
@@ -141,14 +143,19 @@ def test_after_a_blackout_it_leads_and_acts_in_the_same_process(
     installed.must("delete", "lease", "buildpool-operator", "-n", OPERATOR_NAMESPACE)
 
 
+def refused_claims(process: OperatorProcess) -> float:
+    """How often the API server had no time for it to renew the Lease, or to ask for it."""
+    return process.counted("buildpool_kubernetes_requests_total", code="429", kind="Lease")
+
+
 def test_after_a_storm_of_429_it_leads_and_acts_in_the_same_process(
     installed: Api, kubeconfig: Path, proxied: OperatorProcess, namespace: str
 ) -> None:
-    with_two_pools(installed, namespace)
+    with_two_pools(installed, proxied, namespace)
     with storm_of_429(installed, OPERATOR_ACCOUNT, kubeconfig, slow="configmaps"):
         comes_to(proxied, LOST, within=40)
-        time.sleep(5)
-    assert 'code="429",kind="Lease"' in answer(proxied.metrics_port, "/metrics")
+        before = refused_claims(proxied)
+        eventually(lambda: refused_claims(proxied) > before, within=30, what="it tries on")
     acts(installed, namespace, within=A_MINUTE)
     assert is_running(proxied)
 
@@ -181,12 +188,13 @@ def test_a_leader_that_wakes_too_late_finds_another_and_waits(
                     within=20,
                     what="the other finishes the work",
                 )
-                time.sleep(2)
-                before = state()
+                before = at_rest(state)
             finally:
                 one.process.send_signal(signal.SIGCONT)
             comes_to(one, LOST, within=10)
-            time.sleep(3)
+            # It asks for the Lease again when nothing of its lost term is under way any more.
+            claims = one.claims()
+            eventually(lambda: one.claims() > claims, within=45, what="its term is over")
             assert state() == before
             assert one.log.read_text().count(LEADS) == 1
             assert two.stop() == 0

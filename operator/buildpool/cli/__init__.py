@@ -7,6 +7,6 @@ crd      the CustomResourceDefinition
 docs     generated reference pages
 """
 
-from buildpool.cli.app import main
+from buildpool.cli.entry import main
 
 __all__ = ["main"]

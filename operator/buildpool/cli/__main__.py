@@ -1,5 +1,5 @@
 """``python -m buildpool.cli`` is ``buildpool``."""
 
-from buildpool.cli.app import main
+from buildpool.cli.entry import main
 
 main()

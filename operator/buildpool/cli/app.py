@@ -1,14 +1,13 @@
 """The commands and their flags. Every flag of ``run`` can be an environment variable, too.
 
-Each command imports its own program, and only when it runs: beside each builder runs one that must
-stay small.
+Each command imports its own program, and only when it runs. Those of the sidecars are only listed
+here: they have to stay small, and are parsed without this.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +24,6 @@ from buildpool.cli.flags import (
     WatchNamespace,
     set_up_logging,
 )
-from buildpool.core.errors import BuildpoolError, InvalidSpecError
 from buildpool.settings import DEFAULT_IMAGE, Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -140,8 +138,18 @@ def docs(page: Annotated[Page, typer.Argument(help="Which page.")]) -> None:
     typer.echo(rendered(page), nl=False)
 
 
-app.command()(sidecars.cache_keeper)
-app.command()(sidecars.cache_guard)
+def _list(name: str, command: sidecars.Command) -> None:
+    def hand_over(context: typer.Context) -> None:
+        command(context.args)
+
+    as_they_are = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(name, help=command.__doc__, add_help_option=False, context_settings=as_they_are)(
+        hand_over
+    )
+
+
+for _name, _command in sidecars.COMMANDS.items():
+    _list(_name, _command)
 app.command()(gateway.gateway)
 app.command()(gateway.gateway_bootstrap)
 app.command()(gateway.drain_gateway)
@@ -151,13 +159,3 @@ app.command()(gateway.drain_gateway)
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
-
-
-def main() -> None:
-    """The entry point; a mistake of the user's is one line, the first one if there are more."""
-    try:
-        app()
-    except BuildpoolError as error:
-        first = error.problems[0] if isinstance(error, InvalidSpecError) else error
-        typer.echo(f"error: {' '.join(str(first).split())}", err=True)
-        sys.exit(1)

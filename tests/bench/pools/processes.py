@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.samples import Sample
+from cluster import samples
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -39,14 +36,6 @@ def pid_here(command: str) -> int:
         except OSError:
             continue  # it has ended meanwhile
     raise AssertionError(f"no process {command} in this network")
-
-
-def samples(port: int) -> Iterator[Sample]:
-    """Everything at ``/metrics`` of an operator."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
-    for family in text_string_to_metric_families(text):
-        yield from family.samples
 
 
 def requests_made(port: int) -> Counter[str]:

@@ -1,0 +1,23 @@
+"""The entry point: hands the command to what parses it, which it imports only then."""
+
+from __future__ import annotations
+
+import sys
+
+from buildpool.cli import sidecars
+from buildpool.core.errors import BuildpoolError, InvalidSpecError
+
+
+def main() -> None:
+    """Runs the command; a mistake of the user's is one line, the first one if there are more."""
+    command, *arguments = sys.argv[1:] or [""]
+    try:
+        if command in sidecars.COMMANDS:
+            sidecars.COMMANDS[command](arguments)
+        else:
+            from buildpool.cli.app import app
+
+            app()
+    except BuildpoolError as error:
+        first = error.problems[0] if isinstance(error, InvalidSpecError) else error
+        sys.exit(f"error: {' '.join(str(first).split())}")
