@@ -20,4 +20,5 @@ def main() -> None:
             app()
     except BuildpoolError as error:
         first = error.problems[0] if isinstance(error, InvalidSpecError) else error
-        sys.exit(f"error: {' '.join(str(first).split())}")
+        sys.stderr.write(f"error: {' '.join(str(first).split())}\n")
+        sys.exit(1)

@@ -210,8 +210,8 @@ async def client_and_log_of(pod: Object | None) -> tuple[str, str | None]:
             lambda *_: Silent(),
             clock=lambda: NOW,
             memory=ConnectionStore(None, now=NOW),
-            told=lambda _: None,
-            left=lambda _: None,
+            on_backlog_changed=lambda _: None,
+            on_closed=lambda _: None,
         )
         (builder,) = directory.builders(POOL.key)
         record = BuildRecord("a", POOL.key, "ann", builder, NOW, timedelta(), None, None, False)
