@@ -91,6 +91,6 @@ chaos: install ## 200 seeded disruptions under load, and what a plain Deployment
 
 .PHONY: bench
 bench: install ## Measurements; never part of the tests
-	$(PYTEST) tests/bench/loads -q -s
+	$(PYTEST) tests/bench/keeper tests/bench/loads -q -s
 	$(PYTHON) -m tests.in_cluster --control-plane tests/bench/gateway tests/bench/pools -s
 	$(PYTHON) -m tests.in_cluster tests/bench/builds -s

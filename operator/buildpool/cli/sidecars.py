@@ -46,6 +46,12 @@ def cache_keeper(arguments: Sequence[str]) -> None:
     flags.add_argument(
         "--interval", type=_span, default="1m", help="Pause between two rounds, as in 1m."
     )
+    flags.add_argument(
+        "--scrub",
+        type=lambda text: _span(text) or None,
+        default="24h",
+        help="How often each layer is read again, as in 7d; 0s: never.",
+    )
     given = flags.parse_args(arguments)
 
     from buildpool.process import run_until_signalled

@@ -111,7 +111,8 @@ class Stored:
         }
 
     def size(self) -> int:
-        return sum(file.stat().st_size for file in self.root.rglob("*") if file.is_file())
+        files = (self.root / "docker").rglob("*")
+        return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def put(file: Path, content: bytes, age: timedelta = timedelta(0)) -> None:

@@ -26,6 +26,8 @@ class Usage:
     """Refs that were removed because of damage and that no build has exported again yet."""
     is_full: bool = False
     """Whether there is no room, and nothing that could be removed to make some."""
+    is_failing: bool = False
+    """Whether the volume itself fails, so that damage is no longer removed."""
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Self:

@@ -125,6 +125,12 @@ def _trouble_of(usage: Usage) -> Finding[Reason] | None:
             f"the cache is full: {room}, and nothing more may be removed while builds may need it; "
             "raise cache.registry.managed.storage.size; builds go on without new caches",
         )
+    if usage.is_failing:
+        return Trouble(
+            Reason.CACHE_DAMAGED,
+            "the volume of the cache fails: much of it cannot be read or has other content than it "
+            "should; check the volume; builds go on without what is affected",
+        )
     if usage.unhealed:
         return Finding(
             Reason.CACHE_DAMAGED,

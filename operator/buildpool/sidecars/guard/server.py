@@ -4,8 +4,11 @@ BuildKit fetches the layers of an imported cache when it needs them, and fails t
 cannot. It gives up at once where a registry refuses the connection, as one does that is being
 restarted. So the guard stands in buildkitd's configuration as the registry's mirror: it lets only
 those caches through that the keeper found whole, and holds the request for a layer until the
-registry is there, to which it then redirects. Where it refuses, BuildKit asks the registry itself;
-so it is the keeper that removes a damaged cache, before it says so.
+registry is there, to which it then redirects.
+
+Where a mirror answers 4xx or 5xx, or not at all, BuildKit asks the registry itself, past the guard
+and unverified. So a cache that nobody vouches for is refused with a status that ends BuildKit's
+search: 300, without a location. The build goes on without the cache and shows the reason.
 
 It must never carry the bytes of a layer, answer anybody without a certificate of the pool (the
 steps of a build share its network), or keep a builder from starting because the cache is away.
@@ -27,6 +30,7 @@ from aiohttp import web
 from buildpool.process import serve
 from buildpool.sidecars.guard.upstream import (
     ClientCertificate,
+    Objection,
     UnreachableError,
     Upstream,
     UpstreamAnswer,
@@ -36,14 +40,16 @@ from buildpool.sidecars.tls import server_context
 
 T = TypeVar("T")
 
-PAUSE: Final = 0.25
-"""Seconds between two attempts to reach the registry or the keeper."""
-PROBE_TIMEOUT: Final = 2.0
-"""Seconds the registry has to accept a connection."""
-NOTEWORTHY: Final = 1.0
-"""Seconds a request is held without a word in the log."""
-LAST_ANSWERS: Final = 0.25
-"""Seconds that requests under way have at the end, and once more until they are cut off."""
+PAUSE: Final = timedelta(milliseconds=250)
+"""Between two attempts to reach the registry or the keeper."""
+PROBE_TIMEOUT: Final = timedelta(seconds=2)
+"""How long the registry has to accept a connection."""
+NOTEWORTHY: Final = timedelta(seconds=1)
+"""How long a request is held without a word in the log."""
+LAST_ANSWERS: Final = timedelta(milliseconds=250)
+"""How long requests under way have at the end, and once more until they are cut off."""
+NO_CACHE: Final = 300
+"""Status that has BuildKit do without a cache. Of 3xx it follows those with a location only."""
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +70,9 @@ class GuardSettings:
     patience: timedelta = timedelta(seconds=20)
     """How long the port stays closed for a registry that accepts no connections."""
     manifest_patience: timedelta = timedelta(seconds=10)
-    """How long a cache is waited for, from the first attempt that failed. Then: 503."""
+    """How long a cache is waited for, from the first attempt that failed. Then: no cache."""
+    keeper_patience: timedelta = timedelta(seconds=30)
+    """How long one answer of the keeper may take: longer than it waits for its own reading."""
     blob_patience: timedelta = timedelta(minutes=10)
     """How long a layer is waited for, from the first attempt that failed. Then: 503."""
     look_every: timedelta = timedelta(seconds=10)
@@ -76,13 +84,16 @@ async def guard(settings: GuardSettings) -> None:
     context = server_context(settings.server_certificates)
     certificate = ClientCertificate(settings.client_certificates, look_every=settings.look_every)
     async with Upstream.connect(
-        certificate, registry=settings.registry, keeper=settings.keeper
+        certificate,
+        registry=settings.registry,
+        keeper=settings.keeper,
+        keeper_patience=settings.keeper_patience,
     ) as upstream:
         await _wait_for_registry(settings)
         # With cancellation: nobody who hung up is waited for.
         answer = _Guard(settings, upstream).answer
         server = web.Server(answer, handler_cancellation=True, access_log=None)
-        runner = web.ServerRunner(server, shutdown_timeout=LAST_ANSWERS)
+        runner = web.ServerRunner(server, shutdown_timeout=LAST_ANSWERS.total_seconds())
         async with serve(runner, settings.port, ssl_context=context):
             log.info("Guarding what is read from %s.", settings.registry)
             await asyncio.Event().wait()
@@ -114,15 +125,18 @@ class _Guard:
 
         async def ask() -> web.Response:
             objection = await self._upstream.objection(wanted)
-            if objection:
-                return _refusal(404, "MANIFEST_UNKNOWN", objection)
+            if objection is not None:
+                return _no_cache(objection)
             # Within the same attempt: if the registry goes away now, the cache must be looked at
             # again when it is back.
             return _passed_on(
                 request, await self._upstream.manifest(request.method, wanted, accept)
             )
 
-        return await _patiently(ask, self._settings.manifest_patience, wanted)
+        try:
+            return await _patiently(ask, self._settings.manifest_patience, wanted)
+        except UnreachableError as error:
+            return _no_cache(Objection(str(error)))
 
     async def _blob(self, request: web.BaseRequest, wanted: Wanted) -> web.Response:
         answer = await _patiently(
@@ -138,27 +152,36 @@ class _Guard:
 async def _patiently(ask: Callable[[], Awaitable[T]], patience: timedelta, wanted: Wanted) -> T:
     """Asks until there is an answer; the last UnreachableError if there is none for too long.
 
-    Counted from the first failure, because an attempt that took long has not been idle.
+    Counted from the first failure, because an attempt that took long has not been idle. No later
+    attempt outlasts the patience.
     """
     loop = asyncio.get_running_loop()
     failing_since: float | None = None
+    deadline: float | None = None
+    last = UnreachableError("nobody was asked")
     end = "broken off"
     try:
         while True:
             try:
-                answer = await ask()
+                async with asyncio.timeout_at(deadline):
+                    answer = await ask()
+            except UnreachableError as error:
+                last = error
+            except TimeoutError:
+                pass  # of the last attempt, which cannot tell more than the one before
+            else:
                 end = "answered"
                 return answer
-            except UnreachableError as error:
-                now = loop.time()
-                failing_since = now if failing_since is None else failing_since
-                if now - failing_since >= patience.total_seconds():
-                    end = f"refused, because {error}"
-                    raise
-            await asyncio.sleep(PAUSE)
+            if failing_since is None or deadline is None:
+                failing_since = loop.time()
+                deadline = failing_since + patience.total_seconds()
+            if loop.time() >= deadline:
+                end = f"refused, because {last}"
+                raise last
+            await asyncio.sleep(PAUSE.total_seconds())
     finally:
         held = 0 if failing_since is None else loop.time() - failing_since
-        if held > NOTEWORTHY:
+        if held > NOTEWORTHY.total_seconds():
             log.info("%s was held for %.1f s and then %s.", wanted.path, held, end)
 
 
@@ -171,11 +194,24 @@ def _passed_on(request: web.BaseRequest, answer: UpstreamAnswer) -> web.Response
     return web.Response(status=answer.status, headers=headers, body=answer.body or None)
 
 
+def _no_cache(objection: Objection) -> web.Response:
+    """Refuses a manifest: what is absent as any registry would, all else for good."""
+    if objection.is_absent:
+        return _refusal(404, "MANIFEST_UNKNOWN", objection.message)
+    # BuildKit shows the status line only, and a status line is printable ASCII.
+    reason = "".join(c if c.isascii() and c.isprintable() else "?" for c in objection.message)
+    return _refusal(NO_CACHE, "MANIFEST_UNKNOWN", objection.message, reason=reason)
+
+
 def _refusal(
-    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    status: int,
+    code: str,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    reason: str | None = None,
 ) -> web.Response:
     errors = {"errors": [{"code": code, "message": message}]}
-    return web.json_response(errors, status=status, headers=headers)
+    return web.json_response(errors, status=status, reason=reason, headers=headers)
 
 
 async def _wait_for_registry(settings: GuardSettings) -> None:
@@ -186,14 +222,14 @@ async def _wait_for_registry(settings: GuardSettings) -> None:
             while True:
                 if await _accepts(registry.hostname, registry.port):
                     return
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(PAUSE.total_seconds())
     except TimeoutError:
         log.warning("%s accepts no connections; starting without it.", settings.registry)
 
 
 async def _accepts(host: str | None, port: int | None) -> bool:
     try:
-        async with asyncio.timeout(PROBE_TIMEOUT):
+        async with asyncio.timeout(PROBE_TIMEOUT.total_seconds()):
             _, writer = await asyncio.open_connection(host, port)
     except (OSError, TimeoutError):
         return False

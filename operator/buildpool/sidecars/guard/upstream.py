@@ -25,10 +25,10 @@ from buildpool.core.errors import BuildpoolError
 from buildpool.sidecars.names import DIGEST, MAX_REPOSITORY, REPOSITORY, TAG
 from buildpool.sidecars.tls import FILES, context_of, present
 
-REGISTRY_TIMEOUT: Final = aiohttp.ClientTimeout(connect=2, total=15)
-"""For the registry: none of what it is asked for here is large."""
-KEEPER_TIMEOUT: Final = aiohttp.ClientTimeout(connect=2, total=600)
-"""For the keeper, which reads a whole cache when it is asked for it the first time."""
+CONNECT: Final = timedelta(seconds=2)
+"""How long either may take to accept a connection."""
+REGISTRY_PATIENCE: Final = timedelta(seconds=15)
+"""How long the registry may take: none of what it is asked for here is large."""
 PASSED_ON: Final = ("Content-Type", "Content-Length", "Docker-Content-Digest")
 """Headers of the registry's answers that matter to BuildKit."""
 MAX_MESSAGE: Final = 300
@@ -75,8 +75,18 @@ class UpstreamAnswer:
     body: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why a cache must not be used."""
+
+    message: str
+    """For people."""
+    is_absent: bool = False
+    """Whether there is none, so that the registry has nothing to give either."""
+
+
 class ClientCertificate:
-    """The TLS context of a client, made anew when the files of its folder change."""
+    """The TLS context of a client, made again when the files of its folder change."""
 
     def __init__(self, folder: Path, *, look_every: timedelta) -> None:
         self._folder = folder
@@ -123,18 +133,28 @@ class Upstream:
         *,
         registry: str,
         keeper: str,
+        keeper_patience: timedelta,
     ) -> None:
         self._session = session
         self._certificate = certificate
         self._registry = registry
         self._keeper = keeper
+        self._keeper_patience = keeper_patience
 
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, certificate: ClientCertificate, *, registry: str, keeper: str
+        cls,
+        certificate: ClientCertificate,
+        *,
+        registry: str,
+        keeper: str,
+        keeper_patience: timedelta,
     ) -> AsyncIterator[Self]:
-        """For the length of a block. Both addresses as ``host:port``."""
+        """For the length of a block. Both addresses as ``host:port``.
+
+        ``keeper_patience`` is how long one answer of the keeper may take.
+        """
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),  # so that waiting for a turn is no time-out
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -143,12 +163,18 @@ class Upstream:
             auto_decompress=False,
             trust_env=False,
         ) as session:
-            yield cls(session, certificate, registry=registry, keeper=keeper)
+            yield cls(
+                session,
+                certificate,
+                registry=registry,
+                keeper=keeper,
+                keeper_patience=keeper_patience,
+            )
 
-    async def objection(self, wanted: Wanted) -> str | None:
+    async def objection(self, wanted: Wanted) -> Objection | None:
         """Why the keeper would not have this cache used; None: it is whole."""
         url = f"https://{self._keeper}/check/{wanted.name}?reference={wanted.reference}"
-        answer = await self._ask("GET", url, (), KEEPER_TIMEOUT)
+        answer = await self._ask("GET", url, (), self._keeper_patience)
         if answer.status == 200:
             return None
         if answer.status == 404:
@@ -157,19 +183,22 @@ class Upstream:
 
     async def manifest(self, method: str, wanted: Wanted, accept: Sequence[str]) -> UpstreamAnswer:
         """A manifest, or with HEAD what there is to be known of it."""
-        return await self._ask(method, self.url(wanted), accept, REGISTRY_TIMEOUT)
+        return await self._ask(method, self.url(wanted), accept, REGISTRY_PATIENCE)
 
     async def blob(self, wanted: Wanted) -> UpstreamAnswer:
         """What there is to be known of a blob."""
-        return await self._ask("HEAD", self.url(wanted), (), REGISTRY_TIMEOUT)
+        return await self._ask("HEAD", self.url(wanted), (), REGISTRY_PATIENCE)
 
     def url(self, wanted: Wanted) -> str:
         """Where the registry has it."""
         return f"https://{self._registry}{wanted.path}"
 
     async def _ask(
-        self, method: str, url: str, accept: Sequence[str], limits: aiohttp.ClientTimeout
+        self, method: str, url: str, accept: Sequence[str], patience: timedelta
     ) -> UpstreamAnswer:
+        limits = aiohttp.ClientTimeout(
+            connect=CONNECT.total_seconds(), total=patience.total_seconds()
+        )
         # The context belongs to the request and not to the session: connections are kept by
         # context, so that a renewed one opens new connections and disturbs no old one.
         context = self._certificate.context(now=asyncio.get_running_loop().time())
@@ -184,18 +213,19 @@ class Upstream:
             ) as response:
                 body = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise UnreachableError(f"{url} cannot be read: {error or 'timed out'}") from error
+            raise UnreachableError(f"{url} cannot be read: {str(error) or 'timed out'}") from error
         if response.status >= 500:
             raise UnreachableError(f"{url} cannot be read: status {response.status}")
         headers = {name: response.headers[name] for name in PASSED_ON if name in response.headers}
         return UpstreamAnswer(response.status, headers, body)
 
 
-def _objection(body: bytes) -> str:
+def _objection(body: bytes) -> Objection:
     """What a keeper said, in a sentence."""
     try:
         said = json.loads(body)
-        words = [f"the cache is {said['reason']}", str(said.get("message", ""))]
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return "the cache is absent or damaged"
-    return ": ".join(filter(None, words))[:MAX_MESSAGE]
+        reason = str(said["reason"])
+        words = [f"the cache is {reason}", str(said.get("message", ""))]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return Objection("the cache is absent or damaged")
+    return Objection(": ".join(filter(None, words))[:MAX_MESSAGE], is_absent=reason == "absent")

@@ -9,14 +9,15 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from buildpool.sidecars.keeper.inventory import Blob, Fault, Inventory, Key, Revision, Tag
+from buildpool.sidecars.keeper.inventory import Blob, Fault, Inventory, Key, Revision, Tag, Verdict
 from buildpool.sidecars.keeper.retention import CacheRemoval
 
-SCRUB_AFTER: Final = timedelta(hours=18)
-"""Age of a verdict from which on the blob is read again; early enough to be done within a day."""
+SCRUB_FROM: Final = 0.75
+"""Share of the interval at whose end a blob is due: early enough to be done within the interval."""
+SCRUB_WITHIN: Final = 0.2
+"""Share of the interval within which all of them are read if all are due at once."""
 MIN_SCRUB: Final = 200 * 1000**2
 """Bytes that are read again in a round, at least."""
-DAY: Final = timedelta(days=1)
 
 
 def suspects(inventory: Inventory) -> tuple[Key, ...]:
@@ -78,18 +79,24 @@ def _why(tag: Tag, broken: Mapping[Key, str]) -> str | None:
 
 
 def due_for_scrub(
-    blobs: Mapping[str, Blob], verdicts: Mapping[str, datetime], now: datetime, interval: timedelta
+    blobs: Mapping[str, Blob],
+    verdicts: Mapping[str, Verdict],
+    now: datetime,
+    passed: timedelta,
+    interval: timedelta,
 ) -> tuple[str, ...]:
     """The blobs to be read again in this round: those never read first, then the oldest verdicts.
 
-    As many as it takes to come round in a day if a round takes ``interval``, and one at least.
+    As many as it takes to read each within ``interval``, ``passed`` having passed since the last
+    round, however long that took; and one at least.
     """
-    share = sum(blob.size for blob in blobs.values()) * (interval / DAY)
-    budget = max(MIN_SCRUB, int(share))
-    long_ago = now - 365 * DAY
+    share = passed / (interval * SCRUB_WITHIN)
+    budget = max(MIN_SCRUB, int(share * sum(blob.size for blob in blobs.values())))
+    never = now - 2 * interval
+    read = {name: verdicts[name].at if name in verdicts else never for name in blobs}
     chosen = []
-    for digest in sorted(blobs, key=lambda digest: (verdicts.get(digest, long_ago), digest)):
-        if budget <= 0 or verdicts.get(digest, long_ago) > now - SCRUB_AFTER:
+    for digest in sorted(blobs, key=lambda digest: (read[digest], digest)):
+        if budget <= 0 or read[digest] > now - SCRUB_FROM * interval:
             break
         budget -= blobs[digest].size
         chosen.append(digest)

@@ -1,6 +1,6 @@
 """Looks at one manifest and all it refers to, and reads blobs to see whether they are sound.
 
-A blob is read once; then its verdict stands for a day, as long as the file is the same one.
+A blob is read once; then its verdict stands for a while, as long as the file is the same one.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from buildpool.sidecars.keeper.files import digest_file
-from buildpool.sidecars.keeper.inventory import Descriptor, Fault, Identity
+from buildpool.sidecars.keeper.files import UnreadableError
+from buildpool.sidecars.keeper.inventory import Descriptor, Fault, Identity, Verdict
 from buildpool.sidecars.keeper.storage import RegistryStorage
 from buildpool.sidecars.names import is_digest
 
-VERDICT_LIFETIME: Final = timedelta(hours=24)
-"""Disks lose bits without touching a file, so every verdict is renewed."""
 MAX_READERS: Final = 4
 """Blobs that are read at once. They have threads of their own: nothing else waits for them."""
+READ_AGAIN: Final = timedelta(seconds=2)
+"""Pause after a read that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class Look:
     """None: there is no such manifest, unless there are faults."""
     parts: Mapping[str, Identity]
     """Data to be read, by digest."""
+    manifests: frozenset[str] = frozenset()
+    """The manifest itself and all below it."""
     faults: tuple[Fault, ...] = ()
 
 
@@ -42,18 +44,18 @@ def look(
     digest = tag.digest if tag else reference
     if digest is None:
         what = f"the link of {repository}:{reference} is unreadable"
-        return Look(None, {}, (Fault(None, what, repository),))
+        return Look(None, {}, faults=(Fault(None, what, repository),))
     if not is_digest(digest) or storage.revision(repository, digest) is None:
         return Look(None, {})
     if tag is not None and used is not None:
         storage.touch(tag, used)
     walk = _Walk(storage, repository, used)
     todo, seen = [digest], {digest}
-    while todo:  # and no recursion: whoever may push can nest as deep as he likes
+    while todo:  # and no recursion: anyone who may push can nest as deep as they like
         below = [each for each in walk.open(todo.pop()) if each not in seen]
         todo.extend(below)
         seen.update(below)
-    return Look(digest, walk.parts, tuple(walk.faults))
+    return Look(digest, walk.parts, frozenset(seen), tuple(walk.faults))
 
 
 class _Walk:
@@ -103,46 +105,37 @@ class _Walk:
         self.faults.append(Fault(digest, what, self._repository))
 
 
-@dataclass(frozen=True, slots=True)
-class BlobVerdict:
-    """What reading a blob has shown."""
-
-    identity: Identity | None
-    """Of the data; None: it was gone."""
-    is_sound: bool
-    at: datetime
-
-    def fault(self, digest: str) -> Fault | None:
-        """What is wrong with the blob."""
-        if self.is_sound:
-            return None
-        state = "is missing" if self.identity is None else "has other content than its digest says"
-        return Fault(digest, f"blob {digest} {state}", None, self.identity)
-
-
 class BlobInspector:
-    """Reads blobs, and remembers what it found."""
+    """Reads blobs, and remembers which ones were sound."""
 
-    def __init__(self, storage: RegistryStorage, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        storage: RegistryStorage,
+        clock: Callable[[], datetime],
+        lifetime: timedelta | None,
+        known: Mapping[str, Verdict],
+    ) -> None:
+        """``lifetime`` of a verdict; None: it ends with the file. ``known`` from earlier on."""
         self._storage = storage
         self._clock = clock
-        self._verdicts: dict[str, BlobVerdict] = {}
-        self._reading: dict[str, asyncio.Task[BlobVerdict]] = {}
+        self._lifetime = lifetime
+        self._verdicts = dict(known)
+        self._reading: dict[str, asyncio.Task[Fault | None]] = {}
         self._threads = ThreadPoolExecutor(MAX_READERS, thread_name_prefix="reader")
 
     async def faults(self, parts: Mapping[str, Identity]) -> tuple[Fault, ...]:
         """What is wrong with these, as far as it was not known to be right already."""
-        found = []
-        for digest, identity in parts.items():
-            verdict = self._verdicts.get(digest)
-            if verdict is None or not self._stands(verdict, identity):
-                verdict = await self.read(digest)
-            if (fault := verdict.fault(digest)) is not None:
-                found.append(fault)
-        return tuple(found)
+        unread = [
+            digest for digest, identity in parts.items() if not self._stands(digest, identity)
+        ]
+        found = await asyncio.gather(*(self.read(digest) for digest in unread))
+        return tuple(fault for fault in found if fault is not None)
 
-    async def read(self, digest: str) -> BlobVerdict:
-        """Reads a blob now. Who asks while it is being read waits for the same result."""
+    async def read(self, digest: str) -> Fault | None:
+        """Reads a blob now, and tells what is wrong with it.
+
+        Anyone who asks while it is being read waits for the same result.
+        """
         task = self._reading.get(digest)
         if task is None:
             task = asyncio.create_task(self._read(digest))
@@ -150,28 +143,51 @@ class BlobInspector:
             task.add_done_callback(lambda _: self._reading.pop(digest))
         return await asyncio.shield(task)
 
-    def verdicts(self, identities: Mapping[str, Identity | None]) -> dict[str, datetime]:
-        """When each of these was found sound, as far as it is the same still; drops the others."""
+    def verdicts(self, identities: Mapping[str, Identity | None]) -> Mapping[str, Verdict]:
+        """Those of these blobs that stand, as far as it is the same file still; drops the others.
+
+        One from the future stands for nothing: a clock was ahead when it was given.
+        """
+        now = self._clock()
         self._verdicts = {
             digest: verdict
             for digest, verdict in self._verdicts.items()
-            if verdict.is_sound and verdict.identity == identities.get(digest)
+            if verdict.identity == identities.get(digest) and verdict.at <= now
         }
-        return {digest: verdict.at for digest, verdict in self._verdicts.items()}
+        return self._verdicts
+
+    def known(self) -> Mapping[str, Verdict]:
+        """All verdicts there are at this moment."""
+        return dict(self._verdicts)
 
     def close(self) -> None:
         """Begins nothing more; what is being read is read to its end in vain."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _stands(self, verdict: BlobVerdict, identity: Identity) -> bool:
-        return verdict.identity == identity and self._clock() - verdict.at < VERDICT_LIFETIME
+    def _stands(self, digest: str, identity: Identity) -> bool:
+        verdict = self._verdicts.get(digest)
+        if verdict is None or verdict.identity != identity:
+            return False
+        age = self._clock() - verdict.at
+        return timedelta(0) <= age and (self._lifetime is None or age < self._lifetime)
 
-    async def _read(self, digest: str) -> BlobVerdict:
+    async def _read(self, digest: str) -> Fault | None:
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._threads, digest_file, self._storage.data(digest))
-        at = self._clock()
+        try:
+            try:
+                found = await loop.run_in_executor(self._threads, self._storage.digest, digest)
+            except UnreadableError:
+                await asyncio.sleep(READ_AGAIN.total_seconds())
+                found = await loop.run_in_executor(self._threads, self._storage.digest, digest)
+        except UnreadableError:
+            identity = await asyncio.to_thread(self._storage.identity, digest)
+            return Fault(digest, f"blob {digest} cannot be read", None, identity)
         if found is None:
-            return BlobVerdict(None, False, at)
+            return Fault(digest, f"blob {digest} is missing")
         identity, content = found
-        self._verdicts[digest] = BlobVerdict(identity, content == digest, at)
-        return self._verdicts[digest]
+        if content != digest:
+            self._verdicts.pop(digest, None)
+            what = f"blob {digest} has other content than its digest says"
+            return Fault(digest, what, None, identity)
+        self._verdicts[digest] = Verdict(identity, self._clock())
+        return None

@@ -33,6 +33,13 @@ class Identity(NamedTuple):
     """The file's ctime, which no program can set."""
 
 
+class Verdict(NamedTuple):
+    """A blob was read and found sound."""
+
+    identity: Identity
+    at: datetime
+
+
 class Key(NamedTuple):
     """A manifest in a repository: the same one may be in several."""
 
@@ -133,6 +140,13 @@ class Inventory:
     """Blobs that are being uploaded, or were when an export broke off."""
     used: int = 0
     """Bytes of all files, uploads that are under way among them."""
+
+    def youngest(self) -> datetime | None:
+        """When the last of all this was used, uploaded or left; None if there is nothing."""
+        used = [*(tag.used for tag in self.tags), *(each.used for each in self.revisions)]
+        found = [*(link.changed for link in self.links), *(u.changed for u in self.uploads)]
+        stored = (blob.changed for blob in self.blobs.values())
+        return max((*used, *found, *stored), default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,13 @@ imported a manifest and fetch its blobs later, or has uploaded blobs and sends t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
-from typing import Final, TypeVar
+from typing import Final
 
 from buildpool.sidecars.keeper.inventory import Blob, Inventory, Key, Leftover, Link, Revision, Tag
 
-_Thing = TypeVar("_Thing")
 _MIB: Final = 1024**2
 CROWDED: Final = 0.90
 """Share of the capacity above which room is made."""
@@ -26,12 +24,16 @@ ROOMY: Final = 0.75
 """Share of the capacity down to which it is made."""
 FULL: Final = 0.98
 """Share of the capacity from which on it counts as full."""
-SCARCE: Final = 0.05
-"""Share of the file system that is free below which room is made, whoever took it."""
-AMPLE: Final = 0.10
-"""Share of the file system that is free up to which it is made."""
-MIN_FREE: Final = (0.01, 4 * _MIB)
-"""Share of the file system, and bytes, below which it counts as full."""
+SCARCE: Final = (0.05, 1024 * _MIB)
+"""What is free on the file system below which room is made: that share of the capacity, and never
+more than so many bytes. A share of the file system itself would say nothing: on one that is shared
+and large, no cache that is thrown away brings it about, however full it is for years."""
+AMPLE: Final = (0.10, 2048 * _MIB)
+"""What is free up to which room is made then, likewise."""
+MIN_FREE: Final = (0.01, 256 * _MIB)
+"""What is free below which it counts as full, likewise."""
+LEAST_FREE: Final = 4 * _MIB
+"""Bytes that must be free in any case, or it counts as full."""
 
 ABANDONED: Final = timedelta(minutes=15)
 """How long nothing has come of an upload that nobody will end: its bytes come in one stream. The
@@ -55,24 +57,27 @@ class Budget:
 
     used: int
     capacity: int
-    total: int
-    """Of the file system."""
+    """No more than the file system has."""
     free: int
-    """Of the file system."""
+    """Of the file system, which others may fill, too."""
 
     @property
     def is_full(self) -> bool:
         """Whether hardly anything can be stored."""
-        share, least = MIN_FREE
-        return self.used >= FULL * self.capacity or self.free < max(share * self.total, least)
+        return self.used >= FULL * self.capacity or self.free < max(
+            self._bounded(MIN_FREE), LEAST_FREE
+        )
 
     def needed(self, freed: int) -> int:
         """Bytes that should become free besides these; 0 while there is enough room."""
         used, free = self.used - freed, self.free + freed
-        if used <= CROWDED * self.capacity and free >= SCARCE * self.total:
+        if used <= CROWDED * self.capacity and free >= self._bounded(SCARCE):
             return 0
-        over, under = used - ROOMY * self.capacity, AMPLE * self.total - free
-        return max(0, ceil(over), ceil(under))
+        return max(0, ceil(used - ROOMY * self.capacity), ceil(self._bounded(AMPLE) - free))
+
+    def _bounded(self, limit: tuple[float, int]) -> float:
+        share, most = limit
+        return min(share * self.capacity, most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +86,6 @@ class CacheRemoval:
 
     tags: tuple[tuple[Tag, str], ...] = ()
     revisions: tuple[tuple[Revision, str], ...] = ()
-
-    def steps(self, size: int) -> Iterator[CacheRemoval]:
-        """The same in steps of so many things, tags first: no name must lead nowhere."""
-        yield from (CacheRemoval(tags=some) for some in _slices(self.tags, size))
-        yield from (CacheRemoval(revisions=some) for some in _slices(self.revisions, size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +96,6 @@ class Sweep:
     links: tuple[Link, ...] = ()
     leftovers: tuple[Leftover, ...] = ()
     uploads: tuple[Leftover, ...] = ()
-
-    def steps(self, size: int) -> Iterator[Sweep]:
-        """The same in steps of so many things, blobs first: then their links are useless."""
-        yield from (Sweep(blobs=some) for some in _slices(self.blobs, size))
-        yield from (Sweep(links=some) for some in _slices(self.links, size))
-        yield from (Sweep(uploads=some) for some in _slices(self.uploads, size))
-        yield from (Sweep(leftovers=some) for some in _slices(self.leftovers, size))
-
-
-def _slices(things: tuple[_Thing, ...], size: int) -> Iterator[tuple[_Thing, ...]]:
-    for start in range(0, len(things), size):
-        yield things[start : start + size]
 
 
 def removal(inventory: Inventory, rules: Rules, room: Budget, now: datetime) -> CacheRemoval:
@@ -174,7 +162,7 @@ class _Ledger:
             self._let_go(key)
 
     def _let_go(self, *unpinned: Key) -> None:
-        keys = list(unpinned)  # and no recursion: whoever may push can nest as deep as he likes
+        keys = list(unpinned)  # and no recursion: anyone who may push can nest deep
         while keys:
             revision = self.revisions.get(key := keys.pop())
             if revision is None or self._pins[key] > 0 or revision.used > self._settled:

@@ -7,10 +7,11 @@ to was there before, and what is not seen then is really missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from os import DirEntry, PathLike
+from datetime import datetime
+from os import DirEntry
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +20,12 @@ from buildpool.sidecars.keeper.files import (
     entries,
     folders,
     identify,
+    is_folder,
     last_change,
     modified,
     size_of,
     stat_of,
+    state,
 )
 from buildpool.sidecars.keeper.inventory import (
     Blob,
@@ -34,15 +37,16 @@ from buildpool.sidecars.keeper.inventory import (
     Tag,
 )
 from buildpool.sidecars.keeper.storage import RegistryStorage
-from buildpool.sidecars.names import PREFIX, is_digest
+from buildpool.sidecars.names import PREFIX, is_digest, is_repository
 
 _REVISIONS: Final = "_manifests/revisions/sha256"
+_LAYERS: Final = "_layers/sha256"
 _STRUCTURE: Final = (
     "_manifests/tags",
     _REVISIONS,
     "_manifests/revisions",
     "_manifests",
-    "_layers/sha256",
+    _LAYERS,
     "_layers",
     "_uploads",
     "",
@@ -64,7 +68,7 @@ class _Scan:
 
     def leave(self, folder: Path) -> None:
         with suppress(*GONE):
-            self.leftovers.append(Leftover(str(folder), modified(folder.stat())))
+            self.leftovers.append(Leftover(str(folder), modified(state(folder))))
 
 
 def take_inventory(storage: RegistryStorage) -> Inventory:
@@ -99,46 +103,59 @@ def take_references(storage: RegistryStorage) -> frozenset[str]:
     """The blobs that the manifests which are there now need, their own among them. Fast, too."""
     needed: set[str] = set()
     for repository in repositories(storage):
-        for _, digest in _digests(storage.repositories / repository / _REVISIONS):
+        for _, digest in _digests(_within(storage.repositories / repository, _REVISIONS)):
             needed.add(digest)
             needed.update(each.digest for each in storage.manifest(digest) or ())
     return frozenset(needed)
 
 
+def youngest_links(storage: RegistryStorage, digests: Container[str]) -> dict[str, datetime]:
+    """When each of these blobs was last uploaded to, or mounted into, any repository."""
+    youngest: dict[str, datetime] = {}
+    for repository in repositories(storage):
+        for folder, digest in _digests(_within(storage.repositories / repository, _LAYERS)):
+            if digest in digests:
+                with suppress(*GONE):
+                    changed = modified(state(Path(folder.path, "link")))
+                    youngest[digest] = max(changed, youngest.get(digest, changed))
+    return youngest
+
+
 def repositories(storage: RegistryStorage) -> tuple[str, ...]:
-    """The names of all repositories, and of folders above them."""
-    root = storage.repositories
-    return tuple(sorted(str(folder.relative_to(root)) for folder in _below(root)))
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    for entry in folders(folder):
-        if not entry.name.startswith("_"):
-            yield Path(entry.path)
-            yield from _below(Path(entry.path))
+    """The names of all repositories, and of folders above them; what has no such name is none."""
+    found: list[str] = []
+    todo = [""] if storage.holds(storage.repositories) else []
+    while todo:
+        above = todo.pop()
+        for entry in folders(storage.repositories / above):
+            name = f"{above}/{entry.name}" if above else entry.name
+            if is_repository(name):
+                found.append(name)
+                todo.append(name)
+    return tuple(sorted(found))
 
 
 def _scan_repository(storage: RegistryStorage, repository: str, scan: _Scan) -> None:
     home = storage.repositories / repository
     _scan_tags(storage, repository, scan)
     _scan_revisions(storage, repository, scan)
-    for folder, digest in _digests(home / "_layers/sha256"):
+    for folder, digest in _digests(_within(home, _LAYERS)):
         scan.used += len(digest)  # of the link: most files are such, and all are that long
         if (link := storage.link(repository, digest)) is None:
             scan.leave(Path(folder.path))
         else:
             scan.links.append(link)
-    scan.used += size_of(home / "_uploads")
-    for upload in folders(home / "_uploads"):
+    for upload in _within(home, "_uploads"):
+        scan.used += size_of(upload)
         if (changed := last_change(upload)) is not None:
             scan.uploads.append(Leftover(upload.path, changed))
     for part in _STRUCTURE:
-        if (home / part).is_dir() and not entries(home / part):
+        if _is_part(home, part) and not entries(home / part):
             scan.leave(home / part)
 
 
 def _scan_tags(storage: RegistryStorage, repository: str, scan: _Scan) -> None:
-    for folder in folders(storage.repositories / repository / "_manifests/tags"):
+    for folder in _within(storage.repositories / repository, "_manifests/tags"):
         scan.used += size_of(folder)
         if (tag := storage.tag(repository, folder.name)) is None:
             scan.leave(Path(folder.path))
@@ -147,7 +164,7 @@ def _scan_tags(storage: RegistryStorage, repository: str, scan: _Scan) -> None:
 
 
 def _scan_revisions(storage: RegistryStorage, repository: str, scan: _Scan) -> None:
-    for folder, digest in _digests(storage.repositories / repository / _REVISIONS):
+    for folder, digest in _digests(_within(storage.repositories / repository, _REVISIONS)):
         scan.used += size_of(folder)
         if (revision := storage.revision(repository, digest)) is None:
             scan.leave(Path(folder.path))
@@ -156,8 +173,8 @@ def _scan_revisions(storage: RegistryStorage, repository: str, scan: _Scan) -> N
 
 
 def _scan_blobs(storage: RegistryStorage, scan: _Scan) -> None:
-    for shard in folders(storage.blobs):
-        for folder, digest in _digests(shard.path):
+    for shard in folders(storage.blobs) if storage.holds(storage.blobs) else ():
+        for folder, digest in _digests(folders(shard.path)):
             blob = _blob(folder, digest)
             if blob is not None:
                 scan.blobs[digest] = blob
@@ -180,7 +197,18 @@ def _blob(folder: DirEntry[str], digest: str) -> Blob | None:
     return Blob(digest, identity, size, max(times, default=modified(found)))
 
 
-def _digests(folder: PathLike[str] | str) -> Iterator[tuple[DirEntry[str], str]]:
-    for entry in folders(folder):
+def _digests(found: Iterable[DirEntry[str]]) -> Iterator[tuple[DirEntry[str], str]]:
+    for entry in found:
         if is_digest(digest := PREFIX + entry.name):
             yield entry, digest
+
+
+def _within(home: Path, part: str) -> list[DirEntry[str]]:
+    """The folders in a part of a repository."""
+    return folders(home / part) if _is_part(home, part) else []
+
+
+def _is_part(home: Path, part: str) -> bool:
+    """Whether it is there and no link on its way leads elsewhere."""
+    names = part.split("/")
+    return all(is_folder(home.joinpath(*names[:count])) for count in range(1, len(names) + 1))

@@ -1,8 +1,10 @@
 """The program beside the registry of a managed cache, on the same volume.
 
 ``/check/<repository>?reference=<tag or digest>`` tells whether a cache is whole: BuildKit fetches
-layers at any time of a build, and fails the build if one of them is not what it should be.
-``/status`` tells how things are. Whoever asks must show a certificate of the pool's authority.
+layers at any time of a build, and fails the build if one of them is not what it should be. What is
+not known within seconds is ``pending``: a build that waits for a cache longer than it takes without
+one has no use for it.
+``/status`` tells how things are. Anyone who asks must show a certificate of the pool's authority.
 
 The port opens when the registry's is open, so that a TCP probe of it speaks for both.
 """
@@ -23,12 +25,12 @@ from aiohttp import web
 from buildpool.process import serve, utc_now
 from buildpool.sidecars.keeper.retention import Rules
 from buildpool.sidecars.keeper.storage import RegistryStorage
-from buildpool.sidecars.keeper.upkeep import Upkeep
+from buildpool.sidecars.keeper.upkeep import State, Upkeep
 from buildpool.sidecars.names import is_digest, is_repository, is_tag
 from buildpool.sidecars.tls import server_context
 
-_RETRY: Final = 0.2
-"""Seconds between two attempts to reach the registry."""
+RETRY: Final = timedelta(milliseconds=200)
+"""Between two attempts to reach the registry."""
 log = logging.getLogger(__name__)
 
 
@@ -50,6 +52,8 @@ class KeeperSettings:
     registry_port: int
     interval: timedelta = timedelta(seconds=60)
     """From the end of a round to the next one."""
+    scrub: timedelta | None = timedelta(days=1)
+    """How often each blob is read again; None: never, as long as its file is the same one."""
     clock: Callable[[], datetime] = utc_now
 
 
@@ -62,7 +66,11 @@ async def keep(settings: KeeperSettings) -> None:
     context = server_context(settings.certificates)
     rules = Rules(settings.capacity, settings.retention, settings.grace)
     upkeep = Upkeep(
-        RegistryStorage(settings.storage), rules, interval=settings.interval, clock=settings.clock
+        RegistryStorage(settings.storage),
+        rules,
+        interval=settings.interval,
+        clock=settings.clock,
+        scrub=settings.scrub,
     )
     rounds = asyncio.create_task(upkeep.run())
     try:
@@ -85,12 +93,11 @@ def application(upkeep: Upkeep) -> web.Application:
         reference = request.query.get("reference", "")
         if not is_repository(repository) or not (is_digest(reference) or is_tag(reference)):
             return web.json_response({"reason": "invalid"}, status=400)
-        digest, what = await upkeep.check(repository, reference)
-        if digest is not None:
-            return web.json_response({"digest": digest})
-        if what:
-            return web.json_response({"reason": "damaged", "message": what}, status=404)
-        return web.json_response({"reason": "absent"}, status=404)
+        checked = await upkeep.check(repository, reference)
+        if checked.state is State.WHOLE:
+            return web.json_response({"digest": checked.digest})
+        message = {"message": checked.message} if checked.message else {}
+        return web.json_response({"reason": checked.state} | message, status=404)
 
     async def status(_: web.Request) -> web.Response:
         return web.json_response(asdict(await upkeep.usage()))
@@ -109,4 +116,4 @@ async def _until_open(port: int) -> None:
             with suppress(OSError):
                 await writer.wait_closed()
             return
-        await asyncio.sleep(_RETRY)
+        await asyncio.sleep(RETRY.total_seconds())

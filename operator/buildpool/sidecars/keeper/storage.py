@@ -4,21 +4,29 @@ The registry keeps running beside it and locks nothing, so files come and go at 
 writes a file, never removes an upload that is under way, and decides nothing: what it is told to
 remove goes, unless it is no longer what the teller saw.
 
+A file that the volume fails to read seems to be damaged, and is noted in ``doubts``. Nothing must
+be removed because of what was seen while there are any.
+
 The last use of a manifest is the time of its link, which is set anew whenever the manifest is
 about to be handed out. That outlives a restart and needs no space on a full disk.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from buildpool.sidecars.keeper.doubts import Doubts
 from buildpool.sidecars.keeper.files import (
     GONE,
+    UnreadableError,
+    digest_file,
     digest_of,
     discard,
     folders,
@@ -27,10 +35,10 @@ from buildpool.sidecars.keeper.files import (
     last_change,
     modified,
     read,
+    state,
     unlink,
 )
 from buildpool.sidecars.keeper.inventory import (
-    Blob,
     Descriptor,
     Identity,
     Inventory,
@@ -59,18 +67,33 @@ class Disk(NamedTuple):
 class RegistryStorage:
     """The storage below the root directory of the registry's filesystem driver."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """``monotonic`` tells seconds, and never jumps."""
+        self.root: Final = root
+        """What the registry calls its root directory."""
+        self.doubts: Final = Doubts(monotonic)
+        """What could not be read."""
         self.repositories: Final = root / "docker/registry/v2/repositories"
         """The folder of all repositories."""
         self.blobs: Final = root / "docker/registry/v2/blobs/sha256"
         """The folder of all blobs, by their first two digits."""
+        self._real = Path(os.path.realpath(root))
         self._manifests: dict[str, tuple[Identity, tuple[Descriptor, ...]]] = {}
         self._links: dict[Key, Identity] = {}
 
+    def holds(self, path: Path) -> bool:
+        """Whether a path below the root is there and leads nowhere else: a link in it might."""
+        try:
+            real = os.path.realpath(path, strict=True)
+        except OSError as error:
+            if isinstance(error, GONE) or error.errno == errno.ELOOP:
+                return False
+            raise
+        return Path(real) == self._real / path.relative_to(self.root)
+
     def disk(self) -> Disk:
         """How much room the file system has."""
-        found = os.statvfs(self._root)
+        found = os.statvfs(self.root)
         total, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
         if found.f_files:
             free = min(free, total * found.f_favail // found.f_files)
@@ -79,7 +102,7 @@ class RegistryStorage:
     def tag(self, repository: str, name: str) -> Tag | None:
         """A tag as it is now; None if there is none."""
         try:
-            digest, used = _read_link(self.tag_folder(repository, name) / "current")
+            digest, used = self._read_link(self.tag_folder(repository, name) / "current")
         except GONE:
             return None
         return Tag(repository, name, digest, used)
@@ -87,7 +110,7 @@ class RegistryStorage:
     def revision(self, repository: str, digest: str) -> Revision | None:
         """A manifest that a repository has, as it is now; None if it has none such."""
         try:
-            target, used = _read_link(self.revision_folder(repository, digest))
+            target, used = self._read_link(self.revision_folder(repository, digest))
         except GONE:
             return None
         refers = self.manifest(digest) if target == digest else None
@@ -100,11 +123,11 @@ class RegistryStorage:
         """
         file, key = self.link_folder(repository, digest) / "link", Key(repository, digest)
         try:
-            found = file.stat()
+            found = state(file)
             identity = identify(found)
             if fresh or self._links.get(key) != identity:
                 self._links.pop(key, None)
-                if read(file, _MAX_LINK) == digest.encode():
+                if self._read(file, _MAX_LINK) == digest.encode():
                     self._links[key] = identity
         except GONE:
             return None
@@ -120,7 +143,7 @@ class RegistryStorage:
         if known and known[0] == identity and not fresh:
             return known[1]
         try:
-            content = read(self.data(digest), MAX_MANIFEST)
+            content = self._read(self.data(digest), MAX_MANIFEST)
         except GONE:
             return None
         refers = references(content) if digest_of(content) == digest else None
@@ -139,6 +162,20 @@ class RegistryStorage:
         """What a blob's data is known by; None if there is none."""
         return identity_of(self.data(digest))
 
+    def digest(self, digest: str) -> tuple[Identity, str] | None:
+        """Reads a blob's data: what was read, and its true digest; None if there is none.
+
+        Raises UnreadableError if reading failed.
+        """
+        file = self.data(digest)
+        try:
+            found = digest_file(file)
+        except UnreadableError:
+            self.doubts.note(file)
+            raise
+        self.doubts.clear(file)
+        return found
+
     def touch(self, thing: Tag | Revision | Link, now: datetime) -> None:
         """Records a use."""
         match thing:
@@ -149,7 +186,8 @@ class RegistryStorage:
             case Link():
                 folder = self.link_folder(*thing.key)
         with suppress(*GONE):
-            os.utime(folder / "link", (now.timestamp(), now.timestamp()))
+            state(folder / "link")
+            os.utime(folder / "link", (now.timestamp(), now.timestamp()), follow_symlinks=False)
 
     def remove_tag(self, tag: Tag) -> int | None:
         """Bytes that this freed; None if it is no longer that tag, and stays."""
@@ -164,7 +202,8 @@ class RegistryStorage:
         if self.revision(*revision.key) != revision:
             return None
         freed = discard(self.revision_folder(*revision.key))
-        for tag in folders(self.repositories / revision.repository / "_manifests/tags"):
+        tags = self.repositories / revision.repository / "_manifests/tags"
+        for tag in folders(tags) if self.holds(tags) else ():
             freed += discard(Path(tag.path, "index/sha256", hex_of(revision.digest)))
         return freed
 
@@ -182,7 +221,7 @@ class RegistryStorage:
         if any((folder / link).exists() for link in ("link", "current/link")):
             return 0
         try:
-            is_same = modified(folder.stat()) == leftover.changed
+            is_same = modified(state(folder)) == leftover.changed
         except GONE:
             return 0
         return discard(folder) if is_same else 0
@@ -191,15 +230,6 @@ class RegistryStorage:
         """Bytes that this freed: none if something has come in meanwhile."""
         folder = Path(upload.path)
         return discard(folder) if last_change(folder) == upload.changed else 0
-
-    def is_untouched(self, blob: Blob, since: datetime, repositories: Iterable[str]) -> bool:
-        """Whether a blob is the one that was seen, and none of these linked it since then."""
-        for repository in repositories:
-            with suppress(*GONE):
-                file = self.link_folder(repository, blob.digest) / "link"
-                if modified(file.stat()) > since:
-                    return False
-        return self.identity(blob.digest) == blob.identity
 
     def data(self, digest: str) -> Path:
         """The file of a blob's data."""
@@ -218,8 +248,19 @@ class RegistryStorage:
         """Where a repository's link to a blob is."""
         return self.repositories / f"{repository}/_layers/sha256/{hex_of(digest)}"
 
+    def _read_link(self, folder: Path) -> tuple[str | None, datetime]:
+        file = folder / "link"
+        content = self._read(file, _MAX_LINK).decode("ascii", "replace")
+        return content if is_digest(content) else None, modified(state(file))
 
-def _read_link(folder: Path) -> tuple[str | None, datetime]:
-    file = folder / "link"
-    content = read(file, _MAX_LINK).decode("ascii", "replace")
-    return content if is_digest(content) else None, modified(file.stat())
+    def _read(self, file: Path, limit: int) -> bytes:
+        try:
+            content = read(file, limit)
+        except UnreadableError:
+            self.doubts.note(file)
+            return b""
+        except GONE:
+            self.doubts.clear(file)
+            raise
+        self.doubts.clear(file)
+        return content

@@ -1,8 +1,7 @@
 """Keeps a registry's storage whole and small enough: vouches for manifests, and makes rounds.
 
-What goes is decided by ``retention`` and ``damage``. The lock covers each look at a manifest, which
-records its use, and each removal; never the reading of blobs nor an inventory. So whoever removes
-sees that a manifest is in use, or whoever looked finds it gone.
+What goes is decided by ``retention`` and ``damage``, and removed by ``removing``. The lock covers
+each look at a manifest, which records its use; never the reading of blobs nor an inventory.
 
 The registry knows nothing of the lock. An export that counted on a blob nobody used for long may
 find it gone at its very end, and fails; and a manifest that came in just then is found damaged when
@@ -13,31 +12,56 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 from buildpool.core.observed.usage import Usage
-from buildpool.sidecars.keeper import damage, retention
-from buildpool.sidecars.keeper.inspection import BlobInspector, look
-from buildpool.sidecars.keeper.inventory import Fault, Inventory, Revision, Tag
-from buildpool.sidecars.keeper.retention import Budget, CacheRemoval, Rules, Sweep
-from buildpool.sidecars.keeper.scanning import (
-    repositories,
-    take_inventory,
-    take_references,
-    take_refs,
-)
+from buildpool.sidecars.keeper import damage, retention, verdicts
+from buildpool.sidecars.keeper.clock import CautiousClock
+from buildpool.sidecars.keeper.files import is_of_the_volume
+from buildpool.sidecars.keeper.inspection import BlobInspector, Look, look
+from buildpool.sidecars.keeper.inventory import Fault, Inventory, Tag, Verdict
+from buildpool.sidecars.keeper.removing import Remover
+from buildpool.sidecars.keeper.retention import Budget, Rules
+from buildpool.sidecars.keeper.scanning import take_inventory
 from buildpool.sidecars.keeper.storage import RegistryStorage
 
 SORE: Final = timedelta(hours=1)
-"""How long a ref that was removed because of damage is told of, unless it is exported again."""
+"""How long a ref that was removed because of damage is reported, unless it is exported again."""
 MAX_SORE: Final = 10
-"""How many of these are told of: the latest."""
-_BATCH: Final = 50
-"""Things that are removed at a time. Whoever wants to look at a manifest waits for no more."""
+"""How many of these are reported: the latest."""
+PATIENCE: Final = timedelta(seconds=20)
+"""How long a check waits for blobs to be read; then they are read on without it."""
+VERDICTS: Final = "keeper-verdicts"
+"""The file of verdicts, in the storage's root directory, where the registry never looks."""
 log = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    """How a manifest is that was asked for."""
+
+    WHOLE = "whole"
+    ABSENT = "absent"
+    DAMAGED = "damaged"
+    """It was removed, unless the volume seems to fail."""
+    PENDING = "pending"
+    """Nobody knows yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check has shown."""
+
+    state: State
+    digest: str | None = None
+    """Of the manifest, where it is whole."""
+    message: str = ""
+    """What is wrong, for people."""
 
 
 class Upkeep:
@@ -50,43 +74,64 @@ class Upkeep:
         *,
         interval: timedelta,
         clock: Callable[[], datetime],
+        monotonic: Callable[[], float] = time.monotonic,
+        scrub: timedelta | None = timedelta(days=1),
+        patience: timedelta = PATIENCE,
     ) -> None:
+        """``monotonic`` tells seconds, and never leaps as ``clock`` may.
+
+        ``scrub`` is how often each blob is read again; None: a verdict ends with the file.
+        """
         self._storage = storage
         self._rules = rules
         self._interval = interval
         self._clock = clock
-        self._inspector = BlobInspector(storage, clock)
+        self._monotonic = monotonic
+        self._scrubbing = scrub
+        self._patience = patience
+        self._file: Path = storage.root / VERDICTS
+        known, self._last_known = _known(self._file)
+        self._saved: Mapping[str, Verdict] = dict(known)
+        self._inspector = BlobInspector(storage, clock, scrub, known)
+        self._cautious = CautiousClock()
         self._lock = asyncio.Lock()
+        self._remover = Remover(storage, self._lock)
+        self._judging: set[asyncio.Task[Checked]] = set()
         self._measured = asyncio.Event()
         self._usage = Usage()
-        self._reclaimed = 0
-        self._damaged = 0
         self._sore: dict[str, tuple[Tag, datetime]] = {}
+        self._scrubbed_at: float | None = None
+        self._is_failing = False
+        self._is_certain = True
 
-    async def check(self, repository: str, reference: str) -> tuple[str | None, str]:
-        """The digest of a manifest that is whole; or None, and what is wrong with it, for people.
+    async def check(self, repository: str, reference: str) -> Checked:
+        """Whether a manifest is whole.
 
-        Nothing is wrong with one that is not there. What is damaged is removed before this returns.
-        Both names must be well-formed: they become paths.
+        What is damaged is removed before this returns. Both names must be well-formed: they become
+        paths.
         """
         async with self._lock:
             seen = await asyncio.to_thread(
                 look, self._storage, repository, reference, used=self._clock()
             )
-        faults = seen.faults or await self._inspector.faults(seen.parts)
-        if faults:
-            await self._heal(faults)
-            return None, faults[0].what
-        return seen.digest, ""
+            self._remover.spare(seen)
+        judging = asyncio.create_task(self._judge(seen))
+        self._judging.add(judging)  # it goes on if nobody waits any more
+        judging.add_done_callback(self._judged)
+        await asyncio.wait((judging,), timeout=self._patience.total_seconds())
+        if not judging.done():
+            return Checked(State.PENDING, message="it is still being read; later builds can use it")
+        return judging.result()
 
     async def usage(self) -> Usage:
         """What there is to be told; waits for the first inventory."""
         await self._measured.wait()
         return replace(
             self._usage,
-            reclaimed=self._reclaimed,
-            damaged=self._damaged,
+            reclaimed=self._remover.reclaimed,
+            damaged=self._remover.damaged,
             unhealed=await asyncio.to_thread(self._unhealed),
+            is_failing=self._is_failing or self._remover.is_failing,
         )
 
     async def run(self) -> None:
@@ -95,29 +140,41 @@ class Upkeep:
             while True:
                 try:
                     await self.round()
-                except Exception:
+                    self._is_failing = False
+                except Exception as error:
+                    self._is_failing = is_of_the_volume(error)
                     log.exception("a round failed; the next one is in %s", self._interval)
                 await asyncio.sleep(self._interval.total_seconds())
         finally:
+            for task in self._judging:
+                task.cancel()
             self._inspector.close()
+            self._save(self._inspector.known())
 
     async def round(self) -> None:
         """Removes what is damaged, what nobody wants any more, and what room is needed for."""
+        self._remover.begin_round()
         inventory = await self._take_inventory()
+        now = self._believed(inventory)
         if await self._mend(inventory):
             inventory = await self._take_inventory()
-        now = self._clock()
+        if not self._storage.doubts.is_any():
+            inventory = await self._make_room(inventory, now)
+        self._tell(inventory, await asyncio.to_thread(self._room, inventory))
+        await self._scrub(inventory)
+        await asyncio.to_thread(self._save, self._inspector.known())
+        await asyncio.to_thread(self._stamp, now)
+
+    async def _make_room(self, inventory: Inventory, now: datetime) -> Inventory:
         room = await asyncio.to_thread(self._room, inventory)
         removal = await asyncio.to_thread(retention.removal, inventory, self._rules, room, now)
         if removal.tags or removal.revisions:
-            for step in removal.steps(_BATCH):
-                async with self._lock:
-                    await asyncio.to_thread(self._remove, step)
+            await self._remover.remove(removal)
             inventory = await self._take_inventory()
-        if await self._sweep(retention.sweep(inventory, self._rules, now), now):
+        useless = await asyncio.to_thread(retention.sweep, inventory, self._rules, now)
+        if await self._remover.sweep(useless, now - self._rules.grace):
             inventory = await self._take_inventory()
-        self._tell(inventory, await asyncio.to_thread(self._room, inventory))
-        await self._scrub(inventory)
+        return inventory
 
     async def _take_inventory(self) -> Inventory:
         inventory = await asyncio.to_thread(take_inventory, self._storage)
@@ -126,10 +183,20 @@ class Upkeep:
             self._tell(inventory, room)
         return inventory
 
+    def _believed(self, inventory: Inventory) -> datetime:
+        """The time by which things expire."""
+        passed = timedelta(seconds=self._monotonic())
+        now, known = self._clock(), self._last_known or inventory.youngest()
+        was_certain, believed = self._is_certain, self._cautious.believed(now, passed, known)
+        self._is_certain = believed >= now
+        if was_certain and not self._is_certain:
+            log.warning("the clock leapt to %s; things expire as if it were %s", now, believed)
+        return believed
+
     def _room(self, inventory: Inventory) -> Budget:
         disk = self._storage.disk()
         capacity = min(self._rules.capacity, disk.total)
-        return Budget(inventory.used, capacity, disk.total, disk.free)
+        return Budget(inventory.used, capacity, disk.free)
 
     def _tell(self, inventory: Inventory, room: Budget) -> None:
         is_full = self._measured.is_set() and room.is_full  # not before room could be made
@@ -143,98 +210,62 @@ class Upkeep:
                 seen = await asyncio.to_thread(look, self._storage, *key, used=None)
             faults.extend(seen.faults)
         if faults or any(tag.digest is None for tag in inventory.tags):
-            await self._heal(faults)
+            await self._heal(tuple(faults))
             return True
         return False
 
+    async def _judge(self, seen: Look) -> Checked:
+        faults = seen.faults or await self._inspector.faults(seen.parts)
+        if faults:
+            return await self._heal(faults)
+        if seen.digest is None:
+            return Checked(State.ABSENT)
+        return Checked(State.WHOLE, seen.digest)
+
+    def _judged(self, task: asyncio.Task[Checked]) -> None:
+        self._judging.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("a check failed: %s", error)
+
+    async def _heal(self, faults: tuple[Fault, ...]) -> Checked:
+        now = self._clock()
+        if self._storage.doubts.is_any():
+            return Checked(State.PENDING, message="the volume cannot be read at present")
+        for tag in await self._remover.heal(faults, now):
+            self._sore.pop(tag.ref, None)
+            self._sore[tag.ref] = tag, now
+        return Checked(State.DAMAGED, message=faults[0].what if faults else "")
+
     async def _scrub(self, inventory: Inventory) -> None:
         identities = {digest: blob.identity for digest, blob in inventory.blobs.items()}
-        verdicts = self._inspector.verdicts(identities)
-        due = damage.due_for_scrub(inventory.blobs, verdicts, self._clock(), self._interval)
-        for digest in due:
-            verdict = await self._inspector.read(digest)
-            fault = verdict.fault(digest)
+        known = self._inspector.verdicts(identities)
+        if self._scrubbing is None:
+            return
+        now, last = self._monotonic(), self._scrubbed_at
+        passed = self._interval if last is None else timedelta(seconds=now - last)
+        self._scrubbed_at = now
+        for digest in damage.due_for_scrub(
+            inventory.blobs, known, self._clock(), passed, self._scrubbing
+        ):
+            fault = await self._inspector.read(digest)
             if fault is not None and fault.identity is not None:  # otherwise it went meanwhile
                 await self._heal((fault,))
 
-    async def _heal(self, faults: Iterable[Fault]) -> None:
-        async with self._lock:
-            await asyncio.to_thread(self._remove_damage, tuple(faults))
+    def _save(self, known: Mapping[str, Verdict]) -> None:
+        if known == self._saved and self._file.exists():
+            return
+        try:
+            verdicts.save(self._file, known)
+        except OSError as error:
+            log.warning("what was found sound cannot be written down: %s", error)
+        else:
+            self._saved = known
 
-    def _remove_damage(self, faults: tuple[Fault, ...]) -> None:
-        # What was uploaded anew meanwhile is not what was found at fault.
-        current = [
-            fault
-            for fault in faults
-            if fault.repository is not None
-            or (fault.digest and self._storage.identity(fault.digest) == fault.identity)
-        ]
-        now = self._clock()
-        removal = damage.affected(take_refs(self._storage), current)
-        for tag in self._remove(removal):
-            self._sore.pop(tag.ref, None)
-            self._sore[tag.ref] = tag, now
-        for revision, _ in removal.revisions:
-            self._spare_blobs(revision, now)
-        for digest, repository in {(fault.digest, fault.repository) for fault in current}:
-            if digest is None:
-                continue
-            if repository is None:
-                self._reclaimed += self._storage.remove_blob(digest)
-                self._damaged += 1
-            else:
-                self._reclaimed += self._storage.remove_link(repository, digest)
-
-    def _spare_blobs(self, revision: Revision, now: datetime) -> None:
-        """Keeps its sound blobs for a while: for builds that are at it, and for the next export."""
-        for each in revision.refers or ():
-            if (link := self._storage.link(revision.repository, each.digest)) is not None:
-                self._storage.touch(link, now)
-
-    def _remove(self, removal: CacheRemoval) -> list[Tag]:
-        """Removes tags first, so that nothing is called by a name that leads nowhere."""
-        removed = []
-        for tag, why in removal.tags:
-            freed = self._storage.remove_tag(tag)
-            if freed is not None:
-                log.info("removed %s: %s", tag.ref, why)
-                self._reclaimed += freed
-                removed.append(tag)
-        for revision, why in removal.revisions:
-            freed = self._storage.remove_revision(revision)
-            if freed is not None:
-                log.info("removed %s@%s: %s", *revision.key, why)
-                self._reclaimed += freed
-        return removed
-
-    async def _sweep(self, found: Sweep, now: datetime) -> bool:
-        before, settled = self._reclaimed, now - self._rules.grace
-        is_any = False
-        for step in found.steps(_BATCH):
-            is_any = True
-            async with self._lock:
-                await asyncio.to_thread(self._remove_useless, step, settled)
-        if freed := self._reclaimed - before:
-            log.info("swept %d bytes that nothing refers to", freed)
-        return is_any
-
-    def _remove_useless(self, found: Sweep, settled: datetime) -> None:
-        storage, freed = self._storage, 0
-        if found.blobs:
-            # Manifests and links may have come since the inventory. This leaves the least time.
-            names, needed = repositories(storage), take_references(storage)
-            for blob in found.blobs:
-                if blob.digest not in needed and storage.is_untouched(blob, settled, names):
-                    freed += storage.remove_blob(blob.digest)
-        for link in found.links:
-            is_useless = not link.is_sound or storage.identity(link.digest) is None
-            if is_useless and storage.link(*link.key) == link:
-                freed += storage.remove_link(*link.key)
-        for upload in found.uploads:
-            freed += storage.remove_upload(upload)
-        for leftover in found.leftovers:
-            freed += storage.remove_leftover(leftover)
-        self._reclaimed += freed
+    def _stamp(self, now: datetime) -> None:
+        try:
+            verdicts.stamp(self._file, now)
+        except OSError as error:
+            log.warning("the time cannot be written down: %s", error)
 
     def _unhealed(self) -> tuple[str, ...]:
         oldest = self._clock() - SORE
@@ -243,3 +274,11 @@ class Upkeep:
             for ref, (tag, at) in list(self._sore.items())
             if at > oldest and self._storage.tag(tag.repository, tag.name) is None
         )[-MAX_SORE:]
+
+
+def _known(file: Path) -> tuple[Mapping[str, Verdict], datetime | None]:
+    try:
+        return verdicts.load(file)
+    except OSError as error:
+        log.warning("what was found sound before cannot be read: %s", error)
+        return {}, None

@@ -167,6 +167,15 @@ def test_damage_is_told_with_the_caches_that_it_cost() -> None:
     assert "shop/web:main-amd64" in found.message
 
 
+def test_a_volume_that_fails_is_reported_rather_than_the_damage_that_it_causes() -> None:
+    pool = a_pool(cache=MANAGED)
+    usage = Usage(damaged=20, unhealed=("shop/web:main-amd64",), is_failing=True)
+    found = condition(pool, seen(pool, cache=CacheReport(usage=usage)))
+    assert found.reason == Reason.CACHE_DAMAGED
+    assert "check the volume" in found.message
+    assert "shop/web" not in found.message
+
+
 def test_trouble_of_the_registry_is_passed_on() -> None:
     pool = a_pool(cache=EXTERNAL)
     report = CacheReport(trouble=Finding(Reason.REGISTRY_NOT_FOUND, "who is r.example"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from buildpool.sidecars.keeper.damage import MIN_SCRUB, affected, due_for_scrub, suspects
-from buildpool.sidecars.keeper.inventory import Blob, Fault, Identity, Inventory, Key
+from buildpool.sidecars.keeper.inventory import Blob, Fault, Identity, Inventory, Key, Verdict
 from buildpool.sidecars.keeper.scanning import take_inventory
 from unit.sidecars.stored import (
     DAY,
@@ -118,26 +118,51 @@ def blobs(count: int, size: int) -> dict[str, Blob]:
     return {name: Blob(name, Identity(1, size, 1), size, NOW) for name in made}
 
 
+def read_at(found: dict[str, Blob], *ages: timedelta) -> dict[str, Verdict]:
+    identities = [(name, blob.identity) for name, blob in found.items() if blob.identity]
+    return {
+        name: Verdict(identity, NOW - age)
+        for (name, identity), age in zip(identities, ages, strict=False)
+    }
+
+
 def test_what_was_never_read_is_read_first_and_then_the_oldest() -> None:
     found = blobs(4, MIN_SCRUB // 4)
-    first, second, third, unread = found
-    verdicts = {first: NOW - 20 * HOUR, second: NOW - 22 * HOUR, third: NOW - HOUR}
-    assert due_for_scrub(found, verdicts, NOW, MINUTE) == (unread, second, first)
+    first, second, _, unread = found
+    verdicts = read_at(found, 20 * HOUR, 22 * HOUR, HOUR)
+    assert due_for_scrub(found, verdicts, NOW, MINUTE, DAY) == (unread, second, first)
 
 
 def test_no_more_is_read_in_a_round_than_its_share() -> None:
-    assert len(due_for_scrub(blobs(10, MIN_SCRUB // 4), {}, NOW, MINUTE)) == 4
+    assert len(due_for_scrub(blobs(10, MIN_SCRUB // 4), {}, NOW, MINUTE, DAY)) == 4
 
 
 def test_a_blob_that_exceeds_the_share_is_read_all_the_same() -> None:
-    assert len(due_for_scrub(blobs(3, 10 * MIN_SCRUB), {}, NOW, MINUTE)) == 1
-
-
-def test_a_large_cache_is_read_within_a_day_nevertheless() -> None:
-    found = blobs(1440, 4 * MIN_SCRUB)
-    assert len(due_for_scrub(found, {}, NOW, 10 * MINUTE)) == 10
+    assert len(due_for_scrub(blobs(3, 10 * MIN_SCRUB), {}, NOW, MINUTE, DAY)) == 1
 
 
 def test_nothing_is_due_when_all_was_read_today() -> None:
     found = blobs(3, 1)
-    assert due_for_scrub(found, dict.fromkeys(found, NOW - 17 * HOUR), NOW, DAY) == ()
+    assert due_for_scrub(found, read_at(found, *3 * [17 * HOUR]), NOW, DAY, DAY) == ()
+
+
+@pytest.mark.parametrize("interval", [DAY, 7 * DAY])
+@pytest.mark.parametrize("scans", [timedelta(seconds=2), timedelta(seconds=15), 4 * MINUTE])
+def test_each_blob_is_read_within_the_interval_however_long_a_round_takes(
+    scans: timedelta, interval: timedelta
+) -> None:
+    # 500 GB, read at 100 MB/s, and a pause of a minute after each round.
+    found = blobs(50, 10 * 1000**3)
+    now, passed = NOW, MINUTE
+    verdicts: dict[str, Verdict] = {}
+    oldest = timedelta(0)
+    while now < NOW + 3 * interval:
+        due = due_for_scrub(found, verdicts, now, passed, interval)
+        reading = timedelta(seconds=100) * len(due)
+        passed = MINUTE + scans + reading
+        now += passed
+        for name in due:
+            oldest = max(oldest, now - verdicts[name].at if name in verdicts else oldest)
+            verdicts[name] = Verdict(Identity(1, 1, 1), now)
+    assert len(verdicts) == 50, "each was read at all"
+    assert max(oldest, *(now - verdict.at for verdict in verdicts.values())) <= interval

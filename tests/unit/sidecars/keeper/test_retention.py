@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from math import ceil
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from buildpool.sidecars.keeper.inventory import (
     Blob,
@@ -19,18 +22,24 @@ from buildpool.sidecars.keeper.inventory import (
 )
 from buildpool.sidecars.keeper.retention import (
     ABANDONED,
+    ROOMY,
+    SCARCE,
     Budget,
     CacheRemoval,
     Rules,
     removal,
     sweep,
 )
+from buildpool.sidecars.keeper.retention import (
+    AMPLE as AMPLE_FREE,
+)
 from unit.sidecars.stored import DAY, HOUR, NOW, digest_of
 
 GIB = 1024**3
 RULES = Rules(capacity=100 * GIB, retention=14 * DAY, grace=2 * HOUR)
-AMPLE = Budget(used=0, capacity=100 * GIB, total=200 * GIB, free=150 * GIB)
+AMPLE = Budget(used=0, capacity=100 * GIB, free=150 * GIB)
 ZERO = timedelta(0)
+AMPLE_MOST = AMPLE_FREE[1]
 
 
 def named(name: str) -> str:
@@ -209,9 +218,33 @@ def test_what_may_belong_to_an_export_counts_not_as_room() -> None:
 
 
 def test_a_file_system_that_others_filled_is_reason_enough() -> None:
-    little = room(31, free=9 * GIB)
-    assert tags_of(decide(three_caches(), little)) == ["a", "b"]
-    assert tags_of(decide(three_caches(), replace(little, free=11 * GIB))) == []
+    little = room(31, free=GIB - 1)
+    assert tags_of(decide(three_caches(), little)) == ["a"]
+    assert tags_of(decide(three_caches(), replace(little, free=GIB))) == []
+
+
+def test_a_large_file_system_that_is_fairly_full_is_no_reason() -> None:
+    # A filer of 100 TB is 96 % full for years.
+    assert tags_of(decide(three_caches(), room(31, free=4_000 * GIB))) == []
+
+
+SIZES = st.integers(0, 2**60)
+
+
+@given(capacity=SIZES, free=SIZES, share=st.floats(0, ROOMY))
+def test_nothing_goes_for_room_while_our_share_is_small_and_a_little_is_free(
+    capacity: int, free: int, share: float
+) -> None:
+    found = Budget(int(share * capacity), capacity, SCARCE[1] + free)
+    assert found.needed(0) == 0
+    assert not found.is_full or capacity == 0
+
+
+@given(capacity=SIZES, free=SIZES, used=SIZES)
+def test_no_more_is_asked_for_than_helps(capacity: int, free: int, used: int) -> None:
+    needed = Budget(used, capacity, free).needed(0)
+    assert needed <= max(ceil(used - ROOMY * capacity), AMPLE_MOST, 0)
+    assert Budget(used, capacity, free).needed(needed) == 0
 
 
 @pytest.mark.parametrize(
@@ -219,10 +252,12 @@ def test_a_file_system_that_others_filled_is_reason_enough() -> None:
     [
         (room(97), False),
         (room(98), True),
-        (room(10, free=2 * GIB), False),
-        (room(10, free=2 * GIB - 1), True),
-        (room(0, total=50 * 1024**2, free=5 * 1024**2), False),
-        (room(0, total=50 * 1024**2, free=3 * 1024**2), True),
+        (room(10, free=GIB // 4), False),
+        (room(10, free=GIB // 4 - 1), True),
+        (room(0, capacity=GIB, free=GIB // 100 + 1), False),
+        (room(0, capacity=GIB, free=GIB // 100), True),
+        (room(0, capacity=50 * 1024**2, free=5 * 1024**2), False),
+        (room(0, capacity=50 * 1024**2, free=3 * 1024**2), True),
     ],
 )
 def test_when_it_is_full(found: Budget, is_full: bool) -> None:

@@ -143,8 +143,9 @@ async def resting_keeper(tmp_path: Path) -> AsyncIterator[Keeping]:
 
 async def test_the_port_opens_when_the_registrys_is_open(tmp_path: Path) -> None:
     async with keeping(tmp_path) as keeper:
-        keeper.stored.cache("caches/app:main", age=15 * DAY)
+        keeper.stored.cache("caches/app:main", age=DAY)
         tag = keeper.stored.storage.tag_folder("caches/app", "main")
+        stored.put(tag / "current/link", b"damaged")
         async with asyncio.timeout(PATIENCE):
             while tag.exists():  # noqa: ASYNC110 - it goes with the first round
                 await asyncio.sleep(0.01)

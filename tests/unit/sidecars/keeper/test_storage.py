@@ -11,7 +11,13 @@ import pytest
 
 from buildpool.sidecars.keeper import files
 from buildpool.sidecars.keeper.inventory import Key
-from buildpool.sidecars.keeper.scanning import repositories, take_inventory, take_refs
+from buildpool.sidecars.keeper.scanning import (
+    repositories,
+    take_inventory,
+    take_refs,
+    youngest_links,
+)
+from unit.sidecars.kept import failing
 from unit.sidecars.stored import (
     DAY,
     HOUR,
@@ -189,24 +195,14 @@ def test_nothing_is_left_of_a_removed_manifest_but_its_blobs(stored: Stored) -> 
     assert stored.has(digest)
 
 
-def test_a_blob_that_was_linked_meanwhile_is_not_untouched(stored: Stored) -> None:
+def test_the_youngest_link_of_all_repositories_tells_when_a_blob_was_uploaded(
+    stored: Stored,
+) -> None:
     digest = stored.blob(b"layer", "caches/app", age=DAY)
-    storage = stored.storage
-    blob = take_inventory(storage).blobs[digest]
-    names = ("caches/app", "caches/other")
-    assert storage.is_untouched(blob, NOW - HOUR, names)
-    put(storage.link_folder("caches/other", digest) / "link", digest.encode())
-    assert not storage.is_untouched(blob, NOW - HOUR, names)
-
-
-def test_a_blob_that_was_uploaded_anew_is_not_untouched(stored: Stored) -> None:
-    digest = stored.blob(b"layer", age=DAY)
-    storage = stored.storage
-    blob = take_inventory(storage).blobs[digest]
-    storage.remove_blob(digest)
-    assert not storage.is_untouched(blob, NOW - HOUR, ())
-    stored.blob(b"layer", age=DAY)
-    assert not storage.is_untouched(blob, NOW - HOUR, ())
+    other = stored.blob(b"other", "caches/app", age=HOUR)
+    assert youngest_links(stored.storage, {digest}) == {digest: NOW - DAY}
+    put(stored.storage.link_folder("caches/other", digest) / "link", digest.encode())
+    assert youngest_links(stored.storage, {digest, other}) == {digest: NOW, other: NOW - HOUR}
 
 
 def test_a_tag_folder_without_a_link_is_a_leftover(stored: Stored) -> None:
@@ -256,27 +252,25 @@ def test_scarce_file_handles_are_not_taken_for_damage(
     stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored.cache("caches/app:main")
-
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(errno.EMFILE, "too many open files")
-
-    monkeypatch.setattr(Path, "open", fail)
+    failing(monkeypatch, lambda _: True, errno.EMFILE)
     with pytest.raises(OSError, match="too many"):
         take_inventory(stored.storage)
 
 
-def test_what_the_disk_cannot_read_is_damaged(
+def test_what_the_disk_cannot_read_seems_damaged_and_is_in_doubt(
     stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored.cache("caches/app:main")
-
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(errno.EIO, "input/output error")
-
-    monkeypatch.setattr(Path, "open", fail)
-    inventory = take_inventory(stored.storage)
-    assert inventory.tags[0].digest is None
-    assert inventory.revisions[0].refers is None
+    storage = stored.storage
+    with monkeypatch.context() as patch:
+        failing(patch, lambda _: True)
+        inventory = take_inventory(storage)
+        assert inventory.tags[0].digest is None
+        assert inventory.revisions[0].refers is None
+        assert storage.doubts.is_any()
+    inventory = take_inventory(storage)
+    assert inventory.tags[0].digest is not None
+    assert not storage.doubts.is_any()
 
 
 def test_the_manifests_of_an_index_are_told_apart_from_its_blobs(stored: Stored) -> None:
