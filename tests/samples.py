@@ -292,3 +292,40 @@ specs = st.fixed_dictionaries(
     },
 )
 """Specs that are valid, and small."""
+
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda values: (
+        st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=8), values, max_size=3)
+    ),
+    max_leaves=8,
+)
+"""What an answer may hold."""
+_odd_labels = st.dictionaries(
+    st.sampled_from(
+        [naming.LABEL_POOL, naming.LABEL_POOL_NAMESPACE, "app.kubernetes.io/component", "x"]
+    ),
+    any_json,
+)
+any_object = any_json | st.fixed_dictionaries(
+    {
+        "metadata": any_json
+        | st.fixed_dictionaries(
+            {},
+            optional={
+                "name": any_json,
+                "namespace": any_json,
+                "uid": any_json,
+                "resourceVersion": any_json,
+                "labels": any_json | _odd_labels,
+                "annotations": any_json,
+            },
+        )
+    },
+    optional={
+        "kind": any_json,
+        "status": any_json | st.dictionaries(st.sampled_from(["conditions", "phase"]), any_json),
+        "containers": any_json,
+    },
+)
+"""An object of anybody's, whatever its kind: no round may end at it."""

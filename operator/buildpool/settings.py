@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,8 @@ from buildpool.core import naming
 
 DEFAULT_IMAGE: Final = f"buildpool:{__version__}"
 """What the project's own Dockerfile is built as."""
+DEFAULT_LEASE: Final = "buildpool-operator"
+"""The Lease of an installation that is alone in its namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,12 @@ class Settings:
     ``Gateway`` routing lead; empty: no gateway is installed, and such pools are not ready."""
     watch_namespaces: tuple[str, ...] = ()
     """Namespaces whose pools are tended; empty: all."""
+    lease: str = DEFAULT_LEASE
+    """Name of the Lease. Installations that share a namespace and tend other pools each need one of
+    their own; processes of one installation must have the same one, during an upgrade, too."""
+    denied_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Networks in which no cache registry and no token service is asked how it is, but for managed
+    caches. Loopback, link-local and multicast addresses are never asked."""
     health_port: int = 8081
     """TCP port of ``/healthz``, with or without leadership; 0 turns it off."""
     metrics_port: int = 8080

@@ -16,15 +16,17 @@ import typer
 from buildpool import __version__
 from buildpool.cli import gateway, sidecars
 from buildpool.cli.flags import (
+    DenyNetwork,
     LogFormat,
     LogFormatFlag,
     LogLevel,
     LogLevelFlag,
     Page,
     WatchNamespace,
+    networks_of,
     set_up_logging,
 )
-from buildpool.settings import DEFAULT_IMAGE, Settings
+from buildpool.settings import DEFAULT_IMAGE, DEFAULT_LEASE, Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -47,6 +49,14 @@ def run(
     identity: Annotated[
         str, typer.Option(help="Name in the Lease; the pod's name.", envvar="POD_NAME")
     ] = socket.gethostname(),
+    lease_name: Annotated[
+        str,
+        typer.Option(
+            help="Name of the Lease; another one for each installation in a namespace.",
+            envvar="BUILDPOOL_LEASE_NAME",
+        ),
+    ] = DEFAULT_LEASE,
+    deny_network: DenyNetwork = None,
     image: Annotated[
         str,
         typer.Option(
@@ -80,6 +90,8 @@ def run(
         image=image,
         gateway_service=gateway_service,
         watch_namespaces=tuple(watch_namespace or ()),
+        lease=lease_name,
+        denied_networks=networks_of(deny_network or ()),
         metrics_port=metrics_port,
         health_port=health_port,
     )

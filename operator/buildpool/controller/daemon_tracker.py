@@ -8,21 +8,18 @@ process began to count. All of it can be lost: the next pass starts from what is
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 from buildpool.buildkit import DaemonAccess
 from buildpool.buildkit.loads import Loads
+from buildpool.controller.memory_poller import MemoryPoller
 from buildpool.core import naming
 from buildpool.core.api import Pool
 from buildpool.core.api.events import Event
-from buildpool.core.api.quantity import parse_bytes
-from buildpool.core.errors import KubernetesError
 from buildpool.core.naming import PoolKey
 from buildpool.core.objects.pods import has_daemon, name_of_builder
-from buildpool.core.objects.refs import JSON, is_terminating
+from buildpool.core.objects.refs import is_terminating
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import Bundle, issue, why_reissue
 from buildpool.core.planning.certificates import operator_request
@@ -30,8 +27,6 @@ from buildpool.core.planning.situation import Situation
 from buildpool.core.reporting.losses import Sight, look
 from buildpool.core.scaling import SETTLE
 from buildpool.kube.cluster import Cluster
-
-log: Final = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -41,7 +36,7 @@ class _Known:
     before: dict[str, int] = field(default_factory=dict)
     """Builds that were served in each pod before the present count began, by uid."""
     counted: dict[str, int] = field(default_factory=dict)
-    """The present count, which begins again when a daemon does."""
+    """The present count, by uid, which begins again when a daemon does."""
     lost: tuple[Event, ...] = ()
     """What is to be told."""
 
@@ -50,8 +45,8 @@ class DaemonTracker:
     """The daemons of all pools, as passes need them."""
 
     def __init__(self, cluster: Cluster, loads: Loads) -> None:
-        self._cluster = cluster
         self._loads = loads
+        self._memory = MemoryPoller(cluster)
         self._known: dict[PoolKey, _Known] = {}
 
     async def enrich(self, pool: Pool, observation: Observation) -> Observation:
@@ -69,7 +64,8 @@ class DaemonTracker:
                 known.before[uid] = known.before.get(uid, 0) + known.counted[uid]
             known.counted[uid] = load.served
             loads[uid] = replace(load, served=load.served + known.before.get(uid, 0))
-        return replace(observation, loads=loads, memory=await self._memory(pool))
+        known.counted = {uid: n for uid, n in known.counted.items() if uid in known.before}
+        return replace(observation, loads=loads, memory=self._memory_of(pool))
 
     def lost_builds(self, pool: Pool, observation: Observation) -> tuple[Event, ...]:
         """The builds that have been lost and were not told yet."""
@@ -107,18 +103,18 @@ class DaemonTracker:
         """Knows nothing more of a pool that is gone."""
         self._known.pop(pool, None)
         self._loads.forget(pool)
+        self._memory.forget(pool)
 
-    async def _memory(self, pool: Pool) -> Mapping[str, int]:
-        """Bytes that the pods take, if it matters and the cluster has a metrics API."""
+    async def run(self) -> None:
+        """Goes on for ever: has the memory of pods asked, for those pools to which it matters."""
+        await self._memory.run()
+
+    def _memory_of(self, pool: Pool) -> Mapping[str, int]:
+        """Bytes that pods take, by name, if it matters and the cluster has a metrics API."""
         if pool.spec.builders.recycle.max_memory is None:
+            self._memory.forget(pool.key)
             return {}
-        labels = naming.builder_selector(pool.key)
-        try:
-            found = await self._cluster.select("PodMetrics", pool.key.namespace, labels)
-        except KubernetesError as error:
-            log.warning("%s: builders.recycle.maxMemory rests: %s", pool.key, error)
-            return {}
-        return {pod["metadata"]["name"]: _bytes(pod) for pod in found}
+        return self._memory.watch(pool.key)
 
 
 def _unproven(s: Situation) -> Iterator[str]:
@@ -134,7 +130,3 @@ def _unproven(s: Situation) -> Iterator[str]:
             load = s.observation.loads.get(pod["metadata"]["uid"])
             if load is not None and load.as_of < retired + SETTLE:
                 yield pod["metadata"]["uid"]
-
-
-def _bytes(metrics: JSON) -> int:
-    return sum(parse_bytes(container["usage"]["memory"]) for container in metrics["containers"])

@@ -15,7 +15,7 @@ class GatewayWatch:
 
     def __init__(self, cluster: Cluster, wakeups: Wakeups, *, home: str) -> None:
         """``home`` is the namespace of the operator and the gateway."""
-        labels = {"app.kubernetes.io/component": naming.COMPONENT_GATEWAY}
+        labels = naming.installation_selector(naming.COMPONENT_GATEWAY)
         self._pods = Informer(cluster, "Pod", home, labels, self._changed)
         self._wakeups = wakeups
         self._is_ready = False
@@ -25,7 +25,14 @@ class GatewayWatch:
         await self._pods.run()
 
     def _changed(self, _: Object) -> None:
-        now_ready = any(map(is_ready, self._pods.objects.values()))
+        now_ready = any(map(_serves, self._pods.objects.values()))
         if now_ready != self._is_ready:
             self._is_ready = now_ready
             self._wakeups.wake_all()
+
+
+def _serves(pod: Object) -> bool:
+    try:
+        return is_ready(pod)
+    except (AttributeError, KeyError, TypeError):
+        return False  # whatever it is, it is no router

@@ -1,13 +1,16 @@
 """Passes over one pool, one after the other, for as long as it lives.
 
 Between two passes it sleeps until something wakes it, or until the last pass said to look again. A
-pass that fails is repeated with growing pauses; it never ends the tending.
+pass that fails is repeated with growing pauses; it never ends the tending. Long pauses and those
+after failures are spread: pools that were made together, or failed together, do not all come again
+at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
 from time import monotonic
@@ -16,19 +19,32 @@ from typing import Final, Protocol
 from buildpool.controller.metrics import PoolMetrics
 from buildpool.controller.reconcile import Reconciler
 from buildpool.controller.wakeups import Wakeups
+from buildpool.core import pauses
 from buildpool.core.errors import KubernetesError
 from buildpool.core.naming import PoolKey
+from buildpool.core.planning.plan import RESYNC
 
 MIN_INTERVAL: Final = 0.2
 """Seconds between the starts of two passes: a burst of events is one pass."""
 FIRST_RETRY: Final = 0.5
+"""Seconds from a pass that failed to the next one; doubled while they fail."""
 LAST_RETRY: Final = 30.0
 log = logging.getLogger(__name__)
 
 
-def backoff(failures: int) -> float:
-    """Seconds to wait after so many failures in a row: doubled each time, up to half a minute."""
-    return float(min(LAST_RETRY, FIRST_RETRY * 2 ** min(failures - 1, 16)))
+def backoff(failures: int, *, chance: float) -> float:
+    """Seconds to wait after so many failures in a row; ``chance`` is from 0 up to 1."""
+    pause = pauses.growing(failures, first=FIRST_RETRY, last=LAST_RETRY)
+    return pauses.spread(pause, chance=chance)
+
+
+def next_look(delay: timedelta, *, chance: float) -> float:
+    """Seconds until the next pass: as the last one said, or up to a fifth less where it was long.
+
+    Short ones are for a moment at which something is due, and are kept.
+    """
+    seconds = delay.total_seconds()
+    return pauses.spread(seconds, chance=chance) if delay >= RESYNC else seconds
 
 
 class Lookout(Protocol):
@@ -49,11 +65,14 @@ class PoolLoop:
         metrics: PoolMetrics,
         *,
         max_passes: int,
+        chance: Callable[[], float] = random.random,
     ) -> None:
+        """``chance`` gives numbers from 0 up to 1, by which pauses are spread."""
         self._reconciler = reconciler
         self._wakeups = wakeups
         self._lookouts = lookouts
         self._metrics = metrics
+        self._chance = chance
         self._slots = asyncio.Semaphore(max_passes)
         self._running: dict[PoolKey, float] = {}
 
@@ -75,11 +94,12 @@ class PoolLoop:
                     failures = 0
                 except Exception as error:  # noqa: BLE001 - whatever it is, the next pass comes
                     failures += 1
-                    delay = timedelta(seconds=backoff(failures))
+                    delay = timedelta(seconds=backoff(failures, chance=self._chance()))
                     _log_failure(pool, failures, delay, error)
                 if delay is None:
                     break
-                await _first_of(wakeup.wait(), signal, timeout=delay.total_seconds())
+                pause = next_look(delay, chance=self._chance())
+                await _first_of(wakeup.wait(), signal, timeout=pause)
                 await asyncio.sleep(max(0.0, started + MIN_INTERVAL - clock()))
         finally:
             signal.cancel()

@@ -54,10 +54,13 @@ class SecretPoller:
     async def _look(self, pool: PoolKey, ref: Ref) -> None:
         try:
             found = await self._cluster.get(ref)
+            version = found["metadata"]["resourceVersion"] if found else None
         except KubernetesError as error:
             log.debug("%s could not be looked at: %s", ref, error)
             return
-        version = found["metadata"]["resourceVersion"] if found else None
+        except Exception:
+            log.exception("%s could not be looked at; the others are.", ref)
+            return
         versions = self._seen.get(pool, {})
         if ref in versions and versions[ref] != version:
             self._wakeups.wake(pool)

@@ -133,6 +133,21 @@ def installation_selector(component: str) -> dict[str, str]:
     return {"app.kubernetes.io/name": "buildpool", "app.kubernetes.io/component": component}
 
 
+def home_selector(component: str) -> dict[str, str]:
+    """Labels that select what pools have in the operator's own namespace, and nobody else's."""
+    return {**installation_selector(component), "app.kubernetes.io/managed-by": "buildpool"}
+
+
+def pool_of(labels: object) -> PoolKey | None:
+    """Whose an object is by its labels; None where they do not say, for anybody may change them."""
+    if not isinstance(labels, dict):
+        return None
+    namespace, name = labels.get(LABEL_POOL_NAMESPACE), labels.get(LABEL_POOL)
+    if not (isinstance(namespace, str) and isinstance(name, str) and namespace and name):
+        return None
+    return PoolKey(namespace, name)
+
+
 def format_selector(labels: dict[str, str]) -> str:
     """A label selector as the API and ``kubectl -l`` write it."""
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))

@@ -44,6 +44,6 @@ def network_errors() -> Iterator[None]:
 def _message(body: bytes) -> str:
     try:
         status = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     return str(status.get("message", "")) if isinstance(status, dict) else ""

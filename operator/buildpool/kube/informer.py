@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Final
 
+from buildpool.core import pauses
 from buildpool.core.errors import KubernetesError, RefusedError, UnavailableError
 from buildpool.core.objects.refs import JSON, Object
 from buildpool.kube.cluster import Cluster
@@ -21,8 +23,9 @@ SERVER_TIMEOUT: Final = 25
 """Seconds after which the API server ends a watch, which then goes on where it was. A connection
 that says nothing for longer is dead (see ``handlers.registry``)."""
 INACTIVITY: Final = 30.0
-PAUSES: Final = (0.5, 1.0, 2.0, 5.0)
-"""Seconds between two tries; the last one for ever."""
+FIRST_RETRY: Final = 0.5
+"""Seconds from a failure to the next try; doubled while it fails."""
+LAST_RETRY: Final = 5.0
 log: Final = logging.getLogger(__name__)
 
 Key = tuple[str, str]
@@ -39,10 +42,13 @@ class Informer:
         namespace: str,
         labels: Mapping[str, str],
         on_change: Callable[[Object], None],
+        *,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         """``namespace``: empty for all. ``on_change`` gets each object that came, changed or went.
 
-        It is called after ``objects`` has changed.
+        It is called after ``objects`` has changed. Should it fail, it is called with the next one.
+        ``chance`` gives numbers from 0 up to 1, by which pauses are spread.
         """
         self.objects: dict[Key, Object] = {}
         self.synced = asyncio.Event()
@@ -52,6 +58,7 @@ class Informer:
         self._namespace = namespace
         self._labels = dict(labels)
         self._on_change = on_change
+        self._chance = chance
         self._version: str | None = None
         """The state that ``objects`` shows; None where it has to be listed."""
 
@@ -61,20 +68,28 @@ class Informer:
 
     async def run(self) -> None:
         """Goes on for ever."""
-        failures = 0
+        failures, clock = 0, asyncio.get_running_loop().time
         while True:
+            started = clock()
             try:
                 if self._version is None:
                     await self._list()
                 await self._follow()
                 failures = 0
-            except KubernetesError as error:
+                if clock() < started + FIRST_RETRY:
+                    await self._pause(FIRST_RETRY)
+            except Exception as error:
+                is_known = isinstance(error, KubernetesError)
                 if failures == 0:  # one line for an outage, not one for each try
-                    log.warning("The watch of %ss is interrupted: %s", self._kind, error)
-                if isinstance(error, RefusedError):
+                    told = f"The watch of {self._kind}s is interrupted: {error or type(error)}"
+                    log.warning(told, exc_info=None if is_known else error)
+                if isinstance(error, RefusedError) or not is_known:
                     self._version = None
-                await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
                 failures += 1
+                await self._pause(pauses.growing(failures, first=FIRST_RETRY, last=LAST_RETRY))
+
+    async def _pause(self, seconds: float) -> None:
+        await asyncio.sleep(pauses.spread(seconds, chance=self._chance()))
 
     async def _list(self) -> None:
         version, items = await self._cluster.listed(self._kind, self._namespace, self._labels)
@@ -83,12 +98,18 @@ class Informer:
         self.synced.set()
 
     def _replace(self, items: Iterable[Object]) -> None:
-        found = {_key(item): item for item in items}
+        found = {key: item for item in items if (key := _key(item)) is not None}
         gone = [obj for key, obj in self.objects.items() if key not in found]
         new = [obj for key, obj in found.items() if self.objects.get(key) != obj]
         self.objects = found
         for obj in (*gone, *new):
+            self._tell(obj)
+
+    def _tell(self, obj: Object) -> None:
+        try:
             self._on_change(obj)
+        except Exception:
+            log.exception("A %s could not be taken note of; the others are.", self._kind)
 
     async def _follow(self) -> None:
         """One watch, until the API server ends it."""
@@ -101,7 +122,11 @@ class Informer:
             inactivity=INACTIVITY,
         )
         async for event in _events(lines):
-            self._take(event["type"], event["object"])
+            match event:
+                case {"type": str(kind), "object": dict(obj)}:
+                    self._take(kind, obj)
+                case _:
+                    self._take("ERROR", {"message": "it says what is no event"})
             if self._version is None:
                 return
 
@@ -112,14 +137,17 @@ class Informer:
             if obj.get("code") != 410:
                 raise UnavailableError(f"a watch failed: {obj.get('message')}")
             return
-        self._version = obj["metadata"]["resourceVersion"]
-        if kind == "BOOKMARK":
+        match obj.get("metadata"):
+            case {"resourceVersion": str(version)}:
+                self._version = version
+        key = _key(obj)
+        if kind == "BOOKMARK" or key is None:
             return
         if kind == "DELETED":
-            self.objects.pop(_key(obj), None)
+            self.objects.pop(key, None)
         else:
-            self.objects[_key(obj)] = obj
-        self._on_change(obj)
+            self.objects[key] = obj
+        self._tell(obj)
 
 
 async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[JSON]:
@@ -131,9 +159,18 @@ async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[JSON]:
             line = bytes(rest[:end])
             del rest[: end + 1]
             if line.strip():
-                yield json.loads(line)
+                yield _read(line)
 
 
-def _key(obj: Object) -> Key:
-    metadata = obj["metadata"]
-    return metadata["namespace"], metadata["name"]
+def _read(line: bytes) -> JSON:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _key(obj: JSON) -> Key | None:
+    match obj:
+        case {"metadata": {"namespace": str(namespace), "name": str(name)}}:
+            return namespace, name
+    return None

@@ -23,7 +23,6 @@ from buildpool.core.errors import ConflictError, KubernetesError
 from buildpool.core.objects.refs import Object, Ref
 from buildpool.kube.cluster import Cluster
 
-LEASE: Final = "buildpool-operator"
 LEASE_SECONDS: Final = 15
 """How long a silent leader is respected."""
 DEADLINE_SECONDS: Final = 10.0
@@ -63,9 +62,10 @@ def may_claim(sighting: Sighting, identity: str, *, now: float) -> bool:
 class Election:
     """One candidate for one Lease; it may lead again after it has lost."""
 
-    def __init__(self, cluster: Cluster, *, namespace: str, identity: str) -> None:
+    def __init__(self, cluster: Cluster, *, namespace: str, identity: str, name: str) -> None:
+        """``name`` is the Lease's: candidates for one of another name are no rivals."""
         self._cluster = cluster
-        self._ref = Ref("Lease", namespace, LEASE)
+        self._ref = Ref("Lease", namespace, name)
         self._identity = identity
         self._sighting: Sighting | None = None
         self._renewed = 0.0

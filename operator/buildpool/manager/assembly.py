@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Protocol
+
 from buildpool.buildkit import Daemon
 from buildpool.buildkit.loads import Loads
 from buildpool.controller.cache_poller import CachePoller
@@ -16,8 +19,15 @@ from buildpool.controller.wakeups import Wakeups
 from buildpool.core.naming import Installation
 from buildpool.kube.cluster import Cluster
 from buildpool.kube.events import EventRecorder
-from buildpool.preflight import inspect
+from buildpool.preflight import Reach, inspect
 from buildpool.settings import Settings
+
+
+class Round(Protocol):
+    """One of the parts that look after something for all pools."""
+
+    async def run(self) -> None:
+        """Goes on for ever."""
 
 
 class Operator:
@@ -36,24 +46,37 @@ class Operator:
             cluster, home=settings.namespace, namespaces=settings.watch_namespaces
         )
         self.gateway_watch = GatewayWatch(cluster, self.wakeups, home=settings.namespace)
-        self.cache_poller = CachePoller(inspect, self.wakeups)
+        reach = Reach(denied=settings.denied_networks)
+        self.cache_poller = CachePoller(partial(inspect, reach=reach), self.wakeups)
         self.loads = Loads(Daemon, self.wakeups)
-        tracker = DaemonTracker(cluster, self.loads)
+        self.tracker = DaemonTracker(cluster, self.loads)
         reconciler = Reconciler(
             cluster,
             EventRecorder(cluster, settings.identity),
             metrics,
             self.secret_poller,
             self.cache_poller,
-            tracker,
+            self.tracker,
             Installation(settings.namespace, settings.image, settings.gateway_service),
         )
         self.loop = PoolLoop(
             reconciler,
             self.wakeups,
-            (self.secret_poller, self.cache_poller, tracker),
+            (self.secret_poller, self.cache_poller, self.tracker),
             metrics,
             max_passes=settings.max_passes,
+        )
+
+    @property
+    def rounds(self) -> tuple[Round, ...]:
+        """What goes on beside the passes, each for all pools."""
+        return (
+            self.secret_poller,
+            self.cache_poller,
+            self.loads,
+            self.tracker,
+            self.orphan_sweeper,
+            self.gateway_watch,
         )
 
     def __copy__(self) -> Operator:

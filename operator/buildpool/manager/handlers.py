@@ -105,7 +105,7 @@ async def pool_changed(
     """
     operator: Operator = memo
     rotation = meta.annotations.get(naming.ANNOTATION_ROTATE)
-    asked = (meta["generation"], rotation, status.get("gateways"))
+    asked = (meta.get("generation"), rotation, status.get("gateways"))
     if event["type"] == "DELETED":
         operator.asked.pop(uid, None)
         operator.orphan_sweeper.ask()
@@ -119,8 +119,10 @@ async def child_changed(
 ) -> None:
     """Wakes the pool of an object that was changed or deleted."""
     operator: Operator = memo
-    if event["type"] is not None:  # the first listing: each pool gets a first pass anyway
-        operator.wakeups.wake(PoolKey(namespace or "", labels[naming.LABEL_POOL]))
+    pool = labels.get(naming.LABEL_POOL)
+    if event["type"] is None or not isinstance(pool, str):
+        return  # the first listing: each pool gets a first pass anyway. Or it is nobody's
+    operator.wakeups.wake(PoolKey(namespace or "", pool))
 
 
 for _resource in CHILDREN:

@@ -1,8 +1,9 @@
 """``buildpool run``: one operator process, from the first connection to the last.
 
 It works in terms of leadership. A term ends at once when the Lease is lost, and in good order when
-the process is asked to end. After a lost term the process waits for the next: only a fault of its
-own is a reason to exit.
+the process is asked to end. After a lost term the process waits for the next. Of the parts that run
+beside the passes, one that fails is started again, and the others go on: only what keeps a term
+from beginning, such as a missing CRD, is a reason to exit.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any, Final
@@ -18,18 +21,24 @@ import kopf
 from prometheus_client import CollectorRegistry
 
 from buildpool.controller.metrics import PoolMetrics
-from buildpool.core import naming
+from buildpool.core import naming, pauses
 from buildpool.core.errors import BuildpoolError, NotFoundError, UnavailableError
 from buildpool.kube.cluster import Cluster, connect
 from buildpool.kube.leadership import Election
 from buildpool.kube.metrics import RequestMetrics
 from buildpool.manager import handlers
-from buildpool.manager.assembly import Operator
+from buildpool.manager.assembly import Operator, Round
 from buildpool.process import health_pages, on_signal, serve_metrics
 from buildpool.settings import Settings
 
-PAUSE_SECONDS: Final = 5.0
-"""From a term that the API server made impossible to the next try."""
+FIRST_PAUSE: Final = 5.0
+"""Seconds from a term that the API server made impossible to the next try; doubled each time."""
+LAST_PAUSE: Final = 30.0
+FIRST_RESTART: Final = 1.0
+"""Seconds from a part that failed to its next start; doubled each time."""
+LAST_RESTART: Final = 60.0
+CALM: Final = 300.0
+"""Seconds after which what has run so long is no longer thought to fail again and again."""
 END_SECONDS: Final = 30.0
 """How long the end of a term may take; Kopf needs two or three."""
 MAX_PASS_SECONDS: Final = 600.0
@@ -52,17 +61,24 @@ async def operate(settings: Settings, *, stop: asyncio.Event, registry: Collecto
         # The Lease has a connection of its own: renewing it never waits behind anything else, and
         # not on one of many connections that may be dead.
         own = await stack.enter_async_context(connect(requests))
-        election = Election(own, namespace=settings.namespace, identity=settings.identity)
+        election = Election(
+            own, namespace=settings.namespace, identity=settings.identity, name=settings.lease
+        )
+        failures, clock = 0, asyncio.get_running_loop().time
         while not stop.is_set():
+            started = clock()
             # As in a new process: others may have acted meanwhile, so nothing is remembered.
             async with connect(requests) as cluster:
                 operator = Operator(settings, cluster, metrics)
                 try:
                     await election.lead(partial(_term, operator, cluster, metrics, stop), stop)
                 except UnavailableError:
-                    log.exception("This term has failed, another is tried in %gs.", PAUSE_SECONDS)
+                    failures = failures + 1 if clock() < started + CALM else 1
+                    pause = pauses.growing(failures, first=FIRST_PAUSE, last=LAST_PAUSE)
+                    pause = pauses.spread(pause, chance=random.random())  # noqa: S311
+                    log.exception("This term has failed, another is tried in %.1f s.", pause)
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(PAUSE_SECONDS):
+                        async with asyncio.timeout(pause):
                             await stop.wait()
 
 
@@ -77,20 +93,13 @@ async def main(settings: Settings) -> None:
 async def _term(
     operator: Operator, cluster: Cluster, metrics: PoolMetrics, stop: asyncio.Event
 ) -> None:
-    """Acts until ``stop``, or until one part fails. When cancelled, nothing is done any more."""
+    """Acts until ``stop``, or until the watches end. When cancelled, nothing is done any more."""
     parts: set[asyncio.Task[Any]] = set()
     try:
         await _require_crd(cluster, operator.settings)
         metrics.leader.set(1)
         others = asyncio.all_tasks()
-        rounds = (
-            operator.secret_poller,
-            operator.cache_poller,
-            operator.loads,
-            operator.orphan_sweeper,
-            operator.gateway_watch,
-        )
-        parts |= {asyncio.create_task(each.run()) for each in rounds}
+        parts |= {asyncio.create_task(kept_up(each)) for each in operator.rounds}
         parts.add(asyncio.create_task(stop.wait()))
         watching = asyncio.create_task(_kopf(operator, stop, ignored=others | parts))
         parts.add(watching)
@@ -115,6 +124,24 @@ async def _term(
     for part in parts:
         if not part.cancelled():
             part.result()
+
+
+async def kept_up(part: Round, *, chance: Callable[[], float] = random.random) -> None:
+    """Runs one part for ever: one that fails is started again, and no other notices."""
+    failures, clock = 0, asyncio.get_running_loop().time
+    while True:
+        started = clock()
+        try:
+            await part.run()
+            error: Exception | None = None
+        except Exception as raised:  # noqa: BLE001 - whatever it is, pools have to be tended
+            error = raised
+        failures = failures + 1 if clock() < started + CALM else 1
+        pause = pauses.growing(failures, first=FIRST_RESTART, last=LAST_RESTART)
+        pause = pauses.spread(pause, chance=chance())
+        told = f"{type(part).__name__} has ended and is started again in {pause:.1f} s"
+        log.error(told, exc_info=error)
+        await asyncio.sleep(pause)
 
 
 def _give_up() -> None:

@@ -4,6 +4,8 @@ One bounded look: ``inspect``. Network trouble is an answer here, never an excep
 and no repr holds a password, a token or a key.
 
     values      whom is asked, what came back, what went wrong; pure
+    urls        foreign text -> a URL that can be used, or none; pure
+    addresses   where a name leads, and whether anybody is asked there
     challenge   WWW-Authenticate -> how to authenticate; pure
     judging     what an answer means; pure
     tls         contexts, and what goes wrong with certificates
@@ -14,6 +16,7 @@ and no repr holds a password, a token or a key.
 
 from __future__ import annotations
 
+from buildpool.preflight.addresses import Network, Reach
 from buildpool.preflight.probe import inspect
 
-__all__ = ["inspect"]
+__all__ = ["Network", "Reach", "inspect"]

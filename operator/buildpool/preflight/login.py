@@ -1,7 +1,8 @@
 """Asks a registry, and once more with a password or a token where it wants one.
 
 A password goes to the registry itself, or to the token service that it names, and there never
-without TLS unless the registry has none either.
+without TLS unless the registry has none either. A token goes to the registry that asked for it, and
+a registry on the Internet gets none from within.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from buildpool.core.api import Reason
 from buildpool.core.observed.cache import Credentials
 from buildpool.preflight.challenge import Challenge, best
 from buildpool.preflight.judging import check_order, refused
+from buildpool.preflight.urls import url_of, with_query
 from buildpool.preflight.values import Peer, PreflightFailure, RegistryAnswer, plain
 from buildpool.preflight.wire import Wire
 
@@ -75,9 +77,11 @@ class Visitor:
             written_in=f"the realm in the configuration of {self._peer.name}",
             entry=self._peer.entry,
             by_realm=True,
+            must_be_public=self._wire.is_public(url),
         )
-        query = {"service": way.parameters.get("service"), "scope": self._scope}
-        asked = realm.extend_query({key: value for key, value in query.items() if value})
+        asked = with_query(realm, service=way.parameters.get("service"), scope=self._scope)
+        if asked is None:
+            raise self._no_service()
         answer = await self._wire.ask(service, "GET", asked, authorization=self._password)
         check_order(service, answer)
         if answer.status in (401, 403):
@@ -93,16 +97,9 @@ class Visitor:
         return token
 
     def _realm(self, way: Challenge, url: URL) -> URL:
-        try:
-            realm = URL(way.parameters.get("realm", ""))
-        except ValueError:
-            realm = URL()
-        if realm.scheme not in ("http", "https") or not realm.host or realm.user:
-            raise PreflightFailure(
-                Reason.NO_REGISTRY,
-                f"{self._peer.name} asks for a token and names no service that gives one",
-                "correct the realm in its configuration",
-            )
+        realm = url_of(way.parameters.get("realm", ""))
+        if realm is None:
+            raise self._no_service()
         if realm.scheme != "https" and realm.scheme != url.scheme:
             raise PreflightFailure(
                 Reason.REGISTRY_NOT_TRUSTED,
@@ -111,3 +108,10 @@ class Visitor:
                 "correct the realm in its configuration",
             )
         return realm
+
+    def _no_service(self) -> PreflightFailure:
+        return PreflightFailure(
+            Reason.NO_REGISTRY,
+            f"{self._peer.name} asks for a token and names no service that gives one",
+            "correct the realm in its configuration",
+        )

@@ -20,9 +20,11 @@ from buildpool.core.observed.dockerconfig import DOCKER_HUB
 from buildpool.core.observed.usage import Usage
 from buildpool.core.words import Finding
 from buildpool.preflight import tls, wire
+from buildpool.preflight.addresses import Reach
 from buildpool.preflight.challenge import best
 from buildpool.preflight.judging import check_base, check_read, check_stored, check_write, place
 from buildpool.preflight.login import Visitor
+from buildpool.preflight.urls import url_of, with_query
 from buildpool.preflight.values import Peer, PreflightFailure, RegistryAnswer
 from buildpool.preflight.wire import Wire
 
@@ -32,14 +34,21 @@ PLACEHOLDER: Final = "buildpool-preflight"
 """The repository that is tried where any will do, and the tag that is looked for."""
 NOTHING: Final = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
 """The digest of ``{}``."""
+EVERYWHERE_ELSE: Final = Reach()
+"""Everywhere but where no registry can be."""
 
 
 async def inspect(
-    target: CacheTarget, *, write: bool = True, limit: timedelta = LIMIT
+    target: CacheTarget,
+    *,
+    write: bool = True,
+    limit: timedelta = LIMIT,
+    reach: Reach = EVERYWHERE_ELSE,
 ) -> CacheReport:
     """What is the matter with a registry, if anything; and what its keeper says, if it has one.
 
-    ``write=False`` leaves the right to write untried, for those who ask often.
+    ``write=False`` leaves the right to write untried, for those who ask often. ``reach`` says at
+    which addresses nobody is asked.
     """
     peer = _registry(target)
     try:
@@ -47,7 +56,7 @@ async def inspect(
     except PreflightFailure as failure:
         return CacheReport(failure.trouble)
     async with (
-        wire.opened(context, target.trust, target.pair, limit) as opened,
+        wire.opened(context, target.trust, target.pair, limit=limit, reach=reach) as opened,
         asyncio.TaskGroup() as both,
     ):
         registry = both.create_task(_look(opened, peer, target, write=write))
@@ -98,12 +107,8 @@ async def _explain_400(opened: Wire, peer: Peer, base: URL, answer: RegistryAnsw
 
 def _upload(peer: Peer, base: URL, location: str | None) -> URL | None:
     """Where an upload goes on; None: to somebody else, who is not asked by us."""
-    try:
-        upload = base.join(URL(location or "", encoded=True))
-        elsewhere = (upload.scheme, upload.host, upload.port) != (base.scheme, base.host, base.port)
-    except ValueError:
-        location = None
-    if not location:
+    upload = url_of(location, base=base) if location else None
+    if upload is None:
         raise PreflightFailure(
             Reason.NO_REGISTRY,
             f"{peer.name} begins an upload and does not say where it goes on",
@@ -115,7 +120,9 @@ def _upload(peer: Peer, base: URL, location: str | None) -> URL | None:
             f"{peer.name} sends uploads on without TLS, to {place(location)}",
             "let the proxy before it set X-Forwarded-Proto, or set http.host in its configuration",
         )
-    return None if elsewhere else upload.extend_query(digest=NOTHING)
+    if upload.origin() != base.origin():
+        return None
+    return with_query(upload, digest=NOTHING)
 
 
 async def _ask_keeper(
@@ -150,11 +157,11 @@ def _base(peer: Peer, target: CacheTarget) -> URL:
 
 
 def _url(scheme: str, host: str, peer: Peer) -> URL:
-    try:
-        return URL(f"{scheme}://{host}").origin()
-    except ValueError:
+    url = url_of(f"{scheme}://{host}")
+    if url is None:
         raise PreflightFailure(
             Reason.REGISTRY_NOT_FOUND,
             f"{peer.name} has no address of the form host or host:port",
             f"correct {peer.written_in}",
-        ) from None
+        )
+    return url.origin()

@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -142,18 +143,27 @@ def certificate_wanted(peer: Peer, words: str, *, has_pair: bool) -> PreflightFa
     return PreflightFailure(Reason.CREDENTIALS_REFUSED, f"{what}: {words}", remedy)
 
 
-async def names_of(host: str, port: int, context: ssl.SSLContext) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a second look goes: to the addresses of the first one, whatever the DNS says now."""
+
+    host: str
+    port: int
+    addresses: tuple[str, ...]
+
+
+async def names_of(endpoint: Endpoint, context: ssl.SSLContext) -> tuple[str, ...]:
     """Whom a server's certificate is for; the context must check its chain, but not its name."""
 
     async def look() -> tuple[str, ...]:
-        async with _connection(host, port, context) as (_, writer):
+        async with _connection(endpoint, context) as (_, writer):
             certificate = writer.get_extra_info("peercert") or {}
             return tuple(str(name) for _, name in certificate.get("subjectAltName", ()))
 
     return await _bounded(look(), otherwise=())
 
 
-async def last_words(host: str, port: int, context: ssl.SSLContext) -> ssl.SSLError | None:
+async def last_words(endpoint: Endpoint, context: ssl.SSLContext) -> ssl.SSLError | None:
     """Why a server hangs up after a handshake.
 
     Under TLS 1.3 it refuses a client only then, and its words are lost where a request was under
@@ -162,7 +172,7 @@ async def last_words(host: str, port: int, context: ssl.SSLContext) -> ssl.SSLEr
 
     async def look() -> ssl.SSLError | None:
         try:
-            async with _connection(host, port, context) as (reader, _):
+            async with _connection(endpoint, context) as (reader, _):
                 await reader.read(1)
         except ssl.SSLError as error:
             return error
@@ -171,7 +181,7 @@ async def last_words(host: str, port: int, context: ssl.SSLContext) -> ssl.SSLEr
     return await _bounded(look(), otherwise=None)
 
 
-async def speaks_tls(host: str, port: int) -> bool:
+async def speaks_tls(endpoint: Endpoint) -> bool:
     """Whether a server takes a TLS handshake. Whose it is does not matter here."""
     anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anybody.check_hostname = False
@@ -179,7 +189,7 @@ async def speaks_tls(host: str, port: int) -> bool:
 
     async def look() -> bool:
         try:
-            async with _connection(host, port, anybody):
+            async with _connection(endpoint, anybody):
                 return True
         except ssl.SSLError as error:
             return "ALERT" in (error.reason or "")  # it refuses us, but in TLS
@@ -197,15 +207,29 @@ async def _bounded(look: Coroutine[None, None, _T], *, otherwise: _T) -> _T:
 
 @asynccontextmanager
 async def _connection(
-    host: str, port: int, context: ssl.SSLContext
+    endpoint: Endpoint, context: ssl.SSLContext
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_connection(host, port, ssl=context)
+    reader, writer = await _connected(endpoint, context)
     try:
         yield reader, writer
     finally:
         writer.transport.abort()
         with suppress(OSError):
             await writer.wait_closed()
+
+
+async def _connected(
+    endpoint: Endpoint, context: ssl.SSLContext
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    failure: OSError = ConnectionRefusedError()
+    for address in endpoint.addresses:
+        try:
+            return await asyncio.open_connection(
+                address, endpoint.port, ssl=context, server_hostname=endpoint.host
+            )
+        except ConnectionError as error:
+            failure = error
+    raise failure
 
 
 def _load(context: ssl.SSLContext, pair: KeyPair) -> None:

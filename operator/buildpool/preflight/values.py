@@ -33,6 +33,9 @@ class Peer:
     up itself, together with its certificates."""
     by_realm: bool = False
     """Whether a registry's configuration names it, scheme included: a token service."""
+    must_be_public: bool = False
+    """Whether it is asked at addresses of the Internet only: a registry there named it, which must
+    not learn through the operator what is said within."""
 
     def use(self, *, http: bool) -> str:
         """What makes it be asked by the other scheme, as a remedy."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,39 +16,19 @@ from datetime import timedelta
 from typing import Final
 
 import aiohttp
-from aiohttp.abc import ResolveResult
 from yarl import URL
 
 from buildpool.core.api import Reason
 from buildpool.core.pki import KeyPair
 from buildpool.preflight import tls
+from buildpool.preflight.addresses import Addresses, Reach, Refused
+from buildpool.preflight.urls import name_of
 from buildpool.preflight.values import Peer, PreflightFailure, RegistryAnswer
 
 CONNECT: Final = timedelta(seconds=3)
-"""How long a name may take to be resolved, and then a connection to be made."""
+"""How long a connection may take to be made."""
 MAX_BODY: Final = 64 * 1024
 """Bytes of a body that are read. Tokens are the longest that matters."""
-
-
-class _Resolver(aiohttp.ThreadedResolver):
-    """The system's, with a time limit; remembers what it found, for messages."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: dict[str, tuple[str, ...]] = {}
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        try:
-            async with asyncio.timeout(CONNECT.total_seconds()):
-                results = await super().resolve(host, port, family)
-        except UnicodeError:
-            raise OSError(None, "it is no host name") from None
-        except TimeoutError:
-            raise OSError(None, "DNS does not answer in time") from None
-        self.found[host] = tuple(result["host"] for result in results)
-        return results
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +36,7 @@ class Wire:
     """Asks, until the time for the whole look is over."""
 
     _session: aiohttp.ClientSession = field(repr=False)
-    _resolver: _Resolver
+    _addresses: Addresses
     _context: ssl.SSLContext
     _trust: bytes | None = field(repr=False)
     _pair: KeyPair | None = field(repr=False)
@@ -78,6 +57,7 @@ class Wire:
         headers = {"Authorization": authorization} if authorization else {}
         try:
             async with asyncio.timeout_at(self._deadline):
+                await self._look_up(peer, url)
                 try:
                     async with self._session.request(
                         method, url, headers=headers, data=body, allow_redirects=False
@@ -95,25 +75,39 @@ class Wire:
 
     async def speaks_tls(self, url: URL) -> bool:
         """Whether the other side of a plain connection would rather have TLS."""
-        return await tls.speaks_tls(url.host or "", url.port or 0)
+        return await tls.speaks_tls(self._endpoint(url))
+
+    def is_public(self, url: URL) -> bool:
+        """Whether what was asked has an address on the Internet."""
+        return self._addresses.is_public(url)
 
     @property
     def has_pair(self) -> bool:
         """Whether those who ask for a client certificate are shown one."""
         return self._pair is not None
 
+    async def _look_up(self, peer: Peer, url: URL) -> None:
+        try:
+            await self._addresses.look_up(peer, url)
+        except Refused as refused:
+            raise PreflightFailure(
+                Reason.REGISTRY_UNREACHABLE,
+                f"{peer.name} {refused}, so it is not asked",
+                f"correct {peer.written_in}",
+            ) from None
+        except OSError as error:
+            raise _unknown(peer, url, error.strerror or "it is not known") from None
+
     async def _explained(self, peer: Peer, url: URL, error: Exception) -> PreflightFailure:
         of_tls = _of_openssl(error)
         hung_up = isinstance(error, (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError))
-        if isinstance(error, aiohttp.ClientConnectorDNSError):
-            return _unknown(peer, url, error.os_error.strerror or "it is not known")
         if isinstance(error, TimeoutError):
             return self._unreachable(
                 peer, url, f"takes no connection within {CONNECT.total_seconds():g} s", _FIREWALL
             )
         connected = not isinstance(error, aiohttp.ClientConnectorError)
         if of_tls is None and connected and hung_up and url.scheme == "https":
-            of_tls = await tls.last_words(url.host or "", url.port or 0, self._context)
+            of_tls = await tls.last_words(self._endpoint(url), self._context)
         if isinstance(of_tls, ssl.SSLCertVerificationError):
             return tls.untrusted(
                 peer,
@@ -148,7 +142,10 @@ class Wire:
     async def _names(self, peer: Peer, url: URL) -> tuple[str, ...]:
         context = tls.make_context(peer, self._trust, self._pair)
         context.check_hostname = False
-        return await tls.names_of(url.host or "", url.port or 0, context)
+        return await tls.names_of(self._endpoint(url), context)
+
+    def _endpoint(self, url: URL) -> tls.Endpoint:
+        return tls.Endpoint(name_of(url), url.port or 0, self._addresses.of(url))
 
     def _unreachable(self, peer: Peer, url: URL, what: str, remedy: str) -> PreflightFailure:
         return PreflightFailure(
@@ -157,7 +154,7 @@ class Wire:
 
     def _at(self, peer: Peer, url: URL) -> str:
         """The peer with the addresses of its name, which tell a wrong DNS from a wrong firewall."""
-        addresses = self._resolver.found.get(url.host or "", ())
+        addresses = self._addresses.of(url)
         return f"{peer.name} (at {', '.join(addresses[:3])})" if addresses else peer.name
 
 
@@ -168,20 +165,25 @@ _FIREWALL: Final = (
 
 @asynccontextmanager
 async def opened(
-    context: ssl.SSLContext, trust: bytes | None, pair: KeyPair | None, limit: timedelta
+    context: ssl.SSLContext,
+    trust: bytes | None,
+    pair: KeyPair | None,
+    *,
+    limit: timedelta,
+    reach: Reach,
 ) -> AsyncIterator[Wire]:
     """A wire for the length of a block; its time starts now. ``context`` is made of the others."""
-    resolver = _Resolver()
+    addresses = Addresses(reach)
     async with aiohttp.ClientSession(
         # A connection that is kept may end just as it is used again: each request has its own.
-        connector=aiohttp.TCPConnector(ssl=context, resolver=resolver, force_close=True),
+        connector=aiohttp.TCPConnector(ssl=context, resolver=addresses, force_close=True),
         timeout=aiohttp.ClientTimeout(sock_connect=CONNECT.total_seconds()),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": "buildpool", "Accept": "*/*", "Accept-Encoding": "identity"},
         auto_decompress=False,
     ) as session:
         deadline = asyncio.get_running_loop().time() + limit.total_seconds()
-        yield Wire(session, resolver, context, trust, pair, limit, deadline)
+        yield Wire(session, addresses, context, trust, pair, limit, deadline)
 
 
 def wants_tls(peer: Peer) -> PreflightFailure:

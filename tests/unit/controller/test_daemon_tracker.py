@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
-
-import pytest
 
 from buildpool.buildkit import Daemon, DaemonAccess
 from buildpool.buildkit.loads import Loads
@@ -18,7 +15,6 @@ from buildpool.controller.daemon_tracker import DaemonTracker
 from buildpool.controller.wakeups import Wakeups
 from buildpool.core import naming
 from buildpool.core.api import BuilderStatus, Pool, PoolStatus
-from buildpool.core.errors import KubernetesError, RefusedError
 from buildpool.core.naming import PoolKey
 from buildpool.core.objects.refs import Object
 from buildpool.core.observed.load import Load
@@ -31,6 +27,7 @@ from buildpool.kube.cluster import Cluster
 from daemons import HistoryServer, an_authority, serving, until
 from memory_cluster import settled
 from samples import DAY, INSTALLATION, NOW, a_load, a_pod, a_pool, a_situation, planned
+from unit.controller.measured import Measured, measured
 
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 CI = PoolKey("builds", "ci")
@@ -59,21 +56,6 @@ class ToldLoads:
 
     def forget(self, pool: PoolKey) -> None:
         self.forgotten.append(pool)
-
-
-@dataclass
-class Measured:
-    """Stands for a cluster: has metrics of pods, or answers with an error."""
-
-    pods: list[Object] = field(default_factory=list)
-    error: KubernetesError | None = None
-    selected: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
-
-    async def select(self, kind: str, namespace: str, labels: dict[str, str]) -> list[Object]:
-        self.selected.append((kind, namespace, labels))
-        if self.error is not None:
-            raise self.error
-        return self.pods
 
 
 def a_survey(
@@ -172,6 +154,17 @@ async def test_a_new_builder_has_served_nothing_whatever_others_did() -> None:
     survey = a_survey(ToldLoads({uid: a_load(served=1)}))
     seen = await survey.enrich(with_builders(a_pool(), old), Observation(pods=(new,)))
     assert seen.loads[uid].served == 1
+
+
+async def test_pods_that_are_gone_are_counted_no_more() -> None:
+    loads = ToldLoads()
+    survey = a_survey(loads)
+    for number in range(50):
+        pod = a_running_pod(number)
+        loads.known = {pod["metadata"]["uid"]: a_load(served=number)}
+        await survey.enrich(a_pool(), Observation(pods=(pod,)))
+    known = survey._known[CI]
+    assert len(known.counted) == len(known.before) == 1
 
 
 async def test_a_daemon_that_does_not_answer_has_no_load_at_all() -> None:
@@ -294,42 +287,48 @@ async def test_nobody_else_is_asked_anew() -> None:
 # --- memory --------------------------------------------------------------------------------------
 
 
-def measured(pod: str, *usages: str) -> Object:
-    """What the metrics API says of a pod's containers."""
-    containers = [{"name": f"c{n}", "usage": {"memory": usage}} for n, usage in enumerate(usages)]
-    return {"metadata": {"name": pod}, "containers": containers}
-
-
 THIRSTY = {"builders": {"recycle": {"maxMemory": "1Gi"}}}
+
+
+@asynccontextmanager
+async def measuring(tracker: DaemonTracker) -> AsyncIterator[None]:
+    """The metrics API is asked during a block."""
+    running = asyncio.create_task(tracker.run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_memory_is_not_measured_where_nobody_asks_for_it() -> None:
     cluster = Measured([measured("x", "1Gi")])
-    seen = await a_survey(cluster=cluster).enrich(a_pool(), Observation())
+    survey = a_survey(cluster=cluster)
+    async with measuring(survey):
+        seen = await survey.enrich(a_pool(), Observation())
+        await asyncio.sleep(0.05)
     assert cluster.selected == []
     assert dict(seen.memory) == {}
 
 
-async def test_memory_is_that_of_all_containers_of_each_builder() -> None:
+async def test_a_pass_gets_the_last_answer_of_the_metrics_api_and_waits_for_none() -> None:
     cluster = Measured([measured("a", "1024Ki", "1Mi"), measured("b", "7")])
-    seen = await a_survey(cluster=cluster).enrich(a_pool(**THIRSTY), Observation())
-    assert dict(seen.memory) == {"a": 2 << 20, "b": 7}
-    labels = naming.builder_selector(CI)
-    assert cluster.selected == [("PodMetrics", "builds", labels)]
+    survey, thirsty = a_survey(cluster=cluster), a_pool(**THIRSTY)
+    assert dict((await survey.enrich(thirsty, Observation())).memory) == {}
+    assert cluster.selected == [], "not within a pass"
+    async with measuring(survey):
+        await until(lambda: bool(cluster.selected), "it is asked at once")
+    assert dict((await survey.enrich(thirsty, Observation())).memory) == {"a": 2 << 20, "b": 7}
 
 
-async def test_a_cluster_without_metrics_is_told_and_nothing_else_rests(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    pod = a_running_pod()
-    uid = pod["metadata"]["uid"]
-    cluster = Measured(error=RefusedError("the server could not find the requested resource"))
-    survey = a_survey(ToldLoads({uid: a_load(1)}), cluster)
-    with caplog.at_level(logging.WARNING):
-        seen = await survey.enrich(a_pool(**THIRSTY), Observation(pods=(pod,)))
-    assert dict(seen.memory) == {}
-    assert len(seen.loads[uid].builds) == 1
-    assert "builders.recycle.maxMemory rests: the server could not find" in caplog.text
+async def test_a_pool_to_which_memory_matters_no_more_is_not_asked_for() -> None:
+    cluster = Measured()
+    survey = a_survey(cluster=cluster)
+    await survey.enrich(a_pool(**THIRSTY), Observation())
+    await survey.enrich(a_pool(), Observation())
+    async with measuring(survey):
+        await asyncio.sleep(0.05)
+    assert cluster.selected == []
 
 
 # --- losses --------------------------------------------------------------------------------------

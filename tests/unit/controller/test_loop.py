@@ -12,7 +12,14 @@ from typing import cast
 
 import pytest
 
-from buildpool.controller.loop import LAST_RETRY, MIN_INTERVAL, PoolLoop, backoff
+from buildpool.controller.loop import (
+    FIRST_RETRY,
+    LAST_RETRY,
+    MIN_INTERVAL,
+    PoolLoop,
+    backoff,
+    next_look,
+)
 from buildpool.controller.metrics import PoolMetrics
 from buildpool.controller.reconcile import Reconciler
 from buildpool.controller.secret_poller import SecretPoller
@@ -20,6 +27,7 @@ from buildpool.controller.wakeups import Wakeups
 from buildpool.core.errors import UnavailableError
 from buildpool.core.naming import PoolKey
 from buildpool.core.objects.refs import Ref
+from buildpool.core.planning.plan import RESYNC
 from buildpool.kube.cluster import Cluster
 
 CI, OTHER = PoolKey("builds", "ci"), PoolKey("builds", "other")
@@ -69,7 +77,13 @@ class Nowhere:
 class Tended:
     """Pools being tended."""
 
-    def __init__(self, passes: Passes, *, max_passes: int = 8) -> None:
+    def __init__(
+        self,
+        passes: Passes,
+        *,
+        max_passes: int = 8,
+        chance: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self.passes = passes
         self.wakeups = Wakeups()
         self.metrics = PoolMetrics()
@@ -82,6 +96,7 @@ class Tended:
             (sentinel,),
             self.metrics,
             max_passes=max_passes,
+            chance=chance,
         )
 
     async def tend(self, *pools: PoolKey) -> None:
@@ -189,7 +204,7 @@ async def test_a_failed_pass_is_repeated_and_told(caplog: pytest.LogCaptureFixtu
             await asyncio.sleep(0)
             assert passes_counted(tended.metrics, "failed") == 1
     first, second = tended.passes.started
-    assert second - first >= backoff(1)
+    assert second - first >= backoff(1, chance=1.0)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.exc_info is None
@@ -214,7 +229,7 @@ async def test_a_wake_up_cuts_the_pause_after_a_failure_short() -> None:
     async with tending(passes) as found:
         tended.append(found)
         await passes.reach(5)
-    assert passes.started[4] - passes.started[3] < backoff(4)
+    assert passes.started[4] - passes.started[3] < backoff(4, chance=1.0)
 
 
 async def test_pauses_start_small_again_after_a_success(caplog: pytest.LogCaptureFixture) -> None:
@@ -258,4 +273,27 @@ PAUSES = {1: 0.5, 2: 1.0, 3: 2.0, 4: 4.0, 5: 8.0, 6: 16.0, 7: LAST_RETRY, 10_000
 
 @pytest.mark.parametrize(("failures", "seconds"), PAUSES.items())
 def test_the_pauses_after_failures_grow_to_a_limit(failures: int, seconds: float) -> None:
-    assert backoff(failures) == seconds
+    assert backoff(failures, chance=0.0) == seconds
+    assert backoff(failures, chance=1.0) == 0.8 * seconds
+
+
+def test_pools_that_were_made_together_do_not_look_again_together() -> None:
+    looks = {next_look(RESYNC, chance=chance / 10) for chance in range(10)}
+    assert len(looks) == 10
+    assert max(looks) == RESYNC.total_seconds()
+    assert min(looks) > 0.8 * RESYNC.total_seconds()
+
+
+def test_what_is_due_at_a_moment_is_looked_at_then() -> None:
+    assert next_look(timedelta(seconds=7), chance=0.9) == 7.0
+
+
+async def test_pools_that_fail_together_do_not_come_again_together() -> None:
+    chances = iter([0.0, 0.0, 1.0, 0.0])
+    passes = Passes([UnavailableError("no"), UnavailableError("no"), FOREVER])
+    tended = Tended(passes, chance=lambda: next(chances, 0.0))
+    tending_both = asyncio.create_task(tended.tend(CI, OTHER))
+    await passes.reach(4)
+    tending_both.cancel()
+    await asyncio.gather(tending_both, return_exceptions=True)
+    assert passes.started[3] - passes.started[2] > 0.1 * FIRST_RETRY

@@ -1,40 +1,18 @@
-"""Elections in a time of their own: a loop that does not wait but goes to its next timer."""
+"""Elections by a clock that is turned on."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
 
+import virtual_time
 from buildpool.core.errors import ConflictError, UnavailableError
 from buildpool.kube.cluster import Cluster
 from buildpool.kube.leadership import Election, Sighting, may_claim
-
-
-class Timeless(asyncio.SelectorEventLoop):
-    """Its clock stands still while there is something to do, then jumps. There must be no I/O."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._now = 1000.0
-
-    def time(self) -> float:
-        return self._now
-
-    def _run_once(self) -> None:
-        due = [timer.when() for timer in self._scheduled if not timer.cancelled()]
-        if due and not self._ready:
-            self._now = max(self._now, min(due))
-        super()._run_once()
-
-
-def in_no_time(scenario: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner(loop_factory=Timeless) as runner:
-        runner.run(scenario)
 
 
 def now() -> float:
@@ -88,6 +66,11 @@ class Line:
         await asyncio.sleep(3600 if self.is_silent else 0)
 
 
+def an_election(line: Line, identity: str) -> Election:
+    cluster = cast("Cluster", line)
+    return Election(cluster, namespace="home", identity=identity, name="lease")
+
+
 @dataclass
 class Candidate:
     """A process that stands for election again and again."""
@@ -98,7 +81,7 @@ class Candidate:
     """When each began and, if so, ended."""
 
     async def run(self) -> None:
-        election = Election(cast("Cluster", self.line), namespace="home", identity=self.name)
+        election = an_election(self.line, self.name)
         while True:
             await election.lead(self._work, asyncio.Event())
 
@@ -154,7 +137,7 @@ def test_a_silenced_leader_stops_before_the_other_starts(answers_take: float) ->
             assert began < ended < took_over <= began + silenced_after + 20 + answers_take
 
     for quarter in range(48):
-        in_no_time(scenario(8 + quarter / 4))
+        virtual_time.run(scenario(8 + quarter / 4))
 
 
 def test_who_has_lost_it_waits_and_leads_again() -> None:
@@ -171,7 +154,7 @@ def test_who_has_lost_it_waits_and_leads_again() -> None:
             assert (one.leads, two.leads) == (True, False)
         assert len(one.terms) == 2
 
-    in_no_time(scenario())
+    virtual_time.run(scenario())
 
 
 def test_who_finds_anothers_name_stops_at_once() -> None:
@@ -186,7 +169,7 @@ def test_who_finds_anothers_name_stops_at_once() -> None:
             await asyncio.sleep(4)
             assert not one.leads
 
-    in_no_time(scenario())
+    virtual_time.run(scenario())
 
 
 def test_one_failed_renewal_costs_nothing() -> None:
@@ -201,13 +184,13 @@ def test_one_failed_renewal_costs_nothing() -> None:
             assert one.leads
             assert not two.terms
 
-    in_no_time(scenario())
+    virtual_time.run(scenario())
 
 
 def test_work_that_ends_leaves_the_lease_to_others() -> None:
     async def scenario() -> None:
         server = OneLease()
-        election = Election(cast("Cluster", Line(server)), namespace="home", identity="one")
+        election = an_election(Line(server), "one")
 
         async def broken() -> None:
             await asyncio.sleep(5)
@@ -218,13 +201,13 @@ def test_work_that_ends_leaves_the_lease_to_others() -> None:
         assert server.spec is not None
         assert server.spec["holderIdentity"] == ""
 
-    in_no_time(scenario())
+    virtual_time.run(scenario())
 
 
 def test_anothers_lease_is_not_released() -> None:
     async def scenario() -> None:
         server = OneLease()
-        election = Election(cast("Cluster", Line(server)), namespace="home", identity="one")
+        election = an_election(Line(server), "one")
 
         async def overtaken() -> None:
             server.write(holderIdentity="two")
@@ -233,13 +216,13 @@ def test_anothers_lease_is_not_released() -> None:
         assert server.spec is not None
         assert server.spec["holderIdentity"] == "two"
 
-    in_no_time(scenario())
+    virtual_time.run(scenario())
 
 
 def test_waiting_ends_when_asked_to() -> None:
     async def scenario() -> None:
         line, stop = Line(OneLease(), is_silent=True), asyncio.Event()
-        election = Election(cast("Cluster", line), namespace="home", identity="one")
+        election = an_election(line, "one")
         asyncio.get_running_loop().call_later(1, stop.set)
 
         async def never() -> None:
@@ -248,7 +231,7 @@ def test_waiting_ends_when_asked_to() -> None:
         async with asyncio.timeout(5):
             await election.lead(never, stop)
 
-    in_no_time(scenario())
+    virtual_time.run(scenario())
 
 
 @pytest.mark.parametrize("date", ["1970-01-01T00:00:00.000000Z", "2999-01-01T00:00:00.000000Z"])

@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from aiohttp import web
 
+from buildpool import preflight
 from buildpool.core.observed.cache import CacheTarget, Credentials
 from buildpool.core.pki import Bundle, CertificateRequest, KeyPair, Use, issue, issue_authority
 
@@ -24,6 +25,8 @@ JOE = Credentials("joe", "swordfish")
 TOKEN = "a-token-that-nobody-may-see"
 REPOSITORY = "team/cache"
 TLS_HANDSHAKE = b"\x16"
+inspect = partial(preflight.inspect, reach=preflight.Reach(never=()))
+"""As the operator asks, but loopback, too: these servers listen there."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 

@@ -8,7 +8,6 @@ from aiohttp import web
 from buildpool.core.api import Reason
 from buildpool.core.observed.usage import Usage
 from buildpool.core.pki import KeyPair
-from buildpool.preflight import inspect
 from unit.preflight.servers import (
     Handler,
     Registry,
@@ -16,6 +15,7 @@ from unit.preflight.servers import (
     a_client,
     a_target,
     an_authority,
+    inspect,
     says,
     serving,
 )

@@ -7,7 +7,6 @@ from aiohttp import web
 
 from buildpool.core.api import Reason
 from buildpool.core.observed.cache import Credentials
-from buildpool.preflight import inspect
 from unit.preflight.servers import (
     JOE,
     REPOSITORY,
@@ -18,6 +17,7 @@ from unit.preflight.servers import (
     a_target,
     by_password,
     by_token,
+    inspect,
     refuses,
     says,
     serving,

@@ -8,13 +8,13 @@ import pytest
 from buildpool.core.api import Reason
 from buildpool.core.observed.cache import CacheReport
 from buildpool.core.words import Finding
-from buildpool.preflight import inspect
 from unit.preflight.servers import (
     JOE,
     REPOSITORY,
     Registry,
     a_target,
     by_password,
+    inspect,
     refuses,
     says,
     serving,

@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives import serialization
 from buildpool.core.api import Reason
 from buildpool.core.pki import KeyPair
 from buildpool.core.pki.reading import load_key
-from buildpool.preflight import inspect
 from unit.preflight.servers import (
     DAY,
     REPOSITORY,
@@ -21,6 +20,7 @@ from unit.preflight.servers import (
     a_context,
     a_target,
     an_authority,
+    inspect,
     refusing,
     says,
     serving,

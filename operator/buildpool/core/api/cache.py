@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Final
 from pydantic import Field
 
 from buildpool.core.api.builders import IMAGE_PATTERN
-from buildpool.core.api.fields import DurationText, ObjectName, QuantityText
+from buildpool.core.api.fields import DurationText, ObjectName, QuantityText, ReadableHost
 from buildpool.core.api.model import Model, Rule, exactly_one
 from buildpool.core.api.podfields import ObjectReference, Resources
 
@@ -72,9 +72,10 @@ class CacheRegistry(Model):
     )
 
     managed: ManagedRegistry | None = None
-    ref: Annotated[str, Field(pattern=f"^{HOST}/{_PATH}$", min_length=3, max_length=255)] | None = (
-        None
-    )
+    ref: Annotated[
+        Annotated[str, Field(pattern=f"^{HOST}/{_PATH}$", min_length=3, max_length=255)] | None,
+        ReadableHost(),
+    ] = None
     """A repository in a registry that is there, `host[:port]/path`: caches go below it. How to
     reach its host, such as its private CA, is said by an entry of `registries`."""
     credentials: ObjectReference | None = None

@@ -169,6 +169,32 @@ class TextRule:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadableHost:
+    """A host, or what begins with one, whose labels in Punycode stand for letters.
+
+    CEL cannot read them, so the CRD says nothing about it.
+    """
+
+    def complaint(self, value: str) -> tuple[str, str] | None:
+        """A label that no name server can be asked for."""
+        host, _, port = value.partition("/")[0].partition(":")
+        for label in host.split("."):
+            if label.startswith("xn--") and not _stands_for_letters(label.removeprefix("xn--")):
+                return f"{label} in the host is no valid name", "correct its spelling"
+        if port and not 0 < int(port) < 65536:
+            return f"there is no port {port}", "choose one between 1 and 65535"
+        return None
+
+
+def _stands_for_letters(punycode: str) -> bool:
+    try:
+        text = punycode.encode("ascii").decode("punycode")
+    except UnicodeError:
+        return False
+    return text.isprintable() and not text.isascii()
+
+
+@dataclass(frozen=True, slots=True)
 class UniqueBy:
     """A list in which each entry has its own value of one field, so that it can be named by it."""
 

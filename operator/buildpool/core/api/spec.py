@@ -14,7 +14,7 @@ from pydantic import Field
 
 from buildpool.core.api.builders import Builders
 from buildpool.core.api.cache import HOST, Cache, Frontends, Inject
-from buildpool.core.api.fields import DataKey, DurationText, ObjectName, UniqueBy
+from buildpool.core.api.fields import DataKey, DurationText, ObjectName, ReadableHost, UniqueBy
 from buildpool.core.api.model import Model, Rule, exactly_one
 
 MAX_CLIENT_NAME: Final = 40
@@ -143,7 +143,7 @@ class Registry(Model):
         ),
     )
 
-    host: Annotated[str, Field(pattern=f"^{HOST}$", min_length=1, max_length=253)]
+    host: Annotated[str, Field(pattern=f"^{HOST}$", min_length=1, max_length=253), ReadableHost()]
     """The registry as image names spell it: `host` or `host:port`, without a scheme."""
     mirrors: Annotated[
         tuple[

@@ -20,6 +20,13 @@ class Credentials:
     username: str
     password: str = field(repr=False)
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where it cannot be sent: JSON can hold halves of characters."""
+        try:
+            f"{self.username}{self.password}".encode()
+        except UnicodeEncodeError:  # which quotes what it could not encode
+            raise ValueError("the username or the password is no valid text") from None
+
 
 @dataclass(frozen=True, slots=True)
 class CacheTarget:

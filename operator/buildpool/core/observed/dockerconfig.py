@@ -36,7 +36,10 @@ def parse_credentials(data: bytes, host: str) -> Credentials | None:
             entry.get("identitytoken")
         )
         raise ValueError(f"the entry for {host} has no username and password{token}")
-    return Credentials(username, password)
+    try:
+        return Credentials(username, password)
+    except ValueError as error:
+        raise ValueError(f"in the entry for {host}, {error}") from None
 
 
 def _auths(data: bytes) -> Mapping[str, Any]:

@@ -126,7 +126,7 @@ def _trouble_of(usage: Usage) -> Finding[Reason] | None:
             "raise cache.registry.managed.storage.size; builds go on without new caches",
         )
     if usage.is_failing:
-        return Trouble(
+        return Finding(
             Reason.CACHE_DAMAGED,
             "the volume of the cache fails: much of it cannot be read or has other content than it "
             "should; check the volume; builds go on without what is affected",

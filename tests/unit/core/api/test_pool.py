@@ -252,6 +252,18 @@ REFUSED = {
         an_object({"registries": [{"host": "https://r.example"}]}),
         "spec.registries[0].host: string should match pattern",
     ),
+    "a cache at a host that is none": (
+        an_object({"cache": {"registry": {"ref": "r.xn--a.example/cache"}}}),
+        "spec.cache.registry.ref: xn--a in the host is no valid name; correct its spelling.",
+    ),
+    "a cache at a port that is none": (
+        an_object({"cache": {"registry": {"ref": "r.example:99999/cache"}}}),
+        "spec.cache.registry.ref: there is no port 99999; choose one between 1 and 65535.",
+    ),
+    "a registry at a host that is none": (
+        an_object({"registries": [{"host": "xn--zz--zz.example"}]}),
+        "spec.registries[0].host: xn--zz--zz in the host is no valid name;",
+    ),
     "a cache in two places": (
         an_object({"cache": {"registry": {"managed": {}, "ref": "r.example/c"}}}),
         "spec.cache.registry: exactly one of managed and ref must be set;",
@@ -321,3 +333,10 @@ def test_an_image_that_cannot_move_is_accepted(image: str) -> None:
 def test_every_floating_tag_is_refused(tag: str, suffix: str, name: str) -> None:
     (refusal,) = refusals(builders(image=f"{name}:{tag}{suffix}"))
     assert "moves to another version" in refusal
+
+
+@pytest.mark.parametrize("host", ["xn--fiqs8s.example", "xn--mnchen-3ya.de:5000", "a--b.example"])
+def test_a_registry_may_have_letters_of_any_script(host: str) -> None:
+    pool = parse_pool(an_object({"cache": {"registry": {"ref": f"{host}/cache"}}}))
+    assert pool.spec.cache.registry is not None
+    assert pool.spec.cache.registry.ref == f"{host}/cache"

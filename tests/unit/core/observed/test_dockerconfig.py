@@ -73,6 +73,10 @@ GARBAGE = {
     "base64 of no pair": (a_config(**{"r.io": {"auth": "aHVudGVyMg=="}}), "base64"),
     "an auth that is a number": (a_config(**{"r.io": {"auth": 7}}), "base64"),
     "a password that is a number": (a_config(**{"r.io": {"username": "joe", "password": 7}}), "no"),
+    "half a character": (
+        a_config(**{"r.io": {"username": "\ud800", "password": SECRET}}),
+        "in the entry for r.io, the username or the password is no valid text",
+    ),
 }
 
 

@@ -1,0 +1,225 @@
+"""The rounds that look after many pools, in a cluster that holds anything: none ends at an item."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import virtual_time
+from buildpool.controller.gateway_watch import GatewayWatch
+from buildpool.controller.orphans import INTERVAL, RETRY, OrphanSweeper
+from buildpool.controller.secret_poller import SecretPoller
+from buildpool.controller.wakeups import Wakeups
+from buildpool.core import naming
+from buildpool.core.errors import UnavailableError
+from buildpool.core.naming import PoolKey
+from buildpool.core.objects.refs import Object, Ref
+from buildpool.kube.cluster import Cluster
+from samples import HOME, any_json, any_object
+
+CI, OTHER = PoolKey("builds", "ci"), PoolKey("builds", "other")
+
+
+@dataclass
+class Holding:
+    """A cluster that holds these objects, and remembers what was deleted and selected."""
+
+    objects: Sequence[Any] = ()
+    pools: dict[str, Any] = field(default_factory=dict)
+    error: Exception | None = None
+    selected: list[dict[str, str]] = field(default_factory=list)
+    deleted: list[Ref] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+
+    async def select(self, kind: str, namespace: str, labels: dict[str, str]) -> list[Any]:
+        self.times.append(asyncio.get_running_loop().time())
+        self.selected.append(labels)
+        if self.error is not None:
+            raise self.error
+        return [obj for obj in self.objects if _has(obj, labels)]
+
+    async def get(self, ref: Ref) -> Any:
+        found = self.pools.get(ref.name)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def delete(self, ref: Ref, *, uid: str) -> None:
+        self.deleted.append(ref)
+
+    async def listed(self, kind: str, namespace: str, labels: dict[str, str]) -> tuple[str, Any]:
+        return "1", await self.select(kind, namespace, labels)
+
+    async def watched(self, *_: object, **__: object) -> Any:
+        await asyncio.sleep(1e9)
+        yield b""
+
+
+def _has(obj: Any, labels: dict[str, str]) -> bool:
+    """Like an API server's; what is odd is selected by everything."""
+    try:
+        return labels.items() <= obj["metadata"]["labels"].items()
+    except (KeyError, TypeError, AttributeError):
+        return True
+
+
+Labels = dict[str, str | None]
+
+
+def a_secret(pool: str, *, uid: str = "gone", labels: Labels | None = None) -> Object:
+    ours = {
+        **naming.pool_labels(PoolKey("builds", pool)),
+        "app.kubernetes.io/component": "authority",
+        **(labels or {}),
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": f"authority.builds.{pool}",
+            "namespace": HOME,
+            "uid": f"uid-of-{pool}",
+            "labels": {key: value for key, value in ours.items() if value is not None},
+            "annotations": {naming.ANNOTATION_POOL_UID: uid},
+        },
+    }
+
+
+async def during(run: Callable[[], Any], seconds: float) -> None:
+    """Runs a round for so long; it must not end by itself."""
+    running = asyncio.create_task(run())
+    await asyncio.wait([running], timeout=seconds)
+    assert not running.done(), "it goes on for ever"
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+# --- authorities without a pool ------------------------------------------------------------------
+
+
+def swept(cluster: Holding, *, within: float = 1.0) -> list[str]:
+    """The names of what a sweeper deletes."""
+    sweeper = OrphanSweeper(cast("Cluster", cluster), home=HOME, namespaces=(), chance=lambda: 0.0)
+    virtual_time.run(during(sweeper.run, within))
+    return sorted(str(ref.name) for ref in cluster.deleted)
+
+
+def test_what_belongs_to_a_pool_that_is_gone_or_to_a_namesake_is_removed() -> None:
+    pools = {"here": {"metadata": {"uid": "1"}}, "again": {"metadata": {"uid": "2"}}}
+    secrets = [a_secret("here", uid="1"), a_secret("again", uid="1"), a_secret("gone")]
+    assert swept(Holding(secrets, pools)) == ["authority.builds.again", "authority.builds.gone"]
+
+
+FOREIGN: dict[str, Labels] = {
+    "another chart's": {"app.kubernetes.io/name": "loki", naming.LABEL_POOL: None},
+    "one that looks like ours": {"app.kubernetes.io/name": "loki"},
+    "another manager's": {"app.kubernetes.io/managed-by": "Helm"},
+    "one without its pool": {naming.LABEL_POOL: None},
+    "one without its namespace": {naming.LABEL_POOL_NAMESPACE: None},
+    "one with an empty pool": {naming.LABEL_POOL: ""},
+}
+
+
+@pytest.mark.parametrize("labels", FOREIGN.values(), ids=FOREIGN.keys())
+def test_a_foreign_secret_is_left_alone_and_ends_nothing(labels: Labels) -> None:
+    secrets = [a_secret("foreign", labels=labels), a_secret("gone")]
+    assert swept(Holding(secrets)) == ["authority.builds.gone"]
+
+
+def test_a_secret_that_cannot_be_judged_keeps_no_other_from_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    secrets = [a_secret("odd"), a_secret("dark"), a_secret("gone")]
+    pools = {"odd": {"metadata": None}, "dark": UnavailableError("etcd has no leader")}
+    assert swept(Holding(secrets, pools)) == ["authority.builds.gone"]
+    odd, dark = (record for record in caplog.records if record.levelno == logging.WARNING)
+    assert odd.exc_info
+    assert not dark.exc_info
+    assert "etcd has no leader" in dark.getMessage()
+
+
+def bent(obj: Object) -> st.SearchStrategy[Object]:
+    """The same object, with anything in some of its fields."""
+    keys = st.sampled_from(sorted(obj["metadata"]))
+    metadata = st.dictionaries(keys, any_json, max_size=2).map(lambda odd: obj["metadata"] | odd)
+    rest = st.fixed_dictionaries({}, optional={"status": any_json, "kind": any_json})
+    return st.builds(lambda fields, odd: obj | {"metadata": fields} | odd, metadata, rest)
+
+
+@given(st.lists(any_object | bent(a_secret("odd")), max_size=4), any_object)
+def test_no_object_ends_a_sweep(objects: list[Any], pool: Any) -> None:
+    cluster = Holding([*objects, a_secret("gone")], {"ci": pool})
+    assert "authority.builds.gone" in swept(cluster)
+
+
+def test_a_sweep_that_fails_is_repeated_with_growing_pauses() -> None:
+    cluster = Holding(error=KeyError("items"))
+    swept(cluster, within=10 * INTERVAL)
+    gaps = [after - before for before, after in zip(cluster.times, cluster.times[1:], strict=False)]
+    assert gaps[:3] == [RETRY, 2 * RETRY, 4 * RETRY]
+    assert max(gaps) == INTERVAL
+
+
+# --- the gateway's pods --------------------------------------------------------------------------
+
+
+def a_router(*, pod: str = "a", ready: bool = True, name: str = "buildpool") -> Object:
+    status = "True" if ready else "False"
+    labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/component": "gateway"}
+    return {
+        "kind": "Pod",
+        "metadata": {"name": pod, "namespace": HOME, "labels": labels},
+        "status": {"conditions": [{"type": "Ready", "status": status}]},
+    }
+
+
+def wakes_all(*pods: Any) -> bool:
+    async def story() -> bool:
+        wakeups = Wakeups()
+        flag = wakeups.open(CI)
+        watch = GatewayWatch(cast("Cluster", Holding(pods)), wakeups, home=HOME)
+        await during(watch.run, 1.0)
+        return flag.is_set()
+
+    return virtual_time.run(story())
+
+
+def test_pools_are_woken_when_the_gateway_is_ready() -> None:
+    assert wakes_all(a_router())
+    assert not wakes_all(a_router(ready=False))
+
+
+def test_the_gateway_of_somebody_else_wakes_nobody() -> None:
+    assert not wakes_all(a_router(name="loki"))
+
+
+@given(st.lists(any_object | bent(a_router(pod="odd")), max_size=4))
+def test_no_object_ends_the_watch_of_the_gateway(pods: list[Any]) -> None:
+    assert wakes_all(*pods, a_router())
+
+
+# --- Secrets -------------------------------------------------------------------------------------
+
+
+@given(any_object)
+def test_no_secret_keeps_another_from_being_looked_at(odd: Any) -> None:
+    async def story() -> bool:
+        wakeups = Wakeups()
+        wakeups.open(OTHER)
+        flag = wakeups.open(CI)
+        changed = {"metadata": {"resourceVersion": "2"}}
+        cluster = Holding(pools={"odd": odd, "changed": changed})
+        poller = SecretPoller(cast("Cluster", cluster), wakeups, reads_per_second=10.0)
+        poller.watch(OTHER, {Ref("Secret", "builds", "odd"): "1"})
+        poller.watch(CI, {Ref("Secret", "builds", "changed"): "1"})
+        await during(poller.run, 1.0)
+        return flag.is_set()
+
+    assert virtual_time.run(story())

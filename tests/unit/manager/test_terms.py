@@ -1,0 +1,73 @@
+"""Parts that run beside the passes, by a clock that is turned on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+
+import virtual_time
+from buildpool.manager.terms import CALM, FIRST_RESTART, LAST_RESTART, kept_up
+
+
+@dataclass
+class Part:
+    """Runs for so long each time, and then fails, or ends."""
+
+    lasts: Callable[[int], float] = lambda _: 0.0
+    error: Exception | None = field(default_factory=lambda: KeyError("labels"))
+    started: list[float] = field(default_factory=list)
+
+    async def run(self) -> None:
+        self.started.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(self.lasts(len(self.started)))
+        if self.error is not None:
+            raise self.error
+
+    def pauses(self, seconds: float) -> list[float]:
+        """What lies between its starts while it is kept up for so long."""
+
+        async def story() -> None:
+            keeping = asyncio.create_task(kept_up(self, chance=lambda: 0.0))
+            await asyncio.wait([keeping], timeout=seconds)
+            assert not keeping.done(), "it goes on for ever"
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+        virtual_time.run(story())
+        return [after - before for before, after in pairwise(self.started)]
+
+
+@pytest.mark.parametrize("error", [KeyError("labels"), UnicodeError("label"), None])
+def test_a_part_that_ends_is_started_again_with_growing_pauses(
+    error: Exception | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    pauses = Part(error=error).pauses(1000.0)
+    assert pauses[:3] == [FIRST_RESTART, 2 * FIRST_RESTART, 4 * FIRST_RESTART]
+    assert pauses[-1] == LAST_RESTART
+    record = caplog.records[0]
+    assert record.levelno == logging.ERROR
+    assert "Part has ended and is started again in 1.0 s" in record.getMessage()
+    assert bool(record.exc_info and record.exc_info[1]) is (error is not None)
+
+
+def test_pauses_are_short_again_after_a_calm_time() -> None:
+    part = Part(lasts=lambda start: CALM + 1 if start == 5 else 0.0)
+    pauses = part.pauses(2 * CALM)
+    assert pauses[4] == CALM + 1 + FIRST_RESTART
+    assert pauses[5] == 2 * FIRST_RESTART
+
+
+def test_a_part_that_is_to_end_ends() -> None:
+    async def story() -> None:
+        keeping = asyncio.create_task(kept_up(Part(lasts=lambda _: 1e6)))
+        await asyncio.sleep(1)
+        keeping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await keeping
+
+    virtual_time.run(story())
