@@ -4,7 +4,9 @@
     ├── InvalidSpecError          the user's BuildKitPool cannot be carried out
     ├── CertificateError          a certificate, key or bundle cannot be read
     ├── UnreachableError          a registry or keeper cannot answer now (sidecars.guard.upstream)
+    ├── UnreadableError           a file of a cache cannot be read now (sidecars.keeper.files)
     ├── PreflightFailure          a check of a pool found something wrong (preflight.values)
+    ├── AddressRefused            a registry is where nobody may be asked (preflight.addresses)
     ├── DaemonError               a build daemon does not answer (buildkit.daemon)
     ├── WireError                 a message of BuildKit cannot be read (buildkit.protobuf)
     ├── KubernetesError           the Kubernetes API did not do what we asked

@@ -28,6 +28,7 @@ from typing import Final, TypeAlias
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from buildpool.core.errors import BuildpoolError
 from buildpool.preflight.urls import name_of
 from buildpool.preflight.values import Peer
 
@@ -67,7 +68,7 @@ def addresses_of(name: str) -> list[str]:
     return list(dict.fromkeys(str(info[4][0]) for info in infos))
 
 
-class Refused(Exception):  # noqa: N818 - an answer
+class AddressRefused(BuildpoolError):  # noqa: N818 - an answer
     """All addresses of a name are such that they are not asked."""
 
 
@@ -112,14 +113,14 @@ class Addresses(AbstractResolver):
         return any(_forms(address)[-1].is_global for address in self.of(url))
 
     async def look_up(self, peer: Peer, url: URL) -> None:
-        """Finds the addresses of a peer. Raises Refused, or OSError in words for people."""
+        """Finds the addresses of a peer. Raises AddressRefused, or OSError in words for people."""
         name = name_of(url)
         found = self._found.get(name) or await self._looked_up(name)
         objections = {address: self._reach.objection(address, peer) for address in found}
         allowed = tuple(address for address, why in objections.items() if why is None)
         if not allowed:
             address, why = next(iter(objections.items()), ("no address", "says the DNS"))
-            raise Refused(f"is at {address}, {why}")
+            raise AddressRefused(f"is at {address}, {why}")
         self._found[name] = allowed
 
     async def _looked_up(self, name: str) -> Sequence[str]:

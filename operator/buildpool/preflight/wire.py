@@ -21,7 +21,7 @@ from yarl import URL
 from buildpool.core.api import Reason
 from buildpool.core.pki import KeyPair
 from buildpool.preflight import tls
-from buildpool.preflight.addresses import Addresses, Reach, Refused
+from buildpool.preflight.addresses import Addresses, AddressRefused, Reach
 from buildpool.preflight.urls import name_of
 from buildpool.preflight.values import Peer, PreflightFailure, RegistryAnswer
 
@@ -89,7 +89,7 @@ class Wire:
     async def _look_up(self, peer: Peer, url: URL) -> None:
         try:
             await self._addresses.look_up(peer, url)
-        except Refused as refused:
+        except AddressRefused as refused:
             raise PreflightFailure(
                 Reason.REGISTRY_UNREACHABLE,
                 f"{peer.name} {refused}, so it is not asked",

@@ -15,7 +15,7 @@ from yarl import URL
 from buildpool import preflight
 from buildpool.core.api import Reason
 from buildpool.preflight import Reach
-from buildpool.preflight.addresses import Addresses, Refused
+from buildpool.preflight.addresses import Addresses, AddressRefused
 from buildpool.preflight.login import Visitor
 from buildpool.preflight.values import Peer, PreflightFailure, RegistryAnswer
 from buildpool.preflight.wire import Wire
@@ -222,7 +222,7 @@ async def test_which_registries_are_on_the_internet(found: list[str], public: bo
 
 
 async def test_a_name_without_addresses_is_refused() -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(AddressRefused):
         await Addresses(Reach(look_up=Names([]))).look_up(REGISTRY, URL("https://r.example/"))
 
 

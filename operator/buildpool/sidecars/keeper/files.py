@@ -18,6 +18,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
+from buildpool.core.errors import BuildpoolError
 from buildpool.sidecars.keeper.inventory import Identity
 from buildpool.sidecars.names import PREFIX
 
@@ -43,7 +44,7 @@ _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
-class UnreadableError(Exception):
+class UnreadableError(BuildpoolError):
     """A file is there, and reading it failed; it may succeed later."""
 
 
