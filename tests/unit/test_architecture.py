@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -184,3 +185,14 @@ def test_a_module_is_short_and_says_what_it_is_for(module: Path) -> None:
     text = module.read_text()
     assert len(text.splitlines()) <= MAX_LINES
     assert ast.get_docstring(ast.parse(text))
+
+
+PACKAGES = [module for module in MODULES if module.name == "__init__.py"]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=name_of)
+def test_the_map_of_a_package_names_all_that_is_in_it(package: Path) -> None:
+    text = ast.get_docstring(ast.parse(package.read_text())) or ""
+    inside = {each.stem for each in package.parent.glob("*.py")} - {"__init__", "__main__"}
+    inside |= {each.parent.name for each in package.parent.glob("*/__init__.py")}
+    assert {name for name in inside if not re.search(rf"\b{name}\b", text)} == set()

@@ -1,10 +1,15 @@
-"""The command line: wires the parts together. Decides nothing about pools.
+"""The command line: parses flags, and starts a program, which it imports only then.
 
-run      the operator
-explain  why a pool has the size it has, and what it will do next
-render   the objects of a pool, without a cluster
-crd      the CustomResourceDefinition
-docs     generated reference pages
+Decides nothing about pools.
+
+    entry     hands the command to what parses it
+    app       most commands and their flags
+    sidecars  the commands of pools' pods, parsed without what the others need
+    gateway   the commands of the gateway's pods
+    flags     flags that several commands share
+    explain   why a pool has the size it has, and what it will do next
+    render    the objects of a pool, without a cluster
+    docs      generated pages of the reference
 """
 
 from buildpool.cli.entry import main

@@ -2,15 +2,17 @@
 
 Knows no Kopf. Decides nothing: it observes, asks the core, and does as told.
 
-    observe     read what bears on a pool
-    act         carry out a plan, object by object
-    reconcile   one pass: observe → plan → act → report
-    tending     passes over one pool, one after the other, for as long as it lives
-    wakeups     who is to be looked at now
-    clock       the wall clock, for all of them
-    sentinel    notices changed Secrets, which we may not watch
-    inspector   asks the registries of shared caches how they are
-    loads       asks build daemons what runs on them, each by a watcher of its own
-    survey      what passes and loads tell each other
-    sweep       removes authorities whose pool is gone
+    loop            passes over one pool, one after the other, for as long as it lives
+    reconcile       one pass: observe → plan → act → report
+    observe         reads what bears on a pool
+    act             carries out a plan, object by object
+    pool_writes     what is written to the BuildKitPool itself
+    wakeups         who is to be looked at now
+    daemon_tracker  what passes and the loads of daemons tell each other
+    secret_poller   notices changed Secrets, which we may not watch
+    cache_poller    asks the registries of shared caches how they are
+    memory_poller   asks how much memory builders take
+    gateway_watch   notices when the gateway begins or ceases to serve
+    orphans         removes authorities whose pool is gone
+    metrics         what Prometheus is told of pools and passes
 """

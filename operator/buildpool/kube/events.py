@@ -1,6 +1,6 @@
 """Kubernetes Events on pools: what ``kubectl describe`` shows below the object.
 
-The same thing said again raises a count instead of making a new object. Telling must never fail a
+The same thing said again raises a count instead of making a new object. To record must never fail a
 pass: errors are logged and dropped.
 """
 

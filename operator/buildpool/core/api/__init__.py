@@ -1,6 +1,24 @@
-"""What a user can say about a pool, and what the operator answers: spec, status, reasons, CRD.
+"""What a user can say about a pool, and what is answered: spec, status, reasons, CRD. Pure.
 
-Pure. The models here are the one source of parser, CRD and reference, so these cannot disagree.
+The models are the one source of parser, CRD and reference, so these cannot disagree.
+
+    pool           a BuildKitPool, from raw JSON to typed values
+    spec           ``spec``, with builders, cache and podfields
+    builders       ``spec.builders``
+    cache          ``spec.cache``
+    podfields      fields as a pod has them
+    status         ``status``
+    reasons        the words of conditions and Events
+    events         Events, as values
+    brief          what the operator tells the gateway about a pool
+    validation     what is wrong with a spec
+    daemon_config  the keys of buildkitd.toml
+    model          what all models share; rules for both sides
+    fields         types of fields, with their limits
+    duration       spans of time as users write them
+    quantity       amounts as Kubernetes writes them
+    crd            the definition, made from the models
+    reference      the page of the reference, made from the models
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Pure: from the pool's own spec and status, so that nobody needs more than the ri
 repeats what the operator has decided and never decides anew; what the status does not say is not
 guessed.
 
-telling   what is said, from the most urgent to the least
+sections  what is said, from the most urgent to the least
 size      why so many builders, and when there will be more or fewer
 layout    how it looks in a terminal
 """

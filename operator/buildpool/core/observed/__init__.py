@@ -3,5 +3,6 @@
 observation   everything a pass has read
 load          the builds of one daemon
 cache         a shared cache: whom to ask, and the answer
+usage         what the keeper of a managed cache reports
 dockerconfig  credentials out of a docker configuration
 """

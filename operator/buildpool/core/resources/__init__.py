@@ -1,8 +1,21 @@
-"""From a pool to the objects it consists of: one module per kind, plain dicts out.
+"""From a pool to the objects it consists of: one module per kind, plain dicts out. Pure.
 
 Every function returns a complete, unshared object with its labels and owner reference already
-inside; nobody changes it afterwards. Pure: nothing here talks to a cluster, and nothing here
-decides *whether* an object is written (``plan`` does).
+inside; nobody changes it afterwards. Nothing here decides *whether* an object is written.
+
+    deployment  one builder
+    scripts     the shell scripts in builders' pods
+    config      buildkitd.toml
+    guard       the guard beside each builder of a pool with a managed cache
+    volume      the volume of a builder
+    service     what leads clients to builders
+    policy      who may reach builders
+    disruption  which builders may be evicted
+    secret      certificates and authorities
+    gateway     what the gateway is given
+    cache       the managed cache
+    recipes     the flags for clients of a cache
+    common      what all objects share
 """
 
 from buildpool.core.resources.cache import (

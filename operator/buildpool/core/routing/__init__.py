@@ -1,5 +1,14 @@
-"""Which builder takes which build, and who waits. The decisions of the gateway.
+"""Which builder takes which build, and who waits: the decisions of the gateway. Pure.
 
-Pure: time is an argument, and nothing here talks to anybody. ``gateway`` carries out what is
-decided.
+Time is an argument, and nothing here talks to anybody. ``gateway`` carries out what is decided.
+
+    connections  the connections of a pool: who waits, who has a slot, who builds where
+    connection   one of them
+    states       the table: how far a connection has come, and its lease
+    index        connections by state, builder and build
+    state        what there is of a pool beside its connections
+    fairness     whose turn it is
+    affinity     which builder a build likes most
+    sharing      which cache is added to a build
+    values       what decisions are made from
 """

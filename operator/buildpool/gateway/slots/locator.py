@@ -1,7 +1,7 @@
 """Which builder answers a request of one pool that needs no slot of its own.
 
 What is asked about a build goes where the build is, also where that is not decided yet, or where
-this process may end before it is. Nothing here gives slots; ``desk`` does.
+this process may end before it is. Nothing here gives slots; ``scheduler`` does.
 """
 
 from __future__ import annotations
