@@ -33,9 +33,17 @@ def failed(reason: str = "", message: str = "", **overrides: Any) -> Object:
     return pod
 
 
-def disrupted(pod: Object, reason: str, message: str = TAINT, *, status: str = "True") -> Object:
-    """The pod with the condition by which Kubernetes says why it deletes one."""
+def disrupted(
+    pod: Object, reason: str, message: str = TAINT, *, status: str = "True", silent: bool = True
+) -> Object:
+    """The pod with the condition by which Kubernetes says why it deletes one.
+
+    Where its node is ``silent``, the cluster takes ``Ready`` from it as well.
+    """
     condition = {"type": "DisruptionTarget", "status": status, "reason": reason}
+    for other in pod["status"]["conditions"]:
+        if silent and other["type"] == "Ready":
+            other["status"] = "False"
     pod["status"]["conditions"].append(condition | {"message": message})
     return pod
 

@@ -164,7 +164,7 @@ def test_another_image_makes_another_builder_before_the_old_one_goes(
     assert new["spec"]["template"]["spec"]["containers"][0]["image"] == OTHER_IMAGE
     eventually(
         lambda: (
-            "1 builder of before keeps serving"
+            "1 builder of the previous revision keeps serving"
             in installed.condition("ci", namespace, "Progressing")["message"]
         ),
         within=5,

@@ -38,10 +38,10 @@ def _reasons() -> str:
     parts = [HEADER, "# Conditions, reasons and Events\n"]
     for title, words in (
         ("Conditions", ConditionType),
-        ("Reasons of conditions, and of the Events that tell their change", Reason),
-        ("Reasons of Events that tell what was done", EventReason),
+        ("Reasons of conditions, and of the Events that report their change", Reason),
+        ("Reasons of Events that report what was done", EventReason),
         ("Reasons of a pool's size, in `status.scaling`", SizeReason),
-        ("Reasons for which a builder goes, in `status.builders`", RetireReason),
+        ("Reasons for which a builder is removed, in `status.builders`", RetireReason),
     ):
         parts.append(f"\n## {title}\n\n| word | meaning |\n| --- | --- |\n")
         parts.extend(f"| `{word.value}` | {word.meaning} |\n" for word in words)

@@ -53,7 +53,7 @@ class PoolMetrics:
             "buildpool_pass_seconds", "Duration of a pass.", buckets=SECONDS, registry=own
         )
         self._passes = counter("passes_total", "Passes over a pool, by result.", "result")
-        self._wanted = gauge("builders_wanted", "Builders a pool shall have.")
+        self._wanted = gauge("builders_wanted", "Builders a pool is to have.")
         self._ready = gauge("builders_ready", "Builders that take builds.")
         self._builds = gauge("builds_running", "Builds that run on the builders of a pool.")
         self._slots = gauge(
@@ -68,7 +68,7 @@ class PoolMetrics:
         )
         self._size = counter(
             "size_changes_total",
-            "Changes of the number of builders a pool shall have, by the reason of the decision.",
+            "Changes of the number of builders a pool is to have, by the reason of the decision.",
             "reason",
         )
         self._lost = counter("builders_lost_total", "Builders that ended while builds ran on them.")

@@ -43,8 +43,13 @@ async def remove_finalizer(cluster: Cluster, raw: Object) -> None:
 
 
 async def remove_rotation_request(cluster: Cluster, pool: Pool) -> None:
-    """Takes the request for a rotation off a pool, once it is carried out; not another request."""
+    """Takes the request for a rotation off a pool, once it is carried out; not another request.
+
+    One with a token stays: it is noted, and a tool would only put it back.
+    """
     asked = pool.annotations.get(naming.ANNOTATION_ROTATE)
+    if asked is not None and "-" in asked:
+        return
     ref = pool_ref(pool.key)
     while asked is not None:
         raw = await cluster.get(ref)

@@ -62,9 +62,9 @@ class Reconciler:
     overruled: dict[PoolKey, dict[Ref, tuple[Difference, ...]]] = field(default_factory=dict)
     """What the cluster changes as it stores it, by pool. Forgotten at a restart: then it is tried
     again, once."""
-    troubles: dict[PoolKey, int] = field(default_factory=dict)
-    """Passes in a row in which something was refused, by pool. Forgotten at a restart: then it is
-    tried again sooner."""
+    troubles: dict[PoolKey, tuple[int, datetime]] = field(default_factory=dict)
+    """How often in a row something was refused, and until when it is left alone, by pool. Forgotten
+    at a restart: then it is tried again sooner."""
 
     async def reconcile(self, key: PoolKey) -> timedelta | None:
         """Looks at a pool and puts it right. When to look again, or None where it is gone."""
@@ -84,8 +84,7 @@ class Reconciler:
         try:
             s = await self._observe(pool)
         except RefusedError as error:
-            await self._report(pool, report_unseen(pool, error, now=self.clock()))
-            return self._retry(pool.key)
+            return await self._report_unseen(pool, error)
         lost = self.tracker.lost_builds(pool, s.observation)
         s, plan = await self._plan(s)
         outcome = await act(self.cluster, plan)
@@ -98,10 +97,10 @@ class Reconciler:
         cache = s.observation.cache
         self.metrics.report_cache(pool.key, cache.usage if cache else None)
         # No watch tells when the user has mended what an outcome or a cache depends on.
-        if outcome.failures or plan.conflicts or isinstance(cache_target(s), Finding):
-            return min(self._retry(pool.key), max(plan.recheck, TROUBLED))
+        if outcome.is_refused or plan.conflicts or isinstance(cache_target(s), Finding):
+            return min(self._retry(pool.key, s.now), max(plan.recheck, TROUBLED))
         self.troubles.pop(pool.key, None)
-        return plan.recheck
+        return min(plan.recheck, TROUBLED) if outcome.failures else plan.recheck
 
     async def _observe(self, pool: Pool) -> Situation:
         """What there is, and what registry and daemons said last."""
@@ -128,18 +127,25 @@ class Reconciler:
     async def _follow(self, s: Situation, plan: Plan, outcome: Outcome) -> None:
         """Has those asked and looked at of whom no watch tells, and notes what was carried out."""
         overruled = self.overruled.setdefault(s.pool.key, {})
+        for change in plan.apply:
+            overruled.pop(change.ref, None)
         overruled.update((found.ref, found.differences) for found in outcome.overruled)
         self._watch_secrets(s)
         if s.authority is not None:
             await self.tracker.follow(s)
         # Whatever else was refused: a request must not be carried out in each pass again.
-        if not plan.conflicts and all(f.ref.kind != "Secret" for f in outcome.failures):
+        if not plan.is_blocked and all(f.ref.kind != "Secret" for f in outcome.failures):
             await remove_rotation_request(self.cluster, s.pool)
 
     async def _report(self, pool: Pool, report: Report) -> None:
         await write_status(self.cluster, pool, report.status)
         await self.events.record(pool.key, pool.uid, report.events, now=self.clock())
         self.metrics.report(pool.key, pool.status, report.status)
+
+    async def _report_unseen(self, pool: Pool, error: RefusedError) -> timedelta:
+        now = self.clock()
+        await self._report(pool, report_unseen(pool, error, now=now))
+        return self._retry(pool.key, now)
 
     async def _refuse(self, pool: Pool, error: InvalidSpecError) -> timedelta:
         # A pod that is told to go waits until nobody is connected: so hang up.
@@ -153,7 +159,10 @@ class Reconciler:
     async def _remove(self, pool: Pool, raw: Object) -> timedelta | None:
         # Builders that are to go wait until nobody is connected.
         self.tracker.forget(pool.key)
-        observation = await observe(self.cluster, pool, self.installation)
+        try:
+            observation = await observe(self.cluster, pool, self.installation)
+        except RefusedError as error:
+            return await self._report_unseen(pool, error)
         s = Situation(pool, observation, self.installation, self.clock())
         removal = plan_removal(s)
         outcome = await act(self.cluster, Plan(delete=removal.delete))
@@ -163,16 +172,19 @@ class Reconciler:
             await write_status(self.cluster, pool, report.status)
             await self.events.record(pool.key, pool.uid, report.events, now=self.clock())
             if failures:
-                return self._retry(pool.key)
+                return self._retry(pool.key, s.now)
             return timedelta(0) if removal.delete else PATIENCE
         await remove_finalizer(self.cluster, raw)
         self._forget(pool.key)
         return None
 
-    def _retry(self, key: PoolKey) -> timedelta:
-        """When to look again where something was refused, later each time."""
-        self.troubles[key] = self.troubles.get(key, 0) + 1
-        return retry_after(self.troubles[key])
+    def _retry(self, key: PoolKey, now: datetime) -> timedelta:
+        """When to look again where something was refused: later each time, but for wake-ups."""
+        count, until = self.troubles.get(key, (0, now))
+        if now >= until:
+            count, until = count + 1, now + retry_after(count + 1)
+            self.troubles[key] = count, until
+        return until - now
 
     def _forget(self, key: PoolKey) -> None:
         self.overruled.pop(key, None)

@@ -86,7 +86,7 @@ def untrusted(
         listed = ", ".join(plain(name) for name in names[:MAX_NAMES]) or "no name at all"
         more = f" and {len(names) - MAX_NAMES} more" * (len(names) > MAX_NAMES)
         remedy = (
-            f"the certificate is for {listed}{more}: correct {peer.written_in}, or issue it anew "
+            f"the certificate is for {listed}{more}: correct {peer.written_in}, or issue it again "
             "with this name among its subject alternative names"
         )
     elif code in _UNKNOWN_AUTHORITY and peer.entry is None:

@@ -108,7 +108,10 @@ class Storage(Model):
 
 
 class History(Model):
-    """How long finished builds stay in the daemon's history. A record goes when it exceeds both."""
+    """How long finished builds stay in the daemon's history.
+
+    A record is removed when it exceeds both.
+    """
 
     max_age: Annotated[
         timedelta, DurationText(minimum=timedelta(minutes=1), maximum=timedelta(days=365))
@@ -150,7 +153,7 @@ class Recycle(Model):
     max_builds: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Number of builds after which a builder is replaced; absent: never."""
     max_memory: Annotated[str, QuantityText(minimum="64Mi")] | None = None
-    """Memory of the pod, as the metrics API of the cluster tells it, above which a builder is
+    """Memory of the pod, as the metrics API of the cluster reports it, above which a builder is
     replaced; absent: never."""
 
 
@@ -179,7 +182,7 @@ class Builders(Model):
     max_build_duration: Annotated[
         timedelta, DurationText(minimum=timedelta(minutes=1), maximum=timedelta(hours=24))
     ] = timedelta(hours=2)
-    """How long a builder that must go waits for its builds to finish."""
+    """How long a builder that is to be removed waits for its builds to finish."""
     max_parallelism: Annotated[int, Field(ge=1, le=1024)] | None = None
     """How many build steps one daemon runs at once; absent: no limit."""
     resources: Resources = Resources()

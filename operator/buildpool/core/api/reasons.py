@@ -77,14 +77,14 @@ class Reason(Word):
         "HostnameTaken",
         "One of `gateway.hostnames` is a name of another pool, and leads there.",
     )
-    SCALED_TO_ZERO = "ScaledToZero", "The pool shall have no builders, so no build can run."
+    SCALED_TO_ZERO = "ScaledToZero", "The pool is to have no builders, so no build can run."
     TERMINATING = "Terminating", "The pool is being deleted; running builds finish first."
 
     ROLLING_OUT = "RollingOut", "Builders are being replaced, one after the other."
     SCALING = "Scaling", "Builders are being added or removed."
     DRAINING = (
         "Draining",
-        "All builders that are wanted are there; others finish their builds before they go.",
+        "All wanted builders are there; others finish their builds before they are removed.",
     )
     SETTLED = "Settled", "The pool is as its spec wants it."
 
@@ -104,16 +104,16 @@ class Reason(Word):
     )
     CACHE_FULL = (
         "CacheFull",
-        "The managed cache has no room and nothing that may be removed; builds go on without it.",
+        "The managed cache is full, and nothing may be removed; builds continue without it.",
     )
     CACHE_DAMAGED = (
         "CacheDamaged",
-        "Damaged content was found and removed; the next export writes it anew.",
+        "Damaged content was found and removed; the next export writes it again.",
     )
     REGISTRY_NOT_FOUND = "RegistryNotFound", "The host name of the cache registry is not known."
     REGISTRY_UNREACHABLE = (
         "RegistryUnreachable",
-        "Nobody answers at the address of the cache registry, or not in time.",
+        "The address of the cache registry does not answer, or not in time.",
     )
     REGISTRY_NOT_TRUSTED = (
         "RegistryNotTrusted",
@@ -157,13 +157,13 @@ class EventReason(Word):
     """What an Event tells that was done. The change of a condition is told with its ``Reason``."""
 
     CREATED_BUILDER = "CreatedBuilder", "A builder was created."
-    SCALED_UP = "ScaledUp", "The pool shall have more builders."
-    SCALED_DOWN = "ScaledDown", "The pool shall have fewer builders; idle ones go."
+    SCALED_UP = "ScaledUp", "The pool is to have more builders."
+    SCALED_DOWN = "ScaledDown", "The pool is to have fewer builders; idle ones are removed."
     RETIRED_BUILDER = (
         "RetiredBuilder",
-        "A builder takes no more builds, finishes those that run, and goes.",
+        "A builder takes no more builds, finishes those that run, and is then removed.",
     )
-    RESTORED_BUILDER = "RestoredBuilder", "A builder that was to go takes builds again."
+    RESTORED_BUILDER = "RestoredBuilder", "A retired builder takes builds again."
     REMOVED_BUILDER = (
         "RemovedBuilder",
         "A builder was removed: no build ran on it, or its builds were overdue and long reported.",
@@ -178,7 +178,7 @@ class EventReason(Word):
     )
     QUEUE_BLOCKED = (
         "QueueBlocked",
-        "Builds wait, and for minutes none of them got a slot; the message says why.",
+        "Builds are waiting, and none has got a slot for minutes; the message says why.",
     )
     ROTATING_AUTHORITY = (
         "RotatingAuthority",
@@ -186,19 +186,19 @@ class EventReason(Word):
     )
     UNKNOWN_ROTATION = (
         "UnknownRotation",
-        "The annotation `buildpool.dev/rotate` asks for something that there is not.",
+        "The annotation `buildpool.dev/rotate` asks for something that does not exist.",
     )
     CREATED_CACHE = "CreatedCache", "The managed cache registry was created."
     REMOVED_CACHE = "RemovedCache", "The managed cache registry was removed, with its content."
     ISSUED_CERTIFICATE = "IssuedCertificate", "A certificate was issued where there was none."
-    RENEWED_CERTIFICATE = "RenewedCertificate", "A certificate was issued anew."
+    RENEWED_CERTIFICATE = "RenewedCertificate", "A certificate was replaced by a new one."
     REMOVED_CLIENT = (
         "RemovedClient",
-        "A client's Secret was deleted; a copy of its certificate is good until its end.",
+        "A client's Secret was deleted; a copy of its certificate is good until it expires.",
     )
     OVERRULED = (
         "Overruled",
-        "The cluster itself changes an object of the pool as it is stored, and it is left so.",
+        "The cluster itself changes an object of the pool as it stores it; the object is left so.",
     )
     REPAIRED_DRIFT = (
         "RepairedDrift",

@@ -46,7 +46,7 @@ class Gateway(Model):
     max_wait: Annotated[
         timedelta, DurationText(minimum=timedelta(seconds=1), maximum=timedelta(minutes=55))
     ] = timedelta(minutes=30)
-    """How long a build waits for a slot before its client is told that there is none."""
+    """How long a build waits for a slot before it is refused."""
     affinity: Annotated[tuple[AffinityKey, ...], Field(max_length=4)] = (
         AffinityKey.SOURCE,
         AffinityKey.IMAGE,
@@ -184,7 +184,7 @@ class Access(Model):
         Client(name="default"),
     )
     """The clients of the pool. One that is removed gets no new certificate. The gateway refuses it
-    at once; with `Direct` routing, a copy of its certificate is good until its end."""
+    at once; with `Direct` routing, a copy of its certificate is good until it expires."""
     certificate_duration: Annotated[
         timedelta, DurationText(minimum=timedelta(hours=1), maximum=timedelta(days=825))
     ] = timedelta(days=90)
@@ -196,7 +196,7 @@ class Access(Model):
 
 
 class PoolSpec(Model):
-    """What the pool shall be."""
+    """What the pool is to be."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(

@@ -99,7 +99,7 @@ class BuilderStatus(_Reported):
     name: Name
     """Name of its Deployment."""
     state: BuilderState = BuilderState.STARTING
-    """`Starting` until it takes builds; `Draining` once it takes no more and is to go."""
+    """`Starting` until it takes builds; `Draining` once it takes no more and is to be removed."""
     ready: bool
     """Whether it takes builds."""
     revision: Annotated[str, Field(max_length=63)]
@@ -113,16 +113,16 @@ class BuilderStatus(_Reported):
     overdue_since: Time | None = None
     """When the last of them was reported."""
     reason: Annotated[str, Field(max_length=1024)] | None = None
-    """Why it takes no builds, or is to go, in one word."""
+    """Why it takes no builds, or is to be removed, in one word."""
     message: Text | None = None
     """The same in a sentence."""
 
 
 class ScalingStatus(_Reported):
-    """How many builders the pool shall have now, and why."""
+    """How many builders the pool is to have now, and why."""
 
     size: Count
-    """Number of builders it shall have."""
+    """Number of builders it is to have."""
     reason: Annotated[str, Field(max_length=1024)]
     """Why so many, in one word."""
     message: Text = ""
@@ -143,14 +143,14 @@ class ClientStatus(_Reported):
     secret: Name
     """Secret with its certificate."""
     not_after: Time
-    """End of its certificate."""
+    """When its certificate expires."""
 
 
 class CertificatesStatus(_Reported):
-    """Ends of the certificates that are no client's; of several, the first."""
+    """When the certificates expire that are no client's; of several, the first."""
 
     builder: Time | None = None
-    """End of the builders' certificate."""
+    """When the builders' certificate expires."""
     gateway: Time | None = None
     """The same for the gateway, with `Gateway` routing."""
     cache: Time | None = None
@@ -162,13 +162,13 @@ class CacheStatus(_Reported):
 
     registry: Text
     """Where caches lie; a project's own path follows."""
-    recipes: Name
-    """ConfigMap with the same flags, for pipelines."""
     buildctl: Text
     """Flags for `buildctl build`; the shell variable `REPOSITORY` names the project, `BRANCH` its
     branch."""
     buildx: Text
     """Flags for `docker buildx build`, likewise."""
+    recipes: Name | None = None
+    """ConfigMap with the same flags, for pipelines; absent where another object has its name."""
     used: Text | None = None
     """Disk space that a managed cache takes."""
     refs: Count | None = None
@@ -179,9 +179,9 @@ class AuthorityStatus(_Reported):
     """The authority that vouches for builders and clients of the pool."""
 
     not_after: Time
-    """End of its certificate."""
+    """When its certificate expires."""
     phase: Annotated[str, Field(max_length=63)] | None = None
-    """Where a change of the authority is; absent where none goes on."""
+    """Which phase a change of the authority is in; absent while there is none."""
     since: Time | None = None
     """Since when all Secrets follow that phase; absent for a moment, or while one does not."""
 
@@ -194,7 +194,7 @@ class GatewayStatus(_Reported):
     waiting: Count = 0
     """Builds that wait there for a slot."""
     since: Time | None = None
-    """Since when they wait and nobody has got one."""
+    """Since when they wait and none has got one."""
     refused: Text | None = None
     """Why it does not serve the pool; absent where it does."""
 
@@ -221,9 +221,9 @@ class PoolStatus(_Reported):
     waiting: Count = 0
     """Number of builds that wait for a slot; with `Direct` routing none does."""
     blocked_since: Time | None = None
-    """Since when nobody of them has got one, where that is so long that it was told."""
+    """Since when none of them has got one, if that is so long that it was reported."""
     gateways: Annotated[tuple[GatewayStatus, ...], Field(max_length=64), UniqueBy("name")] = ()
-    """What the gateway tells, by pod; absent where no build waits and the pool is served."""
+    """What the gateway reports, by pod; absent while no build waits and the pool is served."""
     scaling: ScalingStatus | None = None
     selector: Text | None = None
     """Label selector of the builder pods, for autoscalers."""

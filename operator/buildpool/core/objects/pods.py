@@ -26,7 +26,11 @@ CONTAINER: Final = "buildkitd"
 SERVES: Final = "true"
 """Value of the label of pods that stand in their pool's Service."""
 NODE_LOST: Final = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})
-"""Reasons of a pod's condition ``DisruptionTarget`` that say its node is lost: nothing drains."""
+"""Reasons of a pod's condition ``DisruptionTarget`` that say its node is lost: nothing drains.
+
+A taint may as well drain a node that lives. Of one that does not, the cluster takes ``Ready`` from
+the pods.
+"""
 MAX_SAID: Final = 300
 """Characters of what the cluster or a daemon says that are quoted."""
 
@@ -148,11 +152,8 @@ def is_ready(pod: Object) -> bool:
     - It is not on its way out.
     - It has not ended: of one whose node is lost, the condition may stay as it was.
     """
-    ready = any(
-        condition.get("type") == "Ready" and condition.get("status") == "True"
-        for condition in mappings_at(pod, "status", "conditions")
-    )
-    return ready and not is_terminating(pod) and not has_ended(pod)
+    status = mapping_at(pod, "status")
+    return _is_called_ready(status) and not is_terminating(pod) and not has_ended(pod)
 
 
 def has_ended(pod: Object) -> bool:
@@ -235,10 +236,18 @@ def _why_node_lost(status: Object) -> str | None:
         if (
             condition.get("type") == "DisruptionTarget"
             and condition.get("status") == "True"
-            and text_at(condition, "reason") in NODE_LOST
+            and (reason := text_at(condition, "reason")) in NODE_LOST
+            and not (reason == "DeletionByTaintManager" and _is_called_ready(status))
         ):
             return _quoted(text_at(condition, "message"))
     return None
+
+
+def _is_called_ready(status: Object) -> bool:
+    return any(
+        condition.get("type") == "Ready" and condition.get("status") == "True"
+        for condition in mappings_at(status, "conditions")
+    )
 
 
 def _remedy(remedies: Mapping[str, str], said: str) -> str:

@@ -40,11 +40,29 @@ _UNREADABLE: Final = (
 
 REMEMBERED: Final = 4096
 """Certificates of which it is remembered what they say: the same bytes always say the same."""
+MAX_REMEMBERED_BYTES: Final = 4096
+"""What is larger is read each time: others can write into Secrets, and memory is not theirs."""
 
 
-@lru_cache(REMEMBERED)
 def read(pair: KeyPair) -> Facts:
     """What the certificate of a pair says, and whether the key belongs to it."""
+    is_small = len(pair.certificate) + len(pair.key) <= MAX_REMEMBERED_BYTES
+    return _remembered_facts(pair) if is_small else _facts(pair)
+
+
+def load_certificate(pair: KeyPair) -> x509.Certificate:
+    """The leaf of a pair."""
+    is_small = len(pair.certificate) <= MAX_REMEMBERED_BYTES
+    return (_remembered_leaf if is_small else _leaf)(pair.certificate)
+
+
+def load_trust(pem: bytes) -> tuple[x509.Certificate, ...]:
+    """All authorities of a bundle."""
+    is_small = len(pem) <= MAX_REMEMBERED_BYTES
+    return (_remembered_authorities if is_small else _authorities)(pem)
+
+
+def _facts(pair: KeyPair) -> Facts:
     certificate, key = load_certificate(pair), load_key(pair)
     with _reading("certificate"):
         names = _extension(certificate, x509.SubjectAlternativeName)
@@ -76,11 +94,9 @@ def read(pair: KeyPair) -> Facts:
         )
 
 
-@lru_cache(REMEMBERED)
-def load_certificate(pair: KeyPair) -> x509.Certificate:
-    """The leaf of a pair."""
+def _leaf(pem: bytes) -> x509.Certificate:
     with _reading("certificate"):
-        return x509.load_pem_x509_certificates(pair.certificate)[0]
+        return x509.load_pem_x509_certificates(pem)[0]
 
 
 def load_key(pair: KeyPair) -> PrivateKeyTypes:
@@ -89,11 +105,14 @@ def load_key(pair: KeyPair) -> PrivateKeyTypes:
         return serialization.load_pem_private_key(pair.key, password=None)
 
 
-@lru_cache(REMEMBERED)
-def load_trust(pem: bytes) -> tuple[x509.Certificate, ...]:
-    """All authorities of a bundle."""
+def _authorities(pem: bytes) -> tuple[x509.Certificate, ...]:
     with _reading("bundle of trusted authorities"):
         return tuple(x509.load_pem_x509_certificates(pem))
+
+
+_remembered_facts = lru_cache(REMEMBERED)(_facts)
+_remembered_leaf = lru_cache(REMEMBERED)(_leaf)
+_remembered_authorities = lru_cache(REMEMBERED)(_authorities)
 
 
 @lru_cache(REMEMBERED)

@@ -101,4 +101,4 @@ def _value(s: Situation, kind: str, name: str, key: str) -> bytes | Finding[Reas
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error:
-        return Finding(missing, f"{kind} {name} is garbled at {key}; write it anew")
+        return Finding(missing, f"{kind} {name} is garbled at {key}; write it again")

@@ -73,7 +73,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class RotationNote:
-    """A request for other certificates, as it stands beside the authority: carried out once."""
+    """A request for a rotation, as it stands beside the authority: it is carried out once."""
 
     value: str
     """What the annotation of the pool asked for."""
@@ -96,18 +96,23 @@ class RotationNote:
 
 
 def rotation_note(s: Situation) -> RotationNote | None:
-    """What shall stand beside the authority about requests for other certificates.
+    """What is to stand beside the authority about requests for a rotation.
 
     A value with a token (``certificates-TOKEN``) stands for good, so that a tool which puts the
     annotation back asks for nothing new.
     """
-    noted = RotationNote.read(s.own.get(authority_ref(s.pool, s.installation)))
-    if rotation_request(s.pool) is Rotation.CERTIFICATES:
+    noted = _noted(s)
+    if rotation_request(s.pool) is not None:
         asked = s.pool.annotations[naming.ANNOTATION_ROTATE]
-        if noted is not None and noted.value == asked:
+        # A moment to come was noted by a clock that was ahead.
+        if noted is not None and noted.value == asked and noted.moment <= s.now:
             return noted
         return RotationNote(asked, s.now.replace(microsecond=0))
     return noted if noted is not None and "-" in noted.value else None
+
+
+def _noted(s: Situation) -> RotationNote | None:
+    return RotationNote.read(s.own.get(authority_ref(s.pool, s.installation)))
 
 
 def rotation_request(pool: Pool) -> Rotation | None:
@@ -130,10 +135,10 @@ def issuances(s: Situation) -> Iterator[Issuance]:
             return
     if authority is None:
         return
-    note = rotation_note(s)
+    note = rotation_note(s) if rotation_request(s.pool) is Rotation.CERTIFICATES else None
     for ref, request in s.requests.items():
-        if ref in s.taken:
-            continue
+        if ref in s.taken or ref in s.issued:
+            continue  # nothing is issued twice in one pass
         current = s.bundles[ref]
         found = why_reissue(current, request, authority, now=s.now)
         if found is None and current is not None and note is not None:
@@ -190,10 +195,16 @@ def _circumstances(s: Situation) -> Circumstances:
     return Circumstances(
         overlap=access.authority_overlap,
         certificate_lifetime=access.certificate_duration,
-        is_requested=rotation_request(s.pool) is Rotation.AUTHORITY,
+        is_requested=rotation_request(s.pool) is Rotation.AUTHORITY and not _is_noted(s),
         secrets_follow=not is_replaced or _secrets_follow(s),
         everyone_has_it=not is_replaced or s.everyone_runs,
     )
+
+
+def _is_noted(s: Situation) -> bool:
+    """Whether the present request stands beside the authority already: it was begun then."""
+    noted = _noted(s)
+    return noted is not None and noted.value == s.pool.annotations.get(naming.ANNOTATION_ROTATE)
 
 
 def _secrets_follow(s: Situation) -> bool:

@@ -33,7 +33,9 @@ def builder_statuses(s: Situation, plan: Plan, outcome: Outcome) -> tuple[Builde
     if plan.decision and not outcome.failures:
         gone = frozenset(plan.decision.remove)
     return tuple(
-        _status(s, member, plan) for member in s.members if member.builder.index not in gone
+        _status(s, member, plan, outcome)
+        for member in s.members
+        if member.builder.index not in gone
     )
 
 
@@ -55,9 +57,10 @@ def overdue_events(old: PoolStatus, new: PoolStatus) -> Iterator[Event]:
             yield Event(EventType.WARNING, EventReason.BUILD_OVERDUE, message)
 
 
-def _status(s: Situation, member: Member, plan: Plan) -> BuilderStatus:
+def _status(s: Situation, member: Member, plan: Plan, outcome: Outcome) -> BuilderStatus:
     builder = member.builder
-    retired = _retired_since(member, plan, s.now)
+    is_marked = all(failure.ref != member.ref for failure in outcome.failures)
+    retired = _retired_since(member, plan, s.now) if is_marked else builder.retired
     state = (
         BuilderState.DRAINING
         if retired is not None

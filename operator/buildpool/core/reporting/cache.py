@@ -23,6 +23,7 @@ from buildpool.core.objects.refs import Ref
 from buildpool.core.observed.usage import Usage
 from buildpool.core.planning.caches import cache_target
 from buildpool.core.planning.desired import cache_is_awake
+from buildpool.core.planning.names import recipes_ref
 from buildpool.core.planning.situation import Situation
 from buildpool.core.reporting.diagnosis import diagnose
 from buildpool.core.reporting.outcome import Outcome
@@ -55,6 +56,9 @@ def cache_condition(s: Situation, outcome: Outcome) -> Condition | None:
         trouble = _managed_trouble(s, outcome)
         if trouble is not None:
             return _condition(pool, ConditionStatus.FALSE, trouble)
+    if (recipes := recipes_ref(pool)) in s.taken:
+        message = f"{recipes} exists and is not this pool's; remove it, or rename the pool"
+        return _condition(pool, ConditionStatus.FALSE, Finding(Reason.NAME_CONFLICT, message))
     target, report = cache_target(s), s.observation.cache
     if isinstance(target, Finding):
         return _condition(pool, ConditionStatus.FALSE, target)
@@ -70,8 +74,8 @@ def cache_condition(s: Situation, outcome: Outcome) -> Condition | None:
     trouble = known if is_full else report.trouble or known
     if trouble is not None:
         return _condition(pool, ConditionStatus.FALSE, trouble)
-    recipes = cache_recipes(pool)
-    message = f"the builders share the cache in {recipes.registry if recipes else ''}"
+    use = cache_recipes(pool)
+    message = f"the builders share the cache in {use.registry if use else ''}"
     return _condition(pool, ConditionStatus.TRUE, Finding(Reason.CACHE_ANSWERS, message))
 
 
@@ -84,7 +88,7 @@ def cache_status(s: Situation) -> CacheStatus | None:
     before = s.pool.status.cache
     return CacheStatus(
         registry=recipes.registry,
-        recipes=naming.cache_recipes(s.pool.key),
+        recipes=None if recipes_ref(s.pool) in s.taken else naming.cache_recipes(s.pool.key),
         buildctl=recipes.buildctl,
         buildx=recipes.buildx,
         used=_spelled(usage.used) if usage else before and before.used,
@@ -135,7 +139,7 @@ def _trouble_of(usage: Usage) -> Finding[Reason] | None:
         return Finding(
             Reason.CACHE_DAMAGED,
             f"damaged content was removed from {', '.join(usage.unhealed)}; the next build that "
-            "exports there writes it anew; check the volume if it happens again",
+            "exports there writes it again; check the volume if it happens again",
         )
     return None
 

@@ -74,9 +74,10 @@ def _conflict_without_certificates(case: Case) -> Claim | None:
 
 
 def _client_left_out(case: Case) -> Claim | None:
-    names = ", ".join(str(ref) for ref in case.plan.conflicts)
-    if case.plan.is_blocked or not names:
+    secrets = [ref for ref in case.plan.conflicts if ref.kind == "Secret"]
+    if case.plan.is_blocked or not secrets:
         return None
+    names = ", ".join(map(str, secrets))
     return fails(
         Reason.NAME_CONFLICT,
         f"{names} exists and is not this pool's; rename the client or remove it. All else of the "
@@ -111,7 +112,7 @@ def _builder_stuck(case: Case) -> Claim | None:
         return None
     kept = sum(builder.ready for builder in case.flawed)
     verb = "keeps" if kept == 1 else "keep"
-    tail = f"; {counted(kept, 'builder')} of before {verb} serving" if kept else ""
+    tail = f"; {counted(kept, 'builder')} of the previous revision {verb} serving" if kept else ""
     return fails(Reason(stuck.reason or ""), f"{stuck.name}: {stuck.message}{tail}")
 
 

@@ -41,7 +41,7 @@ class Overruled:
             EventType.WARNING,
             EventReason.OVERRULED,
             f"The cluster itself changes {self.ref} at {paths} as it is stored, perhaps by an "
-            "admission webhook, and it is left so.",
+            "admission webhook; it is left so.",
         )
 
 
@@ -53,3 +53,8 @@ class Outcome:
     """What was done and is worth telling."""
     failures: tuple[Failure, ...] = ()
     overruled: tuple[Overruled, ...] = ()
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether anything was refused, and will be again; not what only failed just now."""
+        return any(failure.reason is not Reason.OBJECT_FAILED for failure in self.failures)

@@ -60,8 +60,13 @@ def _scaled_to_zero(case: Case) -> Claim | None:
 
 
 def _unreachable(case: Case) -> Claim | None:
-    """What leads clients to builders could not be written."""
-    failures = [f for f in case.outcome.failures if f.ref.kind in _WAYS]
+    """What leads clients to builders could not be written; one that stands may fail for once."""
+    failures = [
+        failure
+        for failure in case.outcome.failures
+        if failure.ref.kind in _WAYS
+        and (failure.ref not in case.s.own or failure.reason is not Reason.OBJECT_FAILED)
+    ]
     return fails(failures[0].reason, words_of(failures)) if failures else None
 
 

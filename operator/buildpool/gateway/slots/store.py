@@ -48,7 +48,7 @@ class ConnectionStore:
         try:
             self._database = _opened(path, now)
         except sqlite3.DatabaseError as error:
-            log.warning("Cannot read %s, which is made anew: %s", path, error)
+            log.warning("Cannot read %s, which is made again: %s", path, error)
             if path is not None:
                 path.unlink(missing_ok=True)
             self._database = _opened(path, now)

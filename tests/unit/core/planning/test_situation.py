@@ -23,7 +23,7 @@ from samples import GATEWAY, OTHER_UID, a_pool, a_situation, clients, planned
 
 CACHED = {"registry": {"managed": {}}}
 CORE = Path(buildpool.core.__file__).parent
-READERS = ("read", "load_certificate", "load_trust", "is_signed_by")
+READERS = ("_remembered_facts", "_remembered_leaf", "_remembered_authorities", "is_signed_by")
 
 
 def known(cluster: MemoryCluster, **spec: object) -> Situation:

@@ -69,7 +69,7 @@ def test_a_rollout_that_is_stuck_says_why_and_how_many_of_before_keep_serving(
     message = condition(verdict, PROGRESSING).message
     assert message.startswith(f"ci-builder-{replicas}: no node takes the pod: ")
     assert f"; {replicas} builder" in message
-    assert " of before keep" in message
+    assert " of the previous revision keep" in message
     assert verdict.status.ready == f"{replicas}/{replicas}"
 
 

@@ -114,16 +114,23 @@ def test_a_pod_that_vanished_without_having_been_told_to_go_is_told() -> None:
 @pytest.mark.parametrize("reason", ["DeletionByTaintManager", "DeletionByPodGC"])
 def test_a_pod_whose_node_is_lost_is_told_at_once(reason: str) -> None:
     watch = busy("a")
-    pod = leaving(disrupted(reason))
+    pod = leaving(disrupted(reason), ready=False)
     assert watch.see((pod, None)) == [f"ci-builder-0 has lost builds a: its node is lost: {TAINT}."]
     assert watch.see((pod, None)) == [], "once"
     assert watch.see() == []
 
 
+def test_a_taint_that_drains_a_node_that_lives_loses_nothing() -> None:
+    watch = busy("a")
+    pod = leaving(disrupted("DeletionByTaintManager"), ready=True)
+    assert watch.see((pod, ("a",))) == []
+    assert watch.see() == [], "its daemon let them end"
+
+
 def test_a_pod_that_drains_and_then_loses_its_node_is_told() -> None:
     watch = busy("a")
     assert watch.see((leaving(), None)) == []
-    (message,) = watch.see((leaving(disrupted("DeletionByTaintManager")), None))
+    (message,) = watch.see((leaving(disrupted("DeletionByTaintManager"), ready=False), None))
     assert "has lost builds a: its node is lost" in message
 
 
