@@ -30,7 +30,7 @@ from buildpool.core.objects.refs import Object, Ref, pool_ref
 from buildpool.core.observed.cache import CacheTarget
 from buildpool.core.planning.caches import cache_references, cache_target
 from buildpool.core.planning.names import desired_refs
-from buildpool.core.planning.plan import RESYNC, TROUBLED, Plan, plan_flow, retry_after
+from buildpool.core.planning.plan import RESYNC, TROUBLED, Pause, Plan, pause_after, plan_flow
 from buildpool.core.planning.removal import PATIENCE, plan_removal
 from buildpool.core.planning.situation import Situation
 from buildpool.core.reporting.outcome import Outcome
@@ -62,9 +62,9 @@ class Reconciler:
     overruled: dict[PoolKey, dict[Ref, tuple[Difference, ...]]] = field(default_factory=dict)
     """What the cluster changes as it stores it, by pool. Forgotten at a restart: then it is tried
     again, once."""
-    troubles: dict[PoolKey, tuple[int, datetime]] = field(default_factory=dict)
-    """How often in a row something was refused, and until when it is left alone, by pool. Forgotten
-    at a restart: then it is tried again sooner."""
+    pauses: dict[PoolKey, Pause] = field(default_factory=dict)
+    """Of the pools in which something was refused. Forgotten at a restart: then it is tried again
+    sooner."""
 
     async def reconcile(self, key: PoolKey) -> timedelta | None:
         """Looks at a pool and puts it right. When to look again, or None where it is gone."""
@@ -99,7 +99,7 @@ class Reconciler:
         # No watch tells when the user has mended what an outcome or a cache depends on.
         if outcome.is_refused or plan.conflicts or isinstance(cache_target(s), Finding):
             return min(self._retry(pool.key, s.now), max(plan.recheck, TROUBLED))
-        self.troubles.pop(pool.key, None)
+        self.pauses.pop(pool.key, None)
         return min(plan.recheck, TROUBLED) if outcome.failures else plan.recheck
 
     async def _observe(self, pool: Pool) -> Situation:
@@ -179,16 +179,13 @@ class Reconciler:
         return None
 
     def _retry(self, key: PoolKey, now: datetime) -> timedelta:
-        """When to look again where something was refused: later each time, but for wake-ups."""
-        count, until = self.troubles.get(key, (0, now))
-        if now >= until:
-            count, until = count + 1, now + retry_after(count + 1)
-            self.troubles[key] = count, until
-        return until - now
+        """When to look again where something was refused."""
+        pause = self.pauses[key] = pause_after(self.pauses.get(key), now)
+        return pause.until - now
 
     def _forget(self, key: PoolKey) -> None:
         self.overruled.pop(key, None)
-        self.troubles.pop(key, None)
+        self.pauses.pop(key, None)
 
     def _watch_secrets(self, s: Situation) -> None:
         """Has looked at what no watch tells of.

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from buildpool.core.errors import CertificateError
 from buildpool.core.pki import KeyPair, issue, read, why_new_authority, why_reissue
+from buildpool.core.pki.reading import MAX_REMEMBERED_BYTES, load_certificate, load_trust
 from unit.core.pki.certificates import (
     CLIENT,
     DAY,
@@ -105,3 +106,11 @@ def test_no_repr_shows_a_key_or_a_certificate():
         assert "BEGIN" not in repr(value)
         assert "\\n" not in repr(value)
     assert repr(bundle) == "Bundle(pair=KeyPair())"
+
+
+def test_what_somebody_filled_a_secret_with_is_not_kept_in_memory():
+    large = KeyPair(PAIR.certificate + b"#" * MAX_REMEMBERED_BYTES, PAIR.key)
+    assert read(large) == read(PAIR)
+    readers = (read, load_certificate, lambda pair: load_trust(pair.certificate))
+    assert all(reader(PAIR) is reader(PAIR) for reader in readers)
+    assert not any(reader(large) is reader(large) for reader in readers)

@@ -279,6 +279,23 @@ def test_a_request_with_a_token_is_carried_out_once_however_often_it_is_put_back
     assert secrets(todo) == LEAVES
 
 
+def test_a_request_that_was_noted_by_a_clock_that_was_ahead_ends_within_the_pass() -> None:
+    pool = asking("certificates")
+    ahead = noted(pool, settled(), NOW + 10 * HOUR)
+    _, (*rounds,) = issued(ahead, pool, now=NOW + HOUR)
+    assert [secrets(todo) for todo in rounds] == [LEAVES]
+    again = noted(pool, ahead, NOW + HOUR)
+    text = again.live[AUTHORITY]["metadata"]["annotations"][naming.ANNOTATION_ROTATED]
+    assert text == str(RotationNote("certificates", NOW + HOUR))
+
+
+def test_another_authority_is_asked_for_with_a_token_once_however_often_it_is_put_back() -> None:
+    pool, now = asking("authority-2026-11-30"), NOW + HOUR
+    assert asked(settled(), pool, now=now) != []
+    begun = noted(pool, settled(), now)
+    assert asked(begun, pool, now=now + DAY) == []
+
+
 @pytest.mark.parametrize("text", ["", "certificates", "certificates yesterday", "x 2026-01-01"])
 def test_a_note_that_cannot_be_read_is_none(text: str) -> None:
     secret = {"metadata": {"annotations": {naming.ANNOTATION_ROTATED: text}}}

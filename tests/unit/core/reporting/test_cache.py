@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,6 +127,19 @@ def test_a_refused_object_of_the_cache_is_named() -> None:
     found = condition(pool, seen(pool), Failure(volume, "exceeded quota"))
     assert found.reason == Reason.OBJECT_REFUSED
     assert "PersistentVolumeClaim builds/ci-cache was refused: exceeded quota" in found.message
+
+
+def test_the_pipelines_config_map_of_somebody_else_is_named_and_not_recommended() -> None:
+    pool = a_pool(cache=MANAGED)
+    ref = Ref("ConfigMap", "builds", "ci-cache-recipes")
+    world = seen(pool, cache=CacheReport(usage=Usage()))
+    world = replace(world, live={**world.live, ref: config_map(ref.name, buildx="--cache-to evil")})
+    found = condition(pool, world)
+    assert (found.status, found.reason) == (ConditionStatus.FALSE, Reason.NAME_CONFLICT)
+    assert "ConfigMap builds/ci-cache-recipes exists" in found.message
+    status = cache_status(a_situation(pool, world))
+    assert status is not None
+    assert status.recipes is None
 
 
 def test_a_managed_cache_rests_while_there_are_no_builders() -> None:

@@ -11,20 +11,22 @@ from buildpool.core.api import BuilderState, BuilderStatus, ConditionStatus, Poo
 from buildpool.core.api.status import MAX_BUILDERS
 from buildpool.core.errors import RefusedError
 from buildpool.core.objects.refs import Ref
-from buildpool.core.planning.plan import LONGEST_TROUBLED, TROUBLED, plan, retry_after
-from buildpool.core.reporting.builders import shown
+from buildpool.core.planning.plan import LONGEST_TROUBLED, TROUBLED, pause_after, plan
+from buildpool.core.reporting.builders import builder_statuses, shown
 from buildpool.core.reporting.outcome import Failure, Outcome
 from buildpool.core.reporting.report import report_pass, report_removal, report_unseen
 from memory_cluster import settled
-from samples import DAY, HOME, NOW, a_pool, a_situation
+from samples import DAY, HOME, NOW, a_pool, a_situation, planned
 from unit.passes import (
     CERTIFICATES,
     PROGRESSING,
     READY,
+    SECOND,
     condition,
     judged,
     says,
     told,
+    told_story,
     with_status,
 )
 
@@ -45,6 +47,24 @@ def test_what_only_failed_is_not_called_refused() -> None:
     pool = a_pool()
     verdict = judged(pool, settled(pool).observe(pool), Outcome(failures=(failed,)))
     assert says(verdict, PROGRESSING) == ("False", "ObjectFailed")
+
+
+def test_a_service_that_stands_may_fail_for_once() -> None:
+    pool = a_pool()
+    failed = Failure(Ref("Service", "builds", "ci"), "timeout", Reason.OBJECT_FAILED)
+    verdict = judged(pool, settled(pool).observe(pool), Outcome(failures=(failed,)))
+    assert says(verdict, READY)[0] == "True"
+
+
+def test_a_builder_whose_retirement_was_refused_does_not_drain() -> None:
+    story = told_story(replicas=2)
+    story.change(replicas=1)
+    s, todo = planned(story.pool, story.cluster.observe(story.pool), now=story.now)
+    (retired,) = todo.decision.retire if todo.decision else ()
+    ref = s.members[retired.index].ref
+    outcome = Outcome(failures=(Failure(ref, "forbidden: so says a policy"),))
+    assert builder_statuses(s, todo, Outcome())[retired.index].state is BuilderState.DRAINING
+    assert builder_statuses(s, todo, outcome)[retired.index].state is not BuilderState.DRAINING
 
 
 def test_of_a_pool_that_may_not_be_read_nothing_is_claimed() -> None:
@@ -69,7 +89,12 @@ def test_a_removal_that_is_refused_says_so() -> None:
 
 
 def test_what_stays_refused_is_tried_later_each_time_but_not_never() -> None:
-    waits = [retry_after(troubles) for troubles in range(1, 40)]
+    pause, now, waits = None, NOW, []
+    for _ in range(40):
+        pause = pause_after(pause, now)
+        assert pause_after(pause, pause.until - SECOND) == pause, "a wake-up does not lengthen it"
+        waits.append(pause.until - now)
+        now = pause.until
     assert waits[0] == TROUBLED
     assert waits == sorted(waits)
     assert waits[-1] == LONGEST_TROUBLED
