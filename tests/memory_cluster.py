@@ -120,6 +120,15 @@ class MemoryCluster:
         for pod in self._pods_of(self.objects.pop(ref)):
             pod["metadata"]["deletionTimestamp"] = DELETED
 
+    def collect(self, uid: str) -> None:
+        """What the garbage collector does at once where their owner is deleted in the foreground.
+
+        And when it is gone; whether they block its deletion is all one.
+        """
+        for ref, obj in list(self.objects.items()):
+            if any(o["uid"] == uid for o in obj["metadata"].get("ownerReferences", ())):
+                self.remove(ref)
+
     def next_version(self) -> str:
         """The version of what is written now."""
         self.version += 1

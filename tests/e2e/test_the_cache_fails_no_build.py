@@ -20,8 +20,9 @@ from typing import Any, Final
 import pytest
 
 from buildpool.core.api import Reason
-from cluster import Api, eventually
+from cluster import OPERATOR_NAMESPACE, Api, eventually
 from e2e.caches import (
+    OPERATORS,
     REPOSITORIES,
     ManagedCache,
     Noise,
@@ -42,6 +43,7 @@ LARGE: Final = Noise(4, 100)
 ATTEMPTS: Final = 4
 """How often a disturbance may come too late."""
 SMALL: Final = Noise(2, 8)
+FOREGROUND: Final = ("--cascade=foreground", "--wait=false")
 FILLER: Final = "/var/lib/registry/filler"
 HARMS: Final = {
     "flipped": "printf XXXX | dd of={} bs=1 seek=4000000 conv=notrunc",
@@ -328,6 +330,47 @@ def test_a_cache_that_is_removed_from_the_spec_stays_until_the_builds_that_read_
         every=0.5,
     )
     assert not cache.condition()
+
+
+def test_a_pool_that_is_deleted_in_the_foreground_keeps_its_cache_until_its_builds_are_over(
+    api: Api, shared_namespace: str, tmp_path: Path
+) -> None:
+    """As Argo CD deletes; and the operator is killed meanwhile."""
+    deploy(api, "leaving", shared_namespace, cache=managed("1Gi"))
+    cache = ManagedCache(api, "leaving", shared_namespace)
+    kinds = "deployments,services,pvc,secrets,configmaps"
+    builder = cache.builder(0, tmp_path)
+    builder.build(context(tmp_path, SMALL.dockerfile), *cache.exports("small"))
+    before = uids(api.list(kinds, cache.namespace, cache.selector))
+    with waiting_build(empty(builder), tmp_path, *cache.imports("small")) as build:
+        api.must("delete", "bkp", "leaving", "-n", cache.namespace, *FOREGROUND)
+        killed = uids(api.list("pods", OPERATOR_NAMESPACE, OPERATORS))
+        at_once = ("--grace-period=0", "--force")
+        api.must("delete", "pods", "-n", OPERATOR_NAMESPACE, "-l", OPERATORS, *at_once)
+        eventually(
+            lambda: [
+                pod
+                for pod in api.list("pods", OPERATOR_NAMESPACE, OPERATORS)
+                if pod["metadata"]["uid"] not in killed and ready_since(pod)
+            ],
+            within=120,
+            what="another operator runs",
+            every=0.5,
+        )
+        eventually(
+            lambda: (
+                "leaving-builder-0"
+                in api.condition("leaving", cache.namespace, "Ready").get("message", "")
+            ),
+            within=60,
+            what="the pool says for which pod it waits",
+            every=0.5,
+        )
+        assert uids(api.list(kinds, cache.namespace, cache.selector)) == before
+        build.end(host_of(builder))
+        assert SMALL.is_spared_by(build.progress)
+    api.must("wait", "bkp", "leaving", "-n", cache.namespace, "--for=delete", "--timeout=150s")
+    assert not api.list(f"{kinds},pods", cache.namespace, "buildpool.dev/pool=leaving")
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)

@@ -16,7 +16,7 @@ from buildpool.core.api import Reason
 from buildpool.core.api.events import Event, EventType
 from buildpool.core.errors import ConflictError, KubernetesError, NotFoundError, UnavailableError
 from buildpool.core.objects.drift import differences
-from buildpool.core.objects.refs import Object, Ref, component_of, is_builder
+from buildpool.core.objects.refs import Object, Ref, component_of, is_builder, owners_of
 from buildpool.core.planning.issuances import Order, carry_out
 from buildpool.core.planning.marks import Mark
 from buildpool.core.planning.plan import Apply, Delete, Issued, Plan
@@ -112,8 +112,7 @@ async def _is_free(cluster: Cluster, change: Apply) -> bool:
     found = await cluster.get(change.ref)
     if found is None:
         return True
-    ours = {owner["uid"] for owner in change.object["metadata"]["ownerReferences"]}
-    return any(o["uid"] in ours for o in found["metadata"].get("ownerReferences", ()))
+    return not owners_of(change.object).isdisjoint(owners_of(found))
 
 
 def _told(change: Apply | Delete | Mark) -> Event | None:

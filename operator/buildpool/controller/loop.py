@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from time import monotonic
 from typing import Final, Protocol
@@ -29,6 +30,8 @@ MIN_INTERVAL: Final = 0.2
 FIRST_RETRY: Final = 0.5
 """Seconds from a pass that failed to the next one; doubled while they fail."""
 LAST_RETRY: Final = 30.0
+END_SECONDS: Final = 10.0
+"""For passes that run when all tending ends."""
 log = logging.getLogger(__name__)
 
 
@@ -75,18 +78,31 @@ class PoolLoop:
         self._chance = chance
         self._slots = asyncio.Semaphore(max_passes)
         self._running: dict[PoolKey, float] = {}
+        self._tasks: dict[PoolKey, asyncio.Task[None]] = {}
+        self._is_over = False
 
-    async def tend(self, pool: PoolKey, is_over: Callable[[], bool], stopped: Awaiter) -> None:
-        """Makes passes until the pool is gone or ``is_over`` says so.
+    def start(self, pool: PoolKey) -> None:
+        """Has a pool tended, one that is being deleted, too; by one loop, however often asked."""
+        if pool not in self._tasks and not self._is_over:
+            self._tasks[pool] = asyncio.create_task(self._tend(pool), name=f"tending {pool}")
 
-        ``stopped`` waits for a signal that comes once: that the operator stops, or that the pool
-        was deleted. The latter is no end but one more reason to look.
-        """
+    async def end(self) -> None:
+        """Ends all tending, for good: passes that run have some seconds to come to their end."""
+        self._is_over = True
+        self._wakeups.wake_all()
+        tasks = tuple(self._tasks.values())
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=END_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _tend(self, pool: PoolKey) -> None:
+        """Makes passes until the pool is gone, or until all tending ends."""
         wakeup, clock = self._wakeups.open(pool), asyncio.get_running_loop().time
-        signal = asyncio.ensure_future(stopped())
         failures = 0
         try:
-            while not is_over():
+            while not self._is_over:
                 wakeup.clear()
                 started = clock()
                 try:
@@ -99,17 +115,23 @@ class PoolLoop:
                 if delay is None:
                     break
                 pause = next_look(delay, chance=self._chance())
-                await _first_of(wakeup.wait(), signal, timeout=pause)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await wakeup.wait()
                 await asyncio.sleep(max(0.0, started + MIN_INTERVAL - clock()))
         finally:
-            signal.cancel()
-            if self._wakeups.close(pool, wakeup):
-                for lookout in self._lookouts:
-                    lookout.forget(pool)
-                self._metrics.forget(pool)
+            self._tasks.pop(pool, None)
+            self._wakeups.close(pool)
+            for lookout in self._lookouts:
+                lookout.forget(pool)
+            self._metrics.forget(pool)
+        if wakeup.is_set():
+            self.start(pool)  # another of its name may have come while the last pass looked
 
     async def _pass(self, pool: PoolKey) -> timedelta | None:
         async with self._slots:
+            if self._is_over:
+                return None
             self._running[pool] = monotonic()
             try:
                 with self._metrics.measured_pass(pool):
@@ -121,25 +143,6 @@ class PoolLoop:
         """Seconds since the oldest of the running passes began; 0 where none runs."""
         now = monotonic()
         return max((now - started for started in self._running.values()), default=0.0)
-
-
-Awaiter = Callable[[], Awaitable[object]]
-"""Starts waiting for something."""
-
-
-async def _first_of(
-    wakeup: Coroutine[object, object, object],
-    signal: asyncio.Future[object],
-    *,
-    timeout: float,  # noqa: ASYNC109
-) -> None:
-    waker = asyncio.ensure_future(wakeup)
-    # The signal comes once: a second wait for it would never sleep.
-    waited = {waker} if signal.done() else {waker, signal}
-    try:
-        await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waker.cancel()
 
 
 def _log_failure(pool: PoolKey, failures: int, delay: timedelta, error: Exception) -> None:

@@ -1,7 +1,8 @@
-"""Removes authorities, and what the gateway was given, whose pool is gone.
+"""Removes what pools have made that are gone.
 
-These lie in the operator's own namespace, out of reach of owner references. A pool's removal takes
-them along; this finds those of pools that went while no operator was there to see it.
+What builds need has no owner, so no garbage collector reaches it. A pool's removal takes it along;
+this finds what is left of pools whose finalizer somebody took off, or what a backup has brought
+back without them, or beside others of their names. Never while a build may need it.
 """
 
 from __future__ import annotations
@@ -9,13 +10,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Final
 
+from buildpool.controller.observe import LISTED
 from buildpool.core import naming, pauses
 from buildpool.core.errors import KubernetesError
-from buildpool.core.objects.refs import Object, Ref, ref_of
+from buildpool.core.naming import PoolKey
+from buildpool.core.objects.pods import has_ended
+from buildpool.core.objects.refs import (
+    Object,
+    Ref,
+    component_of,
+    maker_of,
+    mapping_at,
+    pool_ref,
+    ref_of,
+    text_at,
+)
+from buildpool.core.planning.certificates import noted_clients
 from buildpool.kube.cluster import Cluster
 
 INTERVAL: Final = 3600.0
@@ -42,9 +56,12 @@ class OrphanSweeper:
         self._home = home
         self._namespaces = namespaces
         self._asked = asyncio.Event()
+        self._pools: set[PoolKey] = set()
+        """Those about which it was asked since the last sweep."""
 
-    def ask(self) -> None:
-        """Has the next sweep done soon."""
+    def ask(self, pool: PoolKey) -> None:
+        """Has the next sweep done soon, and what this pool's name stands for looked at by name."""
+        self._pools.add(pool)
         self._asked.set()
 
     async def run(self) -> None:
@@ -53,42 +70,102 @@ class OrphanSweeper:
         while True:
             self._asked.clear()
             try:
-                await self.sweep()
+                pause = RETRY if await self.sweep() else INTERVAL
                 failures = 0
             except Exception as error:  # noqa: BLE001 - whatever it is, the next sweep comes
                 failures += 1
-                _log("The sweep for authorities without a pool has failed", error)
-            pause = pauses.growing(failures, first=RETRY, last=INTERVAL) if failures else INTERVAL
+                _log("The sweep for what pools have left has failed", error)
+                pause = pauses.growing(failures, first=RETRY, last=INTERVAL)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pauses.spread(pause, chance=self._chance())):
                     await self._asked.wait()
 
-    async def sweep(self) -> None:
-        """Removes every such Secret whose pool does not exist, or is another of the same name."""
-        for component in (naming.COMPONENT_GATEWAY, naming.COMPONENT_AUTHORITY):
-            await self._sweep(component)
+    async def sweep(self) -> bool:
+        """Removes all whose pool does not exist, or is another of the same name.
 
-    async def _sweep(self, component: str) -> None:
-        selector = naming.home_selector(component)
-        for secret in await self._cluster.select("Secret", self._home, selector):
+        Whether something has to wait for builds.
+        """
+        asked, self._pools = self._pools, set()
+        found: dict[PoolKey, list[Object]] = {pool: [] for pool in asked}
+        async for key, obj in self._made():
+            # Another operator's, perhaps; this one may not even look.
+            if key is not None and (not self._namespaces or key.namespace in self._namespaces):
+                found.setdefault(key, []).append(obj)
+        waits = False
+        for key, objects in found.items():
             try:
-                await self._judge(secret)
+                waits |= await self._judge(key, objects, by_name=key in asked)
             except Exception as error:  # noqa: BLE001 - the others have nothing to do with it
-                _log("A Secret without a pool, perhaps, could not be looked at", error)
+                _log(f"What pool {key} has left, perhaps, could not be looked at", error)
+        return waits
 
-    async def _judge(self, secret: Object) -> None:
-        """Removes one Secret, if its pool is gone."""
-        metadata = secret["metadata"]
-        key = naming.pool_of(metadata.get("labels"))
-        if key is None:
-            return  # it does not say whose it is, so nobody's pool is gone
-        if self._namespaces and key.namespace not in self._namespaces:
-            return  # another operator's, perhaps; this one may not even look
-        pool = await self._cluster.get(Ref(naming.KIND, key.namespace, key.name))
-        owner = (metadata.get("annotations") or {}).get(naming.ANNOTATION_POOL_UID)
-        if pool is None or pool["metadata"]["uid"] != owner:
-            log.info("Removing %s: its pool is gone.", ref_of(secret))
-            await self._cluster.delete(ref_of(secret), uid=metadata["uid"])
+    async def _made(self) -> AsyncIterator[tuple[PoolKey | None, Object]]:
+        """All that pools have made and may be listed, and whose each is, as far as it says."""
+        for namespace in self._namespaces or ("",):
+            for kind in LISTED:
+                for obj in await self._cluster.select(kind, namespace, naming.MADE):
+                    # By where it is: a backup may have been restored into another namespace.
+                    name = text_at(obj, "metadata", "labels", naming.LABEL_POOL)
+                    where = text_at(obj, "metadata", "namespace")
+                    yield (PoolKey(where, name) if where and name else None), obj
+        for component in (naming.COMPONENT_GATEWAY, naming.COMPONENT_AUTHORITY):
+            selector = naming.home_selector(component)
+            for obj in await self._cluster.select("Secret", self._home, selector):
+                yield naming.pool_of(mapping_at(obj, "metadata").get("labels")), obj
+
+    async def _judge(self, key: PoolKey, objects: list[Object], *, by_name: bool) -> bool:
+        """Removes what is not this pool's, if no build may need it; whether it has to wait."""
+        pool = await self._cluster.get(pool_ref(key))
+        uid = None if pool is None else pool["metadata"]["uid"]
+        orphans = [obj for obj in objects if self._is_orphan(obj, uid)]
+        if orphans or by_name:
+            # The authority is the last to go: it says which clients' Secrets to look for.
+            authority = Ref("Secret", self._home, naming.authority(key))
+            secrets = [await self._cluster.get(ref) for ref in await self._secrets(key, authority)]
+            orphans = [
+                *(s for s in secrets if s is not None and self._is_orphan(s, uid)),
+                *sorted(orphans, key=lambda obj: ref_of(obj) == authority),
+            ]
+        if orphans and await self._may_build(key, pool):
+            log.info("What an earlier pool %s has left waits for its builders.", key)
+            return True
+        for obj in orphans:
+            log.info("Removing %s: its pool is gone.", ref_of(obj))
+            await self._cluster.delete(ref_of(obj), uid=obj["metadata"]["uid"])
+        return False
+
+    async def _secrets(self, key: PoolKey, authority: Ref) -> list[Ref]:
+        """The Secrets a pool may have in its own namespace, where they may not be listed."""
+        clients = noted_clients(await self._cluster.get(authority))
+        names = (
+            naming.builder_certificate(key),
+            naming.cache(key),
+            naming.cache_client(key),
+            *(naming.client_certificate(key, client) for client in clients),
+        )
+        return [Ref("Secret", key.namespace, name) for name in names]
+
+    def _is_orphan(self, obj: Object, uid: str | None) -> bool:
+        """Whether it was made by a pool, and not by the one with this uid."""
+        if ref_of(obj).namespace == self._home and component_of(obj) in _AT_HOME:
+            return maker_of(obj) != uid
+        return maker_of(obj) not in ("", uid)
+
+    async def _may_build(self, key: PoolKey, pool: Object | None) -> bool:
+        """Whether a builder still runs that is not of this pool: it is older."""
+        selector = naming.builder_selector(key)
+        since = text_at(pool, "metadata", "creationTimestamp")
+        return any(
+            not has_ended(pod) and (pool is None or _created(pod) < since)
+            for pod in await self._cluster.select("Pod", key.namespace, selector)
+        )
+
+
+_AT_HOME: Final = (naming.COMPONENT_AUTHORITY, naming.COMPONENT_GATEWAY)
+
+
+def _created(obj: Object) -> str:
+    return text_at(obj, "metadata", "creationTimestamp")
 
 
 def _log(what: str, error: Exception) -> None:

@@ -32,10 +32,28 @@ async def write_status(cluster: Cluster, pool: Pool, status: PoolStatus) -> None
         await cluster.apply(body, subresource="status")
 
 
+async def put_finalizer(cluster: Cluster, raw: Object) -> bool:
+    """Has our finalizer hold a pool; False where the pool has changed meanwhile: look again."""
+    metadata = raw["metadata"]
+    there = metadata.get("finalizers") or []
+    if naming.FINALIZER in there:
+        return True
+    held = [*there, naming.FINALIZER]
+    change = {"metadata": {"finalizers": held, "resourceVersion": metadata["resourceVersion"]}}
+    try:
+        await cluster.patch(pool_ref(PoolKey(metadata["namespace"], metadata["name"])), change)
+    except (ConflictError, NotFoundError):
+        return False
+    return True
+
+
 async def remove_finalizer(cluster: Cluster, raw: Object) -> None:
     """Takes our finalizer off: with the last one, the API server drops the object."""
     metadata = raw["metadata"]
-    kept = [name for name in metadata.get("finalizers", ()) if name != naming.FINALIZER]
+    there = metadata.get("finalizers") or []
+    if naming.FINALIZER not in there:
+        return  # whatever else holds it is not ours to take off
+    kept = [name for name in there if name != naming.FINALIZER]
     change = {"metadata": {"finalizers": kept, "resourceVersion": metadata["resourceVersion"]}}
     ref = pool_ref(PoolKey(metadata["namespace"], metadata["name"]))
     with suppress(NotFoundError):

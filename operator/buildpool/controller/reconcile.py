@@ -16,6 +16,7 @@ from buildpool.controller.daemon_tracker import DaemonTracker
 from buildpool.controller.metrics import PoolMetrics
 from buildpool.controller.observe import observe
 from buildpool.controller.pool_writes import (
+    put_finalizer,
     remove_finalizer,
     remove_gone_gateways,
     remove_rotation_request,
@@ -58,6 +59,8 @@ class Reconciler:
     cache_poller: CachePoller
     tracker: DaemonTracker
     installation: Installation
+    ask_sweeper: Callable[[PoolKey], None]
+    """Has what an earlier pool of this name has left looked at soon."""
     clock: Callable[[], datetime] = utc_now
     overruled: dict[PoolKey, dict[Ref, tuple[Difference, ...]]] = field(default_factory=dict)
     """What the cluster changes as it stores it, by pool. Forgotten at a restart: then it is tried
@@ -74,6 +77,9 @@ class Reconciler:
             return None
         if "deletionTimestamp" in raw["metadata"]:
             return await self._remove(identify_pool(raw), raw)
+        # Before anything is made: what has no owner would be left behind.
+        if not await put_finalizer(self.cluster, raw):
+            return timedelta(0)
         try:
             pool = parse_pool(raw)
         except InvalidSpecError as error:
@@ -85,6 +91,8 @@ class Reconciler:
             s = await self._observe(pool)
         except RefusedError as error:
             return await self._report_unseen(pool, error)
+        if s.has_namesakes:
+            self.ask_sweeper(pool.key)
         lost = self.tracker.lost_builds(pool, s.observation)
         s, plan = await self._plan(s)
         outcome = await act(self.cluster, plan)

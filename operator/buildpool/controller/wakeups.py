@@ -17,16 +17,13 @@ class Wakeups:
         self._flags: dict[PoolKey, asyncio.Event] = {}
 
     def open(self, pool: PoolKey) -> asyncio.Event:
-        """A new flag for a pool; a namesake's that is just going counts no more."""
+        """A new flag for a pool that is tended from now on."""
         flag = self._flags[pool] = asyncio.Event()
         return flag
 
-    def close(self, pool: PoolKey, flag: asyncio.Event) -> bool:
-        """Drops the flag of a pool that is gone; False where a namesake has taken over."""
-        is_current = self._flags.get(pool) is flag
-        if is_current:
-            del self._flags[pool]
-        return is_current
+    def close(self, pool: PoolKey) -> None:
+        """Drops the flag of a pool that is tended no more."""
+        del self._flags[pool]
 
     def wake_all(self) -> None:
         """Has every pool looked at soon."""

@@ -20,7 +20,9 @@ SHORT_NAME: Final = "bkp"
 FIELD_MANAGER: Final = "buildpool"
 """Our name in ``metadata.managedFields``: server-side apply owns exactly what we applied."""
 FINALIZER: Final = f"{GROUP}/drain"
-"""Holds a deleted pool until its builders are drained and what lies elsewhere is removed."""
+"""Holds a deleted pool until its builders are drained and all that it consists of is removed.
+
+Put on and taken off by us, never by Kopf, which drops its own as soon as it starts."""
 
 LABEL_POOL: Final = f"{GROUP}/pool"
 LABEL_POOL_NAMESPACE: Final = f"{GROUP}/pool-namespace"
@@ -101,7 +103,7 @@ def pool_labels(pool: PoolKey) -> dict[str, str]:
 
 
 def detached_labels(pool: PoolKey) -> dict[str, str]:
-    """Labels of what lies in the operator's own namespace, without an owner.
+    """Labels of what has no owner.
 
     No ``instance``: GitOps tools track what they deploy by it, and a tool that has deployed the
     pool would take these for its own and remove them.
@@ -115,7 +117,7 @@ KEPT: Final = {
     "argocd.argoproj.io/compare-options": "IgnoreExtraneous",
     "argocd.argoproj.io/sync-options": "Prune=false",
 }
-"""Annotations of what lies there, by which Argo CD leaves it alone whatever it tracks by."""
+"""Annotations of what has no owner, by which Argo CD leaves it alone whatever it tracks by."""
 
 
 def builder_selector(pool: PoolKey) -> dict[str, str]:
@@ -136,6 +138,10 @@ def installation_selector(component: str) -> dict[str, str]:
 def home_selector(component: str) -> dict[str, str]:
     """Labels that select what pools have in the operator's own namespace, and nobody else's."""
     return {**installation_selector(component), "app.kubernetes.io/managed-by": "buildpool"}
+
+
+MADE: Final = {"app.kubernetes.io/name": "buildpool", "app.kubernetes.io/managed-by": "buildpool"}
+"""Labels that select all that pools have made, and nothing that was installed."""
 
 
 def pool_of(labels: object) -> PoolKey | None:

@@ -58,6 +58,7 @@ class Operator:
             self.cache_poller,
             self.tracker,
             Installation(settings.namespace, settings.image, settings.gateway_service),
+            self.orphan_sweeper.ask,
         )
         self.loop = PoolLoop(
             reconciler,

@@ -25,11 +25,6 @@ CHILDREN: Final = (
 )
 """What is watched, by label, beside pools. Not Secrets: see ``controller.secret_poller``."""
 
-NONE: Final = kopf.DaemonStoppingReason(0)
-OPERATOR_STOPS: Final = (
-    kopf.DaemonStoppingReason.OPERATOR_EXITING | kopf.DaemonStoppingReason.OPERATOR_PAUSING
-)
-
 
 class NoDiffs(kopf.DiffBaseStorage):
     """Spares Kopf the copy of each object it sees, for differences that no handler asks for."""
@@ -63,7 +58,8 @@ def kopf_settings() -> kopf.OperatorSettings:
     own = kopf.OperatorSettings()
     own.process.ultimate_exiting_timeout = None  # it would kill us 10 min after a lost leadership
     own.peering.standalone = True  # leadership is a Lease, taken before Kopf runs
-    own.persistence.finalizer = naming.FINALIZER
+    # Kopf puts on no finalizer, for nothing here is a daemon. Ours must not have the name of
+    # Kopf's: it drops that from every object that is deleted, at once (docs/adr/0024).
     own.persistence.diffbase_storage = NoDiffs()
     own.posting.enabled = False  # Events are told by kube.events, with our reasons
     own.scanning.disabled = True  # no CRD of others interests us; needs no right to list them
@@ -99,19 +95,25 @@ async def pool_changed(
     memo: Any,
     **_: Any,
 ) -> None:
-    """Wakes a pool whose spec has changed, of which something is asked, or for which builds wait.
+    """Has every pool tended that there is, those on their way out, too.
 
-    Our own status writes change none of these.
+    And wakes one whose spec has changed, which is deleted, of which something is asked, or for
+    which builds wait. Our own status writes change none of these.
     """
     operator: Operator = memo
+    pool = PoolKey(namespace or "", name)
     rotation = meta.annotations.get(naming.ANNOTATION_ROTATE)
-    asked = (meta.get("generation"), rotation, status.get("gateways"))
+    deleted = meta.get("deletionTimestamp")
+    asked = (meta.get("generation"), deleted, rotation, status.get("gateways"))
     if event["type"] == "DELETED":
         operator.asked.pop(uid, None)
-        operator.orphan_sweeper.ask()
-    elif operator.asked.get(uid) != asked:
+        operator.orphan_sweeper.ask(pool)
+        operator.wakeups.wake(pool)  # somebody else may have taken the finalizer off
+        return
+    operator.loop.start(pool)
+    if operator.asked.get(uid) != asked:
         operator.asked[uid] = asked
-        operator.wakeups.wake(PoolKey(namespace or "", name))
+        operator.wakeups.wake(pool)
 
 
 async def child_changed(
@@ -129,14 +131,8 @@ for _resource in CHILDREN:
     kopf.on.event(*_resource, registry=registry)(child_changed)
 
 
-@kopf.daemon(*POOLS, registry=registry, cancellation_backoff=10.0, cancellation_polling=60.0)
-async def tend(
-    *, namespace: str | None, name: str, stopped: kopf.DaemonStopped, memo: Any, **_: Any
-) -> None:
-    """Tends a pool until it is gone. A deletion is no end: the last passes are its removal."""
+@kopf.on.cleanup(registry=registry)
+async def end(*, memo: Any, **_: Any) -> None:
+    """Ends all tending with the term, before Kopf would: it waits for nobody, and asks nobody."""
     operator: Operator = memo
-
-    def is_over() -> bool:
-        return bool((stopped.reason or NONE) & OPERATOR_STOPS)
-
-    await operator.loop.tend(PoolKey(namespace or "", name), is_over, stopped.wait)
+    await operator.loop.end()

@@ -87,8 +87,6 @@ class Tended:
         self.passes = passes
         self.wakeups = Wakeups()
         self.metrics = PoolMetrics()
-        self.over = False
-        self.signal = asyncio.Event()
         sentinel = SecretPoller(cast("Cluster", Nowhere()), self.wakeups, reads_per_second=10)
         self.tender = PoolLoop(
             cast("Reconciler", passes),
@@ -99,22 +97,35 @@ class Tended:
             chance=chance,
         )
 
+    def appear(self) -> None:
+        """What the event of a new pool does."""
+        self.tender.start(CI)
+        if len(self.passes.started) < 3:
+            self.wakeups.wake(CI)
+
     async def tend(self, *pools: PoolKey) -> None:
-        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-            for pool in pools or (CI,):
-                group.create_task(self.tender.tend(pool, lambda: self.over, self.signal.wait))
+        """Until nobody is tended any more."""
+        for pool in pools or (CI,):
+            self.tender.start(pool)
+        async with asyncio.timeout(20):
+            while tasks := loops():
+                await asyncio.wait(tasks)
+
+
+def loops() -> set[asyncio.Task[object]]:
+    """Those that run now."""
+    return {task for task in asyncio.all_tasks() if task.get_name().startswith("tending")}
 
 
 @asynccontextmanager
 async def tending(passes: Passes) -> AsyncIterator[Tended]:
     """A pool that is tended during a block."""
     tended = Tended(passes)
-    task = asyncio.create_task(tended.tend())
+    tended.tender.start(CI)
     try:
         yield tended
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await tended.tender.end()
 
 
 def passes_counted(metrics: PoolMetrics, result: str) -> float | None:
@@ -134,10 +145,22 @@ async def test_what_is_known_of_a_pool_goes_with_it() -> None:
     assert passes_counted(tended.metrics, "done") is None
 
 
-async def test_what_is_known_of_a_namesake_that_came_meanwhile_stays() -> None:
-    tended = Tended(Passes([GONE], on_pass=lambda: tended.wakeups.open(CI)))
-    await tended.tend()
-    assert passes_counted(tended.metrics, "done") == 1
+async def test_a_namesake_that_came_while_a_pass_saw_none_is_tended() -> None:
+    tended: list[Tended] = []
+    passes = Passes([GONE, FOREVER], on_pass=lambda: tended[0].appear())
+    async with tending(passes) as found:
+        tended.append(found)
+        await passes.reach(3)
+
+
+async def test_a_pool_has_one_loop_however_often_it_is_asked_for() -> None:
+    async with tending(Passes([FOREVER], takes=0.01)) as tended:
+        for _ in range(10):
+            tended.tender.start(CI)
+            await asyncio.sleep(0)
+        await tended.passes.reach(1)
+        assert len(loops()) == 1
+    assert tended.passes.most_running == 1
 
 
 async def test_a_pass_is_repeated_when_the_last_one_asked_for_it() -> None:
@@ -241,25 +264,31 @@ async def test_pauses_start_small_again_after_a_success(caplog: pytest.LogCaptur
     assert ["pass 1 in a row" in message for message in messages] == [True, True]
 
 
-async def test_the_signal_is_one_more_reason_to_look_and_comes_once() -> None:
+async def test_an_operator_that_stops_makes_no_more_passes() -> None:
     async with tending(Passes([FOREVER])) as tended:
         await tended.passes.reach(1)
-        tended.signal.set()
-        await tended.passes.reach(2)
-        await asyncio.sleep(2 * MIN_INTERVAL)
-        assert len(tended.passes.started) == 2
-        tended.wakeups.wake(CI)
-        await tended.passes.reach(3)
-
-
-async def test_an_operator_that_stops_makes_no_more_passes() -> None:
-    tended = Tended(Passes([FOREVER]))
-    tending_it = asyncio.create_task(tended.tend())
-    await tended.passes.reach(1)
-    tended.over = True
-    tended.signal.set()
-    await tending_it
+    tended.tender.start(OTHER)
+    assert not loops()
     assert len(tended.passes.started) == 1
+
+
+async def test_the_pass_that_runs_comes_to_its_end_and_those_that_wait_do_not_begin() -> None:
+    tended = Tended(Passes([FOREVER], takes=0.05), max_passes=1)
+    tended.tender.start(CI)
+    tended.tender.start(OTHER)
+    await tended.passes.reach(1)
+    await tended.tender.end()
+    assert tended.passes.running == 0
+    assert len(tended.passes.started) == 1
+
+
+async def test_a_pass_that_hangs_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("buildpool.controller.loop.END_SECONDS", 0.05)
+    tended = Tended(Passes([FOREVER], takes=1e9))
+    tended.tender.start(CI)
+    await tended.passes.reach(1)
+    await tended.tender.end()
+    assert not loops()
 
 
 async def test_tending_can_be_broken_off() -> None:
@@ -292,8 +321,8 @@ async def test_pools_that_fail_together_do_not_come_again_together() -> None:
     chances = iter([0.0, 0.0, 1.0, 0.0])
     passes = Passes([UnavailableError("no"), UnavailableError("no"), FOREVER])
     tended = Tended(passes, chance=lambda: next(chances, 0.0))
-    tending_both = asyncio.create_task(tended.tend(CI, OTHER))
+    tended.tender.start(CI)
+    tended.tender.start(OTHER)
     await passes.reach(4)
-    tending_both.cancel()
-    await asyncio.gather(tending_both, return_exceptions=True)
+    await tended.tender.end()
     assert passes.started[3] - passes.started[2] > 0.1 * FIRST_RETRY

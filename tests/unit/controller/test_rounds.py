@@ -20,7 +20,7 @@ from buildpool.controller.wakeups import Wakeups
 from buildpool.core import naming
 from buildpool.core.errors import UnavailableError
 from buildpool.core.naming import PoolKey
-from buildpool.core.objects.refs import Object, Ref
+from buildpool.core.objects.refs import Object, Ref, ref_of
 from buildpool.kube.cluster import Cluster
 from samples import HOME, any_json, any_object
 
@@ -32,6 +32,8 @@ class Holding:
     """A cluster that holds these objects, and remembers what was deleted and selected."""
 
     objects: Sequence[Any] = ()
+    named: Sequence[Object] = ()
+    """What is not listed, and found by its name."""
     pools: dict[str, Any] = field(default_factory=dict)
     error: Exception | None = None
     selected: list[dict[str, str]] = field(default_factory=list)
@@ -43,9 +45,11 @@ class Holding:
         self.selected.append(labels)
         if self.error is not None:
             raise self.error
-        return [obj for obj in self.objects if _has(obj, labels)]
+        return [obj for obj in self.objects if _has(obj, labels) and _is(obj, kind, namespace)]
 
     async def get(self, ref: Ref) -> Any:
+        if ref.kind != naming.KIND:
+            return next((obj for obj in self.named if ref_of(obj) == ref), None)
         found = self.pools.get(ref.name)
         if isinstance(found, Exception):
             raise found
@@ -70,6 +74,14 @@ def _has(obj: Any, labels: dict[str, str]) -> bool:
         return True
 
 
+def _is(obj: Any, kind: str, namespace: str) -> bool:
+    """Whether it is of this kind, in this namespace; what is odd is of every kind but a pod."""
+    try:
+        return obj["kind"] == kind and namespace in ("", obj["metadata"]["namespace"])
+    except (KeyError, TypeError):
+        return kind != "Pod"
+
+
 Labels = dict[str, str | None]
 
 
@@ -92,6 +104,32 @@ def a_secret(pool: str, *, uid: str = "gone", labels: Labels | None = None) -> O
     }
 
 
+def a_part(kind: str, name: str, *, uid: str = "gone", pool: str = "ci", **more: str) -> Object:
+    """What a pool has made beside it, of the pool with this uid."""
+    labels = {**naming.detached_labels(PoolKey("builds", pool)), **more}
+    return {
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": "builds",
+            "uid": f"uid-of-{name}",
+            "labels": labels,
+            "annotations": {naming.ANNOTATION_POOL_UID: uid} if uid else {},
+        },
+    }
+
+
+def a_builder_pod(*, since: str, phase: str = "Running") -> Object:
+    pod = a_part("Pod", "ci-builder-0-abc", uid="")
+    pod["metadata"]["labels"] |= naming.builder_selector(CI)
+    pod["metadata"]["creationTimestamp"] = since
+    return pod | {"status": {"phase": phase}}
+
+
+def a_living(uid: str = "1") -> dict[str, Any]:
+    return {"ci": {"metadata": {"uid": uid, "creationTimestamp": "2026-01-02T00:00:00Z"}}}
+
+
 async def during(run: Callable[[], Any], seconds: float) -> None:
     """Runs a round for so long; it must not end by itself."""
     running = asyncio.create_task(run())
@@ -101,7 +139,7 @@ async def during(run: Callable[[], Any], seconds: float) -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
-# --- authorities without a pool ------------------------------------------------------------------
+# --- what pools have left ------------------------------------------------------------------------
 
 
 def swept(cluster: Holding, *, within: float = 1.0) -> list[str]:
@@ -114,7 +152,96 @@ def swept(cluster: Holding, *, within: float = 1.0) -> list[str]:
 def test_what_belongs_to_a_pool_that_is_gone_or_to_a_namesake_is_removed() -> None:
     pools = {"here": {"metadata": {"uid": "1"}}, "again": {"metadata": {"uid": "2"}}}
     secrets = [a_secret("here", uid="1"), a_secret("again", uid="1"), a_secret("gone")]
-    assert swept(Holding(secrets, pools)) == ["authority.builds.again", "authority.builds.gone"]
+    assert swept(Holding(secrets, pools=pools)) == [
+        "authority.builds.again",
+        "authority.builds.gone",
+    ]
+
+
+PARTS = (
+    ("ConfigMap", "ci-builder"),
+    ("Deployment", "ci-cache"),
+    ("NetworkPolicy", "ci-builder"),
+    ("PersistentVolumeClaim", "ci-builder-0"),
+    ("PersistentVolumeClaim", "ci-cache"),
+    ("PodDisruptionBudget", "ci-busy"),
+    ("Service", "ci-cache"),
+)
+SECRETS = ("ci-builder", "ci-cache", "ci-cache-client", "ci-client-ana", "ci-client-bob")
+
+
+def left_behind(uid: str = "gone") -> Holding:
+    """All that a pool had, whose finalizer somebody took off."""
+    authority = a_secret("ci", uid=uid)
+    authority["metadata"]["annotations"][naming.ANNOTATION_CLIENTS] = "ana,bob"
+    secrets = [a_part("Secret", name, uid=uid) for name in SECRETS]
+    parts = [a_part(kind, name, uid=uid) for kind, name in PARTS]
+    return Holding([authority, *parts], named=[authority, *secrets])
+
+
+def test_all_that_a_pool_has_left_is_removed_the_authority_last() -> None:
+    cluster = left_behind()
+    swept(cluster)
+    assert sorted((ref.kind, ref.name) for ref in cluster.deleted[:-1]) == sorted(
+        [*PARTS, *(("Secret", name) for name in SECRETS)]
+    )
+    assert cluster.deleted[-1].name == "authority.builds.ci"
+
+
+def test_nothing_of_a_pool_that_is_there_is_removed() -> None:
+    cluster = left_behind(uid="1")
+    cluster.pools = a_living("1")
+    assert swept(cluster) == []
+
+
+def test_nothing_is_removed_while_a_builder_of_the_pool_runs_and_then_it_is() -> None:
+    cluster = left_behind()
+    running = [*cluster.objects, a_builder_pod(since="2026-01-01T00:00:00Z")]
+    cluster.objects = running
+    assert swept(cluster, within=10) == []
+    cluster.objects = [*running[:-1], a_builder_pod(since="2026-01-01T00:00:00Z", phase="Failed")]
+    assert len(swept(cluster)) == len(PARTS) + len(SECRETS) + 1
+
+
+@pytest.mark.parametrize(
+    ("since", "is_removed"),
+    {"2026-01-01T23:59:59Z": False, "2026-01-02T00:00:10Z": True}.items(),
+    ids=["the earlier one's", "its own"],
+)
+def test_a_namesake_keeps_what_is_left_only_by_builders_that_are_older_than_it(
+    since: str, is_removed: bool
+) -> None:
+    cluster = left_behind()
+    cluster.pools = a_living("2")
+    cluster.objects = [*cluster.objects, a_builder_pod(since=since)]
+    assert bool(swept(cluster)) == is_removed
+
+
+def test_what_waits_for_builders_is_looked_at_again_soon() -> None:
+    cluster = left_behind()
+    cluster.objects = [*cluster.objects, a_builder_pod(since="2026-01-01T00:00:00Z")]
+    swept(cluster, within=2.5 * RETRY)
+    assert sorted({round(time) for time in cluster.times}) == [0, RETRY, 2 * RETRY]
+
+
+def test_what_does_not_say_who_made_it_is_left_to_its_owner() -> None:
+    owned = a_part("Service", "ci", uid="")
+    owned["metadata"]["ownerReferences"] = [{"kind": naming.KIND, "uid": "gone"}]
+    assert swept(Holding([owned])) == []
+
+
+def test_by_name_alone_a_secret_is_found_where_its_pool_asks() -> None:
+    """A backup has brought back what may not be listed."""
+    authority = a_secret("ci", uid="1")
+    authority["metadata"]["annotations"][naming.ANNOTATION_CLIENTS] = "ana"
+    kept, restored = (
+        a_part("Secret", f"ci-{n}", uid=uid) for n, uid in (("builder", "1"), ("client-ana", "0"))
+    )
+    cluster = Holding([], named=[authority, kept, restored], pools=a_living("1"))
+    sweeper = OrphanSweeper(cast("Cluster", cluster), home=HOME, namespaces=(), chance=lambda: 0.0)
+    sweeper.ask(CI)
+    virtual_time.run(during(sweeper.run, 1.0))
+    assert [ref.name for ref in cluster.deleted] == ["ci-client-ana"]
 
 
 FOREIGN: dict[str, Labels] = {
@@ -138,7 +265,7 @@ def test_a_secret_that_cannot_be_judged_keeps_no_other_from_it(
 ) -> None:
     secrets = [a_secret("odd"), a_secret("dark"), a_secret("gone")]
     pools = {"odd": {"metadata": None}, "dark": UnavailableError("etcd has no leader")}
-    assert swept(Holding(secrets, pools)) == ["authority.builds.gone"]
+    assert swept(Holding(secrets, pools=pools)) == ["authority.builds.gone"]
     odd, dark = (record for record in caplog.records if record.levelno == logging.WARNING)
     assert odd.exc_info
     assert not dark.exc_info
@@ -155,7 +282,7 @@ def bent(obj: Object) -> st.SearchStrategy[Object]:
 
 @given(st.lists(any_object | bent(a_secret("odd")), max_size=4), any_object)
 def test_no_object_ends_a_sweep(objects: list[Any], pool: Any) -> None:
-    cluster = Holding([*objects, a_secret("gone")], {"ci": pool})
+    cluster = Holding([*objects, a_secret("gone")], pools={"ci": pool})
     assert "authority.builds.gone" in swept(cluster)
 
 

@@ -23,16 +23,6 @@ async def test_waking_a_pool_that_nobody_tends_leaves_no_trace() -> None:
 async def test_a_pool_that_is_gone_is_not_woken() -> None:
     wakeups = Wakeups()
     flag = wakeups.open(CI)
-    assert wakeups.close(CI, flag)
+    wakeups.close(CI)
     wakeups.wake(CI)
     assert not flag.is_set()
-
-
-async def test_a_namesake_is_woken_though_its_predecessor_goes_after_it_came() -> None:
-    wakeups = Wakeups()
-    old = wakeups.open(CI)
-    new = wakeups.open(CI)
-    assert not wakeups.close(CI, old)
-    wakeups.wake(CI)
-    assert new.is_set()
-    assert not old.is_set()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from buildpool.controller.wakeups import Wakeups
 from buildpool.core import naming
 from buildpool.core.naming import PoolKey
-from buildpool.manager.handlers import child_changed, pool_changed
+from buildpool.manager.handlers import child_changed, kopf_settings, pool_changed
 from samples import any_json
 
 CI = PoolKey("builds", "ci")
@@ -21,9 +21,14 @@ a_kind = st.sampled_from(["ADDED", "MODIFIED", "DELETED", None])
 
 
 def a_memo() -> Any:
-    asks: list[None] = []
-    sweeper = SimpleNamespace(ask=lambda: asks.append(None), asks=asks)
-    return SimpleNamespace(wakeups=Wakeups(), asked={}, orphan_sweeper=sweeper)
+    started: list[PoolKey] = []
+    swept: list[PoolKey] = []
+    return SimpleNamespace(
+        wakeups=Wakeups(),
+        asked={},
+        orphan_sweeper=SimpleNamespace(ask=swept.append, asks=swept),
+        loop=SimpleNamespace(start=started.append, started=started),
+    )
 
 
 async def child(labels: Any, kind: str | None = "MODIFIED") -> bool:
@@ -59,7 +64,14 @@ async def test_no_label_is_a_reason_to_fail(labels: dict[str, Any], kind: str | 
 async def test_no_pool_is_a_reason_to_fail(
     metadata: dict[str, Any], status: dict[str, Any], kind: str | None
 ) -> None:
-    body = kopf.Body({"metadata": metadata, "status": status})  # type: ignore[typeddict-item]
+    await changed(a_memo(), kind, metadata, status)
+
+
+async def changed(
+    memo: Any, kind: str | None, metadata: dict[str, Any], status: dict[str, Any] | None = None
+) -> None:
+    """An event of the pool CI."""
+    body = kopf.Body({"metadata": metadata, "status": status or {}})  # type: ignore[typeddict-item]
     await pool_changed(
         event={"type": kind, "object": {}},  # type: ignore[typeddict-item]
         namespace="builds",
@@ -67,5 +79,34 @@ async def test_no_pool_is_a_reason_to_fail(
         uid="1",
         meta=body.meta,
         status=body.status,
-        memo=a_memo(),
+        memo=memo,
     )
+
+
+LEAVING = {"generation": 2, "deletionTimestamp": "2026-01-01T12:00:00Z"}
+
+
+@pytest.mark.parametrize("metadata", [{"generation": 1}, LEAVING], ids=["living", "leaving"])
+@pytest.mark.parametrize("kind", [None, "ADDED", "MODIFIED"])
+async def test_a_pool_is_tended_from_when_it_is_seen_one_that_is_deleted_too(
+    kind: str | None, metadata: dict[str, Any]
+) -> None:
+    memo = a_memo()
+    await changed(memo, kind, metadata)
+    assert memo.loop.started == [CI]
+
+
+async def test_a_deletion_wakes_and_the_end_is_looked_at_and_starts_nothing() -> None:
+    memo = a_memo()
+    flag = memo.wakeups.open(CI)
+    await changed(memo, "ADDED", {"generation": 1})
+    for kind in ("MODIFIED", "DELETED"):
+        flag.clear()
+        await changed(memo, kind, LEAVING)
+        assert flag.is_set(), kind
+    assert memo.loop.started == [CI, CI]
+    assert memo.orphan_sweeper.asks == [CI]
+
+
+def test_kopf_does_not_take_our_finalizer_for_its_own() -> None:
+    assert kopf_settings().persistence.finalizer != naming.FINALIZER

@@ -42,10 +42,18 @@ def ref_of(obj: Object) -> Ref:
 
 def is_owned(obj: Object, pool: Pool) -> bool:
     """Whether this very pool made the object, not a namesake that lived before."""
-    metadata = obj["metadata"]
-    if metadata.get("annotations", {}).get(naming.ANNOTATION_POOL_UID) == pool.uid:
-        return True
-    return any(owner["uid"] == pool.uid for owner in metadata.get("ownerReferences", ()))
+    return pool.uid in owners_of(obj)
+
+
+def maker_of(obj: Object) -> str:
+    """The uid of the pool that made an object without an owner; empty where it does not say."""
+    return text_at(obj, "metadata", "annotations", naming.ANNOTATION_POOL_UID)
+
+
+def owners_of(obj: Object) -> frozenset[str]:
+    """The uids of all to whom an object says it belongs: the pool that made it, and owners."""
+    owners = mappings_at(obj, "metadata", "ownerReferences")
+    return frozenset(filter(None, (maker_of(obj), *(text_at(owner, "uid") for owner in owners))))
 
 
 def component_of(obj: Object) -> str:

@@ -5,7 +5,11 @@ a pool with a broken one must be deletable, too.
 
     1  the Service and the builders' Deployments; their pods drain by themselves (``preStop``)
     2  until the last pod is gone: nothing; a build may need its certificate, volume and cache
-    3  the cache registry, Secrets, ConfigMaps, volumes, and the authority in our own namespace
+    3  the Secrets in the pool's namespace; they may not be listed, so what tells of them stays
+    4  the cache registry, ConfigMaps, volumes, policies
+    5  the authority in our own namespace
+
+Only what goes first has the pool as its owner: a deletion in the foreground removes that at once.
 """
 
 from __future__ import annotations
@@ -53,8 +57,10 @@ def plan_removal(s: Situation) -> Removal:
     serving = [item for item in left if item[0] in builders or _is_first(*item)]
     # The authority goes last: beside it stands which clients' Secrets to look for.
     authority = authority_ref(s.pool, s.installation)
-    others = [item for item in left if item[0] != authority] or left
-    now = serving or ([] if draining else others)
+    others = [item for item in left if item[0] != authority]
+    # By what else there is of a cache, its Secrets are found again.
+    secrets = [item for item in others if item[0].kind == "Secret"]
+    now = serving or ([] if draining else secrets or others or left)
     going = (
         Delete(
             ref,

@@ -16,7 +16,7 @@ from buildpool.core.api import Pool
 from buildpool.core.api.status import GatewayStatus
 from buildpool.core.naming import Installation
 from buildpool.core.objects.pods import has_ended, name_of_builder
-from buildpool.core.objects.refs import Object, Ref, is_owned, is_terminating
+from buildpool.core.objects.refs import Object, Ref, is_owned, is_terminating, maker_of
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import Authority, Bundle, CertificateRequest
 from buildpool.core.planning.backlog import backlog_of
@@ -81,6 +81,12 @@ class Situation:
         names = desired_refs(self.pool, self.installation)
         live = self.observation.live
         return frozenset(ref for ref in names if ref in live and ref not in self.own)
+
+    @property
+    def has_namesakes(self) -> bool:
+        """Whether an earlier pool of the same name, or of a backup, has left anything."""
+        live = self.observation.live
+        return any(maker_of(obj) and ref not in self.own for ref, obj in live.items())
 
     @cached_property
     def stored_bundles(self) -> Mapping[Ref, Bundle | None]:

@@ -20,7 +20,30 @@ RESTRICTED_USER: Final = 65532
 def pool_metadata(
     pool: Pool, name: str, *, component: str, labels: dict[str, str] | None = None
 ) -> Object:
-    """Metadata of an object beside its pool, owned by it: it goes when the pool goes."""
+    """Metadata of an object beside its pool, without an owner: builds need it until they end.
+
+    With one, a deletion in the foreground would remove it at once (docs/adr/0024). The pool's
+    removal takes it along, and whose it is stands in an annotation.
+    """
+    return {
+        "name": name,
+        "namespace": pool.key.namespace,
+        "labels": {
+            **naming.detached_labels(pool.key),
+            "app.kubernetes.io/component": component,
+            **(labels or {}),
+        },
+        "annotations": {**naming.KEPT, naming.ANNOTATION_POOL_UID: pool.uid},
+    }
+
+
+def owned_metadata(
+    pool: Pool, name: str, *, component: str, labels: dict[str, str] | None = None
+) -> Object:
+    """Metadata of what goes first, before any build has ended: owned by the pool, it goes with it.
+
+    By it new builds would come.
+    """
     return {
         "name": name,
         "namespace": pool.key.namespace,

@@ -23,7 +23,7 @@ from buildpool.core.resources.common import (
     compute,
     digest,
     fingerprint,
-    pool_metadata,
+    owned_metadata,
     restricted,
     sealed,
 )
@@ -55,7 +55,7 @@ def builder_deployment(pool: Pool, index: int, *, image: str, certificate: Bundl
         {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
-            "metadata": pool_metadata(
+            "metadata": owned_metadata(
                 pool, name, component=naming.COMPONENT_BUILDER, labels=labels
             ),
             "spec": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from buildpool.core import naming
 from buildpool.core.api import Pool, Routing
 from buildpool.core.objects.refs import Object
-from buildpool.core.resources.common import pool_metadata, sealed
+from buildpool.core.resources.common import owned_metadata, sealed
 
 
 def pool_service(pool: Pool, *, gateway: str) -> Object:
@@ -38,7 +38,7 @@ def pool_service(pool: Pool, *, gateway: str) -> Object:
         {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": pool_metadata(
+            "metadata": owned_metadata(
                 pool, naming.service(pool.key), component=naming.COMPONENT_ENDPOINT
             ),
             "spec": spec,

@@ -37,19 +37,12 @@ def test_a_certificate_is_there_under_the_names_of_buildkit_and_of_kubernetes() 
     }
 
 
-def test_a_certificate_lies_beside_its_pool_and_goes_with_it() -> None:
+def test_a_certificate_lies_beside_its_pool_and_outlives_its_deletion() -> None:
     metadata = a_secret()["metadata"]
     assert (metadata["namespace"], metadata["name"]) == ("builds", "ci-client-ana")
     assert metadata["labels"]["app.kubernetes.io/component"] == "client"
-    (owner,) = metadata["ownerReferences"]
-    assert owner == {
-        "apiVersion": "buildpool.dev/v1alpha1",
-        "kind": "BuildKitPool",
-        "name": "ci",
-        "uid": UID,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
+    assert metadata["annotations"][naming.ANNOTATION_POOL_UID] == UID
+    assert "ownerReferences" not in metadata, "a deletion in the foreground would remove it at once"
 
 
 def test_an_authority_lies_where_no_user_of_the_pool_can_read_it() -> None:
