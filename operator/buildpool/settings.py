@@ -47,7 +47,8 @@ class Settings:
     metrics_port: int = 8080
     """TCP port of ``/metrics``; 0 turns it off."""
     max_passes: int = 8
-    """Passes that may run at once. More is faster after a restart and harder on the API server."""
+    """Passes that may run at once, and as many again that take long. More is faster after a restart
+    and harder on the API server."""
     secret_reads_per_second: float = 10.0
     """How many Secrets are looked at again per second at most, to notice that one was changed or
     deleted. We may not watch Secrets (docs/adr/0009), so this is the price of noticing."""

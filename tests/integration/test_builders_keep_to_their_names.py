@@ -74,7 +74,7 @@ def test_somebody_elses_deployment_with_the_name_of_a_builder_is_never_touched(
             (found := installed.get("deployment", "ci-builder-0", namespace))
             and found["spec"]["template"]["spec"]["containers"][0]["name"] == "buildkitd"
         ),
-        within=15,
+        within=60,
         what="the builder comes once its name is free",
     )
 

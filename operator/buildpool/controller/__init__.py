@@ -3,6 +3,7 @@
 Knows no Kopf. Decides nothing: it observes, asks the core, and does as told.
 
     loop            passes over one pool, one after the other, for as long as it lives
+    lanes           slow passes make way for quick ones
     reconcile       one pass: observe → plan → act → report
     observe         reads what bears on a pool
     act             carries out a plan, object by object

@@ -17,6 +17,7 @@ from datetime import timedelta
 from time import monotonic
 from typing import Final, Protocol
 
+from buildpool.controller.lanes import Lanes
 from buildpool.controller.metrics import PoolMetrics
 from buildpool.controller.reconcile import Reconciler
 from buildpool.controller.wakeups import Wakeups
@@ -76,7 +77,7 @@ class PoolLoop:
         self._lookouts = lookouts
         self._metrics = metrics
         self._chance = chance
-        self._slots = asyncio.Semaphore(max_passes)
+        self._lanes = Lanes(max_passes)
         self._running: dict[PoolKey, float] = {}
         self._tasks: dict[PoolKey, asyncio.Task[None]] = {}
         self._is_over = False
@@ -124,12 +125,13 @@ class PoolLoop:
             self._wakeups.close(pool)
             for lookout in self._lookouts:
                 lookout.forget(pool)
+            self._lanes.forget(pool)
             self._metrics.forget(pool)
         if wakeup.is_set():
             self.start(pool)  # another of its name may have come while the last pass looked
 
     async def _pass(self, pool: PoolKey) -> timedelta | None:
-        async with self._slots:
+        async with self._lanes.slot(pool):
             if self._is_over:
                 return None
             self._running[pool] = monotonic()

@@ -104,11 +104,12 @@ class Reconciler:
         self.metrics.report_lost(pool.key, len(lost))
         cache = s.observation.cache
         self.metrics.report_cache(pool.key, cache.usage if cache else None)
-        # No watch tells when the user has mended what an outcome or a cache depends on.
-        if outcome.is_refused or plan.conflicts or isinstance(cache_target(s), Finding):
+        if outcome.is_refused:
             return min(self._retry(pool.key, s.now), max(plan.recheck, TROUBLED))
         self.pauses.pop(pool.key, None)
-        return min(plan.recheck, TROUBLED) if outcome.failures else plan.recheck
+        # No watch tells when the user has mended what an outcome or a cache depends on.
+        is_troubled = outcome.failures or plan.conflicts or isinstance(cache_target(s), Finding)
+        return min(plan.recheck, TROUBLED) if is_troubled else plan.recheck
 
     async def _observe(self, pool: Pool) -> Situation:
         """What there is, and what registry and daemons said last."""
