@@ -132,8 +132,11 @@ def read_solve(message: bytes) -> Solve:
     reader = Reader(MAX_FIELDS)
     parts: dict[int, list[memoryview]] = {}
     is_internal = False
+    told: int | memoryview | None = memoryview(b"")
     for number, value in reader.fields(message):
-        if isinstance(value, memoryview):
+        if number == _FRONTEND:
+            told = value
+        elif isinstance(value, memoryview):
             parts.setdefault(number, []).append(value)
         elif number == _INTERNAL:
             is_internal = bool(value)
@@ -146,7 +149,7 @@ def read_solve(message: bytes) -> Solve:
     caches = [part for cache in parts.get(_CACHE, ()) for part in reader.fields(cache)]
     imports = [_cache_entry(reader, *p) for p in caches if p[0] in _CACHE_ALL_IMPORTS]
     exports = [_cache_entry(reader, *p) for p in caches if p[0] in _CACHE_ALL_EXPORTS]
-    frontend = _last(parts, _FRONTEND, "Frontend")
+    frontend = protobuf.text(told, "Frontend")  # of any form: ``with_cache`` has to read it
     context = attributes.get(_CONTEXT, "")
     source = attributes.get(_SOURCE) or (context if _REMOTE.match(context) else "")
     return Solve(

@@ -201,9 +201,10 @@ class Router:
         try:
             await self._daemons_heard()
             self.pools.release_slots()
-            await stop.wait()
+            await asyncio.Event().wait()  # until ``run`` ends it, which waits for what follows
         finally:
             self.answers.clear()
+            self.pools.hand_over()  # first: all conversations end here, also those of what runs
             # Where a part has failed, what is held waits for the next process, and not for this.
             await server.stop(GRACE_SECONDS if stop.is_set() else None)
 

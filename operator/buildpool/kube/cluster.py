@@ -124,9 +124,9 @@ class Cluster:
         url = f"{self._api.configuration.host}/{_path(Ref(kind, namespace, ''), '')}"
         url += f"?{urlencode(query)}"
         headers = {"Accept": "application/json"}
-        await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, "GET", None)
         # Nobody but this may use its connection: a request that is broken off in the midst ends it.
         with network_errors():
+            await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, "GET", None)
             async with asyncio.timeout(inactivity) as limit:
                 answer = await self._api.call_api(
                     "GET", url, headers, None, _request_timeout=duration + inactivity
@@ -194,16 +194,17 @@ class Cluster:
             await asyncio.sleep(min(retry_after or 2.0 ** (attempt - 2), MAX_RETRY_AFTER))
         if status >= 300:
             raise error_of(status, data)
-        return json.loads(data)
+        with network_errors():
+            return json.loads(data)
 
     async def _send(
         self, method: str, url: str, body: JSON, content: str
     ) -> tuple[int, bytes, float | None]:
         headers = {"Accept": "application/json", "Content-Type": content}
-        await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, method, body)
-        if self._is_cut:
-            raise UnavailableError("the connection was cut")
-        with network_errors():
+        with network_errors():  # the token is a file
+            await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, method, body)
+            if self._is_cut:
+                raise UnavailableError("the connection was cut")
             async with asyncio.timeout(TIMEOUT) as limit:
                 self._limits.add(limit)
                 try:

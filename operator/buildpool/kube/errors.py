@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import aiohttp
+from kubernetes.aio.config import ConfigException
 
 from buildpool.core.errors import (
     ConflictError,
@@ -34,10 +35,13 @@ def error_of(status: int, body: bytes) -> KubernetesError:
 
 @contextmanager
 def network_errors() -> Iterator[None]:
-    """Turns what the network does into ``UnavailableError``."""
+    """Turns what the network does into ``UnavailableError``.
+
+    So are an answer that is no JSON, and a token that cannot be read: both may be well next time.
+    """
     try:
         yield
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except (aiohttp.ClientError, OSError, ValueError, RecursionError, ConfigException) as error:
         raise UnavailableError(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
 
 

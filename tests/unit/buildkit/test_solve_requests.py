@@ -6,13 +6,14 @@ The oracle is Google's own implementation of protobuf, with the fields that Buil
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import Message
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from buildpool.buildkit.protobuf import WireError
@@ -326,6 +327,46 @@ def test_what_can_be_read_can_be_extended(garbage: bytes) -> None:
         except WireError:
             continue
         assert with_imports(message, [IMPORT]).startswith(message)
+
+
+def fixed(tag: int, form: int, size: int) -> bytes:
+    """A field of a fixed size."""
+    return number(tag << 3 | form) + bytes(size)
+
+
+tags = st.sampled_from([1, 2, 3, 4, 5, 6, 6, 6, 7, 8, 11, 12, 13, 99])
+"""Those that are read, that of the frontend often."""
+fields_of_any_form = st.one_of(
+    st.builds(field, tags, st.integers(0, 2**64 - 1)),
+    st.builds(field, tags, st.binary(max_size=4)),
+    st.builds(fixed, tags, st.just(1), st.just(8)),
+    st.builds(fixed, tags, st.just(5), st.just(4)),
+)
+
+
+@given(st.lists(fields_of_any_form, max_size=6).map(b"".join))
+@example(field(6, 1))
+@example(field(6, b"dockerfile.v0") + fixed(6, 5, 4))
+@example(field(6, 1) + field(6, b"dockerfile.v0"))
+def test_what_can_be_read_can_be_extended_whatever_form_its_fields_have(message: bytes) -> None:
+    with suppress(WireError):
+        read_solve(message)
+        extended = attempt(lambda: with_cache(message, exports=[EXPORT], imports=[IMPORT]))
+        assert extended is not None, "it was read"
+        assert extended.startswith(message)
+    with suppress(WireError):
+        read_bridge_solve(message)
+        extended = attempt(lambda: with_imports(message, [IMPORT]))
+        assert extended is not None, "it was read"
+        assert extended.startswith(message)
+
+
+def attempt(extend: Callable[[], bytes]) -> bytes | None:
+    """What it comes to; None where it cannot read what it is to extend."""
+    try:
+        return extend()
+    except WireError:
+        return None
 
 
 @given(st.integers(0, len(BUILDX) - 1), st.integers(0, 255))

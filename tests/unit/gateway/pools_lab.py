@@ -24,11 +24,12 @@ class PoolsLab:
         self.configs: Mapping[PoolKey, PoolConfig] = {config.key: config for config in configs}
         self.has_builder = False
         self.closed: list[PoolKey] = []
+        self.memory = ConnectionStore(None, now=NOW)
         self.pools = ServedPools(
             self,
             lambda *_: Silent(),
             clock=lambda: NOW,
-            memory=ConnectionStore(None, now=NOW),
+            memory=self.memory,
             on_backlog_changed=lambda _: None,
             on_closed=self.closed.append,
         )

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException
 
 from buildpool.core.errors import UnavailableError
 from buildpool.core.objects.refs import Ref
@@ -16,7 +17,7 @@ from buildpool.kube.cluster import Cluster
 from buildpool.kube.metrics import RequestMetrics
 
 POD = Ref("Pod", "builds", "ci-builder-0")
-HANG_UP, SAY_NOTHING = -1, -2
+HANG_UP, SAY_NOTHING, NO_JSON = -1, -2, -3
 
 
 class Server:
@@ -36,6 +37,8 @@ class Server:
             await asyncio.sleep(3600)
         if status == HANG_UP and request.transport:
             request.transport.close()
+        if status == NO_JSON:
+            return web.Response(text="<html>Please log in</html>")
         return web.json_response({"message": "so it is"}, status=max(status, 200))
 
 
@@ -103,3 +106,29 @@ async def test_once_cut_no_request_is_waited_for_and_none_is_sent() -> None:
             with pytest.raises(UnavailableError, match="cut"):
                 await cluster.get(POD)
     assert len(server.connections) == 1
+
+
+async def test_what_is_no_json_is_not_an_answer() -> None:
+    async with seen_by(Server(NO_JSON)) as cluster:
+        with pytest.raises(UnavailableError, match="JSONDecodeError"):
+            await cluster.get(POD)
+
+
+@pytest.mark.parametrize(
+    "trouble", [PermissionError("no"), ConfigException("Token file exists but empty.")]
+)
+async def test_a_token_that_cannot_be_read_ends_nobody(trouble: Exception) -> None:
+    server = Server(200)
+
+    def refresh(_: Configuration) -> None:
+        raise trouble
+
+    async with seen_by(server) as cluster:
+        cluster._api.configuration.api_key["BearerToken"] = "bearer"
+        cluster._api.configuration.refresh_api_key_hook = refresh
+        watch = cluster.watched("Pod", "", {}, version="1", duration=1, inactivity=1.0)
+        with pytest.raises(UnavailableError, match=type(trouble).__name__):
+            await cluster.get(POD)
+        with pytest.raises(UnavailableError, match=type(trouble).__name__):
+            await anext(aiter(watch))
+    assert server.connections == []

@@ -244,10 +244,16 @@ class Connections:
         if running is None:  # nobody says whether what was there before still is
             return sum(known.holds or known.state is State.RESUMED for known in own.values())
         # A build of ours that the daemon still runs holds its slot, though its session has ended.
-        names = [self._index.builder_of(ref) or "" for ref in running]
         active = {name for name, known in own.items() if known.holds}
-        active.update(name for name in names if name in own)
-        return len(active) + sum(name not in own for name in names)
+        others = 0
+        for ref in running:
+            # Several may have begun it, here or elsewhere; what runs here is of one that is here.
+            names = [name for name in self._index.builders_of(ref) if name in own]
+            if not names:
+                others += 1
+            elif active.isdisjoint(names):
+                active.add(names[-1])
+        return len(active) + others
 
     def _know(self, connection: str, client: str, now: datetime) -> Connection:
         return self._index.find(connection) or Connection(client, now)

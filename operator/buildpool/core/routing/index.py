@@ -6,7 +6,7 @@ never why; a connection that has changed is filed again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from buildpool.core.routing.connection import Connection
@@ -23,7 +23,8 @@ class ConnectionIndex:
         self._filed: dict[str, tuple[State, str]] = {}
         self._by_state: dict[State, dict[str, Connection]] = {state: {} for state in State}
         self._by_builder: dict[str, dict[str, Connection]] = {}
-        self._by_ref: dict[str, str] = {}
+        self._by_ref: dict[str, dict[str, None]] = {}
+        """Who builds each or has built it; who began it last comes last."""
 
     def __len__(self) -> int:
         """How many are known."""
@@ -51,8 +52,12 @@ class ConnectionIndex:
         return sum(len(self._by_state[state]) for state in states)
 
     def builder_of(self, ref: str) -> str | None:
-        """The name of the connection that builds this, or has built it."""
-        return self._by_ref.get(ref)
+        """The name of the connection that was the last to build this."""
+        return next(reversed(self.builders_of(ref)), None)
+
+    def builders_of(self, ref: str) -> Sequence[str]:
+        """The names of the connections that build this, or have built it, the last one last."""
+        return tuple(self._by_ref.get(ref, ()))
 
     def file(self, name: str, connection: Connection) -> None:
         """A connection is new, or is otherwise than before."""
@@ -73,13 +78,17 @@ class ConnectionIndex:
 
     def note(self, name: str, ref: str) -> None:
         """A connection builds this."""
-        self._by_ref[ref] = name
+        names = self._by_ref.setdefault(ref, {})
+        names.pop(name, None)
+        names[name] = None
 
     def forget(self, name: str, refs: Iterable[str]) -> None:
         """A connection does not know these any more."""
         for ref in refs:
-            if self._by_ref.get(ref) == name:
-                del self._by_ref[ref]
+            names = self._by_ref.get(ref, {})
+            names.pop(name, None)
+            if not names:
+                self._by_ref.pop(ref, None)
 
     def _unfile(self, name: str, state: State, builder: str) -> None:
         del self._filed[name], self._by_state[state][name]

@@ -26,7 +26,8 @@ name below, each event likewise. Some consequences:
   whatever it begins counts as a build.
 - A connection that has built comes back to its builder without waiting, once. Two connections that
   take turns in coming back would otherwise let nobody else in.
-- Whether something may begin without a free slot is decided by its state alone: ``needs_slot``.
+- Whether something may begin without a free slot, and not on its own builder, is decided by its
+  state alone: ``needs_slot``.
 - A connection that ends is ``gone``, whatever it was.
 
 Pure, and about one connection: who is next, and whether a lease is over, ``connections`` decides.
@@ -167,7 +168,7 @@ ACTIVE: Final = (State.ASKING, State.BUILDING, State.RETURNED)
 PLACED: Final = (*ACTIVE, State.RESTING, State.RESUMED)
 """Those that have a builder."""
 ADMITTED: Final = frozenset((*RESERVING, *PLACED))
-"""Those that begin what they like, and need no free slot for it."""
+"""Those that begin what they like on their builder, and need no free slot for it."""
 RENEWED: Final = frozenset((*RESERVING, State.RESTING))
 """Those whose lease a hello renews."""
 TERMS: Final[Mapping[State, timedelta]] = {
@@ -184,8 +185,11 @@ TERMS: Final[Mapping[State, timedelta]] = {
 
 
 def needs_slot(state: State, event: Event) -> bool:
-    """Whether what is about to begin in this state has to find a free slot."""
-    return state not in ADMITTED and not (
+    """Whether what begins in this state, not on its own builder, has to find a free slot.
+
+    The right of ``RESTING`` is to its own.
+    """
+    return (state not in ADMITTED or state is State.RESTING) and not (
         event is Event.SESSION and state in (State.OWED, State.CALLED)
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
@@ -36,9 +37,16 @@ async def read_message(
 ) -> tuple[bytes, T]:
     """The message of a request, and what is read of it. Raises Exhausted or Unreadable."""
     body = await _body(messages, longest)
-    try:
+    with _refused():
         message = unframe(body)
         return message, read(message)
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """What cannot be read is refused: raises Unreadable."""
+    try:
+        yield
     except WireError as error:
         raise Unreadable(str(error)) from error
 
@@ -59,19 +67,24 @@ async def _body(messages: AsyncIterator[ext_proc.ProcessingRequest], longest: in
 
 
 def with_share(message: bytes, solve: Solve, shared: Share) -> bytes | None:
-    """The body of a solve with what is added to it; None where it stays as it is."""
+    """The body of a solve with what is added to it; None where it stays as it is.
+
+    Raises Unreadable.
+    """
     exports = [_registry(shared.exports, mode="max", **_HARMLESS)] if shared.exports else []
     # Frontends that the client calls by itself get their imports when it does (``with_import``).
     direct = shared.imports is not None and solve.takes_imports_directly
     imports = [_registry(shared.imports)] if direct and shared.imports else []
     if not exports and not imports:
         return None
-    return frame(with_cache(message, exports=exports, imports=imports))
+    with _refused():
+        return frame(with_cache(message, exports=exports, imports=imports))
 
 
 def with_import(message: bytes, reference: str) -> bytes:
-    """The body of a solve of a part of a build, with a cache to import."""
-    return frame(with_imports(message, [_registry(reference)]))
+    """The body of a solve of a part of a build, with a cache to import. Raises Unreadable."""
+    with _refused():
+        return frame(with_imports(message, [_registry(reference)]))
 
 
 def _registry(reference: str, **attributes: str) -> CacheEntry:

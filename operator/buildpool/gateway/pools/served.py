@@ -23,6 +23,7 @@ from buildpool.core.routing.values import Target, label_of
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.pools.contexts import SessionContexts
 from buildpool.gateway.slots.changes import Changes
+from buildpool.gateway.slots.refusals import NotServed
 from buildpool.gateway.slots.scheduler import SlotScheduler
 from buildpool.gateway.slots.store import ConnectionStore
 
@@ -229,6 +230,15 @@ class ServedPools:
         """From now on slots are given: all daemons had time to say what they run."""
         self._set_complete(True)
 
+    def hand_over(self) -> None:
+        """From now on no slot is given and nothing is forgotten: the next process goes on.
+
+        Conversations end with this process, and what they are about goes on. Each that ends would
+        make room here for one that waits; the next process would take that one for one that builds.
+        """
+        self._is_complete = False
+        self._memory.retain()
+
     def _set_complete(self, is_complete: bool) -> None:
         self._is_complete = is_complete
         for served in self._served.values():
@@ -255,8 +265,7 @@ class ServedPools:
             try:
                 await self._tick()
             finally:
-                # Conversations end with this process, and what they are about goes on.
-                self._memory.retain()
+                self.hand_over()
 
     async def _tick(self) -> None:
         while True:
@@ -269,7 +278,9 @@ class ServedPools:
                 served.forget_unknown()
 
     def _state(self, pool: PoolKey) -> PoolState:
-        served = self._served[pool]
+        served = self._served.get(pool)
+        if served is None:  # it has closed under a request that waited
+            raise NotServed(pool)
         return PoolState(
             builders=self._source.builders(pool),
             builds={

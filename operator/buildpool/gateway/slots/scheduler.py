@@ -140,7 +140,10 @@ class SlotScheduler:
         *,
         is_internal: bool = False,
     ) -> Placement:
-        """A solve begins; where. Raises Exhausted, within seconds. Each has its ``end``."""
+        """A solve begins; where. Each has its ``end``.
+
+        Raises Exhausted, within seconds, or Unavailable where the pool goes.
+        """
         placement = await self._soon(
             connection,
             lambda: self.connections.begin(
@@ -179,8 +182,9 @@ class SlotScheduler:
             self._memory.drop(self.pool, connection)  # it has no builder any more
         if has_slot:
             self._note(Home(connection, self.connections.client_of(connection)))
-        if not self.connections.is_building(connection):
-            self._event(connection).clear()
+        settled = self._settled.get(connection)  # None where it has left before this end came
+        if settled is not None and not self.connections.is_building(connection):
+            settled.clear()
         self.dispatch()
 
     def leave(self, connection: str) -> None:
@@ -252,8 +256,11 @@ class SlotScheduler:
         self._memory.keep(self.pool, home, now=self._clock())
 
     async def _soon(self, connection: str, attempt: Callable[[], T | None]) -> T:
-        """What an attempt to begin comes to, now or after some turn. Raises Exhausted."""
-        has_asked = False
+        """What an attempt to begin comes to, now or after some turn.
+
+        Raises Exhausted, or NotServed where the pool goes meanwhile.
+        """
+        has_asked, dismissals = False, self._dismissals
         try:
             async with asyncio.timeout(SESSION_PATIENCE):
                 while (found := attempt()) is None:
@@ -263,6 +270,8 @@ class SlotScheduler:
                         if self.connections.is_admitted(connection):
                             continue
                     await self._changes.next()
+                    if dismissals != self._dismissals:
+                        raise NotServed(self.pool)
                 return found
         except TimeoutError:
             raise Exhausted(

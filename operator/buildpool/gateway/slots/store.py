@@ -54,7 +54,9 @@ class ConnectionStore:
             self._database = _opened(path, now)
 
     def keep(self, pool: PoolKey, home: Home, *, now: datetime) -> None:
-        """A connection has begun something."""
+        """A connection has begun something, or has a slot and has not."""
+        if not (home.builder or self._forgets):
+            return  # what it did on a builder has ended for this process only
         self._write(
             "INSERT OR REPLACE INTO homes VALUES (?, ?, ?, ?, ?, ?)",
             (str(pool), *home, now.timestamp()),
@@ -80,12 +82,16 @@ class ConnectionStore:
         self._forgets = False
 
     def recall(self, pool: PoolKey) -> list[Home]:
-        """The connections of a pool."""
-        rows = self._database.execute(
-            "SELECT connection, client, builder, ref FROM homes WHERE pool = ? ORDER BY since",
-            (str(pool),),
-        )
-        return [Home(*row) for row in rows]
+        """The connections of a pool; none where that cannot be read."""
+        try:
+            rows = self._database.execute(
+                "SELECT connection, client, builder, ref FROM homes WHERE pool = ? ORDER BY since",
+                (str(pool),),
+            ).fetchall()
+        except sqlite3.Error as error:
+            log.warning("Cannot read which connection builds where: %s", error)
+            return []
+        return [Home(*row) for row in rows if all(isinstance(part, str) for part in row)]
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
         try:

@@ -228,6 +228,20 @@ def test_a_connection_at_rest_leaves_a_builder_that_retires() -> None:
     assert placement.builder.uid == "uid-1"
 
 
+def test_a_connection_at_rest_whose_builder_retires_waits_for_a_slot_of_another() -> None:
+    connections, state = Connections(), a_world(slots=1)
+    admitted(connections, state, "a")
+    building(connections, state, "a")
+    connections.end("a", now=NOW)
+    retiring = a_world(a_builder(is_serving=False), a_builder(1), slots=1)
+    admitted(connections, retiring, "b")
+    assert building(connections, retiring, "b").uid == "uid-1"
+    assert connections.begin("a", "ann", None, retiring, now=NOW) is None
+    assert connections.used(a_builder(1), retiring) == 1
+    connections.end("b", now=NOW)
+    assert connections.admit(retiring, now=NOW) == ("a",)
+
+
 def test_a_reservation_outlives_the_builder_whose_slot_it_was() -> None:
     connections = Connections()
     admitted(connections, a_world(a_builder(0), slots=1), "a")
@@ -382,6 +396,37 @@ def test_it_is_known_whose_a_build_is() -> None:
     building(connections, state, "a", "ref")
     assert connections.owner_of("ref") == "ann"
     assert connections.owner_of("another") is None
+
+
+def test_what_two_connections_have_begun_is_known_as_long_as_one_of_them_is() -> None:
+    connections, state = Connections(), a_world(a_builder(), a_builder(1), slots=1)
+    admitted(connections, state, "a", "b")
+    first = building(connections, state, "a", "ref")
+    second = building(connections, state, "b", "ref")
+    assert first != second
+    running = frozenset({"ref"})
+    both = replace(state, builds={first.uid: running, second.uid: running})
+    assert [connections.used(builder, both) for builder in (first, second)] == [1, 1]
+    connections.leave("b")
+    one = replace(state, builds={first.uid: running, second.uid: frozenset()})
+    assert connections.owner_of("ref") == "ann"
+    assert connections.runs("ref", one) == first
+    assert [connections.used(builder, one) for builder in (first, second)] == [1, 0]
+    connections.leave("a")
+    assert connections.owner_of("ref") is None
+
+
+def test_what_two_connections_have_begun_on_one_builder_takes_one_slot_once_it_runs_alone() -> None:
+    connections, state = Connections(), a_world(slots=2)
+    admitted(connections, state, "a", "b")
+    for name in ("a", "b"):
+        building(connections, state, name, "ref")
+    runs = replace(state, builds={"uid-0": frozenset({"ref"})})
+    assert connections.used(a_builder(), runs) == 2
+    for name in ("b", "a"):
+        connections.end(name, "ref", now=NOW)
+        assert connections.used(a_builder(), runs) == 1
+    assert connections.used(a_builder(), replace(runs, builds={"uid-0": frozenset()})) == 0
 
 
 # --- builders that are not heard ------------------------------------------------------------------

@@ -30,7 +30,7 @@ SLOTS = 2
 SECOND = timedelta(seconds=1)
 NAMES = st.sampled_from(["a", "b", "c", "d", "e"])
 CLIENTS = {"a": "ann", "b": "ann", "c": "bob", "d": "bob", "e": "cid"}
-BY_RIGHT = frozenset({State.RESTING, State.RESUMED, State.OWED, State.CALLED})
+BY_RIGHT = frozenset({State.RESUMED, State.OWED, State.CALLED})
 """States of which something begins though no slot is free: what runs may need it."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -17,10 +18,12 @@ from buildpool.buildkit.solve_requests import frame, read_solve, unframe
 from buildpool.core.api import Inject
 from buildpool.core.api.brief import CacheBrief, ClientBrief
 from buildpool.core.routing.affinity import Traits
-from buildpool.core.routing.sharing import reference_of
+from buildpool.core.routing.sharing import Share, reference_of
+from buildpool.gateway.ext_proc.bodies import with_import, with_share
 from buildpool.gateway.ext_proc.processor import MAX_STATUS_BYTES, Processor
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
+from buildpool.gateway.slots.refusals import Unreadable
 from samples import NOW
 from unit.gateway.pools_lab import ANN, BOB, PoolsLab
 from unit.gateway.requests import a_request
@@ -201,6 +204,27 @@ async def test_what_is_refused_ends_with_the_status_of_its_refusal(
             answer = await request.answer_to(message)
         assert answer.immediate_response.grpc_status.status == status.value[0]
         assert answer.immediate_response.body
+
+
+async def test_a_frontend_that_is_no_text_is_refused_before_anything_begins() -> None:
+    async with a_processor() as lab:
+        await lab.builds(ANN)
+        await lab.opens(ANN, "session", "app")
+        solve = lab.asks(ANN, SOLVE)
+        await solve.answer()
+        message = protobuf.field(1, b"ref") + protobuf.field(2, b"x") + b"\x30\x01"
+        answer = await solve.answer_to(message + protobuf.field(5, b"session"))
+        status = answer.immediate_response.grpc_status.status
+        assert status == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+        assert lab.cluster.pools.each()[0].scheduler.connections.owner_of("ref") is None
+
+
+def test_what_cannot_be_extended_is_refused() -> None:
+    solve = replace(read_solve(b""), takes_imports_directly=True)
+    with pytest.raises(Unreadable):
+        with_share(GARBAGE, solve, Share(imports="r.example/cache/app"))
+    with pytest.raises(Unreadable):
+        with_import(GARBAGE, "r.example/cache/app")
 
 
 async def test_garbage_about_a_part_of_a_build_is_refused() -> None:

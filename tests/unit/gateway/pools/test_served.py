@@ -9,6 +9,8 @@ import pytest
 
 from buildpool.gateway.pools import served as module
 from buildpool.gateway.slots.refusals import NotServed
+from buildpool.gateway.slots.scheduler import SlotScheduler
+from samples import NOW
 from unit.gateway.pools_lab import ANN, CLIENTS, PoolsLab
 from unit.gateway.xds.configs import a_config
 
@@ -73,3 +75,66 @@ async def test_no_slot_is_given_while_slots_are_held() -> None:
     lab.pools.release_slots()
     async with asyncio.timeout(5):
         await asked
+
+
+async def test_what_ends_with_the_process_makes_room_for_nobody() -> None:
+    """The next one would take those who got a slot last of all for some that build."""
+    config = a_config(clients=CLIENTS, slots=1)
+    lab = PoolsLab(config)
+    lab.has_builder = True
+    served = lab.pools.find(config.key)
+    assert served is not None
+    scheduler = served.scheduler
+    running = asyncio.ensure_future(lab.pools.run())
+    await scheduler.admit("builds", ANN, max_wait=LONG)
+    await scheduler.begin("builds", ANN, None)
+    await scheduler.begin("builds", ANN, None, "ref")
+    waiting = [
+        asyncio.ensure_future(scheduler.admit(f"waits-{number}", ANN, max_wait=LONG))
+        for number in range(6)
+    ]
+    await asyncio.sleep(0)
+    noted = lab.memory.recall(config.key)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    scheduler.end("builds", "ref")
+    scheduler.end("builds")
+    for each in waiting:
+        each.cancel()
+        await asyncio.gather(each, return_exceptions=True)
+    assert lab.memory.recall(config.key) == noted
+    assert {home.connection for home in noted} == {"builds"}
+    following = SlotScheduler(
+        config.key, lambda: lab.pools._state(config.key), clock=lambda: NOW, memory=lab.memory
+    )
+    builder, *_ = lab.builders(config.key)
+    assert following.connections.used(builder, lab.pools._state(config.key)) == 1
+
+
+async def test_who_had_a_slot_goes_on_until_the_process_ends() -> None:
+    config = a_config(clients=CLIENTS, slots=1)
+    lab = PoolsLab(config)
+    lab.has_builder = True
+    served = lab.pools.find(config.key)
+    assert served is not None
+    await served.scheduler.admit("a", ANN, max_wait=LONG)
+    lab.pools.hand_over()
+    await served.scheduler.begin("a", ANN, None, "ref")
+    assert [(home.connection, home.ref) for home in lab.memory.recall(config.key)] == [
+        ("a", ""),
+        ("a", "ref"),
+    ]
+
+
+async def test_who_waits_for_a_pool_that_has_closed_is_told_so() -> None:
+    config = a_config(clients=CLIENTS)
+    lab = PoolsLab(config)
+    served = lab.pools.find(config.key)
+    assert served is not None
+    # It has said no hello, and nothing is known of it.
+    following = asyncio.ensure_future(served.scheduler.follow("a", ANN, None))
+    await asyncio.sleep(0)
+    lab.loses(config.key)
+    assert lab.closed == [config.key]
+    with pytest.raises(NotServed, match="pool builds/ci is not served here any more"):
+        await following

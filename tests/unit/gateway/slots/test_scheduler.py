@@ -243,9 +243,12 @@ async def test_who_waits_for_a_pool_that_goes_is_told_and_what_builds_goes_on() 
     await settled()
     place.becomes()
     asking = begun(place.scheduler.any_builder("c", "ann", max_wait=LONG))
+    beginning = begun(place.scheduler.begin("d", "ann", None, "another ref"))
     await settled()
     place.scheduler.dismiss()
-    for work in (waiting, asking):
+    await settled()
+    assert beginning.done(), "it does not wait until it would be told something else"
+    for work in (waiting, asking, beginning):
         with pytest.raises(Unavailable, match="pool builds/ci is not served here any more"):
             await work
     assert place.scheduler.backlog == Backlog()
@@ -615,3 +618,23 @@ async def test_questions_do_not_go_to_a_builder_that_does_not_answer_while_anoth
     assert place.scheduler.locator.present("a") == a_builder(1)
     place.state = replace(place.state, builds={})
     assert place.scheduler.locator.present("a") == a_builder(0)
+
+
+async def test_a_session_that_ends_with_the_process_is_where_it_was_for_the_next_one() -> None:
+    """Its solve comes to that one: it has to go to the builder of its session."""
+    place = Place(a_builder(), a_builder(1))
+    await place.admit("a")
+    placement = await place.scheduler.begin("a", "ann", None)
+    place.memory.retain()
+    place.scheduler.end("a")
+    following = place.another_desk()
+    assert following.connections.home_of("a", place.state) == placement.builder
+
+
+async def test_nothing_is_kept_of_a_stream_that_ends_after_its_connection() -> None:
+    place = Place(a_builder())
+    await place.admit("a")
+    await place.scheduler.begin("a", "ann", None, "ref")
+    place.scheduler.leave("a")
+    place.scheduler.end("a", "ref")
+    assert place.scheduler._settled == {}

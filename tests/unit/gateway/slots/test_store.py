@@ -75,3 +75,29 @@ def test_a_file_that_cannot_be_written_stops_nobody(
     memory.keep(POOL, A_BUILD, now=NOW)
     memory.drop(POOL, A_BUILD.connection)
     assert "Cannot note which connection builds where" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("part", "others"),
+    [
+        ("CAST(x'ff' AS TEXT)", []),  # no UTF-8: what comes after it cannot be read either
+        ("x'ff'", [A_BUILD]),
+        ("NULL", [A_BUILD]),
+    ],
+)
+def test_what_was_noted_and_is_no_text_stops_nobody(
+    path: Path, part: str, others: list[Home]
+) -> None:
+    killed = ConnectionStore(path, now=NOW)
+    killed.keep(POOL, A_BUILD, now=NOW)
+    killed.keep(POOL, A_BUILD._replace(connection="broken"), now=NOW)
+    killed._database.execute(f"UPDATE homes SET client = {part} WHERE connection = 'broken'")
+    assert ConnectionStore(path, now=NOW).recall(POOL) == others
+
+
+def test_a_table_that_is_another_stops_nobody(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    killed = ConnectionStore(path, now=NOW)
+    killed._database.execute("DROP TABLE homes")
+    killed._database.execute("CREATE TABLE homes (since REAL)")
+    assert ConnectionStore(path, now=NOW).recall(POOL) == []
+    assert "Cannot read which connection builds where" in caplog.text

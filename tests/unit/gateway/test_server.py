@@ -1,0 +1,154 @@
+"""A router process as it ends, without an Envoy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import grpc.aio
+import pytest
+from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
+from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as ext_proc_grpc
+
+from buildpool.buildkit.methods import CONTROL
+from buildpool.core.naming import PoolKey
+from buildpool.core.routing.values import Target
+from buildpool.gateway import server as module
+from buildpool.gateway.metrics import GatewayMetrics
+from buildpool.gateway.pools.config import PoolConfig
+from buildpool.gateway.reports.status import Entry
+from buildpool.gateway.server import Router
+from buildpool.gateway.slots.store import ConnectionStore
+from buildpool.process import utc_now
+from buildpool.settings import GatewaySettings
+from daemons import Silent
+from gateway.ports import free_port
+from unit.gateway.requests import a_request
+from unit.gateway.xds.configs import a_config
+
+HELLO, SESSION = f"{CONTROL}ListWorkers", f"{CONTROL}Session"
+POOL = a_config()
+
+
+class OnePool:
+    """A pool with one builder, where the router has its ``Directory``."""
+
+    def __init__(self) -> None:
+        self.configs: Mapping[PoolKey, PoolConfig] = {POOL.key: POOL}
+        self.synced = asyncio.Event()
+        self.synced.set()
+        self.fails = asyncio.Event()
+
+    def builders(self, pool: PoolKey) -> tuple[Target, ...]:
+        return (Target("ci-builder-0", "uid", "127.0.0.1:1"),)
+
+    def trouble(self, address: str) -> None:
+        return None
+
+    def subscribe(self, callback: Callable[[PoolKey], None]) -> None:
+        callback(POOL.key)
+
+    async def run(self) -> None:
+        await self.fails.wait()
+        raise RuntimeError("it has failed")
+
+
+class NoStatus:
+    """Where the router has its ``StatusWriter``."""
+
+    def changed(self, pool: PoolKey) -> None:
+        return
+
+    async def run(self, entry: Entry) -> None:
+        await asyncio.Event().wait()
+
+
+class RouterLab:
+    """A router, and Envoy's questions to it."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        self.file = folder / "router.db"
+        settings = GatewaySettings(
+            namespace="buildpool-system",
+            identity="router",
+            drain_time=timedelta(days=1),
+            port=1,
+            router_port=port,
+            memory_file=self.file,
+            health_port=0,
+        )
+        self.source = OnePool()
+        self.router = Router(settings, self.source, NoStatus(), GatewayMetrics())
+        self.stop = asyncio.Event()
+        self.running = asyncio.ensure_future(self.router.run(self.stop))
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        self._processor = ext_proc_grpc.ExternalProcessorStub(self._channel)
+
+    async def asks(self, path: str, number: int) -> grpc.aio.StreamStreamCall:
+        """A request on the connection of this number."""
+        asked = self._processor.Process()
+        await asked.write(a_request(path, number=number, peer=f"127.0.0.1:{number}"))
+        return asked
+
+    async def ended(self) -> None:
+        """Until the process has ended, and all of its conversations."""
+        await asyncio.gather(self.running, return_exceptions=True)
+        await self._channel.close()
+        await asyncio.sleep(0.1)
+
+    def noted(self) -> set[str]:
+        """The connections of which the next process knows."""
+        homes = ConnectionStore(self.file, now=utc_now()).recall(POOL.key)
+        return {home.connection for home in homes}
+
+
+@pytest.fixture(autouse=True)
+def _haste(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "Daemon", lambda *_: Silent())
+    monkeypatch.setattr(module, "HEARING_SECONDS", 0.1)
+    monkeypatch.setattr(module, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SOLVE_PATIENCE", 0.5)
+
+
+@pytest.mark.parametrize("is_signal", [True, False])
+async def test_when_a_router_ends_the_next_one_knows_who_builds_and_of_nobody_who_waits(
+    tmp_path: Path, is_signal: bool
+) -> None:
+    lab = RouterLab(tmp_path)
+    await lab.router.answers.wait()
+    building = await lab.asks(HELLO, 1)
+    await building.read()
+    session = await lab.asks(SESSION, 1)
+    await session.read()
+    pool = lab.router.pools.find(POOL.key)
+    assert pool is not None
+    (name,) = lab.noted()
+    await pool.scheduler.begin(name, "buildpool://ann", None, "ref")
+    pool.scheduler.end(name, "ref")  # it has built, and only its session holds its slot
+    waiting = [await lab.asks(HELLO, number) for number in range(2, 8)]
+    async with asyncio.timeout(5):
+        while pool.scheduler.backlog.waiting < len(waiting):  # noqa: ASYNC110 - a test's own look
+            await asyncio.sleep(0.01)
+    (lab.stop if is_signal else lab.source.fails).set()
+    await lab.ended()
+    assert lab.noted() == {name}
+
+
+async def test_what_is_being_answered_when_a_signal_comes_is_answered(tmp_path: Path) -> None:
+    lab = RouterLab(tmp_path)
+    await lab.router.answers.wait()
+    hello = await lab.asks(HELLO, 1)
+    await hello.read()
+    session = await lab.asks(SESSION, 1)  # waits a little for the solve that it belongs to
+    await asyncio.sleep(0.1)
+    lab.stop.set()
+    async with asyncio.timeout(5):
+        answer = await session.read()
+        assert not lab.running.done(), "it waits for what is being answered"
+        await lab.ended()
+    assert isinstance(answer, ext_proc.ProcessingResponse)
+    assert answer.HasField("request_headers")
+    assert len(lab.noted()) == 1
