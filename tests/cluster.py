@@ -211,16 +211,19 @@ def samples(port: int) -> Iterator[Sample]:
         yield from family.samples
 
 
-def looks_again(api: Api, process: OperatorProcess, pool: str, namespace: str) -> None:
+def looks_again(
+    api: Api, process: OperatorProcess, pool: str, namespace: str, *, by: str = "pods"
+) -> None:
     """Has the operator make a pass over a pool that sees all that is there now, and waits for it.
 
-    The first pass may be under way already; the second begins after it.
+    It is woken ``by`` objects of the pool. The first pass may be under way already; the second
+    begins after it.
     """
     for _ in range(2):
         before = process.passes(pool, namespace)
         wake = f"example.com/wake={time.monotonic()}"
         labels = ("-l", f"buildpool.dev/pool={pool}")
-        api.must("annotate", "pods", *labels, "-n", namespace, "--overwrite", wake)
+        api.must("annotate", by, *labels, "-n", namespace, "--overwrite", wake)
         eventually(
             lambda before=before: process.passes(pool, namespace) > before,  # type: ignore[misc]
             within=15,

@@ -7,6 +7,7 @@ each pass, and a pool's status is kept from one pass to the next. How objects ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import cast
@@ -54,6 +55,8 @@ class MemoryCluster:
     """How many builds were started, by builder."""
     memory: dict[str, int] = field(default_factory=dict)
     """Bytes that a pod takes, by builder; as far as anybody measures."""
+    admit: Callable[[Object], None] = lambda _: None
+    """What the cluster itself changes of each object as it is stored."""
     silent: set[str] = field(default_factory=set)
     """Builders whose daemons do not answer."""
 
@@ -113,6 +116,7 @@ class MemoryCluster:
         ref, version = ref_of(desired), int(self.next_version())
         created = self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
         self.objects[ref] = stored(self.objects.get(ref), desired, version=version, created=created)
+        self.admit(self.objects[ref])
         return self.objects[ref]
 
     def remove(self, ref: Ref) -> None:

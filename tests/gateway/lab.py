@@ -79,10 +79,16 @@ class LabStatus:
     def __init__(self) -> None:
         self.refused: dict[PoolKey, str] = {}
         """Why pools are not served under all of their names."""
+        self.serves: dict[PoolKey, list[str | None]] = {}
+        """What was reported, one after the other, that pools are served with."""
         self._entry: Entry | None = None
 
     def changed(self, pool: PoolKey) -> None:
-        why = self._entry(pool).refused if self._entry is not None else None
+        entry = self._entry(pool) if self._entry is not None else None
+        why = entry.refused if entry is not None else None
+        said = self.serves.setdefault(pool, [])
+        if entry is not None and entry.serves not in said[-1:]:
+            said.append(entry.serves)
         self.refused.pop(pool, None)
         if why is not None:
             self.refused[pool] = why

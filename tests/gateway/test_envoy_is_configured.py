@@ -10,6 +10,7 @@ import grpc.aio
 import pytest
 
 from buildpool.core.pki import KeyPair
+from daemons import until
 from gateway.lab import CONTROL, Lab, PoolLab, call
 
 HELLO = f"{CONTROL}ListWorkers"
@@ -100,3 +101,42 @@ async def test_a_router_that_starts_again_changes_nothing(lab: Lab) -> None:
     # The one answer that it waits for, which is empty.
     assert after[1] <= before[1] + 1
     assert await asyncio.gather(*(serves(lab, pool) for pool in pools)) == [True, True]
+
+
+async def test_a_pool_is_said_to_be_served_only_once_envoy_has_taken_it(lab: Lab) -> None:
+    pool, stranger = PoolLab(), PoolLab(name="other")
+    await lab.add_pool(pool, "ci-builder-0")
+    first = replace(pool.config(), acknowledgement="first")
+    await lab.becomes(pool, first)
+    said = lab.status.serves[pool.key]
+    assert said[-1] == "first"
+    assert await serves(lab, pool)
+    odd = KeyPair(first.server.certificate, stranger.config().server.key)
+    await lab.becomes(pool, replace(first, server=odd, acknowledgement="what Envoy refuses"))
+    assert await serves(lab, pool), "what was good before serves on"
+    await lab.becomes(pool, replace(pool.config(), acknowledgement="last"))
+    assert said[-2:] == ["first", "last"]
+    # What Envoy need not know of is served at once.
+    more = pool.config(slots=2)
+    await lab.becomes(pool, replace(more, server=first.server, acknowledgement="slots"))
+    await lab.settled()
+    assert said[-1] == "slots"
+
+
+async def test_a_pool_that_comes_while_there_is_no_envoy_is_said_to_be_served_by_nobody(
+    lab: Lab,
+) -> None:
+    pool = PoolLab()
+    await lab.add_pool(pool, "ci-builder-0")
+    assert lab.envoy is not None
+    lab.envoy.kill()
+    await lab.envoy.wait()
+    late = PoolLab(name="late")
+    lab.source.configs[late.key] = replace(late.config(), acknowledgement="late")
+    lab.source.changed(late.key)
+    await until(lambda: lab.router.pools.find(late.key) is not None, "the router knows it")
+    assert lab.status.serves.get(late.key, []) in ([], [None])
+    await lab.start_envoy()
+    await lab.settled()
+    assert lab.status.serves[late.key][-1] == "late"
+    assert await serves(lab, pool)

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from cluster import Api, OperatorProcess, a_pool, at_rest, eventually, looks_again
+from integration.policies import a_policy
 
 KINDS = "deployments,services,configmaps,secrets,poddisruptionbudgets,networkpolicies"
 
@@ -247,31 +248,8 @@ def test_what_the_cluster_itself_changes_is_told_once_and_left_alone(
     """An admission policy that adds a toleration: writing it away again would never end."""
     item = "Object.spec.template.spec.tolerations{key: 'example.com/added', operator: 'Exists'}"
     path = "/spec/template/spec/tolerations/-"
-    expression = f"[JSONPatch{{op: 'add', path: '{path}', value: {item}}}]"
-    mutation = {"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}
-    rules = {"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"]}
-    here = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
-    policy = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": namespace}}
-    installed.apply(
-        {
-            **policy,
-            "kind": "MutatingAdmissionPolicy",
-            "spec": {
-                "matchConstraints": {
-                    "resourceRules": [{**rules, "operations": ["CREATE", "UPDATE"]}]
-                },
-                "reinvocationPolicy": "Never",
-                "failurePolicy": "Fail",
-                "mutations": [mutation],
-            },
-        },
-        {
-            **policy,
-            "kind": "MutatingAdmissionPolicyBinding",
-            "spec": {"policyName": namespace, "matchResources": {"namespaceSelector": here}},
-        },
-    )
-    try:
+    patch = f"JSONPatch{{op: 'add', path: '{path}', value: {item}}}"
+    with a_policy(installed, namespace, patch):
         tolerations = [{"key": "example.com/ours", "operator": "Exists"}]
         probe = a_deployment(namespace, tolerations)
         eventually(
@@ -294,9 +272,6 @@ def test_what_the_cluster_itself_changes_is_told_once_and_left_alone(
         looks_again(installed, operator, "ci", namespace)
         assert version() == before
         assert "RepairedDrift" not in installed.reasons("ci", namespace)
-    finally:
-        for kind in ("mutatingadmissionpolicybinding", "mutatingadmissionpolicy"):
-            installed.must("delete", kind, namespace)
 
 
 def a_deployment(namespace: str, tolerations: list[dict[str, Any]]) -> dict[str, Any]:

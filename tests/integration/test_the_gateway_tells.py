@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import socket
+import ssl
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,6 +22,7 @@ from cluster import (
     Api,
     OperatorProcess,
     a_pool,
+    at_rest,
     eventually,
     operator_process,
 )
@@ -50,8 +54,19 @@ def operator(kubeconfig: Path, tmp_path: Path) -> Iterator[OperatorProcess]:
 @pytest.fixture
 def gateway(installed: Api) -> Iterator[str]:
     """A pod of the gateway that is ready, as far as its labels and its status say."""
+    yield from a_gateway_pod(installed)
+
+
+@pytest.fixture
+def acknowledging(installed: Api) -> Iterator[str]:
+    """The same of a version that says what it serves."""
+    yield from a_gateway_pod(installed, {naming.ANNOTATION_ACKNOWLEDGES: "true"})
+
+
+def a_gateway_pod(installed: Api, annotations: dict[str, str] | None = None) -> Iterator[str]:
     labels = naming.installation_selector(naming.COMPONENT_GATEWAY)
-    metadata = {"name": POD, "namespace": OPERATOR_NAMESPACE, "labels": labels}
+    metadata: dict[str, Any] = {"name": POD, "namespace": OPERATOR_NAMESPACE, "labels": labels}
+    metadata["annotations"] = annotations or {}
     restricted = {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
@@ -217,3 +232,61 @@ def test_others_are_kept_from_builders_as_long_as_the_pool_is_behind_the_gateway
     eventually(lambda: there()["spec"] == first["spec"], within=2.5, what="it is put right")
     installed.apply(a_pool("ci", pool, routing="Direct", scaling={"min": 1, "max": 3}))
     eventually(lambda: there() is None, within=5, what="it is gone")
+
+
+def shakes_hands(api: Api, namespace: str, port: int, name: str, folder: Path) -> bool:
+    """Whether a client with its Secret is let in under a name, at its first try."""
+    secret = api.get(
+        "secret", naming.client_certificate(PoolKey(namespace, "ci"), "default"), namespace
+    )
+    assert secret is not None
+    for file, value in secret["data"].items():
+        (folder / file).write_bytes(base64.b64decode(value))
+    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    context.set_alpn_protocols(["h2"])
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
+            context.wrap_socket(connection, server_hostname=name) as channel,
+        ):
+            # Envoy's settings: it has let the client in.
+            channel.sendall(
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+            )
+            return channel.recv(9) != b""
+    except OSError:
+        return False
+
+
+def test_a_pool_that_says_it_is_ready_is_served_at_once(
+    installed: Api,
+    kubeconfig: Path,
+    namespace: str,
+    operator: OperatorProcess,
+    acknowledging: str,
+    tmp_path: Path,
+) -> None:
+    """Whenever ``kubectl wait`` ends: after a pool was made, and after its spec was changed."""
+    credentials = credentials_of(
+        installed, ACCOUNT, OPERATOR_NAMESPACE, like=kubeconfig, file=tmp_path / ACCOUNT
+    )
+    spec = {"routing": "Gateway", "scaling": {"min": 0, "max": 3}}
+    wait = ("wait", "bkp/ci", "-n", namespace, "--for=condition=Ready", "--timeout=30s")
+    entries = lambda: status(installed, namespace).get("gateways")  # noqa: E731
+    router = RouterProcess(credentials, tmp_path / "router.log", acknowledging)
+    with router_process(router):
+        installed.apply(a_pool("ci", namespace, **spec))
+        becomes(installed, namespace, "GatewayLoading", within=20)
+        assert installed.condition("ci", namespace, "Ready")["status"] == "False"
+        assert not entries(), "there is no Envoy that could serve it"
+        with envoy_of(router, tmp_path):
+            for hostnames in ([], ["one.example.com"], ["two.example.com"]):
+                gateway = {"gateway": {"hostnames": hostnames}} if hostnames else {}
+                installed.apply(a_pool("ci", namespace, **spec, **gateway))
+                installed.must(*wait)
+                for name in (f"ci.{namespace}.svc", *hostnames):
+                    assert shakes_hands(installed, namespace, router.port, name, tmp_path), name
+            version = at_rest(lambda: installed.get("bkp", "ci", namespace)["metadata"])  # type: ignore[index]
+            assert [entry["name"] for entry in entries()] == [acknowledging]
+            assert installed.get("bkp", "ci", namespace)["metadata"] == version  # type: ignore[index]

@@ -15,7 +15,7 @@ from buildpool.core import naming
 from buildpool.core.api import Pool, Routing
 from buildpool.core.naming import Installation
 from buildpool.core.objects.pods import has_ended, is_ready
-from buildpool.core.objects.refs import Object, Ref, component_of, ref_of
+from buildpool.core.objects.refs import Object, Ref, component_of, ref_of, text_at
 from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.caches import cache_references
 from buildpool.core.planning.certificates import (
@@ -71,7 +71,12 @@ async def observe(cluster: Cluster, pool: Pool, installation: Installation) -> O
         pods=tuple(pod for pod in pods if component_of(pod) == naming.COMPONENT_BUILDER),
         cache_pods=tuple(pod for pod in pods if component_of(pod) == naming.COMPONENT_CACHE),
         replica_sets=tuple(replica_sets),
-        gateways=gateways,
+        gateways={pod["metadata"]["name"]: is_ready(pod) for pod in gateways},
+        acknowledging=frozenset(
+            pod["metadata"]["name"]
+            for pod in gateways
+            if text_at(pod, "metadata", "annotations", naming.ANNOTATION_ACKNOWLEDGES)
+        ),
         absent=frozenset(ref for ref in references_of_builders(pool) if ref not in live),
         referred={ref: obj for ref, obj in live.items() if ref in references},
     )
@@ -85,13 +90,13 @@ def _owners(pool: Pool, replica_sets: Iterable[Object]) -> Iterator[Ref]:
                 yield Ref("Deployment", pool.key.namespace, owner["name"])
 
 
-async def _gateways(cluster: Cluster, pool: Pool, *, home: str) -> dict[str, bool]:
+async def _gateways(cluster: Cluster, pool: Pool, *, home: str) -> list[Object]:
     """The pods of the gateway, where any serves the pool, or has told something about it."""
     if pool.spec.routing is not Routing.GATEWAY and not pool.status.gateways:
-        return {}
+        return []
     labels = naming.installation_selector(naming.COMPONENT_GATEWAY)
     pods = await cluster.select("Pod", home, labels)
-    return {pod["metadata"]["name"]: is_ready(pod) for pod in pods if not has_ended(pod)}
+    return [pod for pod in pods if not has_ended(pod)]
 
 
 def references_of(pool: Pool) -> Iterator[Ref]:

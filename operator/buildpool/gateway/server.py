@@ -36,6 +36,7 @@ from buildpool.gateway.reports.status import Entry, StatusWriter
 from buildpool.gateway.slots.store import ConnectionStore
 from buildpool.gateway.xds.discovery import Discovery
 from buildpool.gateway.xds.publisher import Publisher
+from buildpool.gateway.xds.subscriptions import Snapshot
 from buildpool.kube.cluster import connect
 from buildpool.kube.metrics import RequestMetrics
 from buildpool.process import health_pages, on_signal, serve_metrics, utc_now
@@ -135,9 +136,10 @@ class Router:
         self._discovery = Discovery(
             on_rejected=metrics.rejected_configurations.inc,
             on_connected=metrics.envoys.set,
+            on_answered=self._on_answered,
         )
         self._publisher = Publisher(
-            self._discovery.publish,
+            self._on_published,
             port=settings.port,
             drain_time=settings.drain_time,
             on_refused=self._on_refused,
@@ -232,6 +234,16 @@ class Router:
         self._metrics.forget(pool)
         self._publish()
 
+    def _on_published(self, snapshot: Snapshot) -> None:
+        self._discovery.publish(snapshot)
+        self._on_answered()  # not all that changes is Envoy's to know
+
+    def _on_answered(self) -> None:
+        """Has it told of each pool once Envoy serves it as it is."""
+        if self._discovery.is_settled:
+            for pool in self._publisher.take(self._discovery.has):
+                self._status.changed(pool)
+
     def _on_refused(self, pool: PoolKey, why: str | None) -> None:
         if why is not None:
             log.warning("%s: %s", pool, why)
@@ -252,4 +264,5 @@ class Router:
             waiting=backlog.waiting,
             since=backlog.since,
             refused=self._publisher.refusal(pool),
+            serves=None if served is None else self._publisher.served_with(pool),
         )

@@ -44,7 +44,8 @@ def written(kind: str, name: str, component: str) -> Apply:
     """An object of a pool that is to be written."""
     labels = {"app.kubernetes.io/component": component}
     metadata = {"name": name, "namespace": "builds", "labels": labels}
-    return Apply({"kind": kind, "metadata": metadata}, None, f"created {name}")
+    spec = {"template": {"spec": {}}}
+    return Apply({"kind": kind, "metadata": metadata, "spec": spec}, None, f"created {name}")
 
 
 AUTHORITY = written("Secret", "authority", naming.COMPONENT_AUTHORITY)

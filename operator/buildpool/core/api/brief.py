@@ -5,8 +5,11 @@ Written as JSON into a Secret.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, Final, Self
+from hashlib import sha256
+from typing import Annotated, Any, Final, Self
 
 from pydantic import ConfigDict, Field
 
@@ -87,3 +90,16 @@ class Brief(_Told):
 
 BRIEF_KEY: Final = "pool.json"
 """The key of the Secret below which the brief stands."""
+
+
+def acknowledgement(*secrets: Mapping[str, Any]) -> str:
+    """What a pod of the gateway says of a pool once it serves just what its Secrets hold.
+
+    Made of what is written, not of what either program understands of it, so that two versions come
+    to the same. The keys are left out: with its certificate, a key changes, too.
+    """
+    told = [[secret["data"].get(key) for key in _ACKNOWLEDGED] for secret in secrets]
+    return sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+_ACKNOWLEDGED: Final = ("ca.pem", "tls.crt", BRIEF_KEY)

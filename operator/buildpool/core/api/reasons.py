@@ -52,7 +52,7 @@ class Reason(Word):
     )
     POD_REFUSED = (
         "PodRefused",
-        "Pod Security, a quota or an admission policy refuses the pods of a builder.",
+        "Pod Security, a quota or a policy refuses a builder's pods, or what keeps them safe.",
     )
     OBJECT_REFUSED = "ObjectRefused", "The cluster refuses an object of the pool."
     OBJECT_FAILED = (
@@ -73,6 +73,10 @@ class Reason(Word):
         "The pool wants `Gateway` routing, and no gateway is installed.",
     )
     GATEWAY_NOT_READY = "GatewayNotReady", "No pod of the gateway is ready."
+    GATEWAY_LOADING = (
+        "GatewayLoading",
+        "No pod of the gateway serves the pool as it is now, yet; it takes about a second.",
+    )
     HOSTNAME_TAKEN = (
         "HostnameTaken",
         "One of `gateway.hostnames` is a name of another pool, and leads there.",

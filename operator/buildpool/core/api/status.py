@@ -197,6 +197,8 @@ class GatewayStatus(_Reported):
     """Since when they wait and none has got one."""
     refused: Text | None = None
     """Why it does not serve the pool; absent where it does."""
+    serves: Annotated[str, Field(max_length=63)] | None = None
+    """Fingerprint of what it serves the pool with; absent until its Envoy has taken the pool."""
 
 
 class PoolStatus(_Reported):
@@ -223,7 +225,7 @@ class PoolStatus(_Reported):
     blocked_since: Time | None = None
     """Since when none of them has got one, if that is so long that it was reported."""
     gateways: Annotated[tuple[GatewayStatus, ...], Field(max_length=64), UniqueBy("name")] = ()
-    """What the gateway reports, by pod; absent while no build waits and the pool is served."""
+    """What the gateway reports, by pod; absent if it does not serve the pool."""
     scaling: ScalingStatus | None = None
     selector: Text | None = None
     """Label selector of the builder pods, for autoscalers."""

@@ -32,6 +32,8 @@ class Observation:
     gateways: Mapping[str, bool] = field(default_factory=dict)
     """The pods of the gateway, by name, and whether they are ready; looked for where the pool needs
     any. Those that are gone speak for nobody."""
+    acknowledging: frozenset[str] = frozenset()
+    """Those of them that say what they serve the pool with; older versions do not."""
     cache_pods: tuple[Object, ...] = ()
     """The pods of its managed cache registry: one, or for a while its predecessor beside it."""
     cache: CacheReport | None = None

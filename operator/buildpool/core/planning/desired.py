@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from buildpool.core import naming
 from buildpool.core.api import Pool, Routing
+from buildpool.core.api.brief import acknowledgement
 from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.pki import Bundle
 from buildpool.core.planning.certificates import (
@@ -99,6 +100,18 @@ def desired_builder(s: Situation, index: int) -> Iterator[Object]:
         yield volume
     certificate = _bundle(s, builder_ref(s.pool))
     yield builder_deployment(s.pool, index, image=s.installation.image, certificate=certificate)
+
+
+def wanted_acknowledgement(s: Situation) -> str | None:
+    """What a pod of the gateway says once it serves the pool as it shall be; None before it can."""
+    server, upstream = (s.bundles.get(ref) for ref in gateway_secrets(s.pool, s.installation))
+    if server is None or upstream is None:
+        return None
+    namespace = s.installation.namespace
+    return acknowledgement(
+        gateway_secret(s.pool, server, namespace=namespace),
+        upstream_secret(s.pool, upstream, namespace=namespace),
+    )
 
 
 def cache_is_awake(s: Situation) -> bool:

@@ -72,6 +72,8 @@ class Apply:
     reason: EventReason | None
     """What to tell the user; None where it would not interest them."""
     message: str
+    there: Object | None = None
+    """What it shall replace; None where nothing of ours is there."""
     is_unseen: bool = False
     """Whether nobody has looked yet if the name is somebody else's."""
 
@@ -240,12 +242,12 @@ def _changes(wanted: Iterable[Object], s: Situation) -> Iterator[Apply]:
             # Not everything that is issued is another certificate: it may trust another authority.
             is_new = there.get("data", {}).get("tls.crt") != obj["data"]["tls.crt"]
             reason = EventReason.RENEWED_CERTIFICATE if is_new else None
-            yield Apply(obj, reason, f"renewed the certificate in {ref}")
+            yield Apply(obj, reason, f"renewed the certificate in {ref}", there)
         elif not was_applied_as(there, obj):
-            yield Apply(obj, None, f"updated {ref}")
+            yield Apply(obj, None, f"updated {ref}", there)
         elif path := _drifted(there, obj, s.observation.overruled.get(ref, ())):
             message = f"{ref} had been changed at {path} by somebody else and was put right"
-            yield Apply(obj, EventReason.REPAIRED_DRIFT, message)
+            yield Apply(obj, EventReason.REPAIRED_DRIFT, message, there)
 
 
 def _drifted(there: Object, wanted: Object, overruled: Sequence[Difference]) -> str | None:

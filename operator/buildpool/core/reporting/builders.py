@@ -69,7 +69,7 @@ def _status(s: Situation, member: Member, plan: Plan, outcome: Outcome) -> Build
         else BuilderState.STARTING
     )
     overdue, since = _overdue(s, member, retired)
-    why = _about(s.pool, member, plan, state, overdue, retired, since)
+    why = _refused(member, outcome) or _about(s.pool, member, plan, state, overdue, retired, since)
     return BuilderStatus(
         name=member.name,
         state=state,
@@ -81,6 +81,18 @@ def _status(s: Situation, member: Member, plan: Plan, outcome: Outcome) -> Build
         overdue_since=since if overdue else None,
         reason=why.reason.value if why else None,
         message=why.message[:MAX_MESSAGE] if why else None,
+    )
+
+
+def _refused(member: Member, outcome: Outcome) -> Finding[Word] | None:
+    """What the cluster makes of its pod, where that must not run."""
+    return next(
+        (
+            Finding(failure.reason, failure.message)
+            for failure in outcome.failures
+            if failure.ref == member.ref and failure.reason is Reason.POD_REFUSED
+        ),
+        None,
     )
 
 

@@ -23,6 +23,7 @@ PATIENT: Final = frozenset(
         Reason.CACHE_STARTING,
         Reason.CACHE_UNKNOWN,
         Reason.DRAINING,
+        Reason.GATEWAY_LOADING,
         Reason.SCALED_TO_ZERO,
         Reason.TERMINATING,
     }

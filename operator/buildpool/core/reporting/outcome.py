@@ -5,7 +5,10 @@ Pure data, from the controller to ``report``.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from buildpool.core.api import EventReason, Reason
 from buildpool.core.api.events import Event, EventType
@@ -24,6 +27,28 @@ class Failure:
     def __str__(self) -> str:
         done = "was refused" if self.reason is not Reason.OBJECT_FAILED else "could not be written"
         return f"{self.ref} {done}: {self.message}"
+
+
+def insecure(ref: Ref, lost: Sequence[Difference], *, runs: bool) -> Failure:
+    """A Deployment whose pods would have other rights on their node than they shall.
+
+    ``runs`` is whether they have them already, from a time before anybody knew.
+    """
+    stored = ", ".join(
+        f"{each.path} {'is left out' if each.found is None else f'as {json.dumps(each.found)}'}"
+        for each in lost
+    )
+    remedy = _OWN_USERS if any(each.path.endswith(".hostUsers") for each in lost) else _WEBHOOK
+    follows = "the pod that runs so is left alone" if runs else "no pod of it runs"
+    message = f"the cluster does not store what is safe: {stored}; {follows}; {remedy}"
+    return Failure(ref, message, Reason.POD_REFUSED)
+
+
+_WEBHOOK: Final = "exempt the namespace from the admission webhook or policy that changes it"
+_OWN_USERS: Final = (
+    "enable the feature gate UserNamespacesSupport (on by default from Kubernetes 1.33), set "
+    f"builders.security to Rootless, or {_WEBHOOK}"
+)
 
 
 @dataclass(frozen=True, slots=True)

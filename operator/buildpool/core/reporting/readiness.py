@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from buildpool.core import naming
-from buildpool.core.api import Reason, Routing
+from buildpool.core.api import ConditionStatus, ConditionType, Reason, Routing
 from buildpool.core.planning.backlog import refusal
+from buildpool.core.planning.desired import wanted_acknowledgement
 from buildpool.core.reporting.case import (
     Case,
     Check,
@@ -43,6 +44,36 @@ def _gateway_not_ready(case: Case) -> Claim | None:
         Reason.GATEWAY_NOT_READY,
         "No pod of the gateway is ready; see kubectl get pods --all-namespaces "
         f"--selector=app.kubernetes.io/component={naming.COMPONENT_GATEWAY}",
+    )
+
+
+def _gateway_loading(case: Case) -> Claim | None:
+    """Whether no pod of the gateway has said yet that it serves the pool as it is now."""
+    seen = case.s.observation
+    ready = {name for name, is_ready in seen.gateways.items() if is_ready}
+    # One of an older version serves it, and never says so.
+    if not _is_behind_gateway(case) or ready - seen.acknowledging:
+        return None
+    if any(failure.ref.kind == "Secret" for failure in case.outcome.failures):
+        return None  # it cannot know better
+    said = {entry.serves for entry in case.s.gateways if entry.name in ready and entry.serves}
+    if wanted_acknowledgement(case.s) in said or (said and _was_ready_as_it_is(case)):
+        return None
+    return fails(
+        Reason.GATEWAY_LOADING,
+        "No pod of the gateway serves the pool as it is now, yet. If it stays so, see the logs of "
+        f"the pods with app.kubernetes.io/component={naming.COMPONENT_GATEWAY}.",
+    )
+
+
+def _was_ready_as_it_is(case: Case) -> bool:
+    """Whether the pool was ready by this spec: the certificate before a new one serves on."""
+    pool = case.s.pool
+    before = pool.status.condition(ConditionType.READY)
+    return (
+        before is not None
+        and before.status is ConditionStatus.TRUE
+        and before.observed_generation == pool.generation
     )
 
 
@@ -98,6 +129,7 @@ READY: Final[tuple[Check, ...]] = (
     _gateway_missing,
     _hostname_taken,
     _gateway_not_ready,
+    _gateway_loading,
     _unreachable,
     _asleep,
     _scaled_to_zero,

@@ -100,6 +100,17 @@ def sealed(obj: Object) -> Object:
     }
 
 
+def resting(deployment: Object) -> Object:
+    """The same Deployment without pods: to see what the cluster makes of it, or to end them."""
+    metadata = {key: value for key, value in deployment["metadata"].items() if key != "annotations"}
+    annotations = dict(deployment["metadata"]["annotations"])
+    del annotations[naming.ANNOTATION_APPLIED]
+    if annotations:
+        metadata["annotations"] = annotations
+    spec = {**deployment["spec"], "replicas": 0}
+    return sealed({**deployment, "metadata": metadata, "spec": spec})
+
+
 def was_applied_as(live: Object, desired: Object) -> bool:
     """Whether the last thing applied was this very object, whatever happened to it since."""
     annotation = naming.ANNOTATION_APPLIED

@@ -22,6 +22,9 @@ class PoolConfig:
     trust: bytes = field(repr=False)
     """PEM of the pool's authorities, which vouch for clients and builders alike."""
 
+    acknowledgement: str = ""
+    """What the operator wants to hear once the pool is served so (``core.api.brief``)."""
+
     @property
     def key(self) -> PoolKey:
         """Which pool."""

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from pydantic import ValidationError
 
 from buildpool.core import naming
-from buildpool.core.api.brief import BRIEF_KEY, Brief
+from buildpool.core.api.brief import BRIEF_KEY, Brief, acknowledgement
 from buildpool.core.naming import PoolKey
 from buildpool.core.objects.pods import (
     DELETED,
@@ -171,6 +171,7 @@ def tenant_of(server: Object, upstream: Object) -> PoolConfig:
         server=KeyPair(_decoded(server, "tls.crt"), _decoded(server, "tls.key")),
         upstream=KeyPair(_decoded(upstream, "tls.crt"), _decoded(upstream, "tls.key")),
         trust=trust,
+        acknowledgement=acknowledgement(server, upstream),
     )
 
 

@@ -1,7 +1,8 @@
 """Writes, into the pools' status, what waits at this pod: so a pool grows, or wakes.
 
-Each pod of the gateway has an entry of its own, by server-side apply: present while builds wait, or
-where the pool is not served, absent otherwise, so that an idle pool costs no write. The operator
+Each pod of the gateway has an entry of its own, by server-side apply. It says what the pool is
+served with, so that the operator knows when clients may come, and which builds wait. It is written
+when either changes, so that an idle pool costs no write. The operator
 ignores the entries of pods that are gone; a router that starts again removes what it left. Pools do
 not wait for each other: one whose status cannot be written holds up no other.
 """
@@ -100,7 +101,7 @@ class StatusWriter:
         except NotFoundError:
             pass
         except KubernetesError as error:
-            log.warning("%s: cannot write that %d builds wait: %s", pool, entry.waiting, error)
+            log.warning("%s: cannot write what is served and waits: %s", pool, error)
             self.changed(pool)
             return RETRY_SECONDS
         if entry == self._nothing:

@@ -28,13 +28,16 @@ class Discovery(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignor
         *,
         on_rejected: Callable[[], None],
         on_connected: Callable[[int], None],
+        on_answered: Callable[[], None],
     ) -> None:
         """``on_rejected`` is called for each update that an Envoy refuses.
 
-        ``on_connected`` is called with the number of Envoys whenever that has changed.
+        ``on_connected`` is called with the number of Envoys whenever that has changed;
+        ``on_answered`` when one may have taken something.
         """
         self._on_rejected = on_rejected
         self._on_connected = on_connected
+        self._on_answered = on_answered
         self._snapshot: Snapshot | None = None
         self._streams: set[_Stream] = set()
 
@@ -55,13 +58,17 @@ class Discovery(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignor
             stream.envoy.has_taken(snapshot) for stream in self._streams
         )
 
+    def has(self, resources: Snapshot) -> bool:
+        """Whether an Envoy serves with just these, as far as their names go."""
+        return any(stream.envoy.has(resources) for stream in self._streams)
+
     async def DeltaAggregatedResources(  # noqa: N802 - the name is Envoy's
         self,
         requests: AsyncIterable[discovery_pb2.DeltaDiscoveryRequest],
         _: grpc.aio.ServicerContext[Any, Any],
     ) -> AsyncIterator[discovery_pb2.DeltaDiscoveryResponse]:
         """One Envoy, for as long as it is there."""
-        stream = _Stream(self._on_rejected)
+        stream = _Stream(self._on_rejected, self._on_answered)
         self._streams.add(stream)
         self._on_connected(len(self._streams))
         reader = asyncio.create_task(stream.read(requests))
@@ -82,9 +89,10 @@ class Discovery(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignor
 class _Stream:
     """One Envoy."""
 
-    def __init__(self, on_rejected: Callable[[], None]) -> None:
+    def __init__(self, on_rejected: Callable[[], None], on_answered: Callable[[], None]) -> None:
         self.envoy = Subscriptions()
         self._on_rejected = on_rejected
+        self._on_answered = on_answered
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -106,6 +114,7 @@ class _Stream:
                     what = names[0] if len(names) == 1 else "of several"
                     log.error("Envoy refuses %s %s: %s", rejection.kind, what, rejection.why)
                     self._on_rejected()
+                self._on_answered()
                 self.wake()
         finally:
             self.wake()

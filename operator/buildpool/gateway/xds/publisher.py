@@ -8,7 +8,7 @@ one of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -70,6 +70,10 @@ class Publisher:
         self._refused: Mapping[PoolKey, str] = {}
         self._holders: Mapping[str, PoolKey] = {}
         """Which pool has which name."""
+        self._taken: dict[PoolKey, str] = {}
+        """What Envoy serves each pool with, as the operator wants to hear it."""
+        self._untaken: set[PoolKey] = set()
+        """The pools that Envoy has not taken yet as they were published last."""
         self._changed = asyncio.Event()
 
     def update(self, configs: Mapping[PoolKey, PoolConfig]) -> None:
@@ -85,6 +89,21 @@ class Publisher:
     def is_up_to_date(self) -> bool:
         """Whether nothing has changed since the last snapshot."""
         return self._published is self._configs
+
+    def served_with(self, pool: PoolKey) -> str | None:
+        """The acknowledgement of what Envoy serves a pool with; None before it does."""
+        return self._taken.get(pool)
+
+    def take(self, has: Callable[[Snapshot], bool]) -> Iterator[PoolKey]:
+        """Notes of which pools Envoy ``has`` all by now, and names these."""
+        if not self._untaken or not has({LISTENER: {resources.LISTENER: self._listener}}):
+            return
+        for key in sorted(self._untaken):
+            parts = self._parts[key]
+            if has(parts.resources):
+                self._untaken.discard(key)
+                self._taken[key] = parts.config.acknowledgement
+                yield key
 
     def refusal(self, pool: PoolKey) -> str | None:
         """Why a pool does not get a name that it wants; None where it has them all."""
@@ -134,6 +153,10 @@ class Publisher:
         for parts in self._parts.values():
             for kind, found in parts.resources.items():
                 snapshot[kind] |= found
+        self._taken = {key: taken for key, taken in self._taken.items() if key in served}
+        self._untaken = {
+            key for key, config in served.items() if self._taken.get(key) != config.acknowledgement
+        }
         self._publish_snapshot(snapshot)
 
     def _listener_of(self, chains: list[FilterChain]) -> Resource:

@@ -74,21 +74,27 @@ class Subscriptions:
 
     def __init__(self) -> None:
         self._subscriptions: dict[str, _Subscription] = {}
-        self._open: dict[str, tuple[str, ...]] = {}
-        """The names in what was sent and neither taken nor refused yet, by nonce."""
+        self._open: dict[str, Mapping[str, str | None]] = {}
+        """The versions, by name, of what was sent and neither taken nor refused yet, by nonce; None
+        of what is gone."""
+        self._taken: dict[tuple[str, str], str | None] = {}
+        """The versions that it took last, by type and name: those that it serves with."""
         self._is_serving = False
         self._nonces = count(1)
 
     def read(self, request: discovery_pb2.DeltaDiscoveryRequest) -> Rejection | None:
         """Takes what Envoy says it wants and has; returns what it refuses."""
         kind = request.type_url
-        names = self._open.pop(request.response_nonce, ())
+        sent = self._open.pop(request.response_nonce, {})
         rejection = None
         if request.HasField("error_detail"):
             why = request.error_detail.message.strip()
-            rejection = Rejection(kind.rpartition(".")[2], names, why)
-        elif kind == LISTENER and (names or request.initial_resource_versions):
-            self._is_serving = True
+            rejection = Rejection(kind.rpartition(".")[2], tuple(sent), why)
+        else:
+            taken = {**request.initial_resource_versions, **sent}
+            self._taken |= {(kind, name): version for name, version in taken.items()}
+            if kind == LISTENER and taken:
+                self._is_serving = True
         subscription = self._subscriptions.get(kind)
         if subscription is None:
             subscription = self._subscriptions[kind] = _Subscription()
@@ -107,7 +113,16 @@ class Subscriptions:
                 subscription.everything = False
             subscription.names.discard(name)
             subscription.has.pop(name, None)
+            self._taken.pop((kind, name), None)
         return rejection
+
+    def has(self, resources: Snapshot) -> bool:
+        """Whether Envoy took all of these, and nothing else of their names since."""
+        return all(
+            self._taken.get((kind, name)) == resource.version
+            for kind, found in resources.items()
+            for name, resource in found.items()
+        )
 
     def has_taken(self, snapshot: Snapshot) -> bool:
         """Whether Envoy serves, was sent the listener of a snapshot, and has answered to it."""
@@ -145,7 +160,8 @@ class Subscriptions:
         self, kind: str, new: Mapping[str, Resource], gone: list[str]
     ) -> discovery_pb2.DeltaDiscoveryResponse:
         nonce = str(next(self._nonces))
-        self._open[nonce] = (*sorted(new), *gone)
+        versions = {name: new[name].version for name in sorted(new)}
+        self._open[nonce] = {**versions, **dict.fromkeys(gone)}
         return discovery_pb2.DeltaDiscoveryResponse(
             type_url=kind,
             nonce=nonce,

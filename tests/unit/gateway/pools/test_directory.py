@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,8 @@ from buildpool.core.objects.refs import Object
 from buildpool.core.observed.load import Load, RunningBuild
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import Bundle, KeyPair
+from buildpool.core.planning.certificates import gateway_secrets
+from buildpool.core.planning.desired import wanted_acknowledgement
 from buildpool.core.reporting.losses import look
 from buildpool.core.resources import brief_of, gateway_secret, upstream_secret
 from buildpool.gateway.pools.directory import (
@@ -35,7 +38,7 @@ from buildpool.gateway.slots.store import ConnectionStore
 from buildpool.kube.cluster import Cluster
 from daemons import Silent, until
 from endings import ENDINGS, a_reachable_pod, hostile_pods
-from samples import HOME, NOW, a_pool
+from samples import HOME, NOW, a_pool, a_situation
 
 POOL = a_pool(routing="Gateway")
 SERVER = Bundle(KeyPair(b"a certificate", b"a key"), trust=b"an authority")
@@ -47,6 +50,28 @@ def secrets() -> tuple[Object, Object]:
         gateway_secret(POOL, SERVER, namespace=HOME),
         upstream_secret(POOL, UPSTREAM, namespace=HOME),
     )
+
+
+def test_router_and_operator_mean_the_same_by_what_is_served() -> None:
+    s = a_situation(POOL, Observation())
+    server, upstream = gateway_secrets(POOL, s.installation)
+    s = s.with_issued({server: SERVER, upstream: UPSTREAM})
+    told = tenant_of(*secrets()).acknowledgement
+    assert told == wanted_acknowledgement(s)
+    for part in ("ca.pem", "tls.crt", "pool.json"):
+        changed, other = deepcopy(secrets())
+        changed["data"][part] = (
+            "e30=" if part != "pool.json" else base64.b64encode(BRIEF.encode()).decode()
+        )
+        assert tenant_of(changed, other).acknowledgement != told
+    changed = deepcopy(secrets()[0])
+    changed["metadata"]["labels"]["theirs"] = "label"
+    assert tenant_of(changed, secrets()[1]).acknowledgement == told
+
+
+BRIEF = brief_of(a_pool(routing="Gateway", builders={"slots": 7})).model_dump_json(
+    by_alias=True, exclude_none=True
+)
 
 
 def serving_pod(**changes: Any) -> Object:

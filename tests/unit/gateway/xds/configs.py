@@ -17,6 +17,7 @@ def a_config(
     namespace: str = "builds",
     hostnames: tuple[str, ...] = (),
     issue: str = "first",
+    acknowledgement: str = "as it is",
     **changes: Any,
 ) -> PoolConfig:
     """A pool, whose certificates differ by ``issue``."""
@@ -36,6 +37,7 @@ def a_config(
         server=KeyPair(f"{issue} certificate".encode(), f"{issue} key".encode()),
         upstream=KeyPair(f"{issue} upstream".encode(), f"{issue} upstream key".encode()),
         trust=f"{issue} authority".encode(),
+        acknowledgement=acknowledgement,
     )
 
 

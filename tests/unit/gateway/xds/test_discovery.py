@@ -115,13 +115,21 @@ class Router:
 
     def __init__(self) -> None:
         self.refusals = 0
+        self.answers = 0
         self.envoys: list[int] = []
         self.port = 0
-        self.discovery = Discovery(on_rejected=self._refused, on_connected=self.envoys.append)
+        self.discovery = Discovery(
+            on_rejected=self._refused,
+            on_connected=self.envoys.append,
+            on_answered=self._answered,
+        )
         self._there: list[AnEnvoy] = []
 
     def _refused(self) -> None:
         self.refusals += 1
+
+    def _answered(self) -> None:
+        self.answers += 1
 
     def envoy(self) -> AnEnvoy:
         """One more."""
@@ -357,3 +365,30 @@ def _tasks() -> list[str]:
 def test_a_version_says_what_is_in_a_resource_and_nothing_else() -> None:
     one, same, other = (a_snapshot({"a": text})[CLUSTER]["a"].version for text in ("1", "1", "2"))
     assert one == same != other
+
+
+async def test_an_envoy_has_what_it_has_taken_and_not_what_was_only_sent(router: Router) -> None:
+    first, second = a_snapshot(secrets={"a": "1"}), a_snapshot(secrets={"a": "2"})
+    has = lambda snapshot: router.discovery.has({SECRET: snapshot[SECRET]})  # noqa: E731
+    router.discovery.publish(first)
+    envoy = router.envoy()
+    await envoy.wants(SECRET, "a")
+    answer = await envoy.hears()
+    assert not has(first), "it was sent, and Envoy has not answered"
+    await envoy.confirms(answer)
+    await until(lambda: has(first))
+    answers = router.answers
+    router.discovery.publish(second)
+    await envoy.refuses(await envoy.hears(), "no certificate")
+    await until(lambda: router.answers > answers)
+    assert has(first), "it serves with what it had"
+    assert not has(second)
+    await envoy.wants(SECRET, no_more=("a",))
+    await until(lambda: not has(first))
+
+
+async def test_an_envoy_that_was_there_before_has_what_it_says(router: Router) -> None:
+    snapshot = a_snapshot({"a": "1"})
+    router.discovery.publish(snapshot)
+    await router.envoy().wants(CLUSTER, "*", has=versions(snapshot, CLUSTER))
+    await until(lambda: router.discovery.has({CLUSTER: snapshot[CLUSTER]}))

@@ -313,3 +313,35 @@ async def test_a_change_costs_what_has_changed_and_not_all_pools(
     await lab.becomes(*pools("abcd", b=(SHARED,)))
     assert made == ["a", "b", "c", "d", "b"]
     assert lab.names == {SHARED: "builds/b"}
+
+
+def taken(lab: PublisherLab, *missing: str) -> list[str]:
+    """The pools of which it is news that Envoy has all by now; it lacks these resources."""
+    has = lambda found: not {n for names in found.values() for n in names} & {*missing}  # noqa: E731
+    return [key.name for key in lab.publisher.take(has)]
+
+
+async def test_a_pool_is_served_once_envoy_has_its_listener_and_all_its_own(
+    lab: PublisherLab,
+) -> None:
+    a, b = (a_config(name, acknowledgement=f"{name} as it is") for name in "ab")
+    await lab.becomes(a, b)
+    assert taken(lab, "gateway") == []
+    assert lab.publisher.served_with(a.key) is None
+    assert taken(lab, "builds/a/server") == ["b"]
+    assert taken(lab) == ["a"]
+    assert taken(lab) == [], "it is no news any more"
+    assert lab.publisher.served_with(a.key) == "a as it is"
+
+
+async def test_a_pool_is_served_as_before_until_envoy_has_it_otherwise(lab: PublisherLab) -> None:
+    before = a_config(acknowledgement="before")
+    await lab.becomes(before)
+    assert taken(lab) == ["ci"]
+    await lab.becomes(a_config(acknowledgement="after", issue="second"))
+    assert taken(lab, "builds/ci/server") == []
+    assert lab.publisher.served_with(before.key) == "before"
+    assert taken(lab) == ["ci"]
+    assert lab.publisher.served_with(before.key) == "after"
+    await lab.becomes()
+    assert lab.publisher.served_with(before.key) is None
