@@ -159,10 +159,7 @@ class Reconciler:
     async def _refuse(self, pool: Pool, error: InvalidSpecError) -> timedelta:
         # A pod that is told to go waits until nobody is connected: so hang up.
         self.tracker.forget(pool.key)
-        now = self.clock()
-        await self._report(
-            pool, report_invalid(pool.status, error, generation=pool.generation, now=now)
-        )
+        await self._report(pool, report_invalid(pool, error, now=self.clock()))
         return RESYNC
 
     async def _remove(self, pool: Pool, raw: Object) -> timedelta | None:

@@ -128,7 +128,8 @@ def schema() -> dict[str, Any]:
                 },
             },
             "spec": _structural(PoolSpec.model_json_schema()),
-            "status": _structural(PoolStatus.model_json_schema()),
+            # The default lets the fields of a status that nobody has written have theirs.
+            "status": {"default": {}, **_structural(PoolStatus.model_json_schema())},
         },
         "required": ["spec"],
         VALIDATIONS: [NAME_RULE.schema()],

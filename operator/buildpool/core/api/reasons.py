@@ -26,6 +26,14 @@ class ConditionType(Word):
         "CacheReady",
         "The shared cache can be read and written; absent where the pool has none.",
     )
+    RECONCILING = (
+        "Reconciling",
+        "The spec is being carried out, and it is not only the load that changes the pool.",
+    )
+    STALLED = (
+        "Stalled",
+        "The spec will not be carried out unless somebody does something.",
+    )
 
 
 class Reason(Word):

@@ -52,6 +52,8 @@ Name = Annotated[str, Field(max_length=253)]
 BuildName = Annotated[str, Field(max_length=256)]
 """A ref of BuildKit's: ``buildkit.wire`` reads no longer ones."""
 Count = Annotated[int, Field(ge=0)]
+NOT_OBSERVED: Final = -1
+"""Generation of no spec: the API server fills it in until an operator has looked at the pool."""
 
 
 class ConditionStatus(StrEnum):
@@ -204,8 +206,8 @@ class GatewayStatus(_Reported):
 class PoolStatus(_Reported):
     """What the operator observed and did."""
 
-    observed_generation: Count | None = None
-    """Generation of the spec that this status is about."""
+    observed_generation: Annotated[int, Field(ge=NOT_OBSERVED)] = NOT_OBSERVED
+    """Generation of the spec that this status is about; -1 until an operator has looked."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16), UniqueBy("type")] = ()
     """The pool's state, by aspect."""
     ready: Annotated[str, Field(max_length=16)] | None = None

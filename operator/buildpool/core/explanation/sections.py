@@ -23,6 +23,7 @@ from buildpool.core.api import (
     Reason,
 )
 from buildpool.core.api.duration import format_duration
+from buildpool.core.api.status import NOT_OBSERVED
 from buildpool.core.errors import InvalidSpecError
 from buildpool.core.explanation.layout import Row, at, hung, laid_out, listed, on, sentence
 from buildpool.core.explanation.size import missed, size_rows
@@ -101,7 +102,7 @@ def _absence(pool: Pool, spec: PoolSpec | None, now: datetime) -> Iterator[Row]:
     """Signs that no operator looks after the pool."""
     seen = pool.status.observed_generation
     due = missed(spec, pool.status.scaling, now) if spec else None
-    if seen is None:
+    if seen == NOT_OBSERVED:
         text = "It has not looked at this pool yet."
     elif seen < pool.generation:
         text = f"It has not looked at generation {pool.generation} of it yet, only at {seen}."
@@ -145,6 +146,8 @@ def _obstacles(status: PoolStatus, now: datetime) -> Iterator[Row]:
     ready = status.condition(ConditionType.READY)
     if ready is not None and ready.status is not ConditionStatus.TRUE:
         yield Row("not ready", (_told(ready, now),))
+    elif ready is not None and ready.reason == Reason.SCALED_TO_ZERO:
+        yield Row("stopped", (_told(ready, now),))
     progress = status.condition(ConditionType.PROGRESSING)
     if progress is None or progress.reason == Reason.SETTLED:
         return

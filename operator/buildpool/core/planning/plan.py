@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
 from buildpool.core import naming
-from buildpool.core.api import EventReason, Pool
+from buildpool.core.api import ConditionStatus, ConditionType, EventReason, Pool
 from buildpool.core.objects.drift import Difference, differences
 from buildpool.core.objects.refs import (
     Object,
@@ -47,6 +47,9 @@ RESYNC: Final = timedelta(minutes=10)
 
 TROUBLED: Final = timedelta(seconds=10)
 """How soon to look again where a name is taken or an object refused: no watch tells of its end."""
+
+GRACE: Final = timedelta(minutes=5)
+"""How long a trouble that may end by itself is waited for before the pool counts as stalled."""
 
 LONGEST_TROUBLED: Final = timedelta(minutes=5)
 """How late at most to look again where something stays refused."""
@@ -336,6 +339,11 @@ def _recheck(s: Situation, decision: Decision) -> timedelta:
     moments = [*renewals(s)]
     if s.backlog.since is not None:
         moments.append(s.backlog.since + BLOCKED_AFTER)
+    said = s.pool.status
+    reconciling = said.condition(ConditionType.RECONCILING)
+    if reconciling is not None and reconciling.status is ConditionStatus.TRUE:
+        changes = (condition.last_transition_time for condition in said.conditions)
+        moments += [change + GRACE for change in changes if change is not None]
     for member in s.members:
         moments += [b.started + builders.max_build_duration for b in member.builds if b.started]
         if recycle.max_age is not None:

@@ -24,7 +24,6 @@ PATIENT: Final = frozenset(
         Reason.CACHE_UNKNOWN,
         Reason.DRAINING,
         Reason.GATEWAY_LOADING,
-        Reason.SCALED_TO_ZERO,
         Reason.TERMINATING,
     }
 )
@@ -60,6 +59,12 @@ class Case:
     def wanted(self) -> Sequence[BuilderStatus]:
         """Those of them that are as the spec wants them."""
         return [builder for builder in self.serving if builder not in self.flawed]
+
+    @property
+    def always(self) -> int:
+        """How many builders the spec wants whatever the load is."""
+        spec = self.s.pool.spec
+        return min(self.size, spec.scaling.min if spec.replicas is None else spec.replicas)
 
     @cached_property
     def ready(self) -> int:

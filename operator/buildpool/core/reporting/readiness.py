@@ -87,7 +87,7 @@ def _scaled_to_zero(case: Case) -> Claim | None:
     if case.size:
         return None
     message = "The pool has no builders: set spec.replicas to 1 or more, or remove it."
-    return fails(Reason.SCALED_TO_ZERO, message)
+    return holds(Reason.SCALED_TO_ZERO, message)
 
 
 def _unreachable(case: Case) -> Claim | None:
@@ -152,7 +152,5 @@ def _can_sleep(case: Case) -> bool:
 
 def _least(case: Case) -> int:
     """How many builders have to take builds: a pool that grows was not less ready before."""
-    spec = case.s.pool.spec
-    always = spec.scaling.min if spec.replicas is None else case.size
     # Where builds can wait, a pool that wakes is ready as it was asleep.
-    return max(0 if _can_sleep(case) else 1, min(case.size, always))
+    return max(0 if _can_sleep(case) else 1, case.always)

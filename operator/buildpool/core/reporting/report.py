@@ -26,7 +26,7 @@ from buildpool.core.api import (
     set_condition,
 )
 from buildpool.core.api.events import Event, EventType
-from buildpool.core.api.status import MAX_MESSAGE, CertificatesStatus
+from buildpool.core.api.status import CertificatesStatus
 from buildpool.core.errors import CertificateError, InvalidSpecError, RefusedError
 from buildpool.core.objects.refs import Ref
 from buildpool.core.pki import Authority, AuthorityPhase, Bundle, KeyPair, read
@@ -42,6 +42,13 @@ from buildpool.core.planning.plan import Plan
 from buildpool.core.planning.situation import Situation
 from buildpool.core.reporting.builders import builder_statuses, overdue_events, shown
 from buildpool.core.reporting.cache import cache_condition, cache_status
+from buildpool.core.reporting.carried_out import (
+    MACHINES,
+    stalled,
+    troubled,
+    under_way,
+    verdict_on,
+)
 from buildpool.core.reporting.case import PATIENT, Case
 from buildpool.core.reporting.conditions import conditions_of, state_of
 from buildpool.core.reporting.outcome import Failure, Outcome
@@ -80,9 +87,11 @@ def report_pass(s: Situation, plan: Plan, outcome: Outcome) -> Report:
     conditions = (*([cache] if cache else []), *conditions_of(case))
     slots = case.ready * pool.spec.builders.slots
     busy = sum(builder.builds or 0 for builder in case.builders)
+    conditions = _merged(pool.status, conditions, now)
+    verdict = verdict_on(case, {condition.type: condition for condition in conditions})
     status = PoolStatus(
         observed_generation=pool.generation,
-        conditions=_merged(pool.status, conditions, now),
+        conditions=_with(conditions, verdict, now),
         # Those that are about to replace others count for these.
         ready=f"{min(case.ready, case.size)}/{case.size}",
         replicas=len(case.builders),
@@ -114,24 +123,17 @@ def report_pass(s: Situation, plan: Plan, outcome: Outcome) -> Report:
     return Report(status, events)
 
 
-def report_invalid(
-    status: PoolStatus, error: InvalidSpecError, *, generation: int, now: datetime
-) -> Report:
+def report_invalid(pool: Pool, error: InvalidSpecError, *, now: datetime) -> Report:
     """The status of a pool whose spec cannot be carried out: it says so and keeps the rest."""
-    condition = Condition(
-        type=ConditionType.ACCEPTED,
-        status=ConditionStatus.FALSE,
-        reason=Reason.INVALID_SPEC,
-        message=f"{error} What was valid before keeps serving."[:MAX_MESSAGE],
-        observed_generation=generation,
-    )
-    new = status.model_copy(
+    why = Finding(Reason.INVALID_SPEC, f"{error} What was valid before keeps serving.")
+    refused = (state_of(pool, ConditionType.ACCEPTED, False, why), *stalled(pool, why))
+    new = pool.status.model_copy(
         update={
-            "observed_generation": generation,
-            "conditions": set_condition(status.conditions, condition, now),
+            "observed_generation": pool.generation,
+            "conditions": _with(pool.status.conditions, refused, now),
         }
     )
-    return Report(new, tuple(_transitions(status, new)))
+    return Report(new, tuple(_transitions(pool.status, new)))
 
 
 def report_unseen(pool: Pool, error: RefusedError, *, now: datetime) -> Report:
@@ -140,9 +142,13 @@ def report_unseen(pool: Pool, error: RefusedError, *, now: datetime) -> Report:
         f"The operator may not read what belongs to the pool: {error}; grant its role that right."
     )
     why = Finding(Reason.FORBIDDEN, words)
-    conditions = pool.status.conditions
-    for kind, holds in ((ConditionType.READY, None), (ConditionType.PROGRESSING, False)):
-        conditions = set_condition(conditions, state_of(pool, kind, holds, why), now)
+    said = (
+        state_of(pool, ConditionType.READY, None, why),
+        state_of(pool, ConditionType.PROGRESSING, False, why),
+    )
+    conditions = _with(pool.status.conditions, said, now)
+    ready = [condition for condition in conditions if condition.type == ConditionType.READY]
+    conditions = _with(conditions, troubled(pool, ready, now), now)
     new = pool.status.model_copy(update={"conditions": conditions})
     return Report(new, tuple(_transitions(pool.status, new)))
 
@@ -158,11 +164,12 @@ def report_removal(
         why = Finding(Reason.TERMINATING, waiting)
     else:
         why = Finding(Reason.TERMINATING, "Everything is being removed.")
-    ready = state_of(pool, ConditionType.READY, False, why)
+    verdict = stalled(pool, why) if failures else under_way(pool, why)
+    said = (state_of(pool, ConditionType.READY, False, why), *verdict)
     new = pool.status.model_copy(
         update={
             "observed_generation": pool.generation,
-            "conditions": set_condition(pool.status.conditions, ready, now),
+            "conditions": _with(pool.status.conditions, said, now),
             "ready": "0/0",
             "ready_replicas": 0,
             "replicas": len(draining),
@@ -265,7 +272,14 @@ def _end_of(found: KeyPair | Bundle | None) -> datetime | None:
 
 def _merged(old: PoolStatus, new: Sequence[Condition], now: datetime) -> tuple[Condition, ...]:
     said = {condition.type for condition in new}
-    conditions = tuple(c for c in old.conditions if c.type != _OPTIONAL or c.type in said)
+    kept = tuple(c for c in old.conditions if c.type != _OPTIONAL or c.type in said)
+    return _with(kept, new, now)
+
+
+def _with(
+    conditions: tuple[Condition, ...], new: Sequence[Condition], now: datetime
+) -> tuple[Condition, ...]:
+    """The conditions with the new ones in their places."""
     for condition in new:
         conditions = set_condition(conditions, condition, now)
     return conditions
@@ -280,7 +294,7 @@ def _transitions(old: PoolStatus, new: PoolStatus) -> Iterator[Event]:
     ready = new.condition(ConditionType.READY)
     for kind in ConditionType:
         before, after = old.condition(kind), new.condition(kind)
-        if after is None:
+        if after is None or kind in MACHINES:
             continue
         if before is not None and (before.status, before.reason) == (after.status, after.reason):
             continue

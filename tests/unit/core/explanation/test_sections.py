@@ -357,10 +357,10 @@ def test_a_deleted_pool_that_no_operator_has_seen_says_how_to_let_go_of_it() -> 
 
 
 def test_a_pool_without_builders_has_no_table() -> None:
-    none = a_condition("Ready", False, "ScaledToZero", "The pool is to have no builders: set it.")
+    none = a_condition("Ready", True, "ScaledToZero", "The pool is to have no builders: set it.")
     scaling = a_scaling(0, reason="ReplicasSet", message="spec.replicas asks for 0 builders.")
     text = explain(a_pool(status=a_status(none, builders=[], scaling=scaling), replicas=0), now=NOW)
-    assert text.startswith("builds/ci: 0 builders, 0 builds on 0 slots, not Ready\nnot ready")
+    assert text.startswith("builds/ci: 0 builders, 0 builds on 0 slots, Ready\nstopped")
     assert "\nbuilders      none\n" in text
 
 

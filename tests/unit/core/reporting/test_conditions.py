@@ -197,7 +197,7 @@ def test_the_first_builder_in_trouble_gives_the_reason_not_one_that_just_starts(
 def test_a_pool_without_builders_says_how_to_get_some() -> None:
     pool = a_pool(replicas=0)
     verdict = judged(pool, settled(pool).observe(pool))
-    assert says(verdict, READY) == ("False", "ScaledToZero")
+    assert says(verdict, READY) == ("True", "ScaledToZero"), "none is wanted, none is missing"
     assert "set spec.replicas to 1 or more" in condition(verdict, READY).message
     assert says(verdict, PROGRESSING) == ("False", "Settled")
 

@@ -22,7 +22,7 @@ from buildpool.core.api import (
     parse_pool,
 )
 from buildpool.core.api.events import Event, EventType
-from buildpool.core.api.status import CertificatesStatus
+from buildpool.core.api.status import MAX_MESSAGE, CertificatesStatus
 from buildpool.core.errors import InvalidSpecError
 from buildpool.core.objects.refs import Ref
 from buildpool.core.observed.observation import Observation
@@ -30,7 +30,6 @@ from buildpool.core.pki import Bundle
 from buildpool.core.planning.certificates import cache_secrets, gateway_secrets
 from buildpool.core.reporting.outcome import Failure, Outcome
 from buildpool.core.reporting.report import (
-    MAX_MESSAGE,
     Report,
     report_invalid,
     report_pass,
@@ -246,7 +245,7 @@ def test_an_invalid_spec_keeps_the_rest_of_the_status() -> None:
     pool = a_pool(replicas=2)
     before = judged(pool, settled(pool).observe(pool)).status
     raw = a_raw_pool(builders={"image": "moby/buildkit:latest"}, generation=2, status=before)
-    verdict = report_invalid(identify_pool(raw).status, refusal(raw), generation=2, now=LATER)
+    verdict = report_invalid(identify_pool(raw), refusal(raw), now=LATER)
     accepted = condition(verdict, ACCEPTED)
     assert says(verdict, ACCEPTED) == ("False", "InvalidSpec")
     assert accepted.last_transition_time == LATER
@@ -259,16 +258,16 @@ def test_an_invalid_spec_keeps_the_rest_of_the_status() -> None:
     assert verdict.status.model_dump(exclude=rest) == before.model_dump(exclude=rest)
     assert told(verdict) == [(EventType.WARNING, "InvalidSpec")]
 
-    again = report_invalid(verdict.status, refusal(raw), generation=2, now=LATER + DAY)
+    again = report_invalid(with_status(identify_pool(raw), verdict), refusal(raw), now=LATER + DAY)
     assert again == Report(verdict.status)
 
 
 def test_a_mended_spec_is_accepted_again() -> None:
     pool = a_pool()
     observation = settled(pool).observe(pool)
-    raw = a_raw_pool(builders={"config": "no toml"})
     status = judged(pool, observation).status
-    broken = report_invalid(status, refusal(raw), generation=2, now=NOW)
+    raw = a_raw_pool(builders={"config": "no toml"}, generation=2, status=status)
+    broken = report_invalid(identify_pool(raw), refusal(raw), now=NOW)
     verdict = judged(with_status(pool, broken), observation, now=LATER)
     assert told(verdict) == [(EventType.NORMAL, "Accepted")]
 
