@@ -160,6 +160,8 @@ def a_client_that_may_only_import_builds_with_both_tools(
     with a_build(client, folder / "buildctl") as one, buildx_build(client, folder / "bx") as other:
         ends_well(one)
         ends_well(other)
+    with pytest.raises(AssertionError, match="Prune changes what builders keep"):
+        client.ask("prune")
 
 
 def buildx_gets_the_attestations_of_its_build(api: Api, namespace: str, folder: Path) -> None:
@@ -170,6 +172,37 @@ def buildx_gets_the_attestations_of_its_build(api: Api, namespace: str, folder: 
     metadata = json.loads(told.read_text())
     assert metadata["buildx.build.ref"]
     assert metadata["buildx.build.provenance"]["buildType"]
+
+
+def nothing_of_builds_stays_once_their_records_are_gone(
+    api: Api, namespace: str, folder: Path
+) -> None:
+    """BuildKit keeps a record for ever that somebody has listened to by its ref."""
+    deploy(api, "forgets", namespace)
+    client = client_of(api, "forgets", namespace, folder)
+
+    def blobs() -> set[str]:
+        inside = ("exec", "-n", namespace, "deploy/forgets-builder-0", "-c", "buildkitd", "--")
+        find = "find / -path '*/content/blobs/sha256/*' -type f 2>/dev/null || true"
+        return set(api.must(*inside, "sh", "-c", find).split())
+
+    def build(number: int) -> None:
+        source = context(folder / f"{number}", f"{SHORT}RUN echo {number}\n")
+        client.build_with_buildx(source, f"--metadata-file={folder / f'{number}.json'}")
+
+    def is_clean(before: set[str]) -> bool:
+        client.ask("prune-histories")
+        client.ask("prune", "--all")
+        return blobs() <= before
+
+    build(0)
+    client.ask("prune-histories")
+    client.ask("prune", "--all")
+    before = blobs()
+    for number in range(1, 21):
+        build(number)
+    assert not blobs() <= before
+    eventually(lambda: is_clean(before), within=60, what="all content is gone", every=5)
 
 
 def a_port_forward_leads_to_the_pool_whose_name_is_asked_for(
@@ -254,6 +287,7 @@ STORIES: tuple[Story, ...] = (
     a_client_that_is_removed_is_refused,
     a_client_that_may_only_import_builds_with_both_tools,
     buildx_gets_the_attestations_of_its_build,
+    nothing_of_builds_stays_once_their_records_are_gone,
     a_port_forward_leads_to_the_pool_whose_name_is_asked_for,
     a_client_hears_what_became_of_its_builder,
     the_routing_changes_under_a_running_build,

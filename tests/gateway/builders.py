@@ -16,7 +16,8 @@ import grpc.aio
 import daemons
 from buildpool.buildkit import BuildEventKind, protobuf
 from buildpool.buildkit.history import METHOD as HISTORY
-from buildpool.buildkit.history import RUNNING_BUILDS, RUNNING_BUILDS_AND_ON, record_of
+from buildpool.buildkit.history import RUNNING_BUILDS, RUNNING_BUILDS_AND_ON
+from buildpool.buildkit.solve_requests import read_solve
 from buildpool.core import naming
 from buildpool.core.pki import Use
 from buildpool.core.routing.values import Target
@@ -37,8 +38,13 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         """Until it is set, sessions and solves go on."""
         self.failure = ""
         """What solves fail with; empty: they end well."""
+        self.details = b""
+        """What such a failure comes with: its place, with the whole Dockerfile."""
         self.steps: dict[str, tuple[int, int]] = {}
-        """Of builds that have ended: their steps that were cached, and all."""
+        """Of builds: what is said as they end, their steps that were cached, and all."""
+        self.history: list[str] = []
+        """Refs of the builds that clients are told of, whatever they ask of the history."""
+        self._listeners: list[asyncio.Queue[bytes]] = []
         self.floods = False
         """Whether sessions are sent messages without end."""
         self.sent = 0
@@ -72,7 +78,10 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.asked.append((method, request))
         if method == f"{CONTROL}Solve":
             await self.release.wait()
+            self._complete(read_solve(request).ref)
             if self.failure:
+                if self.details:
+                    context.set_trailing_metadata((("grpc-status-details-bin", self.details),))
                 await context.abort(grpc.StatusCode.UNKNOWN, self.failure)
         await context.send_initial_metadata((("builder", self.name),))
         return protobuf.field(1, self.name.encode())
@@ -81,15 +90,22 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         if request == RUNNING_BUILDS:
             return
         if request == RUNNING_BUILDS_AND_ON:
-            await asyncio.Event().wait()
-        if not request:  # a client's; the gateway always says what it wants to know
-            self.asked.append((HISTORY, request))
-            yield protobuf.field(1, self.name.encode())
-        for ref, (cached, steps) in self.steps.items():
-            if request == record_of(ref):
-                record = daemons.a_record(ref)
-                record += daemons.field(15, cached) + daemons.field(16, steps)
-                yield daemons.field(1, BuildEventKind.COMPLETE) + daemons.field(2, record)
+            events: asyncio.Queue[bytes] = asyncio.Queue()
+            self._listeners.append(events)
+            while True:
+                yield await events.get()
+        self.asked.append((HISTORY, request))  # a client's
+        yield protobuf.field(1, self.name.encode())
+        for ref in self.history:
+            yield daemons.an_event(BuildEventKind.COMPLETE, ref)
+
+    def _complete(self, ref: str) -> None:
+        """A build has ended: who listens hears of it, twice, as BuildKit does."""
+        cached, steps = self.steps.get(ref, (0, 0))
+        record = daemons.a_record(ref) + daemons.field(15, cached) + daemons.field(16, steps)
+        event = daemons.field(1, BuildEventKind.COMPLETE) + daemons.field(2, record)
+        for listener in self._listeners * 2 if ref in self.steps else ():
+            listener.put_nowait(event)
 
     async def start(self, pool: PoolLab) -> Target:
         """Begins to serve with a certificate of the pool."""

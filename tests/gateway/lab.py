@@ -288,6 +288,9 @@ class Lab:
                 ("grpc.use_local_subchannel_pool", 1),
                 ("grpc.enable_retries", 0),
                 ("grpc.max_send_message_length", 64 << 20),
+                # As clients in Go take them.
+                ("grpc.max_metadata_size", 16 << 20),
+                ("grpc.absolute_max_metadata_size", 16 << 20),
                 ("grpc.enable_http_proxy", 0),
             ],
         )

@@ -6,10 +6,13 @@ import asyncio
 import io
 import json
 import logging
+import random
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 
 from buildpool.cli.flags import LogFormat, LogLevel, set_up_logging
@@ -24,7 +27,7 @@ from gateway.asking import (
     begun,
     refusal,
 )
-from gateway.lab import Lab, PoolLab, call
+from gateway.lab import CONTROL, Lab, PoolLab, call
 
 Record = dict[str, Any]
 
@@ -69,6 +72,8 @@ async def test_a_build_that_ended_is_one_line_with_what_its_daemon_says(
         await call(channel, HELLO)
         await call(channel, SOLVE, a_solve("the ref", source="github.com/acme/app"))
     record = await the_record(lab, records)
+    # In particular no history by its ref: BuildKit would keep that record for ever.
+    assert {name for name, _ in builder.asked} == {HELLO, SOLVE}
     reference = record["imports"]
     assert reference.startswith("r.example/cache/auto/github-com-acme-app-")
     assert record == {
@@ -166,6 +171,51 @@ async def test_the_line_of_a_lost_build_has_what_the_cluster_says_later(
     record = await the_record(lab, records)
     assert (record["result"], record["status"]) == ("lost", "UNAVAILABLE")
     assert record["trouble"] == reason
+
+
+@pytest.mark.parametrize("length", [48_000, 200_000, 1_000_000, 4_000_000])
+async def test_how_a_build_failed_comes_word_for_word_however_long_it_is(
+    lab: Lab, records: Callable[[], list[Record]], length: int
+) -> None:
+    """BuildKit sends the whole Dockerfile; and what else is on the connection goes on."""
+    pool = PoolLab(slots=2)
+    (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    builder.failure, builder.details = "exit code: 7", random.Random(length).randbytes(length)
+    async with lab.connect(pool) as channel:
+        await call(channel, HELLO)
+        session = channel.stream_stream(f"{CONTROL}Session")()
+        assert await session.initial_metadata()
+        failing = begun(channel, SOLVE, a_solve())
+        await asked(builder, SOLVE)
+        builder.release.set()
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await failing
+        assert (failed.value.code(), failed.value.details()) == (
+            grpc.StatusCode.UNKNOWN,
+            builder.failure,
+        )
+        assert dict(failed.value.trailing_metadata())["grpc-status-details-bin"] == builder.details
+        builder.failure = ""
+        assert await call(channel, SOLVE, a_solve("another"))
+        assert not session.done()
+        session.cancel()
+    await lab.build_log(2)
+    results = {record["build"]: record["result"] for record in records()}
+    assert results == {"ref": "failed", "another": "succeeded"}
+
+
+async def test_a_builder_that_answers_what_nobody_can_take_is_not_said_to_be_gone(
+    lab: Lab, records: Callable[[], list[Record]]
+) -> None:
+    pool = PoolLab()
+    (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    builder.failure, builder.details = "exit code: 7", bytes(9 << 20)
+    builder.release.set()
+    async with lab.connect(pool) as channel:
+        await call(channel, HELLO)
+        _, why = await refusal(begun(channel, SOLVE, a_solve()))
+    assert "is gone" not in why
+    assert (await the_record(lab, records))["result"] == "failed"
 
 
 async def test_the_question_that_buildx_asks_first_is_no_build(

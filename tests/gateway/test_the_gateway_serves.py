@@ -8,6 +8,7 @@ from dataclasses import replace
 import grpc
 
 from buildpool.buildkit import protobuf
+from buildpool.buildkit.history import read_event
 from gateway.asking import (
     HELLO,
     SOLVE,
@@ -197,6 +198,34 @@ async def test_a_client_whose_builder_is_gone_learns_which_and_why(lab: Lab) -> 
     assert why == (
         "builder ci-builder-0 of pool builds/ci is gone: evicted: the node was low on memory"
     )
+
+
+async def test_a_daemon_is_never_asked_for_its_history_by_a_ref(lab: Lab) -> None:
+    """It would keep that record for ever. A client gets what it asked for all the same."""
+    pool = PoolLab()
+    (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    builder.history = [f"other{number}" for number in range(2_000)]
+    builder.history.insert(1_000, "mine")
+    early_exit = bytes((3 << 3, 1))
+    async with lab.connect(pool) as channel:
+        listen = channel.unary_stream(f"{CONTROL}ListenBuildHistory")
+        everything = [event async for event in listen(early_exit)]
+        about_mine = [event async for event in listen(protobuf.field(2, b"mine") + early_exit)]
+    assert len(everything) == 1 + 2_001
+    assert [read_event(event).build.ref for event in about_mine[1:]] == ["mine"]
+    assert [request for _, request in builder.asked] == [
+        early_exit,
+        early_exit + protobuf.field(4, b"ref==mine"),
+    ]
+
+
+async def test_logs_of_a_build_that_has_ended_are_answered_by_a_builder_at_once(lab: Lab) -> None:
+    pool = PoolLab()
+    (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    status = f"{CONTROL}Status"
+    async with lab.connect(pool) as channel:
+        assert await call(channel, status, protobuf.field(1, b"ended"), within=4)
+    assert builder.asked == [(status, protobuf.field(1, b"ended"))]
 
 
 async def test_two_pools_cannot_have_one_name(lab: Lab) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import grpc
+import pytest
 
 from buildpool.buildkit import protobuf
 from buildpool.buildkit.solve_requests import MAX_MESSAGE, read_bridge_solve, read_solve
 from buildpool.core.api import Inject
+from buildpool.core.api.brief import CacheBrief
 from gateway.asking import CACHE, HELLO, SOLVE, a_full_client, a_solve, about, asked, begun, refusal
 from gateway.lab import BRIDGE, CONTROL, Lab, PoolLab, call
 
@@ -61,13 +63,17 @@ async def test_the_shared_cache_is_added_and_nothing_else_is_changed(lab: Lab) -
     assert (build["client"], build["result"], build["imports"]) == ("ann", "succeeded", export.ref)
 
 
-async def test_a_client_that_may_only_import_cannot_export_by_itself(lab: Lab) -> None:
+@pytest.mark.parametrize("location", ["r.example/cache", "ci-cache.builds.svc:5000"])
+async def test_a_client_that_may_only_import_cannot_export_by_itself(
+    lab: Lab, location: str
+) -> None:
     client = a_full_client(inject=Inject.IMPORT, may_export=False)
-    pool = PoolLab(cache=CACHE, clients=(client,))
+    cache = CacheBrief(location=location, architecture="amd64")
+    pool = PoolLab(cache=cache, clients=(client,))
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
-    export = protobuf.field(1, b"registry") + protobuf.map_fields(2, {"ref": "r.example/cache/x:y"})
+    export = protobuf.field(1, b"registry") + protobuf.map_fields(2, {"ref": f"{location}/x:y"})
     image = protobuf.field(1, b"image") + protobuf.map_fields(
-        2, {"name": "*", "image.name": "r.example/cache/x:y", "push": "true"}
+        2, {"name": "*", "image.name": f"{location}/x:y", "push": "true"}
     )
     async with lab.connect(pool) as channel:
         await call(channel, HELLO)
@@ -75,6 +81,9 @@ async def test_a_client_that_may_only_import_cannot_export_by_itself(lab: Lab) -
             code, why = await refusal(begun(channel, SOLVE, a_solve() + asked_for))
             assert code is grpc.StatusCode.PERMISSION_DENIED
             assert "inject: Import" in why
+        code, why = await refusal(begun(channel, f"{CONTROL}Prune"))
+        assert code is grpc.StatusCode.PERMISSION_DENIED
+        assert "Prune changes what builders keep" in why
     assert builder.asked == [(HELLO, b"")]
 
 

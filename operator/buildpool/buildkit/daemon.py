@@ -31,7 +31,7 @@ SERVER_NAME: Final = "localhost"
 MAX_EVENT_BYTES: Final = 16 << 20
 """Of one event. It carries the build's arguments, and BuildKit itself sends no more."""
 MAX_ANSWER_EVENTS: Final = 10_000
-"""Of one answer. BuildKit sends one for each build that runs, or for the one in question."""
+"""Of one answer. BuildKit sends one for each build that runs."""
 SPELL_SECONDS: Final = 0.001
 """For which an event may keep us from all else; it needs a twentieth of that."""
 REST_FACTOR: Final = 20
@@ -88,17 +88,6 @@ class Daemon:
                 if event.kind is BuildEventKind.STARTED:
                     builds[event.build.ref] = event.build
         return tuple(builds[ref] for ref in sorted(builds))
-
-    async def steps(self, ref: str) -> tuple[int, int] | None:
-        """Steps of a build that has ended: those that were cached, and all. Raises DaemonError.
-
-        None where the daemon has no record of it.
-        """
-        found: dict[str, BuildEvent] = {}
-        async with aclosing(self._answer(wire.record_of(ref))) as events:
-            async for event in events:
-                found[event.build.ref] = event
-        return found[ref].steps if ref in found else None
 
     def events(self) -> AsyncGenerator[BuildEvent, None]:
         """What happens to builds from now on, after a start for each that runs already.

@@ -16,7 +16,6 @@ from enum import IntEnum
 from itertools import chain
 from typing import Final
 
-from buildpool.buildkit import protobuf
 from buildpool.buildkit.protobuf import Reader, WireError, text
 from buildpool.buildkit.solve_requests import MAX_FIELDS, MAX_NAME
 from buildpool.core.observed.load import RunningBuild
@@ -26,12 +25,7 @@ RUNNING_BUILDS: Final = b"\x08\x01\x18\x01"
 """A BuildHistoryRequest: ActiveOnly and EarlyExit, so one event for each running build, and end."""
 RUNNING_BUILDS_AND_ON: Final = b"\x08\x01"
 """ActiveOnly alone: the same, and then every event there is, not only those of running builds."""
-
-
-def record_of(ref: str) -> bytes:
-    """A BuildHistoryRequest: one build, and EarlyExit."""
-    return protobuf.field(2, ref.encode()) + b"\x18\x01"
-
+# Never with a Ref: BuildKit 0.34 keeps a record for ever that somebody listened to by its ref.
 
 _EVENT_TYPE: Final = 1
 _EVENT_RECORD: Final = 2

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from buildpool.buildkit import DaemonAccess
-from buildpool.buildkit.watcher import Connect, Target, Watcher
+from buildpool.buildkit.watcher import Connect, OnCompleted, Target, Watcher
 from buildpool.core.naming import PoolKey
 from buildpool.core.observed.load import Load
 from buildpool.process import utc_now
@@ -30,11 +30,18 @@ class Loads:
     """Watches the daemons of pools. For one event loop."""
 
     def __init__(
-        self, connect: Connect, wakeups: Waker, *, clock: Callable[[], datetime] = utc_now
+        self,
+        connect: Connect,
+        wakeups: Waker,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        on_completed: OnCompleted = lambda *_: None,
     ) -> None:
+        """``on_completed`` hears of each build that has ended, more than once of some."""
         self._connect = connect
         self._wakeups = wakeups
         self._clock = clock
+        self._on_completed = on_completed
         self._watched: dict[PoolKey, dict[str, Watcher]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_over = False
@@ -90,7 +97,9 @@ class Loads:
 
     def _start(self, pool: PoolKey, uid: str, target: Target) -> Watcher:
         wake = partial(self._wakeups.wake, pool)
-        watcher = Watcher(f"{pool}, pod {uid}", target, self._connect, wake, self._clock)
+        completed = partial(self._on_completed, uid)
+        name = f"{pool}, pod {uid}"
+        watcher = Watcher(name, target, self._connect, wake, self._clock, completed)
         self._tasks.add(watcher.task)
         watcher.task.add_done_callback(self._tasks.discard)
         return watcher

@@ -112,6 +112,11 @@ def field(number: int, content: bytes) -> bytes:
     return _encoded(number << 3 | DELIMITED) + _encoded(len(content)) + content
 
 
+def number_field(number: int, value: int) -> bytes:
+    """A field that is a number."""
+    return _encoded(number << 3 | VARINT) + _encoded(value)
+
+
 def map_fields(number: int, content: Mapping[str, str]) -> bytes:
     """A map from text to text, sorted by key."""
     return b"".join(

@@ -57,6 +57,8 @@ _NAME: Final = frozenset({"name"})
 
 _HOST: Final = r"(?P<host>\w[\w.-]+(?::\d+)?)"
 _URL: Final = re.compile(rf"(?:https?|git|ssh)://(?:[^/]*@)?{_HOST}/(?P<path>.+)", re.IGNORECASE)
+_UPLOAD: Final = "buildkit-session"
+"""The host in the URL of a context that a client uploads as an archive. Its path is random."""
 _SHORT: Final = re.compile(r"(?:[\w.-]+@)?(?P<host>\w[\w.-]+):(?P<path>(?!//).+)")
 """As ssh spells it. A host of one letter would be a drive of Windows."""
 _SHORTEST: Final = re.compile(r"(?P<host>github\.com)/(?P<path>.+)")
@@ -145,7 +147,7 @@ def read_solve(message: bytes) -> Solve:
         _merged(reader, (p for n, p in reader.fields(exporter) if n == 2), _NAME)
         for exporter in parts.get(_EXPORTERS, ())
     ] or [_merged(reader, parts.get(_EXPORTER_ATTRS, ()), _NAME)]
-    names = [name for exporter in exporters for name in _images(exporter.get("name", ""))]
+    names = [name for exporter in exporters for name in image_names(exporter.get("name", ""))]
     caches = [part for cache in parts.get(_CACHE, ()) for part in reader.fields(cache)]
     imports = [_cache_entry(reader, *p) for p in caches if p[0] in _CACHE_ALL_IMPORTS]
     exports = [_cache_entry(reader, *p) for p in caches if p[0] in _CACHE_ALL_EXPORTS]
@@ -239,6 +241,8 @@ def repository_of(url: str) -> str:
     match = form.fullmatch(url) or _SHORTEST.fullmatch(url)
     if match is None:
         return ""
+    if match["host"].lower() == _UPLOAD:
+        return ""
     path = match["path"].strip("/").removesuffix(".git").strip("/")
     return f"{match['host'].lower()}/{path}" if path else ""
 
@@ -254,7 +258,7 @@ def _telling(number: int, imports: Sequence[CacheEntry]) -> bytes:
     return protobuf.map_fields(number, {_IMPORTS: told})
 
 
-def _images(names: str) -> Iterator[str]:
+def image_names(names: str) -> Iterator[str]:
     """The names in an exporter's list of images, without tags and digests."""
     for name in names.split(","):
         name = name.strip().partition("@")[0]

@@ -49,6 +49,8 @@ class WatchedDaemon(Protocol):
         """Hangs up."""
 
 
+OnCompleted = Callable[[str, BuildEvent], None]
+"""Hears of each build that has ended, as its daemon says: the uid of the pod, and the event."""
 Connect = Callable[[str, DaemonAccess], WatchedDaemon]
 """A connection to the daemon at an address, IP and port."""
 
@@ -93,6 +95,7 @@ class Watcher:
         connect: Connect,
         wake: Callable[[], None],
         clock: Callable[[], datetime],
+        on_completed: Callable[[BuildEvent], None],
     ) -> None:
         self.load: Load | None = None
         self._name = name
@@ -100,6 +103,7 @@ class Watcher:
         self._connect = connect
         self._wake = wake
         self._clock = clock
+        self._on_completed = on_completed
         self._time = asyncio.get_running_loop().time
         self._phase = crc32(name.encode()) / 2**32
         """From 0 to 1, for each daemon another: they are not all asked at the same moment."""
@@ -207,6 +211,8 @@ class Watcher:
                 async for event in events:
                     if event.kind is BuildEventKind.STARTED:
                         self._served.count((event.build.ref,), now=self._time())
+                    if event.kind is BuildEventKind.COMPLETE:
+                        self._on_completed(event)
                     if event.kind is not BuildEventKind.DELETED:
                         self._due.set()
             raise DaemonError("it has ended the connection")

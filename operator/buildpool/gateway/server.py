@@ -31,7 +31,7 @@ from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.directory import Directory
 from buildpool.gateway.pools.served import ServedPools, Source
 from buildpool.gateway.reports.builds import BuildLog
-from buildpool.gateway.reports.details import Details
+from buildpool.gateway.reports.details import CompletedSteps, Details
 from buildpool.gateway.reports.status import Entry, StatusWriter
 from buildpool.gateway.slots.store import ConnectionStore
 from buildpool.gateway.xds.discovery import Discovery
@@ -124,6 +124,7 @@ class Router:
         self._source = source
         self._status = status
         self._metrics = metrics
+        steps = CompletedSteps()
         self.pools = ServedPools(
             source,
             Daemon,
@@ -131,6 +132,7 @@ class Router:
             memory=ConnectionStore(settings.memory_file, now=utc_now()),
             on_backlog_changed=self._on_backlog_changed,
             on_closed=self._on_closed,
+            on_completed=steps.note,
         )
         """The pools that it serves."""
         self._discovery = Discovery(
@@ -144,7 +146,7 @@ class Router:
             drain_time=settings.drain_time,
             on_refused=self._on_refused,
         )
-        build_log = BuildLog(metrics, complete=Details(self.pools))
+        build_log = BuildLog(metrics, complete=Details(self.pools, steps))
         self._processor = Processor(self.pools, build_log, metrics, clock=utc_now)
         self._access_log = AccessLog(self.pools, metrics)
 

@@ -548,6 +548,8 @@ def test_a_build_without_imports_has_none() -> None:
         ("", ""),
         (".", ""),
         ("https://host.example", ""),
+        # An archive that a client uploads has another name each time.
+        ("http://buildkit-session/g5v3o4f9hq1mbbe", ""),
     ],
 )
 def test_a_repository_is_always_spelled_the_same_and_without_secrets(

@@ -22,6 +22,9 @@ overwrite each other's cache for ever."""
 FOLDER: Final = "auto"
 """Below it lie the caches that the gateway adds: apart from those that clients name."""
 _LONGEST_SLUG: Final = 100
+_LONGEST_NAME: Final = 255
+"""Characters of a repository, its host included: a longer name fails the build, which never asked
+for a cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,10 @@ def share(
 
 
 def reference_of(cache: CacheBrief, traits: Traits) -> str | None:
-    """The cache of a project; None where nothing says which project a build is of."""
+    """The cache of a project.
+
+    None where nothing says which project a build is of, or its name would be too long.
+    """
     key = key_of(traits, PROJECT)
     if key is None:
         return None
@@ -78,31 +84,46 @@ def reference_of(cache: CacheBrief, traits: Traits) -> str | None:
     # one repository have caches of their own: they would overwrite each other's.
     named = f"{kind.value}\0{value}" + f"\0{traits.part}" * bool(traits.part)
     digest = sha256(named.encode()).hexdigest()[:12]
-    return f"{cache.location}/{FOLDER}/{_slug(value)}{digest}:{cache.architecture}"
+    folder = f"{cache.location}/{FOLDER}/"
+    room = _LONGEST_NAME - len(folder) - len(digest)
+    if room < 0:
+        return None
+    return f"{folder}{_slug(value, min(room - 1, _LONGEST_SLUG))}{digest}:{cache.architecture}"
 
 
 def lies_in(reference: str, cache: CacheBrief) -> bool:
     """Whether an image reference is one of the shared cache, however it is spelled."""
-    name, location = _canonical(reference), _canonical(cache.location)
-    return name == location or name.startswith(f"{location}/")
+    name, location = _canonical(reference), cache.location
+    # A location may be a host alone, as that of a managed cache is: then no image is the location.
+    is_it = "/" in location and name == _canonical(location)
+    return is_it or name.startswith(_canonical(f"{location}/_").removesuffix("_"))
 
 
-def _canonical(name: str) -> str:
-    """A repository with its host, as clients read it: Docker Hub goes without saying."""
-    host, slash, path = name.lower().partition("/")
+def _canonical(reference: str) -> str:
+    """A repository with its host, as clients read it, without tag and digest.
+
+    Docker Hub goes without saying, and so do the usual ports.
+    """
+    name = reference.lower().partition("@")[0]
+    folder, slash, last = name.rpartition("/")
+    name = f"{folder}{slash}{last.partition(':')[0]}"
+    host, slash, path = name.partition("/")
     if not slash or not (set(host) & set(".:") or host == "localhost"):
-        host, path = _HUB, name.lower()
-    elif host == f"index.{_HUB}":
-        host = _HUB
-    if host == _HUB and "/" not in path:
-        path = f"library/{path}"
+        host, path = _HUB, name
+    for port in _USUAL_PORTS:
+        host = host.removesuffix(port)
+    if host in _HUB_NAMES:
+        host, path = _HUB, path if "/" in path else f"library/{path}"
     return f"{host}/{path}"
 
 
 _HUB: Final = "docker.io"
+_HUB_NAMES: Final = frozenset({_HUB, f"index.{_HUB}", f"registry-1.{_HUB}"})
+_USUAL_PORTS: Final = (":443", ":80")
 
 
-def _slug(value: str) -> str:
+def _slug(value: str, longest: int) -> str:
     """A readable part of a repository's name, ending with a dash; empty where nothing is left."""
-    text = re.sub("[^a-z0-9]+", "-", value.lower()).strip("-")[-_LONGEST_SLUG:].strip("-")
+    text = re.sub("[^a-z0-9]+", "-", value.lower()).strip("-")
+    text = text[-longest:].strip("-") if longest > 0 else ""
     return f"{text}-" if text else ""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from buildpool.buildkit.protobuf import WireError
+from buildpool.buildkit.solve_outputs import outputs_of
 from buildpool.buildkit.solve_requests import ANY_NAME, Solve
 from buildpool.core.api.brief import ClientBrief
 from buildpool.core.routing.sharing import lies_in
-from buildpool.gateway.ext_proc.calls import Call
+from buildpool.gateway.ext_proc.calls import READING, Call
 from buildpool.gateway.pools.served import ServedPool
-from buildpool.gateway.slots.refusals import Denied, NotServed
+from buildpool.gateway.slots.refusals import Denied, NotServed, Unreadable
 
 
 def client_of(call: Call, served: ServedPool) -> ClientBrief:
@@ -46,8 +48,13 @@ async def check_owner(call: Call, served: ServedPool, ref: str) -> None:
         raise _not_theirs(call, served, ref)
 
 
-def check_solve(call: Call, served: ServedPool, client: ClientBrief, solve: Solve) -> None:
-    """Whether the build is a new one, and the client may export what it wants to export."""
+def check_solve(
+    call: Call, served: ServedPool, client: ClientBrief, solve: Solve, message: bytes
+) -> None:
+    """Whether the build is a new one, and the client may write what it writes.
+
+    Raises Denied or Unreadable.
+    """
     owner = served.scheduler.connections.owner_of(solve.ref)
     is_elsewhere = owner is None and served.scheduler.locator.runs(solve.ref)
     if (owner or call.identity) != call.identity or (is_elsewhere and not client.may_export):
@@ -55,13 +62,31 @@ def check_solve(call: Call, served: ServedPool, client: ClientBrief, solve: Solv
     cache = served.brief.cache
     if client.may_export or cache is None:
         return
-    names = [*(entry.ref for entry in solve.exports), *solve.images]
-    # What is called ``*``, the build itself gives a name.
-    if any(name == ANY_NAME or lies_in(name, cache) for name in names):
-        raise Denied(
-            f"{client.name} may import the shared cache of pool {served.brief.key}, not export "
-            "to it, nor what has no fixed name: access.clients says inject: Import"
-        )
+    try:
+        outputs = tuple(outputs_of(message))
+    except WireError as error:
+        raise Unreadable(str(error)) from error
+    for output in outputs:
+        name = output.reference
+        # What is called ``*``, the build itself gives a name.
+        if not name or name == ANY_NAME:
+            raise _import_only(served, client, f"{output.field} is not for it; leave it out")
+        if lies_in(name, cache):
+            where = f"{output.field} lies in the shared cache; write to another repository"
+            raise _import_only(served, client, where)
+
+
+def check_care(call: Call, served: ServedPool, client: ClientBrief) -> None:
+    """Whether the client may do this to what builders keep. Raises Denied."""
+    if not client.may_export and call.path not in READING:
+        raise _import_only(served, client, f"{call.method} changes what builders keep")
+
+
+def _import_only(served: ServedPool, client: ClientBrief, what: str) -> Denied:
+    return Denied(
+        f"{client.name} may import from pool {served.brief.key}, not change what others build "
+        f"with: {what}, or ask for inject: Full in access.clients (it says inject: Import)"
+    )
 
 
 def _not_theirs(call: Call, served: ServedPool, ref: str) -> Denied:

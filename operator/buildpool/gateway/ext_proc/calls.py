@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 
-from buildpool.buildkit.methods import BRIDGE, CONTROL, HEALTH
+from buildpool.buildkit.methods import BRIDGE, CONTENT, CONTROL, HEALTH, TRACES
 
 
 class CallKind(Enum):
@@ -37,6 +37,17 @@ _KINDS: Final = {
     f"{CONTROL}Status": CallKind.STATUS,
     f"{BRIDGE}Solve": CallKind.BRIDGE_SOLVE,
 }
+
+
+READING: Final = frozenset(
+    {
+        f"{CONTROL}DiskUsage",
+        f"{CONTROL}ListenBuildHistory",
+        *(f"{CONTENT}{method}" for method in ("Info", "List", "ListStatuses", "Read", "Status")),
+        f"{TRACES}Export",
+    }
+)
+"""Calls of the kind CARE that change nothing which others build with."""
 
 
 def kind_of(path: str) -> CallKind:

@@ -19,24 +19,39 @@ import grpc.aio
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as ext_proc_grpc
 
-from buildpool.buildkit.solve_requests import Solve, read_bridge_solve, read_solve, read_status
+from buildpool.buildkit.history import METHOD as HISTORY
+from buildpool.buildkit.history_requests import EventsOf, without_ref
+from buildpool.buildkit.solve_requests import (
+    Solve,
+    frame,
+    read_bridge_solve,
+    read_solve,
+    read_status,
+)
 from buildpool.core.api.brief import ClientBrief
 from buildpool.core.routing.affinity import Traits
 from buildpool.core.routing.sharing import NOTHING, Share, Wish, reference_of, share
 from buildpool.core.routing.state import Placement
 from buildpool.core.routing.values import Target, pool_of
 from buildpool.gateway.ext_proc import responses
-from buildpool.gateway.ext_proc.authorization import check_owner, check_solve, client_of
+from buildpool.gateway.ext_proc.authorization import (
+    check_care,
+    check_owner,
+    check_solve,
+    client_of,
+)
 from buildpool.gateway.ext_proc.bodies import read_message, with_import, with_share
 from buildpool.gateway.ext_proc.calls import Call, CallKind, headers_of, read_call
 from buildpool.gateway.ext_proc.traits import affinity_key, traits_of
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.served import ServedPool, ServedPools
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
-from buildpool.gateway.slots.refusals import NotServed, Refused, Unavailable
+from buildpool.gateway.slots.refusals import NotServed, Refused
 
 CONNECTION_LOST: Final = "upstream connect error or disconnect/reset"
-"""How a message of Envoy begins that says that its connection to a builder has ended."""
+"""How a message of Envoy begins that says that it has no answer of a builder."""
+BUILDER_LOST: Final = ("connection failure", "connection termination", "connection timeout")
+"""Parts of such a message where the connection to the builder failed, not only this request."""
 LOGGED_WAIT: Final = timedelta(seconds=1)
 """The shortest wait for a slot that is logged."""
 MAX_SOLVES: Final = 4
@@ -113,6 +128,8 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 return self._status(call, served, messages)
             case CallKind.BRIDGE_SOLVE:
                 return self._bridge_solve(call, served, messages)
+            case CallKind.CARE if call.path == HISTORY:
+                return self._history(call, served, messages)
             case _:
                 return self._once(call, served)
 
@@ -141,10 +158,24 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 await scheduler.any_builder(call.connection, call.identity, max_wait=rest)
             )
             return
-        builder = scheduler.locator.caretaker(call.connection)
-        if builder is None:
-            raise Unavailable(f"pool {served.brief.key} has no builder now; a build wakes it")
-        yield responses.go_on(builder)
+        check_care(call, served, client)
+        yield responses.go_on(scheduler.locator.caretaker(call.connection))
+
+    async def _history(
+        self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
+    ) -> _Conversation:
+        """What has been built, and is: no daemon is asked by a ref."""
+        check_care(call, served, client_of(call, served))
+        builder = served.scheduler.locator.caretaker(call.connection)
+        async with served.reader(call.identity, MAX_QUESTIONS):
+            yield responses.go_on()
+            _, (ref, asked) = await read_message(messages, without_ref, longest=MAX_STATUS_BYTES)
+        yield responses.go_on_with(builder, frame(asked) if ref else None)
+        events = EventsOf(ref)
+        async for answer in messages:
+            if answer.HasField("response_body"):
+                piece = answer.response_body.body
+                yield responses.response_body(events.passed(piece) if ref else None)
 
     async def _session(
         self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
@@ -179,7 +210,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         async with served.reader(call.identity, MAX_SOLVES):
             yield responses.go_on(place_then)
             message, solve = await read_message(messages, read_solve)
-            check_solve(call, served, client, solve)
+            check_solve(call, served, client, solve, message)
         traits = await traits_of(call, served, client.name, solve)
         placement = await scheduler.begin(
             call.connection,
@@ -215,7 +246,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
             _, ref = await read_message(messages, read_status, longest=MAX_STATUS_BYTES)
         if served.brief.client(call.identity) is None:
             await check_owner(call, served, ref)
-        yield responses.go_on_with(await served.scheduler.locator.home_of(call.connection, ref))
+        yield responses.go_on_with(await served.scheduler.locator.teller_of(call.connection, ref))
 
     async def _bridge_solve(
         self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
@@ -293,12 +324,16 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         if status is None:
             return None
         build.status = status
-        # These are Envoy's own words where it has lost the builder; daemons say nothing like it.
-        if status != UNAVAILABLE or not said.get("grpc-message", "").startswith(CONNECTION_LOST):
+        said_message = said.get("grpc-message", "")
+        # These are Envoy's own words where it has no answer; daemons say nothing like it.
+        if status != UNAVAILABLE or not said_message.startswith(CONNECTION_LOST):
             return None
         # At once, with what is known: the client's other streams end now, too, and it shows the
         # first message that it gets.
-        build.trouble = self._pools.known_trouble(build.builder) or "nobody says why yet"
+        trouble = self._pools.known_trouble(build.builder)
+        if not trouble and not any(reason in said_message for reason in BUILDER_LOST):
+            return None  # a stream that ends so has not taken its builder along
+        build.trouble = trouble or "nobody says why yet"
         message = f"builder {build.builder.name} of pool {build.pool} is gone: {build.trouble}"
         return {"grpc-message": message}
 

@@ -59,6 +59,16 @@ def response_headers(said: Mapping[str, str] | None = None) -> ext_proc.Processi
     )
 
 
+def response_body(kept: bytes | None = None) -> ext_proc.ProcessingResponse:
+    """A piece of the response goes on, or what is kept of it."""
+    common = ext_proc.CommonResponse()
+    if kept:
+        common.body_mutation.body = kept
+    elif kept is not None:
+        common.body_mutation.clear_body = True
+    return ext_proc.ProcessingResponse(response_body=ext_proc.BodyResponse(response=common))
+
+
 def response_trailers() -> ext_proc.ProcessingResponse:
     """The response ends as it is."""
     return ext_proc.ProcessingResponse(response_trailers=ext_proc.TrailersResponse())

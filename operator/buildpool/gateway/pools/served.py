@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from buildpool.buildkit import DaemonAccess
 from buildpool.buildkit.loads import Loads
-from buildpool.buildkit.watcher import Connect
+from buildpool.buildkit.watcher import Connect, OnCompleted
 from buildpool.core.api.brief import Brief, ClientBrief
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.state import PoolState
@@ -146,8 +146,12 @@ class ServedPools:
         memory: ConnectionStore,
         on_backlog_changed: Callable[[PoolKey], None],
         on_closed: Callable[[PoolKey], None],
+        on_completed: OnCompleted = lambda *_: None,
     ) -> None:
-        """``on_closed`` is called when a pool that closes has run its last build."""
+        """``on_closed`` is called when a pool that closes has run its last build.
+
+        ``on_completed`` hears of each build that its daemon says has ended.
+        """
         self._memory = memory
         self._source = source
         self._clock = clock
@@ -157,7 +161,7 @@ class ServedPools:
         self._labels: dict[str, PoolKey] = {}
         self._changes = Changes()
         self._is_complete = True
-        self.loads = Loads(connect, self, clock=clock)
+        self.loads = Loads(connect, self, clock=clock, on_completed=on_completed)
 
     @property
     def configs(self) -> Mapping[PoolKey, PoolConfig]:

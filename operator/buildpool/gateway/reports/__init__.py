@@ -1,6 +1,6 @@
 """What is reported of builds: to the log, and to the operator in the status of pools.
 
 builds        the build log: one line for each build
-details       what is asked about a build once it has ended
+details       what is found out about a build once it has ended
 status        what waits at this pod, in the status of pools
 """

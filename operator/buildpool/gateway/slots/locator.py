@@ -20,6 +20,9 @@ from buildpool.gateway.slots.store import Home
 PATIENCE: Final = 8.0
 """Seconds that a request waits for the build that it is about: its client gives up after ten."""
 
+TOGETHER_SECONDS: Final = 0.5
+"""Seconds between requests that a client makes at once."""
+
 
 class BuildLocator:
     """Where the connections of a pool, and their builds, are. For one event loop."""
@@ -57,9 +60,16 @@ class BuildLocator:
             default=None,
         )
 
-    def caretaker(self, connection: str) -> Target | None:
-        """To answer what is asked after a build: that one's builder, though it may be going."""
-        return self._connections.last_of(connection, self._state()) or self.present(connection)
+    def caretaker(self, connection: str) -> Target:
+        """To answer what is asked after a build: that one's builder, though it may be going.
+
+        Raises Unavailable where there is none.
+        """
+        last = self._connections.last_of(connection, self._state())
+        found = last or self.present(connection)
+        if found is None:
+            raise Unavailable(f"pool {self._pool} has no builder now; a build wakes it")
+        return found
 
     def provisional(self, connection: str, client: str) -> Target | None:
         """Where a solve goes should this process end before its place is decided; None: nowhere.
@@ -95,6 +105,21 @@ class BuildLocator:
         if found is None:
             raise Unavailable(f"pool {self._pool}: no builder runs the build {ref}")
         return found
+
+    async def teller_of(self, connection: str, ref: str) -> Target:
+        """The builder that tells how a build went: where it runs, or its connection is.
+
+        A connection that builds nothing may ask about a build that has ended. Any builder knows
+        whether it has a record of that, so there is nothing to wait for. Raises Unavailable.
+        """
+
+        def builds() -> bool | None:
+            return self.runs(ref) or self._connections.is_known(connection) or None
+
+        # Where nobody says hello first, this question comes together with its build.
+        if await self._changes.until(builds, patience=TOGETHER_SECONDS) or builds():
+            return await self.home_of(connection, ref)
+        return self.caretaker(connection)
 
     def runs(self, ref: str) -> bool:
         """Whether a builder runs this build, whoever began it."""

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from buildpool.buildkit.methods import BRIDGE, CONTROL, HEALTH
+from buildpool.buildkit.methods import BRIDGE, CONTENT, CONTROL, HEALTH, TRACES
+from buildpool.buildkit.solve_requests import MAX_MESSAGE
 from buildpool.core.routing.values import ROUTE_METADATA
 from buildpool.gateway.xds.bootstrap import ROUTER
 
 FILTER: Final = "router-asked"
 """Name of the filter that asks."""
-TRACES: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/"
-"""The service to which clients send the traces of their builds."""
-CONTENT: Final = "/containerd.services.content.v1.Content/"
-"""The service from which clients read what builds have made: buildx reads attestations
-(``--metadata-file``)."""
 LONGEST_ANSWER: Final = "3600s"
 """How long the router may take for an answer: the most that Envoy allows. The longest wait for a
 slot is shorter (``gateway.maxWait``)."""
@@ -33,14 +29,19 @@ def routes(label: str) -> Iterable[dict[str, Any]]:
             "response_trailer_mode": "SEND",
         },
         f"{CONTROL}Status": read,
+        # Its answer, too: what it says about other builds than the one in question is left out.
+        f"{CONTROL}ListenBuildHistory": {**read, "response_body_mode": "STREAMED"},
         f"{CONTROL}Session": {"response_trailer_mode": "SEND"},
         f"{BRIDGE}Solve": read,
     }
+    # Without it no more of a message is gathered than the window of its stream has room for.
+    gathered = {"request_body_buffer_limit": MAX_MESSAGE + (1 << 20)}
     onward = {"cluster": label, "timeout": "0s", "idle_timeout": "0s"}
     for path, mode in modes.items():
         yield {
             "match": {"path": path},
             "route": onward,
+            **(gathered if "request_body_mode" in mode else {}),
             "typed_per_filter_config": {
                 FILTER: {
                     "@type": f"{_TYPE}extensions.filters.http.ext_proc.v3.ExtProcPerRoute",

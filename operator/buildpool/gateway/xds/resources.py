@@ -70,11 +70,15 @@ LONGEST_CONNECTION: Final = "86400s"
 """Age from which on a connection takes no new requests: the longest build
 (``builders.maxBuildDuration``). What runs on it goes on, but no client stays for ever with a
 certificate that has expired."""
+LONGEST_HEADERS_KIB: Final = 8192
+"""Length of the headers of a builder's answer: the most that Envoy allows. BuildKit's own clients
+take 16 MiB."""
 _TYPE: Final = "type.googleapis.com/envoy."
 _HTTP2: Final = {
-    "initial_stream_window_size": 16 << 20,
-    "initial_connection_window_size": 32 << 20,
+    "initial_stream_window_size": 2 << 20,
+    "initial_connection_window_size": 4 << 20,
 }
+"""What Envoy keeps of an upload whose builder does not read it: some large ones fill its memory."""
 
 
 def listener(chains: Iterable[FilterChain], *, port: int) -> listener_pb2.Listener:
@@ -190,8 +194,15 @@ def cluster(config: PoolConfig) -> cluster_pb2.Cluster:
                     "@type": f"type.googleapis.com/{options}",
                     # A builder that drains waits for connections, and one that rests would keep
                     # an old certificate.
-                    "common_http_protocol_options": {"idle_timeout": "5s"},
-                    "explicit_http_config": {"http2_protocol_options": _HTTP2},
+                    "common_http_protocol_options": {
+                        "idle_timeout": "5s",
+                        # How a build failed stands in a header, with the whole Dockerfile.
+                        "max_response_headers_kb": LONGEST_HEADERS_KIB,
+                    },
+                    "explicit_http_config": {
+                        # The other codec cuts the connection over one header of 64 KiB.
+                        "http2_protocol_options": {**_HTTP2, "use_oghttp2_codec": True}
+                    },
                 }
             },
             "transport_socket": {

@@ -88,22 +88,63 @@ def test_whatever_a_project_is_called_its_cache_has_a_name_that_registries_take(
     assert len(reference) < 255
 
 
-def test_a_reference_lies_in_the_cache_only_below_its_location() -> None:
-    assert lies_in("r.example/cache/auto/app:amd64", CACHE)
-    assert not lies_in("r.example/cachet/app", CACHE)
-    assert not lies_in("r.example/app", CACHE)
+@given(st.integers(1, 255), st.text(min_size=1, max_size=400))
+def test_however_long_its_location_is_a_cache_has_a_name_that_registries_take(
+    length: int, name: str
+) -> None:
+    location = f"r.example/{'x' * (length - 10)}"[:length].rstrip("/")
+    reference = reference_of(at(location), Traits(source=name))
+    if reference is None:
+        assert len(location) > 230
+    else:
+        repository = reference.removesuffix(":amd64")
+        assert len(repository) <= 255
+        assert re.fullmatch("[a-z0-9./-]*[a-z0-9]", repository)
+
+
+MANAGED, EXTERNAL, HUB = "ci-cache.builds.svc:5000", "r.example/cache", "docker.io/org/cache"
+
+
+def at(location: str) -> CacheBrief:
+    return CacheBrief(location=location, architecture="amd64")
+
+
+@pytest.mark.parametrize("location", [MANAGED, EXTERNAL, HUB, "localhost/cache"])
+def test_a_reference_lies_in_the_cache_only_below_its_location(location: str) -> None:
+    cache = at(location)
+    for tag in ("", ":amd64", "@sha256:0", ":amd64@sha256:0"):
+        assert lies_in(f"{location}/auto/app{tag}", cache)
+        assert lies_in(f"{location}/app{tag}", cache)
+        assert lies_in(f"{location}/auto/app{tag}".upper(), cache)
+        assert not lies_in(f"x{location}/auto/app{tag}", cache)
+        assert not lies_in(f"{location}t/app{tag}", cache)
+        assert not lies_in(f"r.example/app{tag}", cache)
+        assert not lies_in(f"other.example/{location.partition('/')[2]}/app{tag}", cache)
+
+
+@pytest.mark.parametrize("location", [MANAGED, EXTERNAL])
+@given(traits=st.builds(Traits, source=st.text(min_size=1), part=st.text()))
+def test_whatever_is_added_to_builds_lies_in_the_cache(location: str, traits: Traits) -> None:
+    reference = reference_of(at(location), traits)
+    assert reference is not None
+    assert lies_in(reference, at(location))
 
 
 @pytest.mark.parametrize(
     ("location", "reference"),
     [
-        ("r.example/cache", "R.EXAMPLE/cache/auto/app"),
-        ("docker.io/org/cache", "org/cache/auto/app"),
-        ("docker.io/org/cache", "index.docker.io/org/cache"),
-        ("docker.io/library/cache", "cache"),
+        (EXTERNAL, "R.EXAMPLE/cache/auto/app"),
+        (EXTERNAL, "r.example:443/cache/auto/app"),
+        (EXTERNAL, "r.example/cache:latest"),
+        (EXTERNAL, "r.example/cache@sha256:0"),
+        (f"{MANAGED}/deep", f"{MANAGED}/deep"),
+        (HUB, "org/cache/auto/app"),
+        (HUB, "index.docker.io/org/cache"),
+        (HUB, "registry-1.docker.io/org/cache"),
+        ("docker.io/library/cache", "cache:latest"),
         ("localhost/cache", "localhost/cache/auto/app"),
     ],
 )
 def test_a_reference_lies_in_the_cache_however_it_is_spelled(location: str, reference: str) -> None:
-    assert lies_in(reference, CacheBrief(location=location, architecture="amd64"))
-    assert not lies_in(f"x{reference}", CacheBrief(location=location, architecture="amd64"))
+    assert lies_in(reference, at(location))
+    assert not lies_in(f"x{reference}", at(location))

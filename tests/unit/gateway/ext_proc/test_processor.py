@@ -13,7 +13,7 @@ import pytest
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 
 from buildpool.buildkit import protobuf
-from buildpool.buildkit.methods import BRIDGE, CONTROL
+from buildpool.buildkit.methods import BRIDGE, CONTENT, CONTROL, TRACES
 from buildpool.buildkit.solve_requests import frame, read_solve, unframe
 from buildpool.core.api import Inject
 from buildpool.core.api.brief import CacheBrief, ClientBrief
@@ -31,7 +31,10 @@ from unit.gateway.xds.configs import a_config
 
 CACHE = CacheBrief(location="r.example/cache", architecture="amd64")
 SESSION, SOLVE, STATUS = f"{CONTROL}Session", f"{CONTROL}Solve", f"{CONTROL}Status"
-PEER = {ANN: "127.0.0.1:1", BOB: "127.0.0.1:2"}
+EVE = "buildpool://eve"
+"""She may only import."""
+PEER = {ANN: "127.0.0.1:1", BOB: "127.0.0.1:2", EVE: "127.0.0.1:3"}
+MANAGED = CacheBrief(location="ci-cache.builds.svc:5000", architecture="amd64")
 
 
 class Conversation:
@@ -68,12 +71,16 @@ async def nothing(_: BuildRecord) -> None:
 class ProcessorLab:
     """A processor, and a pool with two clients and a shared cache."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: CacheBrief | None = CACHE) -> None:
         clients = tuple(
-            ClientBrief(identity=identity, name=name, inject=Inject.FULL)
-            for identity, name in ((ANN, "ann"), (BOB, "bob"))
+            ClientBrief(identity=identity, name=name, inject=inject, may_export=may_export)
+            for identity, name, inject, may_export in (
+                (ANN, "ann", Inject.FULL, True),
+                (BOB, "bob", Inject.FULL, True),
+                (EVE, "eve", Inject.IMPORT, False),
+            )
         )
-        self.cluster = PoolsLab(a_config(clients=clients, cache=CACHE, slots=9))
+        self.cluster = PoolsLab(a_config(clients=clients, cache=cache, slots=9))
         self.cluster.has_builder = True
         metrics = GatewayMetrics()
         self.processor = Processor(
@@ -117,8 +124,8 @@ class ProcessorLab:
 
 
 @asynccontextmanager
-async def a_processor() -> AsyncIterator[ProcessorLab]:
-    lab = ProcessorLab()
+async def a_processor(cache: CacheBrief | None = CACHE) -> AsyncIterator[ProcessorLab]:
+    lab = ProcessorLab(cache)
     try:
         yield lab
     finally:
@@ -239,3 +246,62 @@ async def test_garbage_about_a_part_of_a_build_is_refused() -> None:
         answer = await part.answer_to(GARBAGE)
         status = answer.immediate_response.grpc_status.status
         assert status == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+
+
+def an_entry(kind: str, **attributes: str) -> bytes:
+    """An exporter, or a cache that is exported."""
+    named = {name.replace("_", "-"): value for name, value in attributes.items()}
+    return protobuf.field(1, kind.encode()) + protobuf.map_fields(2, named)
+
+
+def writes(location: str) -> dict[str, bytes]:
+    """The ways to write what others import, as solves, by what each is called."""
+    reference = f"{location}/auto/victim:amd64"
+    cache = an_entry("registry", ref=reference, mode="max")
+    prefix = an_entry("image", push="true", dangling_name_prefix=reference)
+    return {
+        "Cache.Exports.Attrs ref": protobuf.field(8, protobuf.field(4, cache)),
+        "Exporters.Attrs name": protobuf.field(13, an_entry("image", push="true", name=reference)),
+        "Exporters.Attrs 'dangling-name-prefix'": protobuf.field(13, prefix),
+        "EnableSessionExporter": bytes((14 << 3, 1)),
+        "Entitlements 'security.insecure'": protobuf.field(9, b"security.insecure"),
+        "field 99": protobuf.field(99, b"?"),
+    }
+
+
+@pytest.mark.parametrize("cache", [CACHE, MANAGED], ids=["external", "managed"])
+@pytest.mark.parametrize("way", writes(""))
+async def test_a_client_that_may_only_import_writes_nothing_that_others_import(
+    cache: CacheBrief, way: str
+) -> None:
+    message = protobuf.field(1, b"ref") + writes(cache.location)[way]
+    async with a_processor(cache) as lab:
+        for identity in (EVE, ANN):
+            await lab.builds(identity)
+            solve = lab.asks(identity, SOLVE)
+            await solve.answer()
+            refused = (await solve.answer_to(message)).immediate_response
+            if identity == EVE:
+                assert refused.grpc_status.status == grpc.StatusCode.PERMISSION_DENIED.value[0]
+                assert way in refused.body.decode()
+                assert "inject: Full" in refused.body.decode()
+            else:
+                assert not refused.body
+            await solve.end()
+
+
+@pytest.mark.parametrize("cache", [None, MANAGED], ids=["no cache", "managed"])
+async def test_a_client_that_may_only_import_changes_nothing_that_builders_keep(
+    cache: CacheBrief | None,
+) -> None:
+    reads = {f"{CONTROL}DiskUsage", f"{CONTROL}ListenBuildHistory", f"{TRACES}Export"}
+    reads |= {f"{CONTENT}{name}" for name in ("Info", "List", "ListStatuses", "Read", "Status")}
+    changes = {f"{CONTROL}{name}" for name in ("Prune", "UpdateBuildHistory", "New")}
+    changes |= {f"{CONTENT}{name}" for name in ("Abort", "Delete", "Update", "Write", "New")}
+    async with a_processor(cache) as lab:
+        for path in reads | changes:
+            answer = await lab.asks(EVE, path).answer()
+            status = answer.immediate_response.grpc_status.status
+            denied = grpc.StatusCode.PERMISSION_DENIED.value[0]
+            assert status == (denied if path in changes else 0), path
+            assert not (await lab.asks(ANN, path).answer()).immediate_response.body

@@ -196,6 +196,23 @@ async def test_a_build_that_nobody_runs_is_said_to_be_nowhere(
         await Place(a_builder()).scheduler.locator.home_of("a", "ref")
 
 
+async def test_a_connection_that_builds_nothing_does_not_wait_to_be_told_of_a_build() -> None:
+    """The build has ended, as far as anybody knows: a builder says what its history has."""
+    place = Place(a_builder())
+    async with asyncio.timeout(2):
+        assert await place.scheduler.locator.teller_of("a", "ref") == a_builder()
+    with pytest.raises(Unavailable, match="has no builder now; a build wakes it"):
+        await Place().scheduler.locator.teller_of("a", "ref")
+
+
+async def test_a_build_and_the_question_about_it_may_come_together_in_any_order() -> None:
+    place = Place(a_builder())
+    asked = begun(place.scheduler.locator.teller_of("a", "ref"))
+    await asyncio.sleep(0)
+    placement = await place.scheduler.begin("a", "ann", None, "ref")
+    assert await asked == placement.builder
+
+
 async def test_a_question_wakes_a_pool_without_builders_and_takes_no_slot() -> None:
     place = Place()
     asked = begun(place.scheduler.any_builder("a", "ann", max_wait=LONG))
