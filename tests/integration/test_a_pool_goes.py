@@ -276,3 +276,32 @@ def test_what_an_older_operator_has_made_loses_its_owner(
 
         installed.must("annotate", "bkp", "ci", "-n", namespace, f"buildpool.dev/rotate=x-{name}")
         eventually(is_mended, within=30, what=f"{kind} {name} has no owner any more")
+
+
+def test_what_a_backup_has_brought_back_of_an_earlier_pool_makes_way_for_the_new_one(
+    installed: Api, operator: OperatorProcess, namespace: str
+) -> None:
+    labels = {
+        "app.kubernetes.io/name": "buildpool",
+        "app.kubernetes.io/managed-by": "buildpool",
+        "buildpool.dev/pool": "ci",
+        "buildpool.dev/pool-namespace": namespace,
+    }
+    annotations = {"buildpool.dev/pool-uid": "earlier", "buildpool.dev/clients": "default"}
+    restored = (
+        ("Secret", OPERATOR_NAMESPACE, f"authority.{namespace}.ci", "authority"),
+        ("Secret", namespace, "ci-builder", "builder"),
+        ("Secret", namespace, "ci-client-default", "client"),
+        ("ConfigMap", namespace, "ci-builder", "builder"),
+    )
+    for kind, where, name, component in restored:
+        metadata = {"name": name, "namespace": where, "annotations": annotations}
+        metadata["labels"] = {**labels, "app.kubernetes.io/component": component}
+        installed.apply({"apiVersion": "v1", "kind": kind, "metadata": metadata})
+    created(installed, namespace)
+    pool = installed.get("bkp", "ci", namespace)
+    assert pool is not None
+    for kind, where, name, _ in restored:
+        found = installed.get(kind.lower(), name, where)
+        assert found is not None
+        assert found["metadata"]["annotations"]["buildpool.dev/pool-uid"] == pool["metadata"]["uid"]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from buildpool.core import naming
 from buildpool.core.api import EventReason, Pool, identify_pool
-from buildpool.core.objects.refs import Object, Ref
+from buildpool.core.objects.refs import Object, Ref, maker_of
 from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.plan import strays
 from buildpool.core.planning.removal import Removal, plan_removal
@@ -115,6 +115,29 @@ def test_a_deletion_in_the_foreground_takes_nothing_that_a_build_needs(
         cluster.drain()
         next_step(cluster, pool)
     assert cluster.objects == {}
+
+
+@given(specs)
+def test_only_what_goes_first_has_an_owner(spec: dict[str, object]) -> None:
+    """Whatever has one, the garbage collector may remove at any moment."""
+    cluster, pool = settled(a_pool(**spec)), leaving()
+    first = {deletion.ref for deletion in next_step(settled(a_pool(**spec)), pool).delete}
+    for ref, obj in cluster.objects.items():
+        metadata = obj["metadata"]
+        assert ("ownerReferences" in metadata) == (ref in first), ref
+        assert (maker_of(obj) == pool.uid) == (ref not in first), ref
+        # GitOps tools take what has this label and no owner for what they have deployed.
+        assert ("app.kubernetes.io/instance" in metadata["labels"]) == (ref in first), ref
+
+
+def test_what_a_namesake_has_left_is_noticed_and_what_is_foreign_is_not() -> None:
+    cluster, pool = settled(a_pool()), a_pool()
+    assert not a_situation(pool, cluster.observe(pool)).has_namesakes
+    taken = cluster["ConfigMap/ci-builder"]["metadata"]["annotations"]
+    del taken[naming.ANNOTATION_POOL_UID]
+    assert not a_situation(pool, cluster.observe(pool)).has_namesakes
+    taken[naming.ANNOTATION_POOL_UID] = OTHER_UID
+    assert a_situation(pool, cluster.observe(pool)).has_namesakes
 
 
 @given(specs, st.lists(st.integers(0, 6), max_size=6))
