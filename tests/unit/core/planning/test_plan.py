@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 
 from buildpool.core import naming
-from buildpool.core.api import EventReason
+from buildpool.core.api import EventReason, Routing
 from buildpool.core.objects.refs import JSON, Object, Ref, is_builder, is_owned
 from buildpool.core.pki import CertificateReason, Change
 from buildpool.core.planning.issuances import carry_out
 from buildpool.core.planning.names import desired_refs, optional_refs
-from buildpool.core.planning.plan import RESYNC, plan, plan_flow
+from buildpool.core.planning.plan import GRACE, RESYNC, plan, plan_flow
 from memory_cluster import MemoryCluster, settled
 from plans import PERSISTENT, applied, asked, created
 from samples import (
@@ -60,7 +60,9 @@ def test_after_a_plan_is_carried_out_nothing_is_left_to_do(spec: dict[str, objec
     cluster = settled(pool)
     todo = cluster.plan(pool)
     assert todo.is_empty
-    assert todo.recheck == RESYNC
+    # No pod of a gateway is ready here: what needs one is looked at again when it counts as stalled.
+    longest = GRACE if pool.spec.routing is Routing.GATEWAY else RESYNC
+    assert longest / 2 < todo.recheck <= longest
     assert names_of(cluster) == set(desired_refs(pool, INSTALLATION))
     assert builders_of(cluster) == [
         naming.builder(pool.key, index) for index in range(pool.spec.builder_count)
