@@ -60,7 +60,7 @@ def test_after_a_plan_is_carried_out_nothing_is_left_to_do(spec: dict[str, objec
     cluster = settled(pool)
     todo = cluster.plan(pool)
     assert todo.is_empty
-    # No pod of a gateway is ready here: what needs one is looked at again when it counts as stalled.
+    # No pod of a gateway is ready here: a pool that needs one counts as stalled after a while.
     longest = GRACE if pool.spec.routing is Routing.GATEWAY else RESYNC
     assert longest / 2 < todo.recheck <= longest
     assert names_of(cluster) == set(desired_refs(pool, INSTALLATION))
