@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from buildpool.controller.act import act, issue
 from buildpool.controller.cache_poller import CachePoller
@@ -29,9 +30,10 @@ from buildpool.core.naming import Installation, PoolKey
 from buildpool.core.objects.drift import Difference
 from buildpool.core.objects.refs import Object, Ref, pool_ref
 from buildpool.core.observed.cache import CacheTarget
+from buildpool.core.pauses import Pause
 from buildpool.core.planning.caches import cache_references, cache_target
 from buildpool.core.planning.names import desired_refs
-from buildpool.core.planning.plan import RESYNC, TROUBLED, Pause, Plan, pause_after, plan_flow
+from buildpool.core.planning.plan import RESYNC, TROUBLED, Plan, plan_flow
 from buildpool.core.planning.removal import PATIENCE, plan_removal
 from buildpool.core.planning.situation import Situation
 from buildpool.core.reporting.outcome import Outcome
@@ -46,6 +48,9 @@ from buildpool.core.words import Finding
 from buildpool.kube.cluster import Cluster
 from buildpool.kube.events import EventRecorder
 from buildpool.process import utc_now
+
+LONGEST_REFUSED: Final = timedelta(minutes=5)
+"""How late at most to look again where an object stays refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +191,9 @@ class Reconciler:
 
     def _retry(self, key: PoolKey, now: datetime) -> timedelta:
         """When to look again where something was refused."""
-        pause = self.pauses[key] = pause_after(self.pauses.get(key), now)
+        before = self.pauses.get(key)
+        pause = Pause.after(before, first=TROUBLED, last=LONGEST_REFUSED, now=now)
+        self.pauses[key] = pause
         return pause.until - now
 
     def _forget(self, key: PoolKey) -> None:

@@ -5,6 +5,8 @@ Chance is an argument: what is by chance is drawn at the rim.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
 SPREAD: Final = 0.2
@@ -20,3 +22,26 @@ def growing(failures: int, *, first: float, last: float) -> float:
 def spread(seconds: float, *, chance: float) -> float:
     """A pause, shortened by up to a fifth; ``chance`` is from 0 up to 1. It is never longer."""
     return seconds * (1 - SPREAD * chance)
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """For how long something is left alone that failed."""
+
+    failures: int
+    """How often in a row it did."""
+    until: datetime
+
+    @classmethod
+    def after(
+        cls, before: Pause | None, *, first: timedelta, last: timedelta, now: datetime
+    ) -> Pause:
+        """The pause after a failure: a longer one, but for a failure before the last one is over.
+
+        So that who is woken often does not wait for long at once.
+        """
+        if before is not None and now < before.until:
+            return before
+        failures = before.failures + 1 if before is not None else 1
+        seconds = growing(failures, first=first.total_seconds(), last=last.total_seconds())
+        return cls(failures, now + timedelta(seconds=seconds))

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildpool.core.pauses import SPREAD, growing, spread
+from buildpool.core.pauses import SPREAD, Pause, growing, spread
 
 numbers = st.floats(0.01, 1e6)
 
@@ -26,3 +27,16 @@ def test_a_pause_is_doubled_each_time() -> None:
 def test_chance_makes_a_pause_shorter_but_not_much(seconds: float, chance: float) -> None:
     assert (1 - SPREAD) * seconds <= spread(seconds, chance=chance) * (1 + 1e-9)
     assert spread(seconds, chance=chance) <= seconds
+
+
+def test_a_pause_grows_once_it_is_over_however_often_somebody_is_woken() -> None:
+    now = datetime(2026, 11, 30, tzinfo=UTC)
+    first, last = timedelta(seconds=10), timedelta(seconds=35)
+    pause, waits = None, []
+    for _ in range(4):
+        pause = Pause.after(pause, first=first, last=last, now=now)
+        early = pause.until - timedelta(microseconds=1)
+        assert Pause.after(pause, first=first, last=last, now=early) == pause
+        waits.append((pause.until - now).total_seconds())
+        now = pause.until
+    assert waits == [10, 20, 35, 35]

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final, TypeAlias
 
 from buildpool.core import naming
@@ -51,20 +51,8 @@ TROUBLED: Final = timedelta(seconds=10)
 GRACE: Final = timedelta(minutes=5)
 """How long a trouble that may end by itself is waited for before the pool counts as stalled."""
 
-LONGEST_TROUBLED: Final = timedelta(minutes=5)
-"""How late at most to look again where something stays refused."""
-
 MEASURED: Final = timedelta(minutes=1)
 """How soon to look again where the memory of builders matters: the metrics are no fresher."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """For how long a pool is left alone in which something was refused."""
-
-    count: int
-    """How often in a row it was."""
-    until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,17 +157,6 @@ def plan(s: Situation) -> Plan:
         decision=decision,
         recheck=_recheck(s, decision),
     )
-
-
-def pause_after(last: Pause | None, now: datetime) -> Pause:
-    """How long to leave a pool alone in which something was refused: longer each time.
-
-    A pass that was woken before the last pause is over does not lengthen it.
-    """
-    if last is not None and now < last.until:
-        return last
-    count = last.count + 1 if last is not None else 1
-    return Pause(count, now + min(LONGEST_TROUBLED, TROUBLED * (1 << min(count - 1, 16))))
 
 
 def _is_blocked(s: Situation) -> bool:

@@ -19,7 +19,7 @@ from buildpool.core.routing.affinity import Candidate, choose
 from buildpool.core.routing.connection import Connection
 from buildpool.core.routing.fairness import Turns, Waiting, next_in_line
 from buildpool.core.routing.index import ConnectionIndex
-from buildpool.core.routing.state import Placement, PoolState
+from buildpool.core.routing.pool_state import Placement, PoolState
 from buildpool.core.routing.states import (
     ACTIVE,
     ADMITTED,

@@ -30,8 +30,8 @@ from buildpool.buildkit.solve_requests import (
 )
 from buildpool.core.api.brief import ClientBrief
 from buildpool.core.routing.affinity import Traits
+from buildpool.core.routing.pool_state import Placement
 from buildpool.core.routing.sharing import NOTHING, Share, Wish, reference_of, share
-from buildpool.core.routing.state import Placement
 from buildpool.core.routing.values import Target, pool_of
 from buildpool.gateway.ext_proc import responses
 from buildpool.gateway.ext_proc.authorization import (

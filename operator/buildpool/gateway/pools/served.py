@@ -18,7 +18,7 @@ from buildpool.buildkit.loads import Loads
 from buildpool.buildkit.watcher import Connect, OnCompleted
 from buildpool.core.api.brief import Brief, ClientBrief
 from buildpool.core.naming import PoolKey
-from buildpool.core.routing.state import PoolState
+from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.values import Target, label_of
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.pools.contexts import SessionContexts

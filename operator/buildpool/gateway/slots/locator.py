@@ -11,7 +11,7 @@ from typing import Final
 
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.connections import Connections
-from buildpool.core.routing.state import PoolState
+from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.values import Target
 from buildpool.gateway.slots.changes import Changes
 from buildpool.gateway.slots.refusals import Unavailable

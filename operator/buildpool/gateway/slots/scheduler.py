@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from buildpool.core.api.duration import format_duration
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.connections import Connections
-from buildpool.core.routing.state import Placement, PoolState
+from buildpool.core.routing.pool_state import Placement, PoolState
 from buildpool.core.routing.values import Backlog, Target
 from buildpool.gateway.slots.changes import Changes
 from buildpool.gateway.slots.locator import BuildLocator

@@ -11,7 +11,7 @@ from buildpool.core.api import BuilderState, BuilderStatus, ConditionStatus, Poo
 from buildpool.core.api.status import MAX_BUILDERS
 from buildpool.core.errors import RefusedError
 from buildpool.core.objects.refs import Ref
-from buildpool.core.planning.plan import LONGEST_TROUBLED, TROUBLED, pause_after, plan
+from buildpool.core.planning.plan import plan
 from buildpool.core.reporting.builders import builder_statuses, shown
 from buildpool.core.reporting.outcome import Failure, Outcome
 from buildpool.core.reporting.report import report_pass, report_removal, report_unseen
@@ -21,7 +21,6 @@ from unit.passes import (
     CERTIFICATES,
     PROGRESSING,
     READY,
-    SECOND,
     condition,
     judged,
     says,
@@ -86,18 +85,6 @@ def test_a_removal_that_is_refused_says_so() -> None:
     verdict = report_removal(pool, draining=(), failures=(failure,), now=NOW)
     assert says(verdict, READY) == ("False", "ObjectRefused")
     assert "protect Secrets" in condition(verdict, READY).message
-
-
-def test_what_stays_refused_is_tried_later_each_time_but_not_never() -> None:
-    pause, now, waits = None, NOW, []
-    for _ in range(40):
-        pause = pause_after(pause, now)
-        assert pause_after(pause, pause.until - SECOND) == pause, "a wake-up does not lengthen it"
-        waits.append(pause.until - now)
-        now = pause.until
-    assert waits[0] == TROUBLED
-    assert waits == sorted(waits)
-    assert waits[-1] == LONGEST_TROUBLED
 
 
 def test_a_status_names_those_that_serve_where_it_cannot_name_all() -> None:

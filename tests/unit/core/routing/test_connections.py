@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from buildpool.core.routing.connection import MAX_REFS
 from buildpool.core.routing.connections import Connections
-from buildpool.core.routing.state import PoolState
+from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.states import FORGOTTEN, GRACE, PATIENCE
 from buildpool.core.routing.values import Target
 from samples import NOW

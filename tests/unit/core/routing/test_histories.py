@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from buildpool.core.routing.connection import Connection
 from buildpool.core.routing.connections import Connections
-from buildpool.core.routing.state import PoolState
+from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.states import (
     ACTIVE,
     FORGOTTEN,

@@ -33,7 +33,7 @@ from buildpool.gateway.pools.directory import (
 )
 from buildpool.gateway.pools.served import ServedPools
 from buildpool.gateway.reports.builds import BuildRecord
-from buildpool.gateway.reports.details import Details
+from buildpool.gateway.reports.details import CompletedSteps, Details
 from buildpool.gateway.slots.store import ConnectionStore
 from buildpool.kube.cluster import Cluster
 from daemons import Silent, until
@@ -243,7 +243,7 @@ async def client_and_log_of(pod: Object | None) -> tuple[str, str | None]:
         record.trouble = "nobody says why yet"
         feed.tell(*(("DELETED", serving_pod()) if pod is None else ("MODIFIED", pod)))
         await until(lambda: directory.trouble(builder.address) is not None, "it is told")
-        await Details(pools)(record)
+        await Details(pools, CompletedSteps())(record)
         return pools.known_trouble(builder), record.trouble
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from buildpool.core.naming import PoolKey
-from buildpool.core.routing.state import PoolState
+from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.states import GRACE, PATIENCE
 from buildpool.core.routing.values import Backlog, Target
 from buildpool.gateway.slots.refusals import Exhausted, Unavailable
