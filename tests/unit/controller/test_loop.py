@@ -12,6 +12,7 @@ from typing import cast
 
 import pytest
 
+import virtual_time
 from buildpool.controller.loop import (
     FIRST_RETRY,
     LAST_RETRY,
@@ -317,12 +318,16 @@ def test_what_is_due_at_a_moment_is_looked_at_then() -> None:
     assert next_look(timedelta(seconds=7), chance=0.9) == 7.0
 
 
-async def test_pools_that_fail_together_do_not_come_again_together() -> None:
-    chances = iter([0.0, 0.0, 1.0, 0.0])
+def test_pools_that_fail_together_do_not_come_again_together() -> None:
     passes = Passes([UnavailableError("no"), UnavailableError("no"), FOREVER])
-    tended = Tended(passes, chance=lambda: next(chances, 0.0))
-    tended.tender.start(CI)
-    tended.tender.start(OTHER)
-    await passes.reach(4)
-    await tended.tender.end()
+
+    async def story() -> None:
+        chances = iter([0.0, 0.0, 1.0, 0.0])
+        tended = Tended(passes, chance=lambda: next(chances, 0.0))
+        tended.tender.start(CI)
+        tended.tender.start(OTHER)
+        await passes.reach(4)
+        await tended.tender.end()
+
+    virtual_time.run(story())
     assert passes.started[3] - passes.started[2] > 0.1 * FIRST_RETRY

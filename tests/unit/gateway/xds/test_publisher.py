@@ -137,8 +137,8 @@ async def test_a_burst_of_changes_is_one_update() -> None:
 async def test_changes_without_end_are_published_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(publishing, "QUIET_SECONDS", 0.05)
-    monkeypatch.setattr(publishing, "LATEST_SECONDS", 0.15)
+    monkeypatch.setattr(publishing, "QUIET_SECONDS", 0.3)
+    monkeypatch.setattr(publishing, "LATEST_SECONDS", 0.9)
     async with a_publisher() as lab:
         lab.publisher.update({})
         issue = 0
