@@ -30,15 +30,16 @@ def cache_target(s: Situation) -> CacheTarget | Finding[Reason] | None:
 
 
 def cache_references(pool: Pool) -> frozenset[Ref]:
-    """The user's Secrets that asking an external registry needs."""
+    """The user's Secrets and ConfigMaps that asking an external registry needs."""
     registry, namespace = pool.spec.cache.registry, pool.key.namespace
     if registry is None or registry.ref is None:
         return frozenset()
     host = registry.ref.partition("/")[0]
     bundles = (entry.ca_bundle for entry in pool.spec.registries if entry.host == host)
-    sources = (bundle.secret for bundle in bundles if bundle is not None)
-    names = {source.name for source in (registry.credentials, *sources) if source is not None}
-    return frozenset(Ref("Secret", namespace, name) for name in names)
+    needed = {Ref(each.kind, namespace, each.source.name) for each in bundles if each is not None}
+    if registry.credentials is not None:
+        needed.add(Ref("Secret", namespace, registry.credentials.name))
+    return frozenset(needed)
 
 
 def _managed_target(s: Situation) -> CacheTarget | None:
