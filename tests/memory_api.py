@@ -63,9 +63,10 @@ class MemoryApi:
             and labels.items() <= obj["metadata"].get("labels", {}).items()
         ]
 
-    async def apply(self, obj: Object) -> Object:
-        """Stores it, merged with what is there."""
-        return copy.deepcopy(self._cluster.store(obj))
+    async def apply(self, obj: Object, *, dry_run: bool = False) -> Object:
+        """Stores it, merged with what is there; or says only what would be stored."""
+        store = self._cluster.tried if dry_run else self._cluster.store
+        return copy.deepcopy(store(obj))
 
     async def patch(self, ref: Ref, change: JSON) -> None:
         """Merges metadata, as marks do."""

@@ -7,6 +7,7 @@ each pass, and a pool's status is kept from one pass to the next. How objects ar
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -113,11 +114,16 @@ class MemoryCluster:
 
     def store(self, desired: Object) -> Object:
         """What becomes of an object that is applied."""
-        ref, version = ref_of(desired), int(self.next_version())
+        found = self.objects[ref_of(desired)] = self.tried(desired)
+        return found
+
+    def tried(self, desired: Object) -> Object:
+        """What would become of an object if it were applied."""
+        before, version = self.objects.get(ref_of(desired)), int(self.next_version())
         created = self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
-        self.objects[ref] = stored(self.objects.get(ref), desired, version=version, created=created)
-        self.admit(self.objects[ref])
-        return self.objects[ref]
+        found = stored(copy.deepcopy(before), desired, version=version, created=created)
+        self.admit(found)
+        return found
 
     def remove(self, ref: Ref) -> None:
         """Removes an object; the pods of a Deployment are told to go."""

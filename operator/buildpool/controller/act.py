@@ -15,9 +15,9 @@ from buildpool.core import naming
 from buildpool.core.api import Reason
 from buildpool.core.api.events import Event, EventType
 from buildpool.core.errors import ConflictError, KubernetesError, NotFoundError, UnavailableError
-from buildpool.core.objects.drift import differences
+from buildpool.core.objects.drift import Difference, differences
 from buildpool.core.objects.refs import Object, Ref, component_of, is_builder, owners_of
-from buildpool.core.objects.security import has_own_users, lost_security, rests
+from buildpool.core.objects.security import lost_rights, rests
 from buildpool.core.planning.issuances import Order, carry_out
 from buildpool.core.planning.marks import Mark
 from buildpool.core.planning.plan import Apply, Delete, Issued, Plan
@@ -97,37 +97,33 @@ async def _apply(cluster: Cluster, change: Apply) -> _Result:
     try:
         if change.is_unseen and not await _is_free(cluster, change):
             return Failure(change.ref, TAKEN, Reason.NAME_CONFLICT)
-        if _rests_first(change):
-            stored = await cluster.apply(resting(change.object))
-            if lost := lost_security(stored, change.object):
-                return insecure(change.ref, lost, runs=False)
+        if lost := await _lost_rights(cluster, change):
+            return await _kept_at_rest(cluster, change, lost)
         stored = await cluster.apply(change.object)
-        if lost := lost_security(stored, change.object):
-            if not (runs := _runs_so_already(change)):
-                await cluster.apply(resting(change.object))
-            return insecure(change.ref, lost, runs=runs)
     except KubernetesError as error:
         return _failure(change.ref, error)
     found = tuple(differences(stored, change.object))
     return Overruled(change.ref, found) if found else _told(change)
 
 
-def _rests_first(change: Apply) -> bool:
-    """Whether a Deployment is written without pods first, to see what the cluster makes of it.
+async def _lost_rights(cluster: Cluster, change: Apply) -> tuple[Difference, ...]:
+    """What the cluster would not store of what keeps the pods of a Deployment from their node.
 
-    A privileged pod must not even begin outside of a user namespace. And one that was refused
-    rests, and is tried so again: where nothing has changed, the API server stores nothing.
+    Asked before anything is written: a pod that is privileged must not even begin outside of a user
+    namespace, and one that runs safely must not be replaced by one that does not.
     """
-    obj, there = change.object, change.there
-    if obj["kind"] != "Deployment" or rests(obj):
-        return False
-    return has_own_users(obj) if there is None else rests(there)
+    if change.object["kind"] != "Deployment":
+        return ()
+    return lost_rights(await cluster.apply(change.object, dry_run=True), change.object)
 
 
-def _runs_so_already(change: Apply) -> bool:
-    """Whether what is unsafe runs already: an older version of ours let it, and it has builds."""
-    there = change.there
-    return there is not None and not rests(there) and bool(lost_security(there, change.object))
+async def _kept_at_rest(cluster: Cluster, change: Apply, lost: Sequence[Difference]) -> Failure:
+    """Has no pod run so. What runs is left alone, however it is: builds may run on it."""
+    runs = change.there is not None and not rests(change.there)
+    if not runs:
+        # Where nothing has changed since the last try, the API server stores nothing.
+        await cluster.apply(resting(change.object))
+    return insecure(change.ref, lost, runs=runs)
 
 
 def _failure(ref: Ref, error: KubernetesError) -> Failure:

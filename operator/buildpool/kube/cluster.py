@@ -141,10 +141,20 @@ class Cluster:
                     answer.response.close()
 
     async def apply(
-        self, obj: Object, *, subresource: str = "", manager: str = naming.FIELD_MANAGER
+        self,
+        obj: Object,
+        *,
+        subresource: str = "",
+        manager: str = naming.FIELD_MANAGER,
+        dry_run: bool = False,
     ) -> Object:
-        """Makes the fields of ``obj`` so, and only these; creates the object if need be."""
+        """Makes the fields of ``obj`` so, and only these; creates the object if need be.
+
+        Returns it as it is stored; with ``dry_run``, as it would be, and nothing is stored.
+        """
         query = {"fieldManager": manager, "force": "true"}
+        if dry_run:
+            query["dryRun"] = "All"
         content = "application/apply-patch+yaml"
         applied: Object = await self._request(
             "PATCH", ref_of(obj), query, subresource=subresource, body=obj, content=content

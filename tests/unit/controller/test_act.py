@@ -25,9 +25,11 @@ class Refusing:
         self.slow = slow
         self.done: list[str] = []
 
-    async def apply(self, obj: Object) -> Object:
+    async def apply(self, obj: Object, *, dry_run: bool = False) -> Object:
         """Takes an object, or refuses it."""
         name = obj["metadata"]["name"]
+        if dry_run:
+            return obj
         if name in self.refused:
             raise self.error
         if name == self.slow:

@@ -30,17 +30,17 @@ class Failure:
 
 
 def insecure(ref: Ref, lost: Sequence[Difference], *, runs: bool) -> Failure:
-    """A Deployment whose pods would have other rights on their node than they shall.
+    """A Deployment whose pods would have more rights on their node than they are to have.
 
-    ``runs`` is whether they have them already, from a time before anybody knew.
+    ``runs`` is whether a pod of it runs, as it was stored before.
     """
     stored = ", ".join(
         f"{each.path} {'is left out' if each.found is None else f'as {json.dumps(each.found)}'}"
         for each in lost
     )
     remedy = _OWN_USERS if any(each.path.endswith(".hostUsers") for each in lost) else _WEBHOOK
-    follows = "the pod that runs so is left alone" if runs else "no pod of it runs"
-    message = f"the cluster does not store what is safe: {stored}; {follows}; {remedy}"
+    follows = "the pod that runs is left alone" if runs else "no pod of it runs"
+    message = f"the cluster would not store what is safe: {stored}; {follows}; {remedy}"
     return Failure(ref, message, Reason.POD_REFUSED)
 
 

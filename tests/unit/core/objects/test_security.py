@@ -1,104 +1,116 @@
-"""What is lost of the rights of a pod is seen, wherever it is lost, and nothing else is."""
+"""What keeps a pod from its node and is stored weaker is seen; what is stricter is not."""
 
 from __future__ import annotations
 
 import copy
 from typing import Any
 
+import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
-from buildpool.core.objects.refs import JSON, Object
-from buildpool.core.objects.security import OF_POD, lost_security, security_of
+from buildpool.core.objects.refs import Object
+from buildpool.core.objects.security import lost_rights
 from memory_cluster import settled
-from samples import a_pool
-
-SECURITY = st.fixed_dictionaries(
-    {},
-    optional={
-        "privileged": st.booleans(),
-        "runAsUser": st.integers(0, 70000),
-        "runAsNonRoot": st.booleans(),
-        "allowPrivilegeEscalation": st.booleans(),
-        "readOnlyRootFilesystem": st.booleans(),
-        "seccompProfile": st.sampled_from([{"type": "Unconfined"}, {"type": "RuntimeDefault"}]),
-        "appArmorProfile": st.sampled_from([{"type": "Unconfined"}, {"type": "RuntimeDefault"}]),
-        "capabilities": st.sampled_from([{"drop": ["ALL"]}, {"drop": ["ALL"], "add": ["CHOWN"]}]),
-    },
-)
+from samples import a_pool, any_json
 
 
-@st.composite
-def deployments(draw: st.DrawFn) -> Object:
-    """Deployments with rights of all kinds."""
-    pod: Object = {"serviceAccountName": "default", "nodeSelector": {"a": "b"}}
-    for kind, names in (("containers", ["daemon", "other"]), ("initContainers", ["first"])):
-        pod[kind] = [
-            {"name": name, "image": "an/image", "securityContext": draw(SECURITY)} for name in names
+def deployment(security: Object, **pod: Any) -> Object:
+    """A Deployment whose only container has these rights."""
+    container = {"name": "daemon", "securityContext": security}
+    template = {"spec": {"containers": [container], **pod}}
+    return {"kind": "Deployment", "spec": {"replicas": 1, "template": template}}
+
+
+WEAKER: dict[str, tuple[Object, Object]] = {
+    "it may be root": ({"runAsNonRoot": True}, {"runAsNonRoot": False}),
+    "it may be root, as it is left out": ({"runAsNonRoot": True}, {}),
+    "it is root": ({"runAsUser": 1000}, {"runAsUser": 0}),
+    "it is whom its image says": ({"runAsUser": 1000}, {}),
+    "it may write": ({"readOnlyRootFilesystem": True}, {"readOnlyRootFilesystem": False}),
+    "it may gain rights": ({"allowPrivilegeEscalation": False}, {}),
+    "it is privileged": ({"privileged": False}, {"privileged": True}),
+    "it may call all": (
+        {"seccompProfile": {"type": "RuntimeDefault"}},
+        {"seccompProfile": {"type": "Unconfined"}},
+    ),
+    "nothing confines it": ({"appArmorProfile": {"type": "RuntimeDefault"}}, {}),
+    "it keeps what was dropped": (
+        {"capabilities": {"drop": ["ALL"]}},
+        {"capabilities": {"drop": ["NET_RAW"]}},
+    ),
+    "it drops nothing": ({"capabilities": {"drop": ["ALL"]}}, {}),
+    "it gets more": (
+        {"capabilities": {"drop": ["ALL"], "add": ["SETUID"]}},
+        {"capabilities": {"drop": ["ALL"], "add": ["SETUID", "SYS_ADMIN"]}},
+    ),
+}
+NO_WEAKER: dict[str, tuple[Object, Object]] = {
+    "another user": ({"runAsUser": 1000}, {"runAsUser": 70000}),
+    "another group": ({"fsGroup": 1000}, {"fsGroup": 70000}),
+    "more is dropped": (
+        {"capabilities": {"drop": ["ALL"], "add": ["SETUID"]}},
+        {"capabilities": {"drop": ["ALL", "NET_RAW"]}},
+    ),
+    "all is dropped": (
+        {"capabilities": {"drop": ["NET_RAW"]}},
+        {"capabilities": {"drop": ["ALL"]}},
+    ),
+    "another profile": (
+        {"seccompProfile": {"type": "RuntimeDefault"}},
+        {"seccompProfile": {"type": "Localhost", "localhostProfile": "x"}},
+    ),
+    "a profile at all": ({"seccompProfile": {"type": "Unconfined"}}, {}),
+    "it may not write any more": ({}, {"readOnlyRootFilesystem": True}),
+}
+
+
+@pytest.mark.parametrize(("wanted", "stored"), WEAKER.values(), ids=WEAKER)
+@pytest.mark.parametrize("place", ["container", "init container", "pod"])
+def test_what_is_stored_weaker_is_lost(place: str, wanted: Object, stored: Object) -> None:
+    def placed(security: Object) -> Object:
+        if place == "pod":
+            return deployment({}, securityContext=security)
+        if place == "container":
+            return deployment(security)
+        return deployment({}, initContainers=[{"name": "first", "securityContext": security}])
+
+    (lost,) = lost_rights(placed(stored), placed(wanted))
+    assert lost.path.startswith("spec.template.spec.")
+    assert "securityContext" in lost.path
+
+
+@pytest.mark.parametrize(("wanted", "stored"), NO_WEAKER.values(), ids=NO_WEAKER)
+def test_what_is_stored_otherwise_but_no_weaker_is_not_lost(wanted: Object, stored: Object) -> None:
+    assert lost_rights(deployment(stored), deployment(wanted)) == ()
+
+
+def test_a_user_namespace_that_is_left_out_or_refused_is_lost() -> None:
+    wanted = deployment({"privileged": True}, hostUsers=False)
+    for stored in (deployment({"privileged": True}), deployment({}, hostUsers=True)):
+        assert [lost.path for lost in lost_rights(stored, wanted)] == [
+            "spec.template.spec.hostUsers"
         ]
-    if draw(st.booleans()):
-        pod["hostUsers"] = draw(st.booleans())
-    if draw(st.booleans()):
-        pod["securityContext"] = draw(SECURITY)
-    return {"kind": "Deployment", "spec": {"replicas": 1, "template": {"spec": pod}}}
 
 
-def leaves(value: JSON, *path: Any) -> list[tuple[Any, ...]]:
-    """The paths of all values that are neither maps nor lists."""
-    items: Any = ()
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list):
-        items = enumerate(value)
-    else:
-        return [path]
-    return [leaf for key, inner in items for leaf in leaves(inner, *path, key)]
+@pytest.mark.parametrize("security", ["Rootless", "UserNamespace"])
+def test_all_that_a_builder_and_a_cache_say_of_their_rights_counts(security: str) -> None:
+    pool = a_pool(builders={"security": security}, cache={"registry": {"managed": {}}})
+    cluster = settled(pool)
+    for name in ("ci-builder-0", "ci-cache"):
+        wanted = cluster[f"Deployment/{name}"]
+        assert lost_rights(wanted, wanted) == ()
+        pod = wanted["spec"]["template"]["spec"]
+        places = [pod, *pod["containers"], *pod.get("initContainers", ())]
+        assert any("securityContext" in place for place in places)
+        stored = copy.deepcopy(wanted)
+        pod = stored["spec"]["template"]["spec"]
+        pod.pop("hostUsers", None)
+        for place in (pod, *pod["containers"], *pod.get("initContainers", ())):
+            place.pop("securityContext", None)
+        assert lost_rights(stored, wanted)
 
 
-@given(deployments(), st.data())
-def test_exactly_what_is_lost_of_the_rights_of_a_pod_is_seen(
-    wanted: Object, data: st.DataObject
-) -> None:
-    stored = copy.deepcopy(wanted)
-    path = data.draw(st.sampled_from(leaves(wanted)))
-    # Whatever is cut: the value itself, or any map or item that it stands in.
-    path = path[: data.draw(st.integers(4, len(path)))] if len(path) > 4 else path
-    inner: Any = stored
-    for key in path[:-1]:
-        inner = inner[key]
-    # Its name is how a container is known: without it there is none.
-    about_rights = bool(
-        any(key in OF_POD for key in path)
-        or path[-1] == "name"
-        or leaves_under(wanted, path) & {*OF_POD}
-    )
-    del inner[path[-1]]
-    lost = lost_security(stored, wanted)
-    if not about_rights:
-        assert lost == ()
-    elif any(leaf for leaf in leaves(security_of(wanted)) if leaf[: len(path)] == path):
-        assert lost
-
-
-def leaves_under(wanted: Object, path: tuple[Any, ...]) -> set[Any]:
-    """All keys of what stands at a path."""
-    return {key for leaf in leaves(wanted) if leaf[: len(path)] == path for key in leaf}
-
-
-@given(deployments())
-def test_what_is_stored_as_it_is_wanted_has_lost_nothing(wanted: Object) -> None:
-    stored = copy.deepcopy(wanted)
-    stored["spec"]["replicas"] = 0
-    stored["spec"]["template"]["spec"] |= {"dnsPolicy": "ClusterFirst"}
-    assert lost_security(stored, wanted) == ()
-
-
-def test_all_that_a_builder_says_of_its_rights_is_kept() -> None:
-    for security in ("Rootless", "UserNamespace"):
-        cluster = settled(a_pool(builders={"security": security}))
-        deployment = cluster["Deployment/ci-builder-0"]
-        pod = security_of(deployment)["spec"]["template"]["spec"]
-        assert pod.get("hostUsers") is (False if security == "UserNamespace" else None)
-        for kind in ("containers", "initContainers"):
-            names = [c["name"] for c in deployment["spec"]["template"]["spec"][kind]]
-            assert [container["name"] for container in pod[kind]] == names, "each says something"
+@given(any_json)
+def test_whatever_is_stored_nothing_raises(stored: Any) -> None:
+    wanted = deployment({"runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}})
+    assert lost_rights({"spec": {"template": {"spec": stored}}}, wanted)
