@@ -120,6 +120,7 @@ async def _term(
         for part in parts:
             part.cancel()
         await asyncio.gather(*parts, return_exceptions=True)
+        await operator.loop.end()  # Kopf skips it where it was stopping already
         overdue.cancel()
     for part in parts:
         if not part.cancelled():

@@ -30,6 +30,7 @@ _HEALING: Final = frozenset(
         Reason.CERTIFICATE_FAILED,
         Reason.CONFIG_MAP_NOT_FOUND,
         Reason.FORBIDDEN,
+        Reason.GATEWAY_LOADING,
         Reason.GATEWAY_NOT_READY,
         Reason.OBJECT_FAILED,
         Reason.SECRET_NOT_FOUND,
@@ -84,7 +85,8 @@ def _verdict(
 def _troubles(case: Case, said: Mapping[str, Condition]) -> Iterator[Condition]:
     """The conditions that say why the spec is not carried out, but for those that will pass."""
     for kind in (ConditionType.READY, ConditionType.CERTIFICATES_READY):
-        if not _holds(said[kind]) and said[kind].reason not in PATIENT:
+        passes = said[kind].reason in PATIENT - _HEALING
+        if not _holds(said[kind]) and not passes:
             yield said[kind]
     progress = said[ConditionType.PROGRESSING]
     if not _holds(progress) and progress.reason != Reason.SETTLED and _is_about_spec(case):

@@ -149,7 +149,8 @@ def report_unseen(pool: Pool, error: RefusedError, *, now: datetime) -> Report:
     conditions = _with(pool.status.conditions, said, now)
     ready = [condition for condition in conditions if condition.type == ConditionType.READY]
     conditions = _with(conditions, troubled(pool, ready, now), now)
-    new = pool.status.model_copy(update={"conditions": conditions})
+    seen = {"conditions": conditions, "observed_generation": pool.generation}
+    new = pool.status.model_copy(update=seen)
     return Report(new, tuple(_transitions(pool.status, new)))
 
 

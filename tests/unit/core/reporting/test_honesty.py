@@ -76,6 +76,7 @@ def test_of_a_pool_that_may_not_be_read_nothing_is_claimed() -> None:
     assert "cannot list" in ready.message
     assert says(verdict, PROGRESSING) == ("False", "Forbidden")
     assert [reason for _, reason in told(verdict)] == ["Forbidden"]
+    assert verdict.status.observed_generation == pool.generation, "tools go by it"
     assert report_unseen(with_status(pool, verdict), error, now=NOW + DAY).events == ()
 
 
