@@ -240,7 +240,7 @@ def test_a_damaged_cache_is_told_of_and_used_again_when_a_build_has_exported_it(
         (blob, _) = (path for path, size in cache.blobs(name).items() if size // MEBIBYTE == 8)
         cache.run(HARMS[name].format(blob))
         assert not is_imported(cache, noise, name, second, tmp_path), name
-    remedy = "the next build that exports there writes it anew"
+    remedy = "the next build that exports there writes it again"
     cache.tells(Reason.CACHE_DAMAGED, *(f"{name}:main" for name in HARMS), remedy, within=30)
     for name, noise in noises.items():
         first.build(context(tmp_path / name, noise.dockerfile), *cache.exports(name))
