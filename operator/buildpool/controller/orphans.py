@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from buildpool.controller.observe import LISTED
 from buildpool.core import naming, pauses
@@ -35,8 +36,20 @@ from buildpool.kube.cluster import Cluster
 INTERVAL: Final = 3600.0
 """Seconds between two sweeps."""
 RETRY: Final = 60.0
-"""Seconds from a sweep that failed to the next one; doubled while they fail, up to ``INTERVAL``."""
+"""Seconds from a sweep that failed to the next one; doubled while they fail, up to ``INTERVAL``.
+
+And at least so long from one that was asked for to the next such one.
+"""
 log = logging.getLogger(__name__)
+
+
+class Rest(NamedTuple):
+    """What a sweep had to leave for the next one."""
+
+    waits: bool
+    """Something waits for builds."""
+    failed: bool
+    """Something could not be looked at."""
 
 
 class OrphanSweeper:
@@ -66,57 +79,60 @@ class OrphanSweeper:
 
     async def run(self) -> None:
         """Goes on for ever."""
+        loop = asyncio.get_running_loop()
         failures = 0
+        heeded = -math.inf  # when it was last asked, and did so
         while True:
             self._asked.clear()
-            try:
-                pause = RETRY if await self.sweep() else INTERVAL
-                failures = 0
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next sweep comes
-                failures += 1
-                _log("The sweep for what pools have left has failed", error)
-                pause = pauses.growing(failures, first=RETRY, last=INTERVAL)
+            rest = await self.sweep()
+            failures = failures + 1 if rest.failed else 0
+            pause = pauses.growing(failures, first=RETRY, last=INTERVAL) if failures else INTERVAL
+            pause = RETRY if rest.waits else pause
             with suppress(TimeoutError):
                 async with asyncio.timeout(pauses.spread(pause, chance=self._chance())):
                     await self._asked.wait()
+                    # Where a namesake stays, each pass over its pool asks.
+                    await asyncio.sleep(heeded + RETRY - loop.time())
+                    heeded = loop.time()
 
-    async def sweep(self) -> bool:
-        """Removes all whose pool does not exist, or is another of the same name.
-
-        Whether something has to wait for builds.
-        """
+    async def sweep(self) -> Rest:
+        """Removes all whose pool does not exist, or is another of the same name."""
         asked, self._pools = self._pools, set()
         found: dict[PoolKey, list[Object]] = {pool: [] for pool in asked}
-        async for key, obj in self._made():
-            # Another operator's, perhaps; this one may not even look.
-            if key is not None and (not self._namespaces or key.namespace in self._namespaces):
-                found.setdefault(key, []).append(obj)
-        waits = False
+        waits = failed = False
+        for kind, namespace, labels in self._searches():
+            try:
+                objects = await self._cluster.select(kind, namespace, labels)
+            except Exception as error:  # noqa: BLE001 - a namespace is gone, and our rights with it
+                failed = True
+                where = namespace or "all namespaces"
+                _log(f"What pools have left of kind {kind} in {where} could not be listed", error)
+                continue
+            for obj in objects:
+                key = _pool_of(obj, kind)
+                # Another operator's, perhaps; this one may not even look.
+                if key is not None and (not self._namespaces or key.namespace in self._namespaces):
+                    found.setdefault(key, []).append(obj)
         for key, objects in found.items():
             try:
                 waits |= await self._judge(key, objects, by_name=key in asked)
             except Exception as error:  # noqa: BLE001 - the others have nothing to do with it
+                failed = True
                 _log(f"What pool {key} has left, perhaps, could not be looked at", error)
-        return waits
+        return Rest(waits, failed)
 
-    async def _made(self) -> AsyncIterator[tuple[PoolKey | None, Object]]:
-        """All that pools have made and may be listed, and whose each is, as far as it says."""
+    def _searches(self) -> Iterator[tuple[str, str, dict[str, str]]]:
+        """What pools have made and may be listed: its kind, its namespace, its labels."""
         for namespace in self._namespaces or ("",):
             for kind in LISTED:
-                for obj in await self._cluster.select(kind, namespace, naming.MADE):
-                    # By where it is: a backup may have been restored into another namespace.
-                    name = text_at(obj, "metadata", "labels", naming.LABEL_POOL)
-                    where = text_at(obj, "metadata", "namespace")
-                    yield (PoolKey(where, name) if where and name else None), obj
+                yield kind, namespace, naming.MADE
         for component in (naming.COMPONENT_GATEWAY, naming.COMPONENT_AUTHORITY):
-            selector = naming.home_selector(component)
-            for obj in await self._cluster.select("Secret", self._home, selector):
-                yield naming.pool_of(mapping_at(obj, "metadata").get("labels")), obj
+            yield "Secret", self._home, naming.home_selector(component)
 
     async def _judge(self, key: PoolKey, objects: list[Object], *, by_name: bool) -> bool:
         """Removes what is not this pool's, if no build may need it; whether it has to wait."""
         pool = await self._cluster.get(pool_ref(key))
-        uid = None if pool is None else pool["metadata"]["uid"]
+        uid = _uid_of(pool)
         orphans = [obj for obj in objects if self._is_orphan(obj, uid)]
         if orphans or by_name:
             # The authority is the last to go: it says which clients' Secrets to look for.
@@ -130,6 +146,9 @@ class OrphanSweeper:
             log.info("What an earlier pool %s has left waits for its builders.", key)
             return True
         for obj in orphans:
+            if _uid_of(await self._cluster.get(pool_ref(key))) != uid:
+                log.info("Pool %s has changed; what an earlier one has left waits.", key)
+                return True
             log.info("Removing %s: its pool is gone.", ref_of(obj))
             await self._cluster.delete(ref_of(obj), uid=obj["metadata"]["uid"])
         return False
@@ -146,10 +165,18 @@ class OrphanSweeper:
         return [Ref("Secret", key.namespace, name) for name in names]
 
     def _is_orphan(self, obj: Object, uid: str | None) -> bool:
-        """Whether it was made by a pool, and not by the one with this uid."""
-        if ref_of(obj).namespace == self._home and component_of(obj) in _AT_HOME:
-            return maker_of(obj) != uid
-        return maker_of(obj) not in ("", uid)
+        """Whether it was made by a pool of this name, and not by the one with this uid."""
+        is_at_home, maker = self._is_at_home(obj), maker_of(obj)
+        if not is_at_home and _is_copy(obj):
+            return False
+        if not maker:
+            # Its labels say enough at home, unless a pool is there: that one reports a conflict.
+            return is_at_home and uid is None
+        return maker != uid
+
+    def _is_at_home(self, obj: Object) -> bool:
+        """Whether it is what pools have in the operator's own namespace."""
+        return ref_of(obj).namespace == self._home and component_of(obj) in _AT_HOME
 
     async def _may_build(self, key: PoolKey, pool: Object | None) -> bool:
         """Whether a builder still runs that is not of this pool: it is older."""
@@ -162,6 +189,25 @@ class OrphanSweeper:
 
 
 _AT_HOME: Final = (naming.COMPONENT_AUTHORITY, naming.COMPONENT_GATEWAY)
+
+
+def _pool_of(obj: Object, kind: str) -> PoolKey | None:
+    """The pool of whose name an object is that was listed; at home are Secrets only."""
+    labels = mapping_at(obj, "metadata", "labels")
+    if kind == "Secret":
+        return naming.pool_of(labels)
+    where, name = text_at(obj, "metadata", "namespace"), text_at(labels, naming.LABEL_POOL)
+    return PoolKey(where, name) if where and name else None
+
+
+def _is_copy(obj: Object) -> bool:
+    """Whether somebody has made it of an object of a pool in another namespace: it is theirs."""
+    origin = text_at(obj, "metadata", "labels", naming.LABEL_POOL_NAMESPACE)
+    return origin not in ("", ref_of(obj).namespace)
+
+
+def _uid_of(pool: Object | None) -> str | None:
+    return None if pool is None else pool["metadata"]["uid"]
 
 
 def _created(obj: Object) -> str:

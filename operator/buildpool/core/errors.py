@@ -65,7 +65,10 @@ class KubernetesError(BuildpoolError):
 
 
 class NotFoundError(KubernetesError):
-    """The object does not exist (404)."""
+    """The object does not exist (404), or what lies at such a path is not served at all."""
+
+    name: str = ""
+    """Of the object, where the answer says that this very one does not exist."""
 
 
 class ConflictError(KubernetesError):

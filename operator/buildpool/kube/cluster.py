@@ -74,10 +74,15 @@ class Cluster:
                 limit.reschedule(0.0)
 
     async def get(self, ref: Ref) -> Object | None:
-        """The object, or None where there is none."""
+        """The object, or None where the API server says that there is none of this name.
+
+        Any other 404 says nothing of it: a proxy answers so, or who does not serve its kind now.
+        """
         try:
             found: Object = await self._request("GET", ref)
-        except NotFoundError:
+        except NotFoundError as error:
+            if error.name != ref.name:
+                raise UnavailableError(f"{ref} is not served: {error}") from error
             return None
         return found
 

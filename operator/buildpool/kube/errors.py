@@ -16,6 +16,7 @@ from buildpool.core.errors import (
     RefusedError,
     UnavailableError,
 )
+from buildpool.core.objects.refs import Object, text_at
 
 _BY_STATUS: dict[int, type[KubernetesError]] = {
     400: RefusedError,
@@ -30,7 +31,11 @@ _BY_STATUS: dict[int, type[KubernetesError]] = {
 def error_of(status: int, body: bytes) -> KubernetesError:
     """The exception for an answer that is not a success."""
     kind = _BY_STATUS.get(status, UnavailableError if status >= 429 else RefusedError)
-    return kind(_message(body) or f"HTTP status {status}")
+    said = _said(body)
+    error = kind(str(said.get("message", "")) or f"HTTP status {status}")
+    if isinstance(error, NotFoundError) and _is_absence(said):
+        error.name = text_at(said, "details", "name")
+    return error
 
 
 @contextmanager
@@ -45,9 +50,14 @@ def network_errors() -> Iterator[None]:
         raise UnavailableError(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
 
 
-def _message(body: bytes) -> str:
+def _is_absence(said: Object) -> bool:
+    return text_at(said, "kind") == "Status" and text_at(said, "reason") == "NotFound"
+
+
+def _said(body: bytes) -> Object:
+    """The answer, empty where it is no mapping."""
     try:
-        status = json.loads(body)
+        said = json.loads(body)
     except (ValueError, RecursionError):
-        return ""
-    return str(status.get("message", "")) if isinstance(status, dict) else ""
+        return {}
+    return said if isinstance(said, dict) else {}

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
@@ -18,7 +19,7 @@ from buildpool.controller.orphans import INTERVAL, RETRY, OrphanSweeper
 from buildpool.controller.secret_poller import SecretPoller
 from buildpool.controller.wakeups import Wakeups
 from buildpool.core import naming
-from buildpool.core.errors import UnavailableError
+from buildpool.core.errors import RefusedError, UnavailableError
 from buildpool.core.naming import PoolKey
 from buildpool.core.objects.refs import Object, Ref, ref_of
 from buildpool.kube.cluster import Cluster
@@ -36,6 +37,8 @@ class Holding:
     """What is not listed, and found by its name."""
     pools: dict[str, Any] = field(default_factory=dict)
     error: Exception | None = None
+    refused: tuple[str, str] = ("", "")
+    """The kind and the namespace in which nothing may be listed."""
     selected: list[dict[str, str]] = field(default_factory=list)
     deleted: list[Ref] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -45,12 +48,16 @@ class Holding:
         self.selected.append(labels)
         if self.error is not None:
             raise self.error
+        if (kind, namespace) == self.refused:
+            raise RefusedError("you may not")
         return [obj for obj in self.objects if _has(obj, labels) and _is(obj, kind, namespace)]
 
     async def get(self, ref: Ref) -> Any:
         if ref.kind != naming.KIND:
             return next((obj for obj in self.named if ref_of(obj) == ref), None)
         found = self.pools.get(ref.name)
+        if isinstance(found, list):  # one answer after the other
+            found = found.pop(0) if len(found) > 1 else found[0]
         if isinstance(found, Exception):
             raise found
         return found
@@ -142,10 +149,14 @@ async def during(run: Callable[[], Any], seconds: float) -> None:
 # --- what pools have left ------------------------------------------------------------------------
 
 
+def a_sweeper(cluster: Holding, *, namespaces: tuple[str, ...] = ()) -> OrphanSweeper:
+    api = cast("Cluster", cluster)
+    return OrphanSweeper(api, home=HOME, namespaces=namespaces, chance=lambda: 0.0)
+
+
 def swept(cluster: Holding, *, within: float = 1.0) -> list[str]:
     """The names of what a sweeper deletes."""
-    sweeper = OrphanSweeper(cast("Cluster", cluster), home=HOME, namespaces=(), chance=lambda: 0.0)
-    virtual_time.run(during(sweeper.run, within))
+    virtual_time.run(during(a_sweeper(cluster).run, within))
     return sorted(str(ref.name) for ref in cluster.deleted)
 
 
@@ -238,7 +249,7 @@ def test_by_name_alone_a_secret_is_found_where_its_pool_asks() -> None:
         a_part("Secret", f"ci-{n}", uid=uid) for n, uid in (("builder", "1"), ("client-ana", "0"))
     )
     cluster = Holding([], named=[authority, kept, restored], pools=a_living("1"))
-    sweeper = OrphanSweeper(cast("Cluster", cluster), home=HOME, namespaces=(), chance=lambda: 0.0)
+    sweeper = a_sweeper(cluster)
     sweeper.ask(CI)
     virtual_time.run(during(sweeper.run, 1.0))
     assert [ref.name for ref in cluster.deleted] == ["ci-client-ana"]
@@ -289,9 +300,59 @@ def test_no_object_ends_a_sweep(objects: list[Any], pool: Any) -> None:
 def test_a_sweep_that_fails_is_repeated_with_growing_pauses() -> None:
     cluster = Holding(error=KeyError("items"))
     swept(cluster, within=10 * INTERVAL)
-    gaps = [after - before for before, after in zip(cluster.times, cluster.times[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(sorted(set(cluster.times)))]
     assert gaps[:3] == [RETRY, 2 * RETRY, 4 * RETRY]
     assert max(gaps) == INTERVAL
+
+
+def test_a_namespace_in_which_nothing_may_be_listed_keeps_no_other_from_a_sweep() -> None:
+    cluster = left_behind()
+    cluster.refused = ("ConfigMap", "closed")
+    sweeper = a_sweeper(cluster, namespaces=("closed", "builds"))
+    virtual_time.run(during(sweeper.run, RETRY + 1))
+    assert cluster.deleted[-1].name == "authority.builds.ci"
+    assert set(cluster.times) == {0, RETRY}, "and it is looked at again"
+
+
+def test_a_sweep_that_is_asked_for_comes_at_once_and_the_next_one_a_minute_later() -> None:
+    """Each pass asks, as long as a namesake stands."""
+    cluster = Holding()
+
+    async def story() -> None:
+        sweeper = a_sweeper(cluster)
+        running = asyncio.create_task(sweeper.run())
+        await asyncio.sleep(10)
+        for _ in range(130):
+            sweeper.ask(CI)
+            await asyncio.sleep(1)
+        running.cancel()
+
+    virtual_time.run(story())
+    assert sorted(set(cluster.times)) == [0, 10, 10 + RETRY, 10 + 2 * RETRY]
+
+
+def test_a_copy_of_what_a_pool_has_is_its_makers_wherever_it_lies() -> None:
+    copies = [a_part("ConfigMap", "ci-builder", uid="1"), a_part("Secret", "ci-builder", uid="1")]
+    for copy in copies:
+        copy["metadata"]["labels"][naming.LABEL_POOL_NAMESPACE] = "elsewhere"
+    cluster = Holding(copies, named=copies)
+    sweeper = a_sweeper(cluster)
+    sweeper.ask(CI)
+    virtual_time.run(during(sweeper.run, 1.0))
+    assert cluster.deleted == []
+
+
+def test_what_does_not_say_who_made_it_is_no_orphan_at_home_where_its_pool_lives() -> None:
+    authority = a_secret("ci", uid="")
+    assert swept(Holding([authority], pools=a_living("1"))) == []
+    assert swept(Holding([authority])) == ["authority.builds.ci"]
+
+
+def test_nothing_is_removed_once_the_pool_is_another_than_was_seen() -> None:
+    cluster = left_behind(uid="1")
+    cluster.pools = {"ci": [None, a_living("1")["ci"]]}
+    assert swept(cluster, within=2.5 * RETRY) == []
+    assert RETRY in cluster.times, "it is looked at again soon"
 
 
 # --- the gateway's pods --------------------------------------------------------------------------

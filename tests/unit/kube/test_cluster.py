@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,7 +12,7 @@ from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException
 
-from buildpool.core.errors import UnavailableError
+from buildpool.core.errors import NotFoundError, UnavailableError
 from buildpool.core.objects.refs import Ref
 from buildpool.kube.cluster import Cluster
 from buildpool.kube.metrics import RequestMetrics
@@ -23,8 +24,9 @@ HANG_UP, SAY_NOTHING, NO_JSON = -1, -2, -3
 class Server:
     """Answers with one status after the other, the last one for ever."""
 
-    def __init__(self, *statuses: int) -> None:
+    def __init__(self, *statuses: int, said: str = '{"message": "so it is"}') -> None:
         self._statuses = statuses
+        self._said = said
         self.connections: list[object] = []
         """Of each request, the connection on which it came."""
         self.asked = asyncio.Event()
@@ -39,7 +41,7 @@ class Server:
             request.transport.close()
         if status == NO_JSON:
             return web.Response(text="<html>Please log in</html>")
-        return web.json_response({"message": "so it is"}, status=max(status, 200))
+        return web.Response(text=self._said, status=max(status, 200))
 
 
 @asynccontextmanager
@@ -73,6 +75,38 @@ async def test_an_error_of_the_api_server_is_told_at_once(status: int) -> None:
         with pytest.raises(UnavailableError, match="so it is"):
             await cluster.get(POD)
     assert len(server.connections) == 1
+
+
+def a_404(name: str = POD.name, *, reason: str = "NotFound", kind: str = "Status") -> str:
+    """As an API server says it of an object."""
+    details = {"name": name, "kind": "pods"}
+    return json.dumps({"kind": kind, "message": "no", "reason": reason, "details": details})
+
+
+async def test_what_the_api_server_says_does_not_exist_is_not_there() -> None:
+    async with seen_by(Server(404, said=a_404())) as cluster:
+        assert await cluster.get(POD) is None
+
+
+UNSERVED = {
+    "an unknown path": "404 page not found\n",
+    "another object": a_404("builds"),
+    "no object": json.dumps({"kind": "Status", "reason": "NotFound", "details": {}}),
+    "odd details": json.dumps({"kind": "Status", "reason": "NotFound", "details": [POD.name]}),
+    "another reason": a_404(reason="Expired"),
+    "no Status": a_404(kind="Pod"),
+    "no mapping": "[]",
+}
+
+
+@pytest.mark.parametrize("said", UNSERVED.values(), ids=UNSERVED.keys())
+async def test_any_other_404_says_nothing_of_an_object(said: str) -> None:
+    async with seen_by(Server(404, said=said)) as cluster:
+        with pytest.raises(UnavailableError, match="is not served"):
+            await cluster.get(POD)
+        await cluster.delete(POD, uid="1")
+        with pytest.raises(NotFoundError):
+            await cluster.patch(POD, {})
 
 
 async def test_a_connection_that_ends_is_not_an_answer() -> None:
