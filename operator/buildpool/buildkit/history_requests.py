@@ -12,17 +12,20 @@ import re
 from typing import Final
 
 from buildpool.buildkit import protobuf
-from buildpool.buildkit.history import read_event
-from buildpool.buildkit.protobuf import Reader, WireError
+from buildpool.buildkit.protobuf import Reader
 from buildpool.buildkit.solve_requests import MAX_FIELDS
 
-MAX_EVENT: Final = 16 << 20
-"""Bytes of one event that BuildKit's own clients take: no more is looked at after a longer one."""
 _REF, _FILTER = 2, 4
 _PLAIN: Final = re.compile("[a-z0-9]+")
 """Refs that stand in a filter as they are, as those of all clients do."""
 _HEAD: Final = 5
 """Bytes before each message of a stream: whether it is compressed, and its length."""
+_BEFORE_REF: Final = re.compile(
+    rb"(\x08[\x80-\xff]{0,9}[\0-\x7f])? \x12[\x80-\xff]{0,9}[\0-\x7f] (?=\x0a)", re.VERBOSE
+)
+"""How a BuildHistoryEvent begins: with its type, and a record, which begins with its ref."""
+_MAX_BEFORE_REF: Final = 22
+_RECORD_REF: Final = 1
 
 
 def without_ref(message: bytes) -> tuple[str, bytes]:
@@ -42,32 +45,52 @@ def without_ref(message: bytes) -> tuple[str, bytes]:
 
 
 class EventsOf:
-    """Lets the events of one build through, of a stream that comes in pieces."""
+    """Lets the events of one build through, of a stream that comes in pieces.
+
+    Keeps no more of it than the start of one event, which says of what build it is. An event that
+    starts otherwise passes: its client may be able to read it.
+    """
 
     def __init__(self, ref: str) -> None:
-        self._ref = ref
-        self._rest = bytearray()
-        self._reads = True
+        self._record = protobuf.field(_RECORD_REF, ref.encode())
+        """How a record of the build starts."""
+        self._start = bytearray()
+        """What has come of an event that is not judged yet,"""
+        self._left = 0
+        """and what is to come of one that is, in bytes;"""
+        self._passes = True
+        """and whether it passes."""
 
     def passed(self, piece: bytes) -> bytes:
         """What of the stream goes on now."""
-        self._rest += piece
-        kept = bytearray()
-        while self._reads and len(self._rest) >= _HEAD:
-            end = _HEAD + int.from_bytes(self._rest[1:_HEAD], "big")
-            self._reads = end - _HEAD <= MAX_EVENT
-            if not self._reads or len(self._rest) < end:
-                break
-            if self._is_meant(bytes(self._rest[_HEAD:end])):
-                kept += self._rest[:end]
-            del self._rest[:end]
-        if not self._reads:
-            kept += self._rest
-            self._rest.clear()
+        kept, at = bytearray(), 0
+        while at < len(piece):
+            if self._left:
+                part = piece[at : at + self._left]
+                self._left -= len(part)
+                kept += part if self._passes else b""
+            else:
+                part = piece[at : at + self._wanted() - len(self._start)]
+                self._start += part
+                if len(self._start) == self._wanted():
+                    kept += self._judged()
+            at += len(part)
         return bytes(kept)
 
-    def _is_meant(self, event: bytes) -> bool:
-        try:
-            return read_event(event).build.ref == self._ref
-        except WireError:  # its client may be able to read it
-            return True
+    def _wanted(self) -> int:
+        """How much of an event has to be there for the next step."""
+        if len(self._start) < _HEAD:
+            return _HEAD
+        return _HEAD + min(self._length(), _MAX_BEFORE_REF + len(self._record))
+
+    def _length(self) -> int:
+        return int.from_bytes(self._start[1:_HEAD], "big")
+
+    def _judged(self) -> bytes:
+        """What passes of the start of an event, once enough of it is there."""
+        event = bytes(self._start)
+        self._left = _HEAD + self._length() - len(event)
+        self._start.clear()
+        before = _BEFORE_REF.match(event, _HEAD)
+        self._passes = before is None or event.startswith(self._record, before.end())
+        return event if self._passes else b""

@@ -7,7 +7,7 @@ value counts, not only the one that BuildKit would take.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,8 +15,10 @@ from buildpool.buildkit import protobuf
 from buildpool.buildkit.protobuf import Reader, WireError
 from buildpool.buildkit.solve_requests import MAX_FIELDS, image_names
 
-EXPORTERS: Final = frozenset({"", "image", "local", "tar", "oci", "docker"})
-"""``image`` writes to where its name says, the others to the client, none of them nowhere."""
+TO_CLIENT: Final = frozenset({"local", "tar", "oci", "docker"})
+"""Exporters that write to the client, whatever their attributes say."""
+EXPORTERS: Final = TO_CLIENT | {"", "image"}
+"""``image`` writes to where its name says, and none of them nowhere."""
 CACHE_EXPORTERS: Final = frozenset({"registry", "inline", "local", "gha", "s3", "azblob"})
 """``registry`` writes to where its ``ref`` says, the others to what is no registry."""
 ENTITLEMENTS: Final = frozenset({"network.host"})
@@ -25,6 +27,7 @@ _ATTRIBUTES: Final = frozenset(
     {
         "attestation-inline",
         "attestation-prefix",
+        "buildinfo-attrs",
         "compression",
         "compression-level",
         "dest",
@@ -35,6 +38,7 @@ _ATTRIBUTES: Final = frozenset(
         "oci-artifact",
         "oci-mediatypes",
         "platform-split",
+        "prefer-image-digest",
         "prefer-nondist-layers",
         "push",
         "push-by-digest",
@@ -46,7 +50,7 @@ _ATTRIBUTES: Final = frozenset(
         "unpack",
     }
 )
-"""Of exporters. All but ``name`` say how something is written, or to which place of the client."""
+"""Of ``image``. All but ``name`` say how something is written, or to which place of the client."""
 _ANNOTATION: Final = ("annotation.", "annotation-", "annotation[")
 """How those attributes start that are written into an image."""
 _REGISTRY_ATTRIBUTES: Final = frozenset(
@@ -64,6 +68,8 @@ _REGISTRY_ATTRIBUTES: Final = frozenset(
 )
 """Of caches in a registry."""
 
+_OLD_EXPORTER: Final = {3: 1, 4: 2}
+"""The fields ExporterDeprecated and ExporterAttrsDeprecated, together one entry of Exporters."""
 _HARMLESS: Final = frozenset({1, 2, 5, 6, 7, 10, 11, 12, 15, 16, 17})
 """Fields that say what is built: Ref, Definition, Session, Frontend, FrontendAttrs, FrontendInputs,
 Internal, SourcePolicy, SourcePolicySession, CompatibilityVersion and ProxyNetwork."""
@@ -87,22 +93,18 @@ def outputs_of(message: bytes) -> Iterator[Output]:
     And, without a reference, what is not known to write nothing. Raises WireError.
     """
     reader = Reader(MAX_FIELDS)
+    old = []
     for number, value in reader.fields(message):
-        if number in _LOOKED_AT:
+        if number in _OLD_EXPORTER:
+            old.append((_OLD_EXPORTER[number], value))
+        elif number in _LOOKED_AT:
             yield from _LOOKED_AT[number](reader, value)
         elif number not in _HARMLESS:
             yield Output(f"field {number}")
+    yield from _export(reader, "Exporter", old)
 
 
 _Value = int | memoryview | None
-
-
-def _old_exporter(_: Reader, value: _Value) -> Iterator[Output]:
-    yield from _type("Exporter", value, EXPORTERS)
-
-
-def _old_attribute(reader: Reader, value: _Value) -> Iterator[Output]:
-    yield from _attribute(reader, "ExporterAttrs", value)
 
 
 def _entitlement(_: Reader, value: _Value) -> Iterator[Output]:
@@ -110,13 +112,19 @@ def _entitlement(_: Reader, value: _Value) -> Iterator[Output]:
 
 
 def _exporter(reader: Reader, value: _Value) -> Iterator[Output]:
-    for part, content in reader.fields(_message(value, "Exporters")):
+    yield from _export(reader, "Exporters", tuple(reader.fields(_message(value, "Exporters"))))
+
+
+def _export(reader: Reader, name: str, entry: Collection[tuple[int, _Value]]) -> Iterator[Output]:
+    kinds = {protobuf.text(content, f"{name}.Type") for part, content in entry if part == 1}
+    is_to_client = bool(kinds) and kinds <= TO_CLIENT
+    for part, content in entry:
         if part == 1:
-            yield from _type("Exporters.Type", content, EXPORTERS)
-        elif part == 2:
-            yield from _attribute(reader, "Exporters.Attrs", content)
-        else:
-            yield Output(f"field {part} of Exporters")
+            yield from _type(f"{name}.Type", content, EXPORTERS)
+        elif part != 2:
+            yield Output(f"field {part} of {name}")
+        elif not is_to_client:
+            yield from _attribute(reader, f"{name}.Attrs", content)
 
 
 def _session_exporter(_: Reader, value: _Value) -> Iterator[Output]:
@@ -146,8 +154,6 @@ def _cache(reader: Reader, value: _Value) -> Iterator[Output]:
 
 
 _LOOKED_AT: Final = {
-    3: _old_exporter,
-    4: _old_attribute,
     8: _cache,
     9: _entitlement,
     13: _exporter,

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Iterable
+from typing import Final
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from buildpool.buildkit import BuildEventKind, protobuf
-from buildpool.buildkit.history_requests import MAX_EVENT, EventsOf, without_ref
+from buildpool.buildkit.history import read_event
+from buildpool.buildkit.history_requests import EventsOf, without_ref
 from buildpool.buildkit.protobuf import WireError
 from buildpool.buildkit.solve_requests import frame
 from daemons import an_event, field
 
 ACTIVE_ONLY, REF, EARLY_EXIT, FILTER, LIMIT = 1, 2, 3, 4, 5
 """The fields of ``BuildHistoryRequest`` in ``api/services/control/control.proto``."""
+MAX_HELD: Final = 500
+"""Bytes of what lets events through, with all that it holds."""
 
 
 def test_a_request_by_ref_becomes_one_by_filter() -> None:
@@ -46,23 +53,66 @@ def test_whatever_is_asked_no_ref_reaches_a_daemon(message: bytes) -> None:
     assert REF not in [number for number, _ in protobuf.fields(kept)]
 
 
-@given(
-    st.lists(st.sampled_from(["mine", "other", "m"])),
-    st.lists(st.integers(1, 400), max_size=20),
+def an_event_of(ref: str, size: int, kind: BuildEventKind = BuildEventKind.COMPLETE) -> bytes:
+    """An event whose record goes on for so many bytes after its ref."""
+    record = field(1, ref.encode()) + field(3, bytes(size))
+    return (field(1, kind) if kind else b"") + field(2, record)
+
+
+OTHERS: Final = ("other", "m", "mine2", "x" * 200)
+READABLE: Final = st.builds(
+    an_event_of,
+    st.sampled_from(("mine", *OTHERS)),
+    st.sampled_from((0, 1, 100, 20_000)),
+    st.sampled_from((BuildEventKind.STARTED, BuildEventKind.COMPLETE, BuildEventKind.DELETED)),
 )
-def test_only_the_events_of_a_build_pass_however_the_stream_is_cut(
-    refs: list[str], cuts: list[int]
-) -> None:
-    events = [frame(an_event(BuildEventKind.COMPLETE, ref)) for ref in refs]
-    stream, passing, passed = b"".join(events), EventsOf("mine"), b""
+
+
+def passed(stream: bytes, cuts: Iterable[int]) -> bytes:
+    """What passes of a stream that comes in pieces of these lengths."""
+    passing, found = EventsOf("mine"), b""
     for cut in (*cuts, len(stream)):
-        passed += passing.passed(stream[:cut])
+        found += passing.passed(stream[:cut])
         stream = stream[cut:]
-    assert passed == b"".join(e for e, ref in zip(events, refs, strict=True) if ref == "mine")
+        assert len(pickle.dumps(passing)) < MAX_HELD
+    return found
 
 
-def test_what_cannot_be_read_is_left_to_the_client_and_nothing_is_kept_without_bound() -> None:
-    assert EventsOf("mine").passed(frame(b"\xff")) == frame(b"\xff")
-    events, head = EventsOf("mine"), b"\0" + (MAX_EVENT + 1).to_bytes(4, "big")
-    assert events.passed(head) == head
-    assert events.passed(b"more") == b"more"
+@given(st.lists(READABLE), st.lists(st.integers(0, 400), max_size=20))
+def test_only_the_events_of_a_build_pass_however_the_stream_is_cut(
+    events: list[bytes], cuts: list[int]
+) -> None:
+    mine = [event for event in events if read_event(event).build.ref == "mine"]
+    stream = b"".join(map(frame, events))
+    assert passed(stream, cuts) == b"".join(map(frame, mine))
+
+
+@given(
+    st.lists(READABLE | st.binary(max_size=40)).map(lambda each: b"".join(map(frame, each)))
+    | st.binary(),
+    st.lists(st.integers(0, 40), max_size=40),
+)
+def test_whatever_comes_it_passes_as_it_would_in_one_piece(stream: bytes, cuts: list[int]) -> None:
+    assert passed(stream, cuts) == passed(stream, [])
+
+
+@pytest.mark.parametrize("kind", [BuildEventKind.STARTED, BuildEventKind.COMPLETE])
+def test_the_events_of_daemons_begin_with_their_ref(kind: BuildEventKind) -> None:
+    mine, other = (frame(an_event(kind, ref)) for ref in ("mine", "other"))
+    assert passed(other + mine + other, [1] * 100) == mine
+
+
+@pytest.mark.parametrize("event", [b"", b"\xff", field(9, b"new") + an_event_of("other", 10)])
+def test_what_cannot_be_read_is_left_to_the_client(event: bytes) -> None:
+    assert passed(frame(event), []) == frame(event)
+
+
+@pytest.mark.parametrize("ref", ["mine", "other"])
+def test_of_a_long_event_only_the_start_is_held(ref: str) -> None:
+    """An event may be as long as its daemon likes."""
+    event = frame(an_event_of(ref, 1 << 20))
+    cuts = [1000] * 1000
+    assert passed(event, cuts) == (event if ref == "mine" else b"")
+    passing = EventsOf(ref)
+    assert passing.passed(event[:100]) == event[:100]
+    assert passing.passed(event[100:]) == event[100:]

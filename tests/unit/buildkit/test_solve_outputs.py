@@ -55,11 +55,13 @@ NO_NAMES: Final = (
     *("push", "push-by-digest", "registry.insecure", "unpack", "name-canonical", "store"),
     *("oci-mediatypes", "oci-artifact", "attestation-inline", "prefer-nondist-layers"),
     *("source-date-epoch", "compression", "force-compression", "compression-level"),
+    *("prefer-image-digest", "buildinfo-attrs"),
     *("rewrite-timestamp", "annotation.a", "annotation-index.a", "annotation[linux/amd64].a"),
 )
 """Attributes of the exporter ``image`` that name no place."""
 IMAGE_ATTRIBUTES: Final = (*NO_NAMES, "name", "dangling-name-prefix", "danging-name-empty-only")
-EXPORTERS: Final = ("image", "local", "tar", "oci", "docker", "moby", "new")
+TO_CLIENT: Final = ("local", "tar", "oci", "docker")
+EXPORTERS: Final = ("image", *TO_CLIENT, "moby", "new", "")
 CACHES: Final = ("registry", "local", "inline", "gha", "s3", "azblob", "new")
 ENTITLEMENTS: Final = ("network.host", "security.insecure", "device", "device=all", "new")
 
@@ -177,13 +179,7 @@ def test_every_attribute_names_no_place_or_is_looked_at(
             Request(exporters=[(kind, {attribute: name, "push": "true"})]),
             Request(old=(kind, {attribute: name, "push": "true"})),
         ):
-            is_harmless = attribute in NO_NAMES and kind in (
-                "image",
-                "local",
-                "tar",
-                "oci",
-                "docker",
-            )
+            is_harmless = kind in TO_CLIENT or (attribute in NO_NAMES and kind in ("image", ""))
             assert is_refused(request.encode(), location) is not is_harmless
 
 
@@ -238,6 +234,32 @@ def test_what_builds_of_unreviewed_code_need_passes(location: str) -> None:
         Request(old_cache=(ELSEWHERE[0], {"mode": "max"})),
     ):
         assert not is_refused(request.encode(), location)
+
+
+@pytest.mark.parametrize("kind", TO_CLIENT)
+def test_what_is_written_to_the_client_may_say_what_it_likes_of_how(kind: str) -> None:
+    """As ``docker buildx build --load`` does, and ``--output`` with what buildx does not know."""
+    said = {"prefer-image-digest": "true", "src": "/out", "context": "remote", "name": "app"}
+    said["buildinfo-attrs"] = "true"
+    for request in (Request(exporters=[(kind, said)]), Request(old=(kind, said))):
+        assert not is_refused(request.encode(), LOCATIONS[0])
+
+
+@pytest.mark.parametrize("kinds", [(), ("image",), ("",), ("new",)])
+@pytest.mark.parametrize("is_old", [False, True])
+@given(data=st.data())
+def test_attributes_are_looked_at_where_any_type_may_write_elsewhere(
+    kinds: tuple[str, ...], is_old: bool, data: st.DataObject
+) -> None:
+    """BuildKit takes the last type of several, wherever it stands."""
+    number = (SOLVE_REQUEST["ExporterDeprecated"], SOLVE_REQUEST["ExporterAttrsDeprecated"])
+    types, attributes = number if is_old else (TYPE, ATTRS)
+    others = data.draw(st.lists(st.sampled_from(TO_CLIENT), max_size=2)) if kinds else []
+    parts = [protobuf.field(types, kind.encode()) for kind in (*kinds, *others)]
+    parts.append(protobuf.map_fields(attributes, {"name": f"{LOCATIONS[0]}/x"}))
+    entry = b"".join(data.draw(st.permutations(parts)))
+    message = entry if is_old else protobuf.field(SOLVE_REQUEST["Exporters"], entry)
+    assert is_refused(message, LOCATIONS[0])
 
 
 def test_of_a_field_that_stands_twice_every_value_counts() -> None:

@@ -14,6 +14,7 @@ from typing import Final
 
 from buildpool.core.api import AffinityKey, Inject
 from buildpool.core.api.brief import CacheBrief, ClientBrief
+from buildpool.core.naming import CLUSTER_DOMAIN
 from buildpool.core.routing.affinity import Traits, key_of
 
 PROJECT: Final = (AffinityKey.SOURCE, AffinityKey.IMAGE, AffinityKey.CONTEXT)
@@ -102,7 +103,7 @@ def lies_in(reference: str, cache: CacheBrief) -> bool:
 def _canonical(reference: str) -> str:
     """A repository with its host, as clients read it, without tag and digest.
 
-    Docker Hub goes without saying, and so do the usual ports.
+    Docker Hub goes without saying, and so do the usual ports. A Service has several names.
     """
     name = reference.lower().partition("@")[0]
     folder, slash, last = name.rpartition("/")
@@ -110,16 +111,20 @@ def _canonical(reference: str) -> str:
     host, slash, path = name.partition("/")
     if not slash or not (set(host) & set(".:") or host == "localhost"):
         host, path = _HUB, name
-    for port in _USUAL_PORTS:
-        host = host.removesuffix(port)
-    if host in _HUB_NAMES:
+    port, host = "".join(_PORT.findall(host)), _PORT.sub("", host)
+    for suffix in (".", f".{CLUSTER_DOMAIN}", ".svc"):
+        host = host.removesuffix(suffix)
+    if host in _HUB_NAMES and port in _USUAL_PORTS:
         host, path = _HUB, path if "/" in path else f"library/{path}"
-    return f"{host}/{path}"
+    return f"{host}/{path}" if port in _USUAL_PORTS else f"{host}:{port}/{path}"
 
 
 _HUB: Final = "docker.io"
-_HUB_NAMES: Final = frozenset({_HUB, f"index.{_HUB}", f"registry-1.{_HUB}"})
-_USUAL_PORTS: Final = (":443", ":80")
+_HUB_NAMES: Final = frozenset(
+    {_HUB, f"index.{_HUB}", f"registry-1.{_HUB}", "registry.hub.docker.com"}
+)
+_USUAL_PORTS: Final = ("", "443", "80")
+_PORT: Final = re.compile(":0*([0-9]*)$")
 
 
 def _slug(value: str, longest: int) -> str:

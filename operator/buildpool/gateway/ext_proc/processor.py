@@ -201,24 +201,25 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         # Should this process end before its next answer, Envoy goes by the last one. Not where the
         # message has to be checked first.
         scheduler = served.scheduler
-        await scheduler.wait_for_slot(call.connection, call.identity)
-        place_then = (
-            scheduler.locator.provisional(call.connection, call.identity)
-            if client.may_export
-            else None
-        )
-        async with served.reader(call.identity, MAX_SOLVES):
-            yield responses.go_on(place_then)
-            message, solve = await read_message(messages, read_solve)
-            check_solve(call, served, client, solve, message)
-        traits = await traits_of(call, served, client.name, solve)
-        placement = await scheduler.begin(
-            call.connection,
-            call.identity,
-            affinity_key(served, traits),
-            solve.ref,
-            is_internal=solve.is_internal,
-        )
+        with scheduler.locator.solving(call.connection):
+            await scheduler.wait_for_slot(call.connection, call.identity)
+            place_then = (
+                scheduler.locator.provisional(call.connection, call.identity)
+                if client.may_export
+                else None
+            )
+            async with served.reader(call.identity, MAX_SOLVES):
+                yield responses.go_on(place_then)
+                message, solve = await read_message(messages, read_solve)
+                check_solve(call, served, client, solve, message)
+            traits = await traits_of(call, served, client.name, solve)
+            placement = await scheduler.begin(
+                call.connection,
+                call.identity,
+                affinity_key(served, traits),
+                solve.ref,
+                is_internal=solve.is_internal,
+            )
         shared = self._share(served, client, traits, solve)
         build = self._build(call, served, client, solve, placement, shared)
         try:

@@ -6,7 +6,9 @@ this process may end before it is. Nothing here gives slots; ``scheduler`` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from buildpool.core.naming import PoolKey
@@ -20,7 +22,7 @@ from buildpool.gateway.slots.store import Home
 PATIENCE: Final = 8.0
 """Seconds that a request waits for the build that it is about: its client gives up after ten."""
 
-TOGETHER_SECONDS: Final = 0.5
+TOGETHER_SECONDS: Final = 1.5
 """Seconds between requests that a client makes at once."""
 
 
@@ -44,6 +46,8 @@ class BuildLocator:
         self._note = note
         self._provisional: dict[str, str] = {}
         """Uids of builders: where solves go should this process end before it decides."""
+        self._solves: Counter[str] = Counter()
+        """Solves that have come and not begun, by connection."""
 
     def present(self, connection: str) -> Target | None:
         """To answer what is no build: the connection's own builder, or the least loaded.
@@ -109,17 +113,29 @@ class BuildLocator:
     async def teller_of(self, connection: str, ref: str) -> Target:
         """The builder that tells how a build went: where it runs, or its connection is.
 
-        A connection that builds nothing may ask about a build that has ended. Any builder knows
-        whether it has a record of that, so there is nothing to wait for. Raises Unavailable.
+        A connection that builds nothing, though it may have said hello, may ask about a build that
+        has ended. Any builder knows whether it has a record of that, so there is nothing to wait
+        for. Raises Unavailable.
         """
 
         def builds() -> bool | None:
-            return self.runs(ref) or self._connections.is_known(connection) or None
+            is_building = connection in self._solves or self._connections.is_building(connection)
+            return is_building or self.runs(ref) or None
 
-        # Where nobody says hello first, this question comes together with its build.
+        # The question comes together with its build, and may come first.
         if await self._changes.until(builds, patience=TOGETHER_SECONDS) or builds():
             return await self.home_of(connection, ref)
         return self.caretaker(connection)
+
+    @contextmanager
+    def solving(self, connection: str) -> Iterator[None]:
+        """A solve has come, and begins before this is left: what is asked about it waits."""
+        self._solves[connection] += 1
+        try:
+            yield
+        finally:
+            self._solves[connection] -= 1
+            self._solves += Counter()  # without those that have none
 
     def runs(self, ref: str) -> bool:
         """Whether a builder runs this build, whoever began it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
@@ -220,6 +221,12 @@ class SlotScheduler:
 
     def dispatch(self) -> None:
         """Gives the slots that are free to those who wait, and wakes who waits for a change."""
+        with suppress(NotServed):  # then there is none to give, and who ends goes on ending
+            self._give()
+        self._changes.tell()
+        self._tell()
+
+    def _give(self) -> None:
         now = self._clock()
         for connection in self.connections.reclaim(self._state(), now=now):
             self._memory.drop(self.pool, connection)
@@ -227,8 +234,6 @@ class SlotScheduler:
             self._last_admission = now
             self._note(Home(connection, self.connections.client_of(connection)))
             self._grant(connection)
-        self._changes.tell()
-        self._tell()
 
     @property
     def is_busy(self) -> bool:

@@ -15,6 +15,10 @@ FILTER: Final = "router-asked"
 LONGEST_ANSWER: Final = "3600s"
 """How long the router may take for an answer: the most that Envoy allows. The longest wait for a
 slot is shorter (``gateway.maxWait``)."""
+MESSAGE_ROOM: Final = MAX_MESSAGE + (1 << 20)
+"""Bytes that Envoy gathers of a message, more than the router takes of a build,"""
+QUESTION_ROOM: Final = 128 << 10
+"""or of a question about builds."""
 _TYPE: Final = "type.googleapis.com/envoy."
 
 
@@ -35,9 +39,10 @@ def routes(label: str) -> Iterable[dict[str, Any]]:
         f"{BRIDGE}Solve": read,
     }
     # Without it no more of a message is gathered than the window of its stream has room for.
-    gathered = {"request_body_buffer_limit": MAX_MESSAGE + (1 << 20)}
+    longest = {f"{CONTROL}Status": QUESTION_ROOM, f"{CONTROL}ListenBuildHistory": QUESTION_ROOM}
     onward = {"cluster": label, "timeout": "0s", "idle_timeout": "0s"}
     for path, mode in modes.items():
+        gathered = {"request_body_buffer_limit": longest.get(path, MESSAGE_ROOM)}
         yield {
             "match": {"path": path},
             "route": onward,

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
+from google.protobuf import struct_pb2
 
 from buildpool.buildkit import protobuf
 from buildpool.buildkit.methods import BRIDGE, CONTENT, CONTROL, TRACES
@@ -185,6 +186,40 @@ async def test_the_end_of_a_session_is_none_of_another_with_its_id() -> None:
         await lab.opens(ANN, "session", "app")
         await first.end()
         assert await lab.export_of(ANN, "session") == reference_of(CACHE, Traits(context="app"))
+
+
+@pytest.mark.parametrize("solves_first", [False, True])
+async def test_a_large_solve_and_the_question_about_it_go_to_one_builder(
+    solves_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("buildpool.gateway.slots.locator.TOGETHER_SECONDS", 0.01)
+    async with a_processor() as lab:
+        await lab.builds(ANN)
+        paths = (SOLVE, STATUS) if solves_first else (STATUS, SOLVE)
+        asked = {path: lab.asks(ANN, path) for path in paths}
+        for each in asked.values():
+            await each.answer()
+        told = asyncio.create_task(asked[STATUS].answer_to(protobuf.field(1, b"ref")))
+        await asyncio.sleep(0.1)
+        assert not told.done(), "its build has come, and has no builder yet"
+        solved = await asked[SOLVE].answer_to(protobuf.field(1, b"ref"))
+        assert (await told).dynamic_metadata == solved.dynamic_metadata != struct_pb2.Struct()
+
+
+async def test_a_build_that_has_ended_is_told_of_on_a_connection_that_said_hello(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As ``docker buildx history logs`` asks; not even a solve that was refused is waited for."""
+    monkeypatch.setattr("buildpool.gateway.slots.locator.TOGETHER_SECONDS", 0.01)
+    async with a_processor() as lab:
+        await lab.builds(ANN)
+        refused = lab.asks(ANN, SOLVE)
+        await refused.answer()
+        await refused.answer_to(GARBAGE)
+        status = lab.asks(ANN, STATUS)
+        await status.answer()
+        answer = await status.answer_to(protobuf.field(1, b"ended"))
+        assert answer.dynamic_metadata != struct_pb2.Struct()
 
 
 GARBAGE = b"\x0f"

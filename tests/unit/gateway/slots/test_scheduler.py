@@ -14,7 +14,7 @@ from buildpool.core.naming import PoolKey
 from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.states import GRACE, PATIENCE
 from buildpool.core.routing.values import Backlog, Target
-from buildpool.gateway.slots.refusals import Exhausted, Unavailable
+from buildpool.gateway.slots.refusals import Exhausted, NotServed, Unavailable
 from buildpool.gateway.slots.scheduler import SlotScheduler
 from buildpool.gateway.slots.store import ConnectionStore
 from samples import NOW
@@ -34,6 +34,7 @@ class Place:
     def __init__(self, *builders: Target, slots: int = 1) -> None:
         self.state = PoolState(builders, {}, slots)
         self.now: datetime = NOW
+        self.is_closed = False
         self.told = 0
         self.memory = ConnectionStore(None, now=NOW)
         self.scheduler = self.another_desk()
@@ -42,11 +43,16 @@ class Place:
         """The desk of the next process."""
         return SlotScheduler(
             POOL,
-            lambda: self.state,
+            self._known,
             clock=lambda: self.now,
             memory=self.memory,
             told=self._tell,
         )
+
+    def _known(self) -> PoolState:
+        if self.is_closed:
+            raise NotServed(POOL)
+        return self.state
 
     def _tell(self) -> None:
         self.told += 1
@@ -196,10 +202,16 @@ async def test_a_build_that_nobody_runs_is_said_to_be_nowhere(
         await Place(a_builder()).scheduler.locator.home_of("a", "ref")
 
 
-async def test_a_connection_that_builds_nothing_does_not_wait_to_be_told_of_a_build() -> None:
+@pytest.mark.parametrize("has_said_hello", [False, True])
+async def test_a_connection_that_builds_nothing_does_not_wait_to_be_told_of_a_build(
+    has_said_hello: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The build has ended, as far as anybody knows: a builder says what its history has."""
+    monkeypatch.setattr("buildpool.gateway.slots.locator.TOGETHER_SECONDS", 0.01)
     place = Place(a_builder())
-    async with asyncio.timeout(2):
+    if has_said_hello:
+        await place.admit("a")
+    async with asyncio.timeout(5):
         assert await place.scheduler.locator.teller_of("a", "ref") == a_builder()
     with pytest.raises(Unavailable, match="has no builder now; a build wakes it"):
         await Place().scheduler.locator.teller_of("a", "ref")
@@ -210,6 +222,33 @@ async def test_a_build_and_the_question_about_it_may_come_together_in_any_order(
     asked = begun(place.scheduler.locator.teller_of("a", "ref"))
     await asyncio.sleep(0)
     placement = await place.scheduler.begin("a", "ann", None, "ref")
+    assert await asked == placement.builder
+
+
+async def test_a_connection_that_has_built_does_not_wait_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("buildpool.gateway.slots.locator.TOGETHER_SECONDS", 0.01)
+    place = Place(a_builder())
+    await place.scheduler.begin("a", "ann", None, "built")
+    place.scheduler.end("a", "built")
+    async with asyncio.timeout(5):
+        for ref in ("built", "another"):
+            assert await place.scheduler.locator.teller_of("a", ref) == a_builder()
+
+
+async def test_what_is_asked_about_a_solve_that_has_come_waits_until_it_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may have to wait for a slot, and its message may be large."""
+    monkeypatch.setattr("buildpool.gateway.slots.locator.TOGETHER_SECONDS", 0.01)
+    place = Place(a_builder(0), a_builder(1))
+    locator = place.scheduler.locator
+    with locator.solving("a"), locator.solving("a"):
+        asked = begun(locator.teller_of("a", "ref"))
+        await asyncio.sleep(0.1)
+        assert not asked.done()
+        placement = await place.scheduler.begin("a", "ann", None, "ref")
     assert await asked == placement.builder
 
 
@@ -270,6 +309,16 @@ async def test_who_waits_for_a_pool_that_goes_is_told_and_what_builds_goes_on() 
             await work
     assert place.scheduler.backlog == Backlog()
     assert place.scheduler.is_busy
+
+
+async def test_what_ends_after_its_pool_has_closed_ends_quietly() -> None:
+    """Others clean up after it."""
+    place = Place(a_builder())
+    await place.scheduler.begin("a", "ann", None, "ref")
+    place.is_closed = True
+    place.scheduler.end("a", "ref")
+    place.scheduler.leave("a")
+    assert not place.scheduler.connections.is_known("a")
 
 
 async def test_a_slot_that_was_given_is_known_to_the_next_process_though_nothing_has_begun() -> (

@@ -19,6 +19,7 @@ from envoy.extensions.transport_sockets.tls.v3.common_pb2 import TlsParameters
 from buildpool.buildkit.methods import BRIDGE, CONTROL
 from buildpool.buildkit.solve_requests import MAX_MESSAGE
 from buildpool.core.routing.values import ROUTE_BUILDER, ROUTE_METADATA
+from buildpool.gateway.ext_proc.processor import MAX_STATUS_BYTES
 from buildpool.gateway.xds.ext_proc_filter import FILTER
 from buildpool.gateway.xds.resources import chain, cluster, listener, secrets
 from unit.gateway.xds.configs import a_config
@@ -146,6 +147,21 @@ def test_only_what_the_router_says_is_an_address() -> None:
     (*_, asking, _) = manager(chain(a_config())).http_filters
     filtered = unpacked(asking.typed_config, ext_proc_pb2.ExternalProcessor)
     assert list(filtered.metadata_options.receiving_namespaces.untyped) == [ROUTE_METADATA]
+
+
+@pytest.mark.parametrize(
+    ("path", "longest"),
+    [
+        (f"{CONTROL}Solve", MAX_MESSAGE),
+        (f"{BRIDGE}Solve", MAX_MESSAGE),
+        (f"{CONTROL}Status", MAX_STATUS_BYTES),
+        (f"{CONTROL}ListenBuildHistory", MAX_STATUS_BYTES),
+    ],
+)
+def test_little_more_of_a_message_is_gathered_than_is_taken(path: str, longest: int) -> None:
+    route = route_of(path)
+    assert route is not None
+    assert longest < route.request_body_buffer_limit.value <= 2 * longest
 
 
 def test_nothing_ends_a_build_for_its_length() -> None:
