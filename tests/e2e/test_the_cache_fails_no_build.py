@@ -370,7 +370,11 @@ def test_a_pool_that_is_deleted_in_the_foreground_keeps_its_cache_until_its_buil
         build.end(host_of(builder))
         assert SMALL.is_spared_by(build.progress)
     api.must("wait", "bkp", "leaving", "-n", cache.namespace, "--for=delete", "--timeout=150s")
-    assert not api.list(f"{kinds},pods", cache.namespace, "buildpool.dev/pool=leaving")
+    eventually(
+        lambda: not api.list(f"{kinds},pods", cache.namespace, "buildpool.dev/pool=leaving"),
+        within=60,
+        what="what was told to go is gone",
+    )
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
