@@ -106,7 +106,7 @@ class Client:
 
     def build_with_buildx(self, context: Path, *options: str) -> str:
         """The same by buildx, whose builder is made for it and removed; the progress it printed."""
-        name = f"builder-{uuid4().hex[:8]}"  # stories build side by side
+        name = f"builder-{uuid.uuid4().hex[:8]}"  # stories build side by side
         try:
             made = run("buildx", "create", "--name", name, *self.node())
             assert made.returncode == 0, made.stderr
