@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -71,17 +70,24 @@ class OrphanSweeper:
         self._asked = asyncio.Event()
         self._pools: set[PoolKey] = set()
         """Those about which it was asked since the last sweep."""
+        self._heeded: dict[PoolKey, float] = {}
+        """When it was last asked about a pool, and did so; for a minute."""
 
     def ask(self, pool: PoolKey) -> None:
-        """Has the next sweep done soon, and what this pool's name stands for looked at by name."""
-        self._pools.add(pool)
-        self._asked.set()
+        """Has a sweep done now that looks at what has this pool's name; once a minute at most.
+
+        Where such a thing stays, each pass over the pool asks.
+        """
+        now = asyncio.get_running_loop().time()
+        self._heeded = {key: when for key, when in self._heeded.items() if now < when + RETRY}
+        if pool not in self._heeded:
+            self._heeded[pool] = now
+            self._pools.add(pool)
+            self._asked.set()
 
     async def run(self) -> None:
         """Goes on for ever."""
-        loop = asyncio.get_running_loop()
         failures = 0
-        heeded = -math.inf  # when it was last asked, and did so
         while True:
             self._asked.clear()
             rest = await self.sweep()
@@ -91,9 +97,6 @@ class OrphanSweeper:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pauses.spread(pause, chance=self._chance())):
                     await self._asked.wait()
-                    # Where a namesake stays, each pass over its pool asks.
-                    await asyncio.sleep(heeded + RETRY - loop.time())
-                    heeded = loop.time()
 
     async def sweep(self) -> Rest:
         """Removes all whose pool does not exist, or is another of the same name."""

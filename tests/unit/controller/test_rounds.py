@@ -249,9 +249,13 @@ def test_by_name_alone_a_secret_is_found_where_its_pool_asks() -> None:
         a_part("Secret", f"ci-{n}", uid=uid) for n, uid in (("builder", "1"), ("client-ana", "0"))
     )
     cluster = Holding([], named=[authority, kept, restored], pools=a_living("1"))
-    sweeper = a_sweeper(cluster)
-    sweeper.ask(CI)
-    virtual_time.run(during(sweeper.run, 1.0))
+
+    async def story() -> None:
+        sweeper = a_sweeper(cluster)
+        sweeper.ask(CI)
+        await during(sweeper.run, 1.0)
+
+    virtual_time.run(story())
     assert [ref.name for ref in cluster.deleted] == ["ci-client-ana"]
 
 
@@ -331,14 +335,35 @@ def test_a_sweep_that_is_asked_for_comes_at_once_and_the_next_one_a_minute_later
     assert sorted(set(cluster.times)) == [0, 10, 10 + RETRY, 10 + 2 * RETRY]
 
 
+def test_who_asks_for_the_first_time_does_not_wait_for_others_who_do_so_again_and_again() -> None:
+    cluster = Holding()
+
+    async def story() -> None:
+        sweeper = a_sweeper(cluster)
+        running = asyncio.create_task(sweeper.run())
+        for time in range(60):
+            await asyncio.sleep(1)
+            sweeper.ask(CI)
+            if time == 30:
+                sweeper.ask(OTHER)
+        running.cancel()
+
+    virtual_time.run(story())
+    assert sorted(set(cluster.times)) == [0, 1, 31]
+
+
 def test_a_copy_of_what_a_pool_has_is_its_makers_wherever_it_lies() -> None:
     copies = [a_part("ConfigMap", "ci-builder", uid="1"), a_part("Secret", "ci-builder", uid="1")]
     for copy in copies:
         copy["metadata"]["labels"][naming.LABEL_POOL_NAMESPACE] = "elsewhere"
     cluster = Holding(copies, named=copies)
-    sweeper = a_sweeper(cluster)
-    sweeper.ask(CI)
-    virtual_time.run(during(sweeper.run, 1.0))
+
+    async def story() -> None:
+        sweeper = a_sweeper(cluster)
+        sweeper.ask(CI)
+        await during(sweeper.run, 1.0)
+
+    virtual_time.run(story())
     assert cluster.deleted == []
 
 
