@@ -92,3 +92,17 @@ def credentials_of(api: Api, account: str, home: str, *, like: Path, file: Path)
     file.write_text(yaml.safe_dump(own))
     file.chmod(0o600)
     return file
+
+
+def refused_in(log: Path) -> list[str]:
+    """The lines of a program that was refused what its account may not do.
+
+    A namespace that goes refuses everybody, whatever their rights, and those of tests that
+    have ended are still going.
+    """
+    lines = log.read_text().splitlines()
+    return [
+        line
+        for line in lines
+        if "forbidden" in line.lower() and "because it is being terminated" not in line
+    ]

@@ -26,6 +26,7 @@ from integration.charts import (
     flags_of,
     helm,
     must_helm,
+    refused_in,
     rendered,
     second_release,
     the,
@@ -265,7 +266,7 @@ def test_roles_are_enough_for_watched_namespaces(
         assert installed.get("secret", f"authority.{namespace}.ci", release) is not None
         installed.must("delete", "bkp", "ci", "-n", namespace, "--timeout=30s")
         assert installed.get("secret", f"authority.{namespace}.ci", release) is None
-    assert "forbidden" not in process.log.read_text()
+    assert not refused_in(process.log)
 
 
 @pytest.fixture
