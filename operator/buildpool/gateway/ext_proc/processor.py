@@ -42,16 +42,13 @@ from buildpool.gateway.ext_proc.authorization import (
 )
 from buildpool.gateway.ext_proc.bodies import read_message, with_import, with_share
 from buildpool.gateway.ext_proc.calls import Call, CallKind, headers_of, read_call
+from buildpool.gateway.ext_proc.losses import loss_in
 from buildpool.gateway.ext_proc.traits import affinity_key, traits_of
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.served import ServedPool, ServedPools
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
 from buildpool.gateway.slots.refusals import NotServed, Refused
 
-CONNECTION_LOST: Final = "upstream connect error or disconnect/reset"
-"""How a message of Envoy begins that says that it has no answer of a builder."""
-BUILDER_LOST: Final = ("connection failure", "connection termination", "connection timeout")
-"""Parts of such a message where the connection to the builder failed, not only this request."""
 LOGGED_WAIT: Final = timedelta(seconds=1)
 """The shortest wait for a slot that is logged."""
 MAX_SOLVES: Final = 4
@@ -62,8 +59,6 @@ MAX_STATUS_BYTES: Final = 64 << 10
 """Length of a request for the progress of a build, which says little more than which one."""
 MAX_LOGGED: Final = 300
 """Characters of what a client sends that are logged."""
-UNAVAILABLE: Final = str(grpc.StatusCode.UNAVAILABLE.value[0])
-"""The status of a request whose builder is gone, as it stands in a header."""
 log: Final = logging.getLogger(__name__)
 
 _Conversation = AsyncGenerator[ext_proc.ProcessingResponse, None]
@@ -99,14 +94,15 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         try:
             served = self._pool_of(call)
             began: float | None = perf_counter()
-            # Closed at once where this is: what it holds, others wait for.
-            async with aclosing(self._answers(call, served, messages)) as conversation:
-                async for answer in conversation:
-                    if began is not None:
-                        self._metrics.decided(call.kind.value, perf_counter() - began)
-                        began = None
-                    yield answer
-                    del answer
+            with served.asked_by(call.identity):
+                # Closed at once where this is: what it holds, others wait for.
+                async with aclosing(self._answers(call, served, messages)) as conversation:
+                    async for answer in conversation:
+                        if began is not None:
+                            self._metrics.decided(call.kind.value, perf_counter() - began)
+                            began = None
+                        yield answer
+                        del answer
         except Refused as refused:
             yield self._refusal(call, refused)
 
@@ -325,16 +321,12 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         if status is None:
             return None
         build.status = status
-        said_message = said.get("grpc-message", "")
-        # These are Envoy's own words where it has no answer; daemons say nothing like it.
-        if status != UNAVAILABLE or not said_message.startswith(CONNECTION_LOST):
-            return None
         # At once, with what is known: the client's other streams end now, too, and it shows the
         # first message that it gets.
-        trouble = self._pools.known_trouble(build.builder)
-        if not trouble and not any(reason in said_message for reason in BUILDER_LOST):
-            return None  # a stream that ends so has not taken its builder along
-        build.trouble = trouble or "nobody says why yet"
+        trouble = loss_in(said, known=self._pools.known_trouble(build.builder))
+        if not trouble:
+            return None
+        build.trouble = trouble
         message = f"builder {build.builder.name} of pool {build.pool} is gone: {build.trouble}"
         return {"grpc-message": message}
 

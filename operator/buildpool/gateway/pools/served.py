@@ -1,14 +1,18 @@
 """The pools that this gateway serves, each with its scheduler, its builders and their builds.
 
-A pool that is no longer served stays until its last build has ended, but takes no new ones.
+A pool that the operator no longer tells of stays until its last build has ended, but takes no new
+ones. In its first seconds those who wait go on waiting: somebody may have deleted its Secret, which
+the operator restores.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Protocol
@@ -23,7 +27,7 @@ from buildpool.core.routing.values import Target, label_of
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.pools.contexts import SessionContexts
 from buildpool.gateway.slots.changes import Changes
-from buildpool.gateway.slots.refusals import NotServed
+from buildpool.gateway.slots.refusals import Exhausted, NotServed
 from buildpool.gateway.slots.scheduler import SlotScheduler
 from buildpool.gateway.slots.store import ConnectionStore
 
@@ -31,6 +35,13 @@ TICK_SECONDS: Final = 1.0
 """Time between two looks at reservations that nobody used."""
 MAX_CONNECTIONS: Final = 4096
 """Connections of a pool from which on those are forgotten that the scheduler does not know."""
+MAX_REQUESTS: Final = 5_000
+"""Requests of one pool at once, those that wait or go on included. The router keeps some 30 KiB of
+each, and has to have room for other pools."""
+MAX_REQUESTS_OF_CLIENT: Final = 4_000
+"""Those of one client, so that the pool's other clients can ask, too."""
+RESTORED: Final = timedelta(seconds=15)
+"""How soon a Secret that somebody has deleted is surely there again, if the pool is."""
 MAX_EXPORTS: Final = 4096
 """Caches of one pool whose last export is remembered."""
 log: Final = logging.getLogger(__name__)
@@ -56,12 +67,16 @@ class ServedPool:
 
     config: PoolConfig
     scheduler: SlotScheduler
+    missing_since: datetime | None = None
+    """Since when the operator does not tell of the pool: from then on it takes no new builds."""
     is_closing: bool = False
-    """Whether the pool takes no new builds."""
+    """Whether it is given up: who asks for it, or waits, is refused."""
     contexts: SessionContexts = field(default_factory=SessionContexts)
     """The contexts of the sessions of its clients."""
     _readers: dict[tuple[str, int], asyncio.Semaphore] = field(default_factory=dict, init=False)
     """What bounds the messages that are read at once, by client and bound."""
+    _asking: Counter[str] = field(default_factory=Counter, init=False)
+    """Requests that are not over, by the identity of their client."""
     _clients: dict[str, ClientBrief] = field(default_factory=dict, init=False)
     """The client of each connection that was let in."""
     _waits: dict[str, timedelta] = field(default_factory=dict, init=False)
@@ -83,6 +98,34 @@ class ServedPool:
             if client is not None:
                 found[client.name] = waiting
         return found
+
+    @property
+    def asking(self) -> int:
+        """How many requests are not over."""
+        return self._asking.total()
+
+    @contextmanager
+    def asked_by(self, identity: str) -> Iterator[None]:
+        """For the length of a request. Raises Exhausted where a client, or the pool, has too many.
+
+        Who goes on building has as many as its builds need; these bounds are far above.
+        """
+        if self._asking[identity] >= MAX_REQUESTS_OF_CLIENT:
+            raise self._too_many(f"{MAX_REQUESTS_OF_CLIENT} requests of this client")
+        if self.asking >= MAX_REQUESTS:
+            raise self._too_many(f"{MAX_REQUESTS} requests")
+        self._asking[identity] += 1
+        try:
+            yield
+        finally:
+            self._asking[identity] -= 1
+            if not self._asking[identity]:
+                del self._asking[identity]
+
+    def _too_many(self, found: str) -> Exhausted:
+        return Exhausted(
+            f"pool {self.brief.key}: {found} wait or go on already; end some, or wait for their end"
+        )
 
     def reader(self, identity: str, at_once: int) -> asyncio.Semaphore:
         """What bounds the messages of one client, of one kind, that are read at once."""
@@ -197,10 +240,13 @@ class ServedPools:
             self._labels[label_of(pool)] = pool
         if served is None:
             return
-        served.is_closing = config is None
         if config is not None:
-            served.config = config
+            served.config, served.missing_since, served.is_closing = config, None, False
         else:
+            now = self._clock()
+            served.missing_since = served.missing_since or now
+            served.is_closing = now - served.missing_since >= RESTORED
+        if served.is_closing:
             served.scheduler.dismiss()
         if served.is_closing and not served.scheduler.is_busy:
             log.info("%s: is not served any more", pool)
@@ -275,7 +321,7 @@ class ServedPools:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             for key, served in tuple(self._served.items()):
-                if served.is_closing:
+                if served.missing_since is not None:
                     self.refresh(key)
                 elif served.scheduler.connections.has_connections:
                     served.scheduler.dispatch()
@@ -285,8 +331,11 @@ class ServedPools:
         served = self._served.get(pool)
         if served is None:  # it has closed under a request that waited
             raise NotServed(pool)
+        builders = self._source.builders(pool)
+        if served.missing_since is not None:  # the operator may be about to remove them
+            builders = tuple(replace(builder, is_serving=False) for builder in builders)
         return PoolState(
-            builders=self._source.builders(pool),
+            builders=builders,
             builds={
                 uid: frozenset(build.ref for build in load.builds)
                 for uid, load in self.loads.loads(pool).items()
