@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from buildpool.core import naming
-from buildpool.core.api import Pool, RetireReason
+from buildpool.core.api import Pool, RetireReason, Routing
 from buildpool.core.api.quantity import format_bytes, parse_bytes
 from buildpool.core.api.status import format_time
 from buildpool.core.objects.pods import has_daemon, is_ready, serves
 from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.load import Load, RunningBuild
 from buildpool.core.resources.deployment import revision_of
-from buildpool.core.scaling import Builder
+from buildpool.core.scaling import FRESH, Builder
 from buildpool.core.words import Finding
 
 
@@ -91,6 +91,9 @@ def member_of(
             created=created,
             is_ready=any(map(is_ready, pods)),
             builds=sum(len(load.builds) for load in known) if len(known) == len(asked) else None,
+            fresh=sum(_is_fresh(build, now) for load in known for build in load.builds)
+            if pool.spec.routing is Routing.GATEWAY
+            else 0,
             as_of=min((load.as_of for load in known), default=now) if is_settled else None,
             flaw=_flaw(
                 pool,
@@ -104,6 +107,11 @@ def member_of(
             overdue=before.overdue_since if before else None,
         ),
     )
+
+
+def _is_fresh(build: RunningBuild, now: datetime) -> bool:
+    """Whether a build began a moment ago. By a clock that is wrong, none did."""
+    return build.started is not None and abs(now - build.started) < FRESH
 
 
 def _flaw(

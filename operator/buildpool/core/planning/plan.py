@@ -147,6 +147,7 @@ def plan(s: Situation) -> Plan:
         taken=s.taken_numbers,
         memory=_last_decision(s.pool),
         waiting=s.backlog.waiting,
+        shared=s.backlog.shared,
         now=s.now,
     )
     return Plan(

@@ -249,13 +249,19 @@ class SlotScheduler:
 
     @property
     def backlog(self) -> Backlog:
-        """Who waits now."""
+        """Who waits now, and who shares a slot."""
+        shared = self._shared()
         arrivals = [waiting.since for waiting in self.connections.waiting()]
         arrivals += [since for _, since in self._callers.values()]
         if not arrivals:
-            return Backlog()
+            return Backlog(shared=shared)
         since = max(min(arrivals), self._last_admission or min(arrivals))
-        return Backlog(len(arrivals), since)
+        return Backlog(len(arrivals), since, shared)
+
+    def _shared(self) -> int:
+        with suppress(NotServed):  # then it is said of nobody
+            return self.connections.shared(self._state())
+        return 0
 
     def _note(self, home: Home) -> None:
         self._memory.keep(self.pool, home, now=self._clock())

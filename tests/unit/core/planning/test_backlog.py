@@ -16,6 +16,7 @@ from buildpool.core.planning import plan as planning
 from buildpool.core.planning.backlog import (
     BLOCKED_AFTER,
     Backlog,
+    backlog_of,
 )
 from buildpool.core.reporting.outcome import Outcome
 from buildpool.core.reporting.report import report_pass
@@ -72,6 +73,11 @@ def test_a_build_that_waits_wakes_the_pool() -> None:
     assert verdict.status.scaling.message.startswith("0 builds run and 1 waits; ")
     assert story.names() == ["ci-builder-0"] or story.settle()
     assert story.names() == ["ci-builder-0"]
+
+
+def test_builds_that_share_a_slot_are_counted_whichever_gateway_they_came_through() -> None:
+    entries = (GatewayStatus(name=POD, shared=9), GatewayStatus(name=OTHER_POD, shared=3))
+    assert backlog_of(entries) == Backlog(shared=12)
 
 
 def test_builds_that_wait_count_as_those_that_run_whichever_gateway_they_wait_at() -> None:

@@ -274,6 +274,20 @@ async def test_every_change_of_the_backlog_is_told() -> None:
     assert place.told > told
 
 
+async def test_it_is_told_how_many_builds_share_a_slot() -> None:
+    place = Place(a_builder())
+    await place.admit("a")
+    for ref in ("one", "two", "three"):
+        await place.scheduler.begin("a", "ann", None, ref)
+    told = place.told
+    place.state = replace(place.state, builds={"uid-0": frozenset({"one", "two", "three"})})
+    place.scheduler.dispatch()
+    assert place.scheduler.backlog == Backlog(shared=2)
+    assert place.told == told + 1
+    place.is_closed = True
+    assert place.scheduler.backlog == Backlog()
+
+
 async def test_the_next_process_knows_which_connection_builds_where() -> None:
     place = Place(a_builder(0), a_builder(1), slots=2)
     await place.admit("a")
