@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,9 @@ def main(arguments: list[str]) -> int:
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+    # As after Ctrl-C: the cluster is taken down.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
     def run(*command: str) -> int:
         return subprocess.run(lab.driver(*command), cwd=PROJECT, check=False).returncode
