@@ -95,7 +95,6 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
             while True:
                 yield await events.get()
         self.asked.append((HISTORY, request))  # a client's
-        yield protobuf.field(1, self.name.encode())
         for ref in self.history:
             yield daemons.an_event(BuildEventKind.COMPLETE, ref)
 

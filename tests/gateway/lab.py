@@ -189,7 +189,7 @@ class Lab:
         """How many requests of a pool are not over."""
         served = self.router.pools.find(pool.key)
         assert served is not None
-        return served.asking
+        return served.bounds.asking
 
     async def queued(self, pool: PoolLab, count: int) -> None:
         """Waits until exactly so many connections of a pool wait for a slot."""

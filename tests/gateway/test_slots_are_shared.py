@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 from buildpool.core.api.brief import ClientBrief
-from buildpool.gateway.pools import served
+from buildpool.gateway.pools import bounds, served
 from daemons import until
 from gateway.asking import (
     HELLO,
@@ -182,8 +182,8 @@ async def test_one_slot_goes_from_build_to_build_by_weight(lab: Lab) -> None:
 async def test_a_client_that_asks_without_end_costs_only_itself(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(served, "MAX_REQUESTS_OF_CLIENT", 3)
-    monkeypatch.setattr(served, "MAX_REQUESTS", 4)
+    monkeypatch.setattr(bounds, "MAX_REQUESTS_OF_CLIENT", 3)
+    monkeypatch.setattr(bounds, "MAX_REQUESTS", 4)
     full, other = PoolLab(), PoolLab("other")
     await lab.add_pool(full)
     (builder,) = await lab.add_pool(other, "other-builder-0")

@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import datetime, timedelta
+from functools import partial
 from time import perf_counter
 from typing import Any, Final
 
@@ -19,11 +20,8 @@ import grpc.aio
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as ext_proc_grpc
 
-from buildpool.buildkit.history import METHOD as HISTORY
-from buildpool.buildkit.history_requests import EventsOf, without_ref
 from buildpool.buildkit.solve_requests import (
     Solve,
-    frame,
     read_bridge_solve,
     read_solve,
     read_status,
@@ -33,7 +31,7 @@ from buildpool.core.routing.affinity import Traits
 from buildpool.core.routing.pool_state import Placement
 from buildpool.core.routing.sharing import NOTHING, Share, Wish, reference_of, share
 from buildpool.core.routing.values import Target, pool_of
-from buildpool.gateway.ext_proc import responses
+from buildpool.gateway.ext_proc import records, responses
 from buildpool.gateway.ext_proc.authorization import (
     check_care,
     check_owner,
@@ -53,10 +51,6 @@ LOGGED_WAIT: Final = timedelta(seconds=1)
 """The shortest wait for a slot that is logged."""
 MAX_SOLVES: Final = 4
 """Solves of one client that are read at once: each may have 16 MiB, and some copies."""
-MAX_QUESTIONS: Final = 16
-"""Requests for the progress of builds, of one client, that are read at once."""
-MAX_STATUS_BYTES: Final = 64 << 10
-"""Length of a request for the progress of a build, which says little more than which one."""
 MAX_LOGGED: Final = 300
 """Characters of what a client sends that are logged."""
 log: Final = logging.getLogger(__name__)
@@ -94,7 +88,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         try:
             served = self._pool_of(call)
             began: float | None = perf_counter()
-            with served.asked_by(call.identity):
+            with served.bounds.asked_by(call.identity):
                 # Closed at once where this is: what it holds, others wait for.
                 async with aclosing(self._answers(call, served, messages)) as conversation:
                     async for answer in conversation:
@@ -124,8 +118,8 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 return self._status(call, served, messages)
             case CallKind.BRIDGE_SOLVE:
                 return self._bridge_solve(call, served, messages)
-            case CallKind.CARE if call.path == HISTORY:
-                return self._history(call, served, messages)
+            case CallKind.CARE if call.path in records.ANSWERS:
+                return records.ANSWERS[call.path](call, served, messages)
             case _:
                 return self._once(call, served)
 
@@ -156,22 +150,6 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
             return
         check_care(call, served, client)
         yield responses.go_on(scheduler.locator.caretaker(call.connection))
-
-    async def _history(
-        self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
-    ) -> _Conversation:
-        """What has been built, and is: no daemon is asked by a ref."""
-        check_care(call, served, client_of(call, served))
-        builder = served.scheduler.locator.caretaker(call.connection)
-        async with served.reader(call.identity, MAX_QUESTIONS):
-            yield responses.go_on()
-            _, (ref, asked) = await read_message(messages, without_ref, longest=MAX_STATUS_BYTES)
-        yield responses.go_on_with(builder, frame(asked) if ref else None)
-        events = EventsOf(ref)
-        async for answer in messages:
-            if answer.HasField("response_body"):
-                piece = answer.response_body.body
-                yield responses.response_body(events.passed(piece) if ref else None)
 
     async def _session(
         self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
@@ -204,7 +182,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 if client.may_export
                 else None
             )
-            async with served.reader(call.identity, MAX_SOLVES):
+            async with served.bounds.reader(call.identity, MAX_SOLVES):
                 yield responses.go_on(place_then)
                 message, solve = await read_message(messages, read_solve)
                 check_solve(call, served, client, solve, message)
@@ -238,12 +216,15 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
     ) -> _Conversation:
         """The progress of a build, of which only the message says which one it is."""
-        async with served.reader(call.identity, MAX_QUESTIONS):
+        async with served.bounds.reader(call.identity, records.MAX_QUESTIONS):
             yield responses.go_on(self._known_home(call, served))
-            _, ref = await read_message(messages, read_status, longest=MAX_STATUS_BYTES)
+            _, ref = await read_message(messages, read_status, longest=records.MAX_QUESTION_BYTES)
         if served.brief.client(call.identity) is None:
             await check_owner(call, served, ref)
-        yield responses.go_on_with(await served.scheduler.locator.teller_of(call.connection, ref))
+        locator = served.scheduler.locator
+        builder = await locator.teller_of(call.connection, ref, partial(served.records.find, ref))
+        served.records.reads(call.connection, builder.uid)
+        yield responses.go_on_with(builder)
 
     async def _bridge_solve(
         self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
@@ -251,7 +232,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         """A part of a build whose frontend runs at the client."""
         await check_owner(call, served, call.ref)
         builder = await served.scheduler.locator.home_of(call.connection, call.ref)
-        async with served.reader(call.identity, MAX_SOLVES):
+        async with served.bounds.reader(call.identity, MAX_SOLVES):
             yield responses.go_on(builder)
             build = self._build_log.find(served.brief.key, call.ref)
             message, asked = await read_message(messages, read_bridge_solve)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -24,10 +22,12 @@ from buildpool.core.api.brief import Brief, ClientBrief
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.values import Target, label_of
+from buildpool.gateway.pools.bounds import RequestBounds
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.pools.contexts import SessionContexts
+from buildpool.gateway.pools.records import BuildRecords
 from buildpool.gateway.slots.changes import Changes
-from buildpool.gateway.slots.refusals import Exhausted, NotServed
+from buildpool.gateway.slots.refusals import NotServed
 from buildpool.gateway.slots.scheduler import SlotScheduler
 from buildpool.gateway.slots.store import ConnectionStore
 
@@ -35,11 +35,6 @@ TICK_SECONDS: Final = 1.0
 """Time between two looks at reservations that nobody used."""
 MAX_CONNECTIONS: Final = 4096
 """Connections of a pool from which on those are forgotten that the scheduler does not know."""
-MAX_REQUESTS: Final = 5_000
-"""Requests of one pool at once, those that wait or go on included. The router keeps some 30 KiB of
-each, and has to have room for other pools."""
-MAX_REQUESTS_OF_CLIENT: Final = 4_000
-"""Those of one client, so that the pool's other clients can ask, too."""
 RESTORED: Final = timedelta(seconds=15)
 """How soon a Secret that somebody has deleted is surely there again, if the pool is."""
 MAX_EXPORTS: Final = 4096
@@ -67,22 +62,23 @@ class ServedPool:
 
     config: PoolConfig
     scheduler: SlotScheduler
+    records: BuildRecords
     missing_since: datetime | None = None
     """Since when the operator does not tell of the pool: from then on it takes no new builds."""
     is_closing: bool = False
     """Whether it is given up: who asks for it, or waits, is refused."""
     contexts: SessionContexts = field(default_factory=SessionContexts)
     """The contexts of the sessions of its clients."""
-    _readers: dict[tuple[str, int], asyncio.Semaphore] = field(default_factory=dict, init=False)
-    """What bounds the messages that are read at once, by client and bound."""
-    _asking: Counter[str] = field(default_factory=Counter, init=False)
-    """Requests that are not over, by the identity of their client."""
+    bounds: RequestBounds = field(init=False)
     _clients: dict[str, ClientBrief] = field(default_factory=dict, init=False)
     """The client of each connection that was let in."""
     _waits: dict[str, timedelta] = field(default_factory=dict, init=False)
     """How long each connection waited whose first build has not begun yet."""
     _exports: dict[str, datetime] = field(default_factory=dict, init=False)
     """When each shared cache was last exported, by reference, the earliest first."""
+
+    def __post_init__(self) -> None:
+        self.bounds = RequestBounds(self.config.key)
 
     @property
     def brief(self) -> Brief:
@@ -98,38 +94,6 @@ class ServedPool:
             if client is not None:
                 found[client.name] = waiting
         return found
-
-    @property
-    def asking(self) -> int:
-        """How many requests are not over."""
-        return self._asking.total()
-
-    @contextmanager
-    def asked_by(self, identity: str) -> Iterator[None]:
-        """For the length of a request. Raises Exhausted where a client, or the pool, has too many.
-
-        Who goes on building has as many as its builds need; these bounds are far above.
-        """
-        if self._asking[identity] >= MAX_REQUESTS_OF_CLIENT:
-            raise self._too_many(f"{MAX_REQUESTS_OF_CLIENT} requests of this client")
-        if self.asking >= MAX_REQUESTS:
-            raise self._too_many(f"{MAX_REQUESTS} requests")
-        self._asking[identity] += 1
-        try:
-            yield
-        finally:
-            self._asking[identity] -= 1
-            if not self._asking[identity]:
-                del self._asking[identity]
-
-    def _too_many(self, found: str) -> Exhausted:
-        return Exhausted(
-            f"pool {self.brief.key}: {found} wait or go on already; end some, or wait for their end"
-        )
-
-    def reader(self, identity: str, at_once: int) -> asyncio.Semaphore:
-        """What bounds the messages of one client, of one kind, that are read at once."""
-        return self._readers.setdefault((identity, at_once), asyncio.Semaphore(at_once))
 
     def let_in(self, connection: str, client: ClientBrief) -> None:
         """A connection is this client's, until it ends: also where the client is removed."""
@@ -174,6 +138,7 @@ class ServedPool:
         """A connection has ended."""
         self._clients.pop(connection, None)
         self._waits.pop(connection, None)
+        self.records.forget(connection)
         self.scheduler.leave(connection)
 
 
@@ -236,7 +201,8 @@ class ServedPools:
                 memory=self._memory,
                 told=partial(self._on_backlog_changed, pool),
             )
-            served = self._served[pool] = ServedPool(config, scheduler)
+            records = BuildRecords(partial(self.loads.records, pool))
+            served = self._served[pool] = ServedPool(config, scheduler, records)
             self._labels[label_of(pool)] = pool
         if served is None:
             return

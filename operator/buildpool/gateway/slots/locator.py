@@ -7,7 +7,7 @@ this process may end before it is. Nothing here gives slots; ``scheduler`` does.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -24,6 +24,8 @@ PATIENCE: Final = 8.0
 
 TOGETHER_SECONDS: Final = 1.5
 """Seconds between requests that a client makes at once."""
+AT_FIRST_SECONDS: Final = 0.1
+"""After which it is worth a question to all daemons whether the build has ended already."""
 
 
 class BuildLocator:
@@ -110,12 +112,14 @@ class BuildLocator:
             raise Unavailable(f"pool {self._pool}: no builder runs the build {ref}")
         return found
 
-    async def teller_of(self, connection: str, ref: str) -> Target:
-        """The builder that tells how a build went: where it runs, or its connection is.
+    async def teller_of(
+        self, connection: str, ref: str, find_record: Callable[[], Awaitable[str]]
+    ) -> Target:
+        """The builder that tells how a build goes: where it runs, or its connection is.
 
-        A connection that builds nothing, though it may have said hello, may ask about a build that
-        has ended. Any builder knows whether it has a record of that, so there is nothing to wait
-        for. Raises Unavailable.
+        A connection that builds nothing, though it may have said hello, may ask about any build.
+        ``find_record`` says which builder has a record of it, by the uid of its pod. Where none
+        has, any builder may say so. Raises Unavailable.
         """
 
         def builds() -> bool | None:
@@ -123,9 +127,20 @@ class BuildLocator:
             return is_building or self.runs(ref) or None
 
         # The question comes together with its build, and may come first.
-        if await self._changes.until(builds, patience=TOGETHER_SECONDS) or builds():
-            return await self.home_of(connection, ref)
+        for patience in (AT_FIRST_SECONDS, TOGETHER_SECONDS):
+            if await self._changes.until(builds, patience=patience) or builds():
+                return await self.home_of(connection, ref)
+            if patience == AT_FIRST_SECONDS and (found := self.builder(await find_record())):
+                return found
         return self.caretaker(connection)
+
+    def builder(self, uid: str) -> Target | None:
+        """The builder with this pod; None where it is gone."""
+        return self._state().builder(uid)
+
+    def builder_of(self, ref: str) -> Target | None:
+        """Where a build runs, or has run for a connection that is known; None elsewhere."""
+        return self._connections.runs(ref, self._state())
 
     @contextmanager
     def solving(self, connection: str) -> Iterator[None]:

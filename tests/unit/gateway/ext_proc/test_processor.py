@@ -21,7 +21,8 @@ from buildpool.core.api.brief import CacheBrief, ClientBrief
 from buildpool.core.routing.affinity import Traits
 from buildpool.core.routing.sharing import Share, reference_of
 from buildpool.gateway.ext_proc.bodies import with_import, with_share
-from buildpool.gateway.ext_proc.processor import MAX_STATUS_BYTES, Processor
+from buildpool.gateway.ext_proc.processor import Processor
+from buildpool.gateway.ext_proc.records import MAX_QUESTION_BYTES
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
 from buildpool.gateway.slots.refusals import Unreadable
@@ -232,7 +233,7 @@ GARBAGE = b"\x0f"
         (grpc.StatusCode.UNAVAILABLE, SOLVE, {"pool": "builds/none"}, None),
         (grpc.StatusCode.INVALID_ARGUMENT, SOLVE, {}, GARBAGE),
         (grpc.StatusCode.INVALID_ARGUMENT, STATUS, {}, GARBAGE),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, STATUS, {}, bytes(MAX_STATUS_BYTES)),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, STATUS, {}, bytes(MAX_QUESTION_BYTES)),
     ],
 )
 async def test_what_is_refused_ends_with_the_status_of_its_refusal(

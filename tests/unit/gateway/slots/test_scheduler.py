@@ -71,6 +71,11 @@ def begun(work: Coroutine[None, None, T]) -> asyncio.Task[T]:
     return asyncio.create_task(work)
 
 
+async def nowhere() -> str:
+    """No builder has a record."""
+    return ""
+
+
 async def settled() -> None:
     """Until everything that can go on has gone on."""
     for _ in range(10):
@@ -212,14 +217,24 @@ async def test_a_connection_that_builds_nothing_does_not_wait_to_be_told_of_a_bu
     if has_said_hello:
         await place.admit("a")
     async with asyncio.timeout(5):
-        assert await place.scheduler.locator.teller_of("a", "ref") == a_builder()
+        assert await place.scheduler.locator.teller_of("a", "ref", nowhere) == a_builder()
     with pytest.raises(Unavailable, match="has no builder now; a build wakes it"):
-        await Place().scheduler.locator.teller_of("a", "ref")
+        await Place().scheduler.locator.teller_of("a", "ref", nowhere)
+
+
+async def test_who_asks_about_a_build_that_has_ended_is_told_where_its_record_is() -> None:
+    place = Place(a_builder(0), a_builder(1))
+
+    async def find() -> str:
+        return "uid-1"
+
+    async with asyncio.timeout(1):  # it does not wait for a build that may come
+        assert await place.scheduler.locator.teller_of("a", "ref", find) == a_builder(1)
 
 
 async def test_a_build_and_the_question_about_it_may_come_together_in_any_order() -> None:
     place = Place(a_builder())
-    asked = begun(place.scheduler.locator.teller_of("a", "ref"))
+    asked = begun(place.scheduler.locator.teller_of("a", "ref", nowhere))
     await asyncio.sleep(0)
     placement = await place.scheduler.begin("a", "ann", None, "ref")
     assert await asked == placement.builder
@@ -234,7 +249,7 @@ async def test_a_connection_that_has_built_does_not_wait_either(
     place.scheduler.end("a", "built")
     async with asyncio.timeout(5):
         for ref in ("built", "another"):
-            assert await place.scheduler.locator.teller_of("a", ref) == a_builder()
+            assert await place.scheduler.locator.teller_of("a", ref, nowhere) == a_builder()
 
 
 async def test_what_is_asked_about_a_solve_that_has_come_waits_until_it_begins(
@@ -245,7 +260,7 @@ async def test_what_is_asked_about_a_solve_that_has_come_waits_until_it_begins(
     place = Place(a_builder(0), a_builder(1))
     locator = place.scheduler.locator
     with locator.solving("a"), locator.solving("a"):
-        asked = begun(locator.teller_of("a", "ref"))
+        asked = begun(locator.teller_of("a", "ref", nowhere))
         await asyncio.sleep(0.1)
         assert not asked.done()
         placement = await place.scheduler.begin("a", "ann", None, "ref")
