@@ -241,6 +241,18 @@ def nothing_of_builds_stays_once_their_records_are_gone(
     eventually(lambda: is_clean(before), within=60, what="all content is gone", every=5)
 
 
+def no_more_records_stay_than_the_pool_keeps(api: Api, namespace: str, folder: Path) -> None:
+    """BuildKit looks every two minutes for records that are too old, and too many."""
+    history = {"maxEntries": 5, "maxAge": "1m"}
+    deploy(api, "keeps-five", namespace, builders={"slots": 1, "history": history})
+    client = client_of(api, "keeps-five", namespace, folder)
+    source = context(folder / "source", "FROM scratch\nCOPY Dockerfile /\n")
+    for _ in range(50):
+        client.build(source)
+    assert client.builds() > 5
+    eventually(lambda: client.builds() == 5, within=300, what="five records stay", every=5)
+
+
 def a_port_forward_leads_to_the_pool_whose_name_is_asked_for(
     api: Api, namespace: str, folder: Path
 ) -> None:
@@ -325,6 +337,7 @@ STORIES: tuple[Story, ...] = (
     buildx_gets_the_attestations_of_its_build,
     records_of_all_builders_are_found_as_those_of_one,
     nothing_of_builds_stays_once_their_records_are_gone,
+    no_more_records_stay_than_the_pool_keeps,
     a_port_forward_leads_to_the_pool_whose_name_is_asked_for,
     a_client_hears_what_became_of_its_builder,
     the_routing_changes_under_a_running_build,
