@@ -88,6 +88,29 @@ def test_a_pool_deleted_while_no_operator_ran_goes_when_one_comes(
         )
 
 
+def test_a_deletion_that_leaves_behind_what_is_owned_leaves_nothing(
+    installed: Api, kubeconfig: Path, namespace: str, tmp_path: Path, authority_of: Any
+) -> None:
+    """The garbage collector may take the owner off before an operator comes to look."""
+    with operator_process(OperatorProcess(kubeconfig, tmp_path / "first.log", "first")):
+        created(installed, namespace)
+    installed.must("delete", "bkp", "ci", "-n", namespace, "--cascade=orphan", "--wait=false")
+    eventually(
+        lambda: (
+            not [
+                obj
+                for obj in installed.list("deployments,services", namespace)
+                if "ownerReferences" in obj["metadata"]
+            ]
+        ),
+        within=20,
+        what="nothing has the pool as its owner any more",
+    )
+    assert installed.get("deployment", "ci-builder-0", namespace) is not None
+    with operator_process(OperatorProcess(kubeconfig, tmp_path / "second.log", "second")):
+        all_gone(installed, namespace, authority_of)
+
+
 CACHE: dict[str, Any] = {"registry": {"managed": {}}}
 CLAIM: dict[str, Any] = {"storage": {"volumeClaim": {"size": "1Gi"}}}
 NEEDED = (

@@ -46,7 +46,7 @@ def is_owned(obj: Object, pool: Pool) -> bool:
 
 
 def maker_of(obj: Object) -> str:
-    """The uid of the pool that made an object without an owner; empty where it does not say."""
+    """The uid of the pool that made an object; empty where it does not say."""
     return text_at(obj, "metadata", "annotations", naming.ANNOTATION_POOL_UID)
 
 

@@ -125,9 +125,38 @@ def test_only_what_goes_first_has_an_owner(spec: dict[str, object]) -> None:
     for ref, obj in cluster.objects.items():
         metadata = obj["metadata"]
         assert ("ownerReferences" in metadata) == (ref in first), ref
-        assert (maker_of(obj) == pool.uid) == (ref not in first), ref
+        assert maker_of(obj) == pool.uid, ref
         # GitOps tools take what has this label and no owner for what they have deployed.
         assert ("app.kubernetes.io/instance" in metadata["labels"]) == (ref in first), ref
+
+
+@given(specs)
+def test_a_deletion_that_leaves_behind_what_is_owned_leaves_nothing(
+    spec: dict[str, object],
+) -> None:
+    """``--cascade=orphan``: the garbage collector takes the owner off, whenever it comes to it."""
+    cluster, pool = settled(a_pool(**spec)), leaving()
+    for obj in cluster.objects.values():
+        obj["metadata"].pop("ownerReferences", None)
+    for _ in range(5):
+        next_step(cluster, pool)
+        cluster.drain()
+    assert next_step(cluster, pool) == Removal(delete=(), draining=())
+    assert cluster.objects == {}
+
+
+def test_builders_that_an_older_operator_has_made_get_their_mark_and_stay() -> None:
+    pool, mark = a_pool(replicas=2), naming.ANNOTATION_POOL_UID
+    cluster = settled(pool)
+    builders = [cluster[f"Deployment/ci-builder-{n}"] for n in range(2)]
+    for builder in builders:
+        del builder["metadata"]["annotations"][mark]
+        builder["metadata"]["annotations"][naming.ANNOTATION_APPLIED] = "of an older operator"
+    pods = dict(cluster.pods)
+    cluster.settle(pool)
+    marks = [maker_of(cluster[f"Deployment/ci-builder-{n}"]) for n in range(2)]
+    assert marks == [pool.uid, pool.uid]
+    assert cluster.pods == pods
 
 
 def test_what_a_namesake_has_left_is_noticed_and_what_is_foreign_is_not() -> None:
