@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import unquote
 
 import pytest
 from aiohttp import web
@@ -29,10 +30,13 @@ class Server:
         self._said = said
         self.connections: list[object] = []
         """Of each request, the connection on which it came."""
+        self.paths: list[str] = []
+        """Of each request, its path and query as they were sent."""
         self.asked = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.Response:
         self.connections.append(request.transport)
+        self.paths.append(request.raw_path)
         self.asked.set()
         status = self._statuses[min(len(self.connections), len(self._statuses)) - 1]
         if status == SAY_NOTHING:
@@ -107,6 +111,25 @@ async def test_any_other_404_says_nothing_of_an_object(said: str) -> None:
         await cluster.delete(POD, uid="1")
         with pytest.raises(NotFoundError):
             await cluster.patch(POD, {})
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../../secrets/x", "a/b", "a%2fb", "%2e%2e"])
+async def test_a_name_that_no_object_can_have_is_asked_nobody_about(name: str) -> None:
+    """Whoever writes a ReplicaSet names its owner as they like."""
+    server = Server(200)
+    async with seen_by(server) as cluster:
+        assert await cluster.get(POD._replace(name=name)) is None
+    assert server.paths == []
+
+
+@pytest.mark.parametrize("name", ["a?watch=1", "a#b", "a b", "ci-ä", "a\\..\\b", "system:a"])
+async def test_no_name_is_more_than_the_last_part_of_a_path(name: str) -> None:
+    server = Server(200)
+    async with seen_by(server) as cluster:
+        await cluster.get(POD._replace(name=name))
+    (path,) = server.paths
+    assert unquote(path.removeprefix("/api/v1/namespaces/builds/pods/")) == name
+    assert not set("?#") & set(path)
 
 
 async def test_a_connection_that_ends_is_not_an_answer() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +10,7 @@ from buildpool.core import naming
 from buildpool.core.api import EventReason, Pool, identify_pool
 from buildpool.core.objects.refs import Object, Ref, maker_of
 from buildpool.core.observed.observation import Observation
+from buildpool.core.planning.certificates import clients_with_secrets
 from buildpool.core.planning.plan import strays
 from buildpool.core.planning.removal import Removal, plan_removal
 from memory_cluster import MemoryCluster, settled
@@ -192,6 +194,31 @@ def test_a_pool_with_a_broken_spec_can_be_deleted_too() -> None:
         next_step(cluster, pool)
         cluster.drain()
     assert cluster.objects == {}
+
+
+def test_clients_secrets_are_found_though_the_authority_that_notes_them_is_gone() -> None:
+    cluster = settled(a_pool(access=clients("ana", "bob")))
+    pool = cluster.known(leaving())
+    del cluster.objects[Ref("Secret", HOME, naming.authority(pool.key))]
+    for _ in range(5):
+        next_step(cluster, pool)
+        cluster.drain()
+    assert cluster.objects == {}
+
+
+def test_a_client_is_let_go_though_the_authority_that_notes_it_is_gone() -> None:
+    cluster = settled(a_pool(access=clients("ana", "bob")))
+    del cluster.objects[Ref("Secret", HOME, naming.authority(a_pool().key))]
+    cluster.settle(a_pool(access=clients("ana")))
+    assert cluster.names("Secret") == ["authority.builds.ci", "ci-builder", "ci-client-ana"]
+
+
+@pytest.mark.parametrize("name", ["../../pods", "a/b", "a%2fb", "Ana", "..", "a?watch=1", "a\n"])
+def test_a_status_that_names_odd_clients_has_nothing_else_looked_at(name: str) -> None:
+    client = {"name": name, "secret": "x", "notAfter": "2026-01-01T00:00:00Z"}
+    pool = identify_pool({**a_raw_pool(), "status": {"clients": [client]}})
+    assert [each.name for each in pool.status.clients] == [name]
+    assert clients_with_secrets(pool, None) == frozenset()
 
 
 def test_what_a_rollout_and_a_smaller_pool_left_behind_goes_too() -> None:
