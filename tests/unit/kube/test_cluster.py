@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import unquote
@@ -13,7 +14,12 @@ from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException
 
-from buildpool.core.errors import NotFoundError, UnavailableError
+from buildpool.core.errors import (
+    KubernetesError,
+    NotFoundError,
+    RefusedError,
+    UnavailableError,
+)
 from buildpool.core.objects.refs import Ref
 from buildpool.kube.cluster import Cluster
 from buildpool.kube.metrics import RequestMetrics
@@ -79,6 +85,26 @@ async def test_an_error_of_the_api_server_is_told_at_once(status: int) -> None:
         with pytest.raises(UnavailableError, match="so it is"):
             await cluster.get(POD)
     assert len(server.connections) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    {
+        "failed to create typed patch object (builds/ci-builder-0; apps/v1, Kind=Deployment): "
+        ".spec.template.spec.affinity.nodeAfinity: field not declared in schema": RefusedError,
+        "failed to convert new object (builds/ci-builder-0; apps/v1, Kind=Deployment) to proper "
+        "version: json: cannot unmarshal number": RefusedError,
+        "failed to create typed live object (builds/ci; v1, Kind=Service): x": UnavailableError,
+        'Internal error occurred: failed calling webhook "x": EOF': UnavailableError,
+    }.items(),
+)
+async def test_what_is_misspelt_is_refused_though_the_api_server_calls_it_its_own_error(
+    message: str, kind: type[KubernetesError]
+) -> None:
+    said = {"kind": "Status", "status": "Failure", "message": message, "code": 500}
+    async with seen_by(Server(500, said=json.dumps(said))) as cluster:
+        with pytest.raises(kind, match=re.escape(message)):
+            await cluster.apply({"kind": "Pod", "metadata": {"name": "a", "namespace": "b"}})
 
 
 def a_404(name: str = POD.name, *, reason: str = "NotFound", kind: str = "Status") -> str:
