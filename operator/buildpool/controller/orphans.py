@@ -26,6 +26,7 @@ from buildpool.core.objects.refs import (
     component_of,
     maker_of,
     mapping_at,
+    namespace_of_pool,
     pool_ref,
     ref_of,
     text_at,
@@ -219,8 +220,7 @@ def _pool_of(obj: Object, kind: str) -> PoolKey | None:
 
 def _is_copy(obj: Object) -> bool:
     """Whether somebody has made it of an object of a pool in another namespace: it is theirs."""
-    origin = text_at(obj, "metadata", "labels", naming.LABEL_POOL_NAMESPACE)
-    return origin not in ("", ref_of(obj).namespace)
+    return namespace_of_pool(obj) not in ("", ref_of(obj).namespace)
 
 
 def _uid_of(pool: Object | None) -> str | None:

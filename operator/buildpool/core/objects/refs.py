@@ -50,6 +50,14 @@ def maker_of(obj: Object) -> str:
     return text_at(obj, "metadata", "annotations", naming.ANNOTATION_POOL_UID)
 
 
+def namespace_of_pool(obj: Object) -> str:
+    """Where the pool was that made an object; empty where it does not say.
+
+    A copy that somebody has restored in another namespace still names the old one.
+    """
+    return text_at(obj, "metadata", "labels", naming.LABEL_POOL_NAMESPACE)
+
+
 def owners_of(obj: Object) -> frozenset[str]:
     """The uids of all to whom an object says it belongs: the pool that made it, and owners."""
     owners = mappings_at(obj, "metadata", "ownerReferences")

@@ -171,6 +171,17 @@ def test_what_a_namesake_has_left_is_noticed_and_what_is_foreign_is_not() -> Non
     assert a_situation(pool, cluster.observe(pool)).has_namesakes
 
 
+def test_what_was_restored_from_another_namespace_has_nobody_sweep() -> None:
+    """The sweeper leaves it alone, and would be asked again and again."""
+    cluster, pool = settled(a_pool()), a_pool()
+    metadata = cluster["ConfigMap/ci-builder"]["metadata"]
+    metadata["annotations"][naming.ANNOTATION_POOL_UID] = OTHER_UID
+    metadata["labels"][naming.LABEL_POOL_NAMESPACE] = "elsewhere"
+    s = a_situation(pool, cluster.observe(pool))
+    assert not s.has_namesakes
+    assert [ref.kind for ref in s.taken] == ["ConfigMap"], "and the pool says NameConflict"
+
+
 @given(specs, st.lists(st.integers(0, 6), max_size=6))
 def test_a_removal_that_was_broken_off_anywhere_is_finished(
     spec: dict[str, object], carried_out: list[int]
