@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import yaml
 
 from cluster import Api, OperatorProcess, a_pool, at_rest, eventually, looks_again
@@ -189,10 +190,21 @@ def test_a_name_that_is_taken_is_a_condition_and_nothing_is_touched(
     )
 
 
+@pytest.mark.parametrize(
+    ("affinity", "said"),
+    [
+        (
+            {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}},
+            "nodeSelectorTerms",
+        ),
+        ({"nodeAfinity": {}}, "nodeAfinity"),
+        ({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": "x"}}, "expected"),
+    ],
+    ids=["incomplete", "misspelt", "of another type"],
+)
 def test_an_object_the_cluster_refuses_is_explained(
-    installed: Api, operator: OperatorProcess, namespace: str
+    installed: Api, operator: OperatorProcess, namespace: str, affinity: dict[str, Any], said: str
 ) -> None:
-    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}}
     installed.apply(a_pool("ci", namespace, builders={"affinity": affinity}))
     condition = eventually(
         lambda: (
@@ -203,7 +215,7 @@ def test_an_object_the_cluster_refuses_is_explained(
         within=5,
         what="ObjectRefused",
     )
-    assert "nodeSelectorTerms" in condition["message"]
+    assert said in condition["message"]
 
 
 def test_an_invalid_spec_is_a_condition_and_the_last_good_state_stays(

@@ -2,7 +2,8 @@
 
 What builds need has no owner, so no garbage collector reaches it. A pool's removal takes it along;
 this finds what is left of pools whose finalizer somebody took off, or what a backup has brought
-back without them, or beside others of their names. Never while a build may need it.
+back without them, or beside others of their names. First their builders, which drain; what builds
+need never before these are gone.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from buildpool.core.objects.refs import (
     component_of,
     maker_of,
     mapping_at,
+    namespace_of_pool,
     pool_ref,
     ref_of,
     text_at,
 )
 from buildpool.core.planning.certificates import noted_clients
+from buildpool.core.planning.removal import goes_first
 from buildpool.kube.cluster import Cluster
 
 INTERVAL: Final = 3600.0
@@ -145,16 +148,28 @@ class OrphanSweeper:
                 *(s for s in secrets if s is not None and self._is_orphan(s, uid)),
                 *sorted(orphans, key=lambda obj: ref_of(obj) == authority),
             ]
-        if orphans and await self._may_build(key, pool):
+        # Its builders are told to go, as when a pool is deleted, and drain by themselves.
+        first = [obj for obj in orphans if goes_first(obj)]
+        rest = [obj for obj in orphans if obj not in first]
+        if not await self._removed(key, uid, first):
+            return True
+        if rest and await self._may_build(key, pool):
             log.info("What an earlier pool %s has left waits for its builders.", key)
             return True
+        return not await self._removed(key, uid, rest)
+
+    async def _removed(self, key: PoolKey, uid: str | None, orphans: list[Object]) -> bool:
+        """Removes these; False where the pool of this name is not the one with this uid any more.
+
+        ``uid`` is None where there was no such pool.
+        """
         for obj in orphans:
             if _uid_of(await self._cluster.get(pool_ref(key))) != uid:
                 log.info("Pool %s has changed; what an earlier one has left waits.", key)
-                return True
+                return False
             log.info("Removing %s: its pool is gone.", ref_of(obj))
             await self._cluster.delete(ref_of(obj), uid=obj["metadata"]["uid"])
-        return False
+        return True
 
     async def _secrets(self, key: PoolKey, authority: Ref) -> list[Ref]:
         """The Secrets a pool may have in its own namespace, where they may not be listed."""
@@ -205,8 +220,7 @@ def _pool_of(obj: Object, kind: str) -> PoolKey | None:
 
 def _is_copy(obj: Object) -> bool:
     """Whether somebody has made it of an object of a pool in another namespace: it is theirs."""
-    origin = text_at(obj, "metadata", "labels", naming.LABEL_POOL_NAMESPACE)
-    return origin not in ("", ref_of(obj).namespace)
+    return namespace_of_pool(obj) not in ("", ref_of(obj).namespace)
 
 
 def _uid_of(pool: Object | None) -> str | None:

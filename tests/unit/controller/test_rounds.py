@@ -228,6 +228,22 @@ def test_a_namesake_keeps_what_is_left_only_by_builders_that_are_older_than_it(
     assert bool(swept(cluster)) == is_removed
 
 
+def test_builders_of_a_pool_that_is_gone_are_told_to_go_and_the_rest_waits_for_them() -> None:
+    """A deletion with ``--cascade=orphan`` leaves them behind, and nobody else removes them."""
+    cluster = left_behind()
+    parts = {
+        ("Deployment", "ci-builder-0"): naming.COMPONENT_BUILDER,
+        ("Service", "ci"): naming.COMPONENT_ENDPOINT,
+    }
+    serving = [
+        a_part(*what, **{"app.kubernetes.io/component": component})
+        for what, component in parts.items()
+    ]
+    pod = a_builder_pod(since="2026-01-01T00:00:00Z")
+    cluster.objects = [*cluster.objects, *serving, pod]
+    assert swept(cluster, within=10) == ["ci", "ci-builder-0"]
+
+
 def test_what_waits_for_builders_is_looked_at_again_soon() -> None:
     cluster = left_behind()
     cluster.objects = [*cluster.objects, a_builder_pod(since="2026-01-01T00:00:00Z")]

@@ -212,6 +212,10 @@ class EventReason(Word):
         "Overruled",
         "The cluster itself changes an object of the pool as it stores it; the object is left so.",
     )
+    STATUS_REFUSED = (
+        "StatusRefused",
+        "The cluster refuses to store the pool's status, which is old therefore.",
+    )
     REPAIRED_DRIFT = (
         "RepairedDrift",
         "An object of the pool had been changed by somebody else and was put right.",

@@ -46,8 +46,16 @@ def is_owned(obj: Object, pool: Pool) -> bool:
 
 
 def maker_of(obj: Object) -> str:
-    """The uid of the pool that made an object without an owner; empty where it does not say."""
+    """The uid of the pool that made an object; empty where it does not say."""
     return text_at(obj, "metadata", "annotations", naming.ANNOTATION_POOL_UID)
+
+
+def namespace_of_pool(obj: Object) -> str:
+    """Where the pool was that made an object; empty where it does not say.
+
+    A copy that somebody has restored in another namespace still names the old one.
+    """
+    return text_at(obj, "metadata", "labels", naming.LABEL_POOL_NAMESPACE)
 
 
 def owners_of(obj: Object) -> frozenset[str]:

@@ -5,12 +5,14 @@ Which of them are due is ``issuances``'s to say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import Pool, Routing
+from buildpool.core.api.spec import CLIENT_NAME
 from buildpool.core.naming import Installation
 from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.pki import CertificateRequest, Use
@@ -108,6 +110,18 @@ def noted_clients(authority: Object | None) -> tuple[str, ...]:
     """The clients that may have a Secret, as noted beside the authority: in its Secret."""
     annotations = ((authority or {}).get("metadata") or {}).get("annotations") or {}
     return tuple(filter(None, annotations.get(naming.ANNOTATION_CLIENTS, "").split(",")))
+
+
+def clients_with_secrets(pool: Pool, authority: Object | None) -> frozenset[str]:
+    """The clients that may have a Secret, in the spec or not any more.
+
+    As noted beside the authority, which somebody may have removed, and as the status names them.
+    """
+    told = (client.name for client in pool.status.clients)
+    return frozenset((*noted_clients(authority), *filter(_CLIENT.fullmatch, told)))
+
+
+_CLIENT: Final = re.compile(CLIENT_NAME)
 
 
 def operator_request(pool: Pool) -> CertificateRequest:

@@ -17,8 +17,8 @@ from buildpool.core.planning.certificates import (
     builder_ref,
     cache_secrets,
     client_ref,
+    clients_with_secrets,
     gateway_secrets,
-    noted_clients,
 )
 from buildpool.core.planning.issuances import rotation_note
 from buildpool.core.planning.names import recipes_ref
@@ -53,7 +53,7 @@ def desired_objects(s: Situation, size: int) -> Iterator[Object]:
     assert s.authority is not None  # noqa: S101 - issued before
     clients = {client.name for client in pool.spec.access.clients}
     # A client that is no longer wanted stays noted until its Secret is gone, too.
-    noted = noted_clients(s.own.get(authority_ref(pool, s.installation)))
+    noted = clients_with_secrets(pool, s.own.get(authority_ref(pool, s.installation)))
     leaving = {name for name in noted if client_ref(pool, name) in s.observation.live}
     everyone = sorted(clients | leaving)
     note = rotation_note(s)

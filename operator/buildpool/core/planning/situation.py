@@ -16,7 +16,14 @@ from buildpool.core.api import Pool
 from buildpool.core.api.status import GatewayStatus
 from buildpool.core.naming import Installation
 from buildpool.core.objects.pods import has_ended, name_of_builder
-from buildpool.core.objects.refs import Object, Ref, is_owned, is_terminating, maker_of
+from buildpool.core.objects.refs import (
+    Object,
+    Ref,
+    is_owned,
+    is_terminating,
+    maker_of,
+    namespace_of_pool,
+)
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pki import Authority, Bundle, CertificateRequest
 from buildpool.core.planning.backlog import backlog_of
@@ -84,9 +91,15 @@ class Situation:
 
     @property
     def has_namesakes(self) -> bool:
-        """Whether an earlier pool of the same name, or of a backup, has left anything."""
-        live = self.observation.live
-        return any(maker_of(obj) and ref not in self.own for ref, obj in live.items())
+        """Whether an earlier pool of the same name, or of a backup, has left anything.
+
+        What somebody has restored from another namespace is theirs, and stays.
+        """
+        live, here = self.observation.live, ("", self.pool.key.namespace)
+        return any(
+            maker_of(obj) and namespace_of_pool(obj) in here and ref not in self.own
+            for ref, obj in live.items()
+        )
 
     @cached_property
     def stored_bundles(self) -> Mapping[Ref, Bundle | None]:
