@@ -1,4 +1,4 @@
-"""The chart gets values of an older one, which lack what is new: ``helm upgrade --reuse-values``."""
+"""The chart gets values of an older one, which lack what is new: ``--reuse-values`` of Helm."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from buildpool.core.naming import Installation
 from buildpool.core.objects.pods import has_ended, name_of_builder
 from buildpool.core.objects.refs import Object, Ref, is_owned, is_terminating, maker_of
 from buildpool.core.observed.observation import Observation
+from buildpool.core.pauses import lot
 from buildpool.core.pki import Authority, Bundle, CertificateRequest
 from buildpool.core.planning.backlog import backlog_of
 from buildpool.core.planning.certificates import (
@@ -63,6 +64,11 @@ class Situation:
         known = vars(self)
         vars(changed).update({name: known[name] for name in _OF_OBJECTS if name in known})
         return changed
+
+    @property
+    def chance(self) -> float:
+        """From 0 up to 1, the pool's own: by which its renewals keep away from those of others."""
+        return lot(self.pool.uid)
 
     @cached_property
     def own(self) -> Mapping[Ref, Object]:
