@@ -131,10 +131,12 @@ def renew_at(pair: KeyPair, *, chance: float) -> datetime:
     return _renew_at(read(pair), chance)
 
 
-def begins(authority: Authority | None) -> datetime | None:
-    """When the life of an authority begins; None where there is none that can be read."""
+def begins(party: Authority | Bundle | None) -> datetime | None:
+    """When the life of an authority or certificate begins; None where none can be read."""
+    if party is None:
+        return None
     try:
-        return None if authority is None else read(authority.signer).not_before
+        return read(party.signer if isinstance(party, Authority) else party.pair).not_before
     except CertificateError:
         return None
 
