@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from buildpool.core import naming
 from buildpool.core.api import ConditionType, Pool
@@ -233,6 +235,23 @@ def test_of_a_fleet_so_many_pools_at_once_roll_as_may_and_all_of_them_in_the_end
     assert most == 2
     for pool, cluster in fleet:
         assert not set(before[pool.key]) & set(revisions(cluster))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.sampled_from(["upgrade", "user", "pass", "pass"]), max_size=7))
+def test_whatever_went_before_a_change_of_the_spec_is_carried_out(history: list[str]) -> None:
+    pool, cluster = a_cached_pool(), MemoryCluster(may_roll=False)
+    for number, what in enumerate([*history, "user"]):
+        if what == "upgrade":
+            cluster.installation = INSTALLATION._replace(image=f"r.example/buildpool:{number}")
+        elif what == "user":
+            env = [{"name": "CHANGE", "value": f"{number}"}]
+            pool = changed(pool, builders={"env": env})
+        else:
+            cluster.step(pool)
+    cluster.settle(pool)
+    assert cluster.situation(pool).outdated == ()
+    assert progress(cluster)[0] == "Settled"
 
 
 @pytest.mark.parametrize("generation", [1, 2])
