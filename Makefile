@@ -42,9 +42,10 @@ fmt: install ## Format the code
 	$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format .
 
 .PHONY: generate
-generate: install ## Write what is generated: CRD, reference pages, plain manifests, the chart's README
+generate: install ## Write what is generated: CRD, reference pages, plain manifests, the chart's README and defaults
 	$(BUILDPOOL) crd > crds/buildkitpools.buildpool.dev.yaml
 	cp crds/buildkitpools.buildpool.dev.yaml manifests/helm/buildpool/files/
+	cp manifests/helm/buildpool/values.yaml manifests/helm/buildpool/files/defaults.yaml
 	for page in pool reasons metrics; do $(BUILDPOOL) docs $$page > docs/reference/$$page.md; done
 	HELM=$$($(DEVCLUSTER) program helm) manifests/render.sh
 	manifests/readme.sh > manifests/helm/buildpool/README.md

@@ -42,6 +42,9 @@ class Settings:
     denied_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     """Networks in which no cache registry and no token service is asked how it is, but for managed
     caches. Loopback, link-local and multicast addresses are never asked."""
+    max_rollouts: int = 10
+    """How many pools at once replace their builders because the operator was upgraded; 0: all. The
+    others wait. What a user changes never waits."""
     health_port: int = 8081
     """TCP port of ``/healthz``, with or without leadership; 0 turns it off."""
     metrics_port: int = 8080

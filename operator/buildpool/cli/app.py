@@ -57,6 +57,14 @@ def run(
         ),
     ] = DEFAULT_LEASE,
     deny_network: DenyNetwork = None,
+    max_rollouts: Annotated[
+        int,
+        typer.Option(
+            help="How many pools at once replace their builders after an upgrade; 0: all.",
+            envvar="BUILDPOOL_MAX_ROLLOUTS",
+            min=0,
+        ),
+    ] = 10,
     image: Annotated[
         str,
         typer.Option(
@@ -92,6 +100,7 @@ def run(
         watch_namespaces=tuple(watch_namespace or ()),
         lease=lease_name,
         denied_networks=networks_of(deny_network or ()),
+        max_rollouts=max_rollouts,
         metrics_port=metrics_port,
         health_port=health_port,
     )

@@ -23,6 +23,7 @@ from buildpool.controller.pool_writes import (
     remove_rotation_request,
     write_status,
 )
+from buildpool.controller.rollout_turns import RolloutTurns
 from buildpool.controller.secret_poller import SecretPoller
 from buildpool.core.api import Pool, PoolStatus, identify_pool, parse_pool
 from buildpool.core.errors import InvalidSpecError, RefusedError
@@ -64,6 +65,7 @@ class Reconciler:
     secret_poller: SecretPoller
     cache_poller: CachePoller
     tracker: DaemonTracker
+    turns: RolloutTurns
     installation: Installation
     ask_sweeper: Callable[[PoolKey], None]
     """Has what an earlier pool of this name has left looked at soon."""
@@ -105,7 +107,7 @@ class Reconciler:
         if s.has_namesakes:
             self.ask_sweeper(pool.key)
         lost = self.tracker.lost_builds(pool, s.observation)
-        s, plan = await self._plan(s)
+        s, plan = await self._plan(self.turns.told(s))
         outcome = await act(self.cluster, plan)
         outcome = await self._follow(s, plan, outcome)
         report = report_pass(s, plan, outcome).after(lost)
@@ -196,12 +198,14 @@ class Reconciler:
     async def _refuse(self, pool: Pool, error: InvalidSpecError) -> timedelta:
         # A pod that is told to go waits until nobody is connected: so hang up.
         self.tracker.forget(pool.key)
+        self.turns.forget(pool.key)
         await self._report(pool, report_invalid(pool, error, now=self.clock()))
         return RESYNC
 
     async def _remove(self, pool: Pool, raw: Object) -> timedelta | None:
         # Builders that are to go wait until nobody is connected.
         self.tracker.forget(pool.key)
+        self.turns.forget(pool.key)
         try:
             observation = await observe(self.cluster, pool, self.installation)
         except RefusedError as error:

@@ -181,7 +181,7 @@ def _builders(s: Situation, decision: Decision) -> Iterator[Apply]:
 
     A builder that runs something else is never written again: it is replaced.
     """
-    kept = [m.builder.index for m in s.members if m.is_current]
+    kept = [m.builder.index for m in s.members if m.is_current and not m.is_held]
     for index in (*(i for i in kept if i not in decision.remove), *decision.add):
         for obj in desired_builder(s, index):
             if ref_of(obj) in s.own:

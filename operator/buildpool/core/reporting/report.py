@@ -328,6 +328,7 @@ _SILENT: Final = frozenset(
         Reason.ROLLING_OUT,
         Reason.SCALING,
         Reason.SETTLED,
+        Reason.WAITING_FOR_TURN,
     }
 )
 """The Events of what was done say it already."""
