@@ -16,12 +16,14 @@ from typing import cast
 from buildpool.controller.act import act
 from buildpool.controller.observe import observe
 from buildpool.core.api import Pool, PoolStatus
+from buildpool.core.naming import Installation
 from buildpool.core.objects.pods import has_daemon, name_of_builder
 from buildpool.core.objects.refs import Object, Ref, component_of, is_terminating, ref_of
 from buildpool.core.observed.load import Load
 from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.plan import Plan
 from buildpool.core.planning.removal import Removal
+from buildpool.core.planning.situation import Situation
 from buildpool.core.reporting.outcome import Outcome
 from buildpool.core.reporting.report import report_pass
 from buildpool.core.resources import has_guard
@@ -60,6 +62,8 @@ class MemoryCluster:
     """What the cluster itself changes of each object as it is stored."""
     silent: set[str] = field(default_factory=set)
     """Builders whose daemons do not answer."""
+    installation: Installation = INSTALLATION
+    """The operator that tends the pool."""
 
     def __getitem__(self, name: str) -> Object:
         """An object by ``Kind/name``, to be looked at or edited by a test."""
@@ -77,7 +81,7 @@ class MemoryCluster:
 
     def observe(self, pool: Pool) -> Observation:
         """What a pass sees: what the controller reads, and what the daemons and the metrics say."""
-        seen = run(observe(self.api, pool, INSTALLATION))
+        seen = run(observe(self.api, pool, self.installation))
         return replace(
             seen,
             loads=self._loads(seen.pods),
@@ -104,8 +108,11 @@ class MemoryCluster:
 
     def plan(self, pool: Pool) -> Plan:
         """What is to be done now, certificates being issued."""
-        _, todo = planned(self.known(pool), self.observe(pool), now=self.now)
+        _, todo = self._planned(self.known(pool))
         return todo
+
+    def _planned(self, pool: Pool) -> tuple[Situation, Plan]:
+        return planned(pool, self.observe(pool), now=self.now, installation=self.installation)
 
     def act(self, todo: Plan | Removal) -> None:
         """Carries out a plan as the controller does."""
@@ -161,7 +168,7 @@ class MemoryCluster:
     def step(self, pool: Pool) -> Plan:
         """One pass, and all that follows from it."""
         pool = self.known(pool)
-        situation, todo = planned(pool, self.observe(pool), now=self.now)
+        situation, todo = self._planned(pool)
         self.act(todo)
         self.status = report_pass(situation, todo, Outcome()).status
         self.roll()

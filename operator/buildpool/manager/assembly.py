@@ -57,7 +57,12 @@ class Operator:
             self.secret_poller,
             self.cache_poller,
             self.tracker,
-            Installation(settings.namespace, settings.image, settings.gateway_service),
+            Installation(
+                settings.namespace,
+                settings.image,
+                settings.gateway_service,
+                settings.cluster_domain,
+            ),
             self.orphan_sweeper.ask,
         )
         self.loop = PoolLoop(
