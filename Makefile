@@ -76,6 +76,7 @@ unit: install ## The pure core; seconds
 .PHONY: integration
 integration: install ## Real API server and a real Envoy, operators as processes, no kubelet
 	$(PYTHON) -m tests.in_cluster --control-plane tests/gateway tests/integration
+	$(PYTHON) -m tests.in_cluster --ipv6 tests/integration/test_address_families.py
 
 .PHONY: devcluster
 devcluster: install ## The devcluster itself: repair, two side by side, nothing left

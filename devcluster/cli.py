@@ -21,6 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from devcluster import building, entering, golang, images, lifecycle, prerequisites
+from devcluster.addresses import Family
 from devcluster.control import Report, ask, require_box
 from devcluster.errors import DevclusterError, last_lines
 from devcluster.identity import Identity
@@ -102,11 +103,14 @@ def up(
     control_plane: Annotated[
         bool, typer.Option("--control-plane", help="No node: nothing that runs a pod.")
     ] = False,
+    family: Annotated[
+        Family, typer.Option("--ip-family", help="Of all addresses; ipv6 only without a node.")
+    ] = Family.IPV4,
 ) -> None:
     """Start the cluster, or mend it; compiles and installs what is missing."""
     where = _layout(name)
     with _progress() as progress:
-        outcome = lifecycle.up(where, with_node=not control_plane, progress=progress)
+        outcome = lifecycle.up(where, with_node=not control_plane, progress=progress, family=family)
     if outcome.was_up:
         _console.print(f"cluster {name} is already up")
         return

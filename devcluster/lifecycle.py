@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from devcluster import config, golang, images, wheels
+from devcluster.addresses import Family
 from devcluster.control import Report, ask, running_box
 from devcluster.errors import DevclusterError
 from devcluster.identity import Identity, kill, read_identity
@@ -42,15 +43,22 @@ class Outcome:
     was_repaired: bool = False
 
 
-def up(layout: Layout, *, with_node: bool, progress: Progress) -> Outcome:
+def up(
+    layout: Layout, *, with_node: bool, progress: Progress, family: Family = Family.IPV4
+) -> Outcome:
     """Make sure that the cluster runs and everything in it is ready."""
+    if with_node and family is not Family.IPV4:
+        raise DevclusterError(
+            "a node speaks IPv4 only", remedy="Add --control-plane, for a cluster without one."
+        )
     require_root()
     with locked(layout.lock, progress):
         if box := _answering_box(layout):
-            if Plan.read(layout.plan).has_node != with_node:
-                kind = "without" if with_node else "with"
+            found = Plan.read(layout.plan)
+            if (found.has_node, found.family) != (with_node, family):
+                kind = "with" if found.has_node else "without"
                 raise DevclusterError(
-                    f"the cluster {layout.name} is up {kind} a node",
+                    f"the cluster {layout.name} is up {kind} a node, with {found.family}",
                     remedy="Remove it first with `devcluster down`.",
                 )
             was_up = all(report.settled for report in ask(box, {"do": "status"}))
@@ -59,7 +67,7 @@ def up(layout: Layout, *, with_node: bool, progress: Progress) -> Outcome:
         was_repaired = read_identity(layout.identity) is not None
         if was_repaired:
             progress("the last run ended without `down`: starting again with its data")
-        plan = prepare(layout, with_node=with_node, progress=progress)
+        plan = prepare(layout, with_node=with_node, progress=progress, family=family)
         _write_files(layout, plan)
         box = _start_box(layout, progress)
         wait_until_settled(layout, box, progress)
@@ -79,7 +87,7 @@ def down(layout: Layout, *, progress: Progress) -> bool:
         return True
 
 
-def prepare(layout: Layout, *, with_node: bool, progress: Progress) -> Plan:
+def prepare(layout: Layout, *, with_node: bool, progress: Progress, family: Family) -> Plan:
     """Everything that can be made ahead of the start: packages, programs, images."""
     if missing := missing_packages():
         log = layout.cache / "logs" / "apt.log"
@@ -88,7 +96,7 @@ def prepare(layout: Layout, *, with_node: bool, progress: Progress) -> Plan:
     programs = compile_programs(layout.cache, progress)
     assembler = images.Assembler(programs, layout.cache, progress)
     folders = tuple(map(assembler.image, images.AT_START)) if with_node else ()
-    return Plan(programs=programs, images=folders)
+    return Plan(programs=programs, images=folders, family=family)
 
 
 def compile_programs(cache: Path, progress: Progress) -> config.Programs:
@@ -108,7 +116,7 @@ def _write_files(layout: Layout, plan: Plan) -> None:
     layout.state.chmod(0o711)  # volumes below are used by any user
     if not layout.pki.exists():
         create_pki(layout.pki, layout.name, datetime.now(UTC))
-    for name, content in config.render(layout, plan.programs).items():
+    for name, content in config.render(layout, plan.programs, plan.family).items():
         file = layout.config / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)

@@ -2,6 +2,8 @@
 
     python -m tests.in_cluster [--control-plane] [--keep] tests/integration [pytest's options]
 
+With ``--ipv6`` in the place of ``--control-plane``, the control plane speaks nothing but IPv6.
+
 The name of the devcluster is derived from this checkout: two checkouts do not meet, and what a
 killed run left is repaired by the next one.
 
@@ -29,14 +31,19 @@ IMAGES = ("busybox", "dockerfile-frontend", "mockerfile")
 
 def main(arguments: list[str]) -> int:
     """Brings the cluster up, runs pytest in it, and takes it down; pytest's exit code."""
-    flags = {"--control-plane", "--keep"}
+    flags = {"--control-plane", "--ipv6", "--keep"}
     pytest = [sys.executable, "-m", "pytest", "-q", *(a for a in arguments if a not in flags)]
-    plane = "--control-plane" in arguments
-    kind = "plane" if plane else "node"
+    is_of_ipv6 = "--ipv6" in arguments
+    plane = "--control-plane" in arguments or is_of_ipv6
+    kind = "plane6" if is_of_ipv6 else "plane" if plane else "node"
+    options = ["--control-plane"] * plane + ["--ip-family", "ipv6"] * is_of_ipv6
     try:
         lab = Lab.from_environment(
             f"{kind}-{hashlib.sha256(str(PROJECT).encode()).hexdigest()[:6]}"
         )
+        if not lab.devcluster and is_of_ipv6:
+            print("left out: a cluster of yours has the addresses that it has", flush=True)
+            return 0
         if not lab.devcluster:
             return _in_the_users(lab, pytest, with_operator=not plane)
     except LabError as error:
@@ -53,7 +60,7 @@ def main(arguments: list[str]) -> int:
     install_it = [sys.executable, "-m", "demo.install", f"{lab.devcluster}"]
     try:
         return (
-            run("up", *(["--control-plane"] if plane else []))
+            run("up", *options)
             or (0 if plane else subprocess.run(install_it, cwd=PROJECT, check=False).returncode)
             or any(run("image", image) for image in (() if plane else IMAGES))
             or run("exec", "--", *pytest)

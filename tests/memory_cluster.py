@@ -83,7 +83,7 @@ class MemoryCluster:
 
     def observe(self, pool: Pool) -> Observation:
         """What a pass sees: what the controller reads, and what the daemons and the metrics say."""
-        seen = run(observe(self.api, pool, INSTALLATION))
+        seen = run(observe(self.api, pool, self.installation))
         return replace(
             seen,
             loads=self._loads(seen.pods),

@@ -34,6 +34,9 @@ class Settings:
     gateway_service: str = ""
     """Name of the gateway's Service in the operator's own namespace, to which pools with
     ``Gateway`` routing lead; empty: no gateway is installed, and such pools are not ready."""
+    cluster_domain: str = naming.USUAL_DOMAIN
+    """What the full names of Services end with: the gateway's, to which pools with ``Gateway``
+    routing lead, and those in servers' certificates."""
     watch_namespaces: tuple[str, ...] = ()
     """Namespaces whose pools are tended; empty: all."""
     lease: str = DEFAULT_LEASE

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,10 +16,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from devcluster import config, golang
+from devcluster.addresses import ADDRESSES, Family
 from devcluster.components import Component, Kind
 from devcluster.config import Programs
 from devcluster.errors import DevclusterError
-from devcluster.layout import SERVICE_ADDRESS, Layout, layout
+from devcluster.layout import Layout, layout
 from devcluster.pki import create_pki, identities
 from devcluster.plan import Plan
 
@@ -77,15 +80,34 @@ def test_a_control_plane_runs_nothing_of_a_node() -> None:
     assert {"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"} <= set(names)
 
 
-def test_a_plan_survives_its_file(tmp_path: Path) -> None:
-    a_plan().write(tmp_path / "plan.json")
-    assert Plan.read(tmp_path / "plan.json") == a_plan()
+def test_a_control_plane_of_ipv6_has_no_address_of_ipv4() -> None:
+    plan = Plan(programs=some_programs(), images=(), family=Family.IPV6)
+    for component in components(plan).values():
+        told = f"{component.argv} {component.gate}"
+        assert not re.search(r"\d+\.\d+\.\d+\.\d+", told), told
 
 
-def test_every_rendered_file_can_be_read_by_its_reader(tmp_path: Path) -> None:
+def test_nothing_of_a_control_plane_of_ipv6_listens_everywhere() -> None:
+    """It would listen on IPv4, too, and a client that speaks nothing else would go unnoticed."""
+    plan = Plan(programs=some_programs(), images=(), family=Family.IPV6)
+    parts = components(plan)
+    for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+        assert "--bind-address=::1" in parts[name].argv
+    assert "--listen-client-urls=http://[::1]:2379" in parts["etcd"].argv
+
+
+@pytest.mark.parametrize("family", Family)
+def test_a_plan_survives_its_file(tmp_path: Path, family: Family) -> None:
+    plan = replace(a_plan(), family=family)
+    plan.write(tmp_path / "plan.json")
+    assert Plan.read(tmp_path / "plan.json") == plan
+
+
+@pytest.mark.parametrize("family", Family)
+def test_every_rendered_file_can_be_read_by_its_reader(tmp_path: Path, family: Family) -> None:
     where = a_layout(tmp_path)
     create_pki(where.pki, "dev", NOW)
-    files = config.render(where, some_programs())
+    files = config.render(where, some_programs(), family)
     for name, content in files.items():
         match Path(name).suffix:
             case ".toml":
@@ -93,7 +115,9 @@ def test_every_rendered_file_can_be_read_by_its_reader(tmp_path: Path) -> None:
             case ".json" | ".conflist":
                 assert json.loads(content)
             case ".kubeconfig":
-                assert yaml.safe_load(content)["current-context"] == "devcluster"
+                read = yaml.safe_load(content)
+                assert read["current-context"] == "devcluster"
+                assert read["clusters"][0]["cluster"]["server"] == ADDRESSES[family].api_server
     assert {f"{user}.kubeconfig" for user in config.USERS} <= set(files)
 
 
@@ -109,7 +133,9 @@ def test_certificates_verify_against_the_authority_and_keys_stay_private(tmp_pat
     authority = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
     certificate = x509.load_pem_x509_certificate((folder / "apiserver.crt").read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert SERVICE_ADDRESS in map(str, names.get_values_for_type(x509.IPAddress))
+    for addresses in ADDRESSES.values():
+        valid = set(map(str, names.get_values_for_type(x509.IPAddress)))
+        assert {addresses.loopback, addresses.service, addresses.node} <= valid
     certificate.verify_directly_issued_by(authority)
     assert PolicyBuilder().store(Store([authority])).time(NOW) is not None
     assert folder.stat().st_mode & 0o077 == 0

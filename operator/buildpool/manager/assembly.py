@@ -60,7 +60,12 @@ class Operator:
             self.cache_poller,
             self.tracker,
             turns,
-            Installation(settings.namespace, settings.image, settings.gateway_service),
+            Installation(
+                settings.namespace,
+                settings.image,
+                settings.gateway_service,
+                settings.cluster_domain,
+            ),
             self.orphan_sweeper.ask,
         )
         self.loop = PoolLoop(

@@ -182,10 +182,14 @@ def _names_changed(case: _Leaf) -> Why:
     wanted = _names(
         short_name(request.common_name), request.dns_names, request.ip_addresses, request.uris
     )
-    if has == wanted:
+    differing = has ^ wanted
+    if request.patient_names:
+        waits = f"DNS:{request.patient_names}"
+        differing = frozenset(name for name in differing if not name.startswith(waits))
+    if not differing:
         return None
-    missing = ", ".join(sorted(wanted - has)) or "nothing"
-    superfluous = ", ".join(sorted(has - wanted)) or "nothing"
+    missing = ", ".join(sorted(wanted & differing)) or "nothing"
+    superfluous = ", ".join(sorted(has & differing)) or "nothing"
     return Finding(
         CertificateReason.NAMES_CHANGED,
         f"the names changed; missing: {missing}; no longer wanted: {superfluous}",

@@ -55,15 +55,21 @@ def gateway_secrets(pool: Pool, installation: Installation) -> tuple[Ref, Ref]:
 def certificate_requests(
     pool: Pool, installation: Installation
 ) -> Mapping[Ref, CertificateRequest]:
-    """The certificates a pool consists of, by their Secrets."""
+    """The certificates a pool consists of, by their Secrets.
+
+    Another domain of the cluster replaces no pod: those of builders and of a managed cache take the
+    name with their next certificate. The gateway's needs no new pod, and has it at once.
+    """
     key, lifetime = pool.key, pool.spec.access.certificate_duration
+    domain = installation.domain
     requests = {
         builder_ref(pool): CertificateRequest(
             use=Use.SERVER,
             common_name=f"{key} builder",
-            dns_names=naming.server_names(naming.service(key), key.namespace),
+            dns_names=naming.server_names(naming.service(key), key.namespace, domain),
             ip_addresses=_LOOPBACK,
             lifetime=lifetime,
+            patient_names=naming.before_domain(naming.service(key), key.namespace),
         )
     }
     if managed_registry(pool) is not None:
@@ -71,9 +77,10 @@ def certificate_requests(
         requests[registry] = CertificateRequest(
             use=Use.SERVER,
             common_name=f"{key} cache",
-            dns_names=naming.server_names(naming.cache(key), key.namespace),
+            dns_names=naming.server_names(naming.cache(key), key.namespace, domain),
             ip_addresses=_LOOPBACK,
             lifetime=lifetime,
+            patient_names=naming.before_domain(naming.cache(key), key.namespace),
         )
         requests[builders] = CertificateRequest(
             use=Use.CLIENT,
@@ -83,7 +90,7 @@ def certificate_requests(
         )
     if pool.spec.routing is Routing.GATEWAY:
         server, upstream = gateway_secrets(pool, installation)
-        names = naming.gateway_names(naming.service(key), key.namespace)
+        names = naming.gateway_names(naming.service(key), key.namespace, domain)
         requests[server] = CertificateRequest(
             use=Use.SERVER,
             common_name=f"{key} gateway",

@@ -14,7 +14,6 @@ from typing import Final
 
 from buildpool.core.api import AffinityKey, Inject
 from buildpool.core.api.brief import CacheBrief, ClientBrief
-from buildpool.core.naming import CLUSTER_DOMAIN
 from buildpool.core.routing.affinity import Traits, key_of
 
 PROJECT: Final = (AffinityKey.SOURCE, AffinityKey.IMAGE, AffinityKey.CONTEXT)
@@ -103,7 +102,8 @@ def lies_in(reference: str, cache: CacheBrief) -> bool:
 def _canonical(reference: str) -> str:
     """A repository with its host, as clients read it, without tag and digest.
 
-    Docker Hub goes without saying, and so do the usual ports. A Service has several names.
+    Docker Hub goes without saying, and so do the usual ports. A Service has several names: nothing
+    here knows the domain of the cluster, so any will do.
     """
     name = reference.lower().partition("@")[0]
     folder, slash, last = name.rpartition("/")
@@ -112,8 +112,7 @@ def _canonical(reference: str) -> str:
     if not slash or not (set(host) & set(".:") or host == "localhost"):
         host, path = _HUB, name
     port, host = "".join(_PORT.findall(host)), _PORT.sub("", host)
-    for suffix in (".", f".{CLUSTER_DOMAIN}", ".svc"):
-        host = host.removesuffix(suffix)
+    host = _SERVICE.sub(r"\1", host.removesuffix("."))
     if host in _HUB_NAMES and port in _USUAL_PORTS:
         host, path = _HUB, path if "/" in path else f"library/{path}"
     return f"{host}/{path}" if port in _USUAL_PORTS else f"{host}:{port}/{path}"
@@ -125,6 +124,7 @@ _HUB_NAMES: Final = frozenset(
 )
 _USUAL_PORTS: Final = ("", "443", "80")
 _PORT: Final = re.compile(":0*([0-9]*)$")
+_SERVICE: Final = re.compile(r"^([^.]+\.[^.]+)\.svc(\..*)?$", re.DOTALL)
 
 
 def _slug(value: str, longest: int) -> str:

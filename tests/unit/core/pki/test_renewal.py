@@ -33,6 +33,13 @@ from unit.core.pki.certificates import (
 SECOND = timedelta(seconds=1)
 GOOD = a_server()
 OTHER = an_authority("other")
+OLD = a_server(dns_names=(*SERVER.dns_names, "ci.builds.svc.cluster.local"))
+PATIENT = replace(
+    SERVER,
+    dns_names=(*SERVER.dns_names, "ci.builds.svc.k8s.test"),
+    patient_names="ci.builds.svc.",
+)
+"""What is wanted in another domain."""
 
 
 def reason(finding: Finding | None) -> str | None:
@@ -100,6 +107,20 @@ REISSUE = {
         "NamesChanged",
     ),
     "a name went": (GOOD, replace(SERVER, dns_names=("localhost",)), NOW, "NamesChanged"),
+    "a name that can wait is another one": (OLD, PATIENT, NOW, None),
+    "a name that can wait came": (GOOD, PATIENT, NOW, None),
+    "beside a name that can wait, another came": (
+        OLD,
+        replace(PATIENT, dns_names=(*PATIENT.dns_names, "new")),
+        NOW,
+        "NamesChanged",
+    ),
+    "a name of another server cannot wait": (
+        OLD,
+        replace(PATIENT, patient_names="other.builds.svc."),
+        NOW,
+        "NamesChanged",
+    ),
     "an address went": (GOOD, replace(SERVER, ip_addresses=()), NOW, "NamesChanged"),
     "a URI came": (GOOD, replace(SERVER, uris=("buildpool://a/b",)), NOW, "NamesChanged"),
     "the common name changed": (GOOD, replace(SERVER, common_name="other"), NOW, "NamesChanged"),
@@ -188,6 +209,12 @@ def test_a_message_names_the_difference():
     assert finding.message == (
         "the names changed; missing: DNS:new; no longer wanted: DNS:localhost"
     )
+
+
+def test_a_message_does_not_blame_a_name_that_can_wait():
+    wanted = replace(PATIENT, dns_names=(*PATIENT.dns_names, "new"))
+    finding = why_reissue(OLD, wanted, an_authority(), now=NOW)
+    assert finding.message == "the names changed; missing: DNS:new; no longer wanted: nothing"
 
 
 def test_a_broken_authority_is_not_blamed_on_the_certificate():

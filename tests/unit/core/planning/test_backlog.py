@@ -225,12 +225,12 @@ def test_a_brief_says_what_the_spec_means() -> None:
         cache={"registry": {"ref": "r.example/cache"}},
         access={"clients": [{"name": "ci", "weight": 2}, {"name": "pr", "inject": "Import"}]},
     )
-    brief = brief_of(pool)
+    brief = brief_of(pool, domain="k8s.test")
     assert brief == Brief.read(brief.model_dump_json(by_alias=True, exclude_none=True))
     assert brief.server_names == (
         "ci.builds",
         "ci.builds.svc",
-        "ci.builds.svc.cluster.local",
+        "ci.builds.svc.k8s.test",
         "ci.example.com",
     )
     assert brief.upstream_name == "ci.builds.svc"
@@ -244,7 +244,7 @@ def test_a_brief_says_what_the_spec_means() -> None:
 
 
 def test_a_pool_without_a_cache_has_nothing_to_add_to_builds() -> None:
-    brief = brief_of(a_pool(routing="Gateway"))
+    brief = brief_of(a_pool(routing="Gateway"), domain="k8s.test")
     assert brief.cache is None
     assert {client.inject for client in brief.clients} == {Inject.NONE}
 
