@@ -5,6 +5,7 @@ Told to go, each goes: process 1 of a container hears only what it has a trap fo
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,6 +21,71 @@ idle() {{
   ! cat /proc/net/tcp /proc/net/tcp6 | grep -q ': [0-9A-F]*:{port:04X} [0-9A-F:]* 01 '
 }}
 until idle 2>/dev/null && sleep 1 && idle 2>/dev/null; do sleep 1; done
+"""
+
+HANGS: Final = 20
+"""How many probes in a row have to see a step hang before it is made to fail."""
+
+_SWEEP: Final = r"""
+space_of() { ls -iL "$1" | sed 's/^ *//; s/ .*//'; }
+space() { space_of "/proc/$1/ns/ipc"; }
+members() { ls -iL /proc/[0-9]*/ns/ipc | sed -n "s,^ *$1 /proc/\([0-9]*\)/.*,\1,p"; }
+parent() { sed -n 's/^PPid:[[:space:]]*//p' "/proc/$1/status"; }
+children() { grep -ls "^PPid:[[:space:]]*$1\$" /proc/[0-9]*/status | sed 's,/proc/,,; s,/.*,,'; }
+names() {
+  for pid; do tr -cd '[:alnum:]._-' < "/proc/$pid/comm"; echo; done | sort -u | head -n 9 | xargs
+}
+say() {
+  for pid in $(members "$own"); do
+    [ "$(cat "/proc/$pid/comm")" = buildkitd ] || continue
+    echo "time=\"$(date -u +%FT%TZ)\" level=warning msg=\"buildpool: $*\"" >> "/proc/$pid/fd/2"
+  done
+}
+is_held() {
+  for pid in $(members "$1"); do
+    by=$(parent "$pid")
+    [ "${by:-1}" = 1 ] || [ "$(space "$by")" = "$1" ] || return 0
+  done
+  return 1
+}
+end_strays() {
+  for pid in $(children 1); do end_stray "$pid" 9< "/proc/$pid/ns/ipc"; done
+}
+end_stray() {
+  step=$(space_of /proc/self/fd/9)
+  [ "$(parent "$1")" = 1 ] && [ "$step" != "$own" ] && ! is_held "$step" || return
+  strays=$(members "$step")
+  say "ended what a step had left behind: $(names $strays)"
+  for pid in $strays; do [ "$(space "$pid")" != "$step" ] || kill -9 "$pid"; done
+}
+runtime_of() {
+  for pid in $(grep -ls "$1" /proc/[0-9]*/cmdline | sed 's,/proc/,,; s,/.*,,'); do
+    tr '\0' ' ' < "/proc/$pid/cmdline" | grep -q " run .*$1 \$" || continue
+    [ "$(space "$pid")" != "$own" ] || echo "$pid"
+  done
+}
+fail_hanging() {
+  mkdir -p ../hanging
+  for step in *; do
+    main=$(sed -n 's/.*"init_process_pid":\([0-9]*\).*/\1/p' "$step/state.json")
+    [ -n "$main" ] && [ ! -d "/proc/$main" ] || continue
+    runtime=$(runtime_of "$step")
+    [ -n "$runtime" ] || continue
+    echo >> "../hanging/$step"
+    seen=$(wc -l < "../hanging/$step")
+    holders=$(names $(children $runtime))
+    [ "$seen" != 2 ] || say "a step has ended and hangs: its output is held by $holders"
+    [ "$seen" -ge HANGS ] || continue
+    say "failed a step that hung: its output was held by $holders"
+    kill -9 $runtime
+  done
+  for step in ../hanging/*; do [ -d "${step##*/}" ] || rm -f "$step"; done
+}
+(
+  own=$(space self)
+  end_strays
+  cd "${XDG_RUNTIME_DIR:-/run/user/1000}/runc" && fail_hanging
+) 2> /dev/null
 """
 
 _INPUTS: Final = """\
@@ -39,6 +105,24 @@ def drain(socket: str, port: int, *, unset: Sequence[str] = ()) -> str:
     """
     without = f"unset {' '.join(unset)}\n" if unset else ""
     return without + _DRAIN.format(forget=FORGET, socket=socket, port=port)
+
+
+def sweep(then: Sequence[str]) -> str:
+    """Ends what steps have left behind, and then becomes the command ``then``.
+
+    For a rootless builder. Its steps have no PID namespace of their own, with whose first process
+    all others would end. What a step is, shows its IPC namespace: each has one, the daemon and all
+    that serves it have the pod's. While the step goes on, its runtime is outside of that namespace
+    and has a child in it, so that the step is *held*. Where nobody holds it any more, what remains
+    has been left behind, and is killed. Meanwhile the namespace is kept open: else it may go, and
+    a step that begins gets its number.
+
+    A step whose main process has ended hangs as long as anything holds its output, and its build
+    with it, even after its client has gone. Nobody can see from here whether the client has gone.
+    So the step has ``HANGS`` probes; then its runtime is killed, which fails the step: its end
+    would look like success.
+    """
+    return f"{_SWEEP.strip().replace('HANGS', str(HANGS))}\nexec {shlex.join(then)}\n"
 
 
 def inputs(files: Sequence[str], expected: str) -> str:
