@@ -171,7 +171,7 @@ def _container(pool: Pool) -> Object:
         # Fast to Ready, then rarely. And no liveness probe: a daemon slow under load is a busy one,
         # and killing it would kill its builds; one that dies is restarted anyway.
         "startupProbe": _probe(pool, socket, period=1, timeout=5, failures=120),
-        "readinessProbe": _probe(pool, socket, period=15, timeout=10, failures=3, sweeps=True),
+        "readinessProbe": _probe(pool, socket, period=15, timeout=10, failures=3, cleans_up=True),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", drain]}}},
         "volumeMounts": _mounts(pool),
@@ -185,13 +185,13 @@ def _container(pool: Pool) -> Object:
 
 
 def _probe(
-    pool: Pool, socket: str, *, period: int, timeout: int, failures: int, sweeps: bool = False
+    pool: Pool, socket: str, *, period: int, timeout: int, failures: int, cleans_up: bool = False
 ) -> Object:
     unset = [word for name in _tracing(pool) for word in ("-u", name)]
     without = ["env", *unset] if unset else []
     ask = ["buildctl", "--addr", socket, "debug", "info"]
-    if sweeps and not _has_process_sandbox(pool):
-        ask = ["sh", "-c", scripts.sweep(ask)]
+    if cleans_up and not _has_process_sandbox(pool):
+        ask = ["sh", "-c", scripts.clean_up(ask)]
     return {
         "exec": {"command": [*without, *ask]},
         "periodSeconds": period,

@@ -23,10 +23,10 @@ idle() {{
 until idle 2>/dev/null && sleep 1 && idle 2>/dev/null; do sleep 1; done
 """
 
-HANGS: Final = 20
+PATIENCE: Final = 20
 """How many probes in a row have to see a step hang before it is made to fail."""
 
-_SWEEP: Final = r"""
+_CLEAN_UP: Final = r"""
 space_of() { ls -iL "$1" | sed 's/^ *//; s/ .*//'; }
 space() { space_of "/proc/$1/ns/ipc"; }
 members() { ls -iL /proc/[0-9]*/ns/ipc | sed -n "s,^ *$1 /proc/\([0-9]*\)/.*,\1,p"; }
@@ -48,15 +48,15 @@ is_held() {
   done
   return 1
 }
-end_strays() {
-  for pid in $(children 1); do end_stray "$pid" 9< "/proc/$pid/ns/ipc"; done
+end_abandoned() {
+  for pid in $(children 1); do end_if_abandoned "$pid" 9< "/proc/$pid/ns/ipc"; done
 }
-end_stray() {
+end_if_abandoned() {
   step=$(space_of /proc/self/fd/9)
-  [ "$(parent "$1")" = 1 ] && [ "$step" != "$own" ] && ! is_held "$step" || return
-  strays=$(members "$step")
-  say "ended what a step had left behind: $(names $strays)"
-  for pid in $strays; do [ "$(space "$pid")" != "$step" ] || kill -9 "$pid"; done
+  [ "$step" != "$own" ] && [ "$(parent "$1")" = 1 ] && ! is_held "$step" || return
+  left=$(members "$step")
+  say "ended what a step had left behind: $(names $left)"
+  for pid in $left; do [ "$(space "$pid")" != "$step" ] || kill -9 "$pid"; done
 }
 runtime_of() {
   for pid in $(grep -ls "$1" /proc/[0-9]*/cmdline | sed 's,/proc/,,; s,/.*,,'); do
@@ -75,7 +75,7 @@ fail_hanging() {
     seen=$(wc -l < "../hanging/$step")
     holders=$(names $(children $runtime))
     [ "$seen" != 2 ] || say "a step has ended and hangs: its output is held by $holders"
-    [ "$seen" -ge HANGS ] || continue
+    [ "$seen" -ge PATIENCE ] || continue
     say "failed a step that hung: its output was held by $holders"
     kill -9 $runtime
   done
@@ -83,7 +83,7 @@ fail_hanging() {
 }
 (
   own=$(space self)
-  end_strays
+  end_abandoned
   cd "${XDG_RUNTIME_DIR:-/run/user/1000}/runc" && fail_hanging
 ) 2> /dev/null
 """
@@ -107,7 +107,7 @@ def drain(socket: str, port: int, *, unset: Sequence[str] = ()) -> str:
     return without + _DRAIN.format(forget=FORGET, socket=socket, port=port)
 
 
-def sweep(then: Sequence[str]) -> str:
+def clean_up(then: Sequence[str]) -> str:
     """Ends what steps have left behind, and then becomes the command ``then``.
 
     For a rootless builder. Its steps have no PID namespace of their own, with whose first process
@@ -119,10 +119,10 @@ def sweep(then: Sequence[str]) -> str:
 
     A step whose main process has ended hangs as long as anything holds its output, and its build
     with it, even after its client has gone. Nobody can see from here whether the client has gone.
-    So the step has ``HANGS`` probes; then its runtime is killed, which fails the step: its end
+    So the step has ``PATIENCE`` probes; then its runtime is killed, which fails the step: its end
     would look like success.
     """
-    return f"{_SWEEP.strip().replace('HANGS', str(HANGS))}\nexec {shlex.join(then)}\n"
+    return f"{_CLEAN_UP.strip().replace('PATIENCE', str(PATIENCE))}\nexec {shlex.join(then)}\n"
 
 
 def inputs(files: Sequence[str], expected: str) -> str:

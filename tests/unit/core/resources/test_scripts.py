@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from buildpool.core.resources.scripts import HANGS, sweep
+from buildpool.core.resources.scripts import PATIENCE, clean_up
 from cluster import eventually
 
 READY = ["echo", "ready"]
@@ -57,7 +57,7 @@ class Pod:
     def probe(self, times: int = 1) -> None:
         """What the kubelet does."""
         for _ in range(times):
-            out, _ = self.start(sweep(READY)).communicate(timeout=20)
+            out, _ = self.start(clean_up(READY)).communicate(timeout=20)
             assert out == "ready\n"
 
     def commands(self) -> dict[str, int]:
@@ -117,7 +117,7 @@ def test_a_step_that_runs_keeps_all_it_has_put_into_the_background(pod: Pod) -> 
     pod.start(STEP.format(background, "true"))
     commands = ("sleep 1001", "sleep 1002", "sleep 1003")
     pod.must_run("sleep 1000", *commands)
-    pod.probe(times=HANGS + 5)
+    pod.probe(times=PATIENCE + 5)
     assert not pod.runs("sleep 1000"), "of another step, which has ended"
     assert all(map(pod.runs, commands))
 
@@ -162,13 +162,13 @@ def test_a_step_that_has_ended_and_hangs_fails_in_the_end_and_says_so(pod: Pod) 
         pod.start(f"exec {pod.folder}/buildkitd 1000", err=err.fileno())
     pod.must_run(f"{pod.folder}/buildkitd 1000")
     runtime = hanging(pod, "exec sleep 1001")
-    pod.probe(times=HANGS)
+    pod.probe(times=PATIENCE)
     assert runtime.poll() is None, "its main process runs"
     assert log.read_text() == ""
 
     pod.start(f"kill {pod.commands()['sleep 1001']}").wait(timeout=20)
     pod.must_run("sleep 1002")
-    pod.probe(times=HANGS - 1)
+    pod.probe(times=PATIENCE - 1)
     assert runtime.poll() is None
     (told,) = log.read_text().splitlines()
     assert 'level=warning msg="buildpool: a step has ended and hangs' in told
@@ -199,5 +199,5 @@ def test_a_step_that_hung_for_a_while_is_forgotten(pod: Pod) -> None:
 
 
 def test_the_answer_is_that_of_the_daemon(pod: Pod) -> None:
-    refused = pod.start(sweep(["sh", "-c", "exit 7"]))
+    refused = pod.start(clean_up(["sh", "-c", "exit 7"]))
     assert refused.wait(timeout=20) == 7
