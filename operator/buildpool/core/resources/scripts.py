@@ -27,41 +27,39 @@ PATIENCE: Final = 20
 """How many probes in a row have to see a step hang before it is made to fail."""
 
 _CLEAN_UP: Final = r"""
-space_of() { ls -iL "$1" | sed 's/^ *//; s/ .*//'; }
-space() { space_of "/proc/$1/ns/ipc"; }
-members() { ls -iL /proc/[0-9]*/ns/ipc | sed -n "s,^ *$1 /proc/\([0-9]*\)/.*,\1,p"; }
-parent() { sed -n 's/^PPid:[[:space:]]*//p' "/proc/$1/status"; }
-children() { grep -ls "^PPid:[[:space:]]*$1\$" /proc/[0-9]*/status | sed 's,/proc/,,; s,/.*,,'; }
-names() {
-  for pid; do tr -cd '[:alnum:]._-' < "/proc/$pid/comm"; echo; done | sort -u | head -n 9 | xargs
-}
+is_ours() { [ "$1/ns/ipc" -ef /proc/self/ns/ipc ]; }
+is_of_step() { [ "$1/ns/ipc" -ef /proc/self/fd/9 ]; }
+of_step() { for process in /proc/[0-9]*; do is_of_step "$process" && echo "$process"; done; }
+children() { grep -ls "^PPid:[[:space:]]*$1\$" /proc/[0-9]*/status | sed 's,/status,,'; }
+parents() { sed 's,$,/status,' | xargs sed -n 's,^PPid:[[:space:]]*,/proc/,p' | sort -u; }
+names() { sed 's,$,/comm,' | xargs cat | tr -cd '[:alnum:]._\n-' | sort -u | head -n 9 | xargs; }
 say() {
-  for pid in $(members "$own"); do
-    [ "$(cat "/proc/$pid/comm")" = buildkitd ] || continue
-    echo "time=\"$(date -u +%FT%TZ)\" level=warning msg=\"buildpool: $*\"" >> "/proc/$pid/fd/2"
+  for daemon in $(grep -ls '^Name:[[:space:]]*buildkitd$' /proc/[0-9]*/status); do
+    daemon=${daemon%/status}
+    is_ours "$daemon" || continue
+    echo "time=\"$(date -u +%FT%TZ)\" level=warning msg=\"buildpool: $*\"" >> "$daemon/fd/2"
   done
 }
 is_held() {
-  for pid in $(members "$1"); do
-    by=$(parent "$pid")
-    [ "${by:-1}" = 1 ] || [ "$(space "$by")" = "$1" ] || return 0
+  for parent in $(of_step | parents); do
+    [ "$parent" = /proc/1 ] || is_of_step "$parent" || return 0
   done
   return 1
 }
-end_abandoned() {
-  for pid in $(children 1); do end_if_abandoned "$pid" 9< "/proc/$pid/ns/ipc"; done
-}
 end_if_abandoned() {
-  step=$(space_of /proc/self/fd/9)
-  [ "$step" != "$own" ] && [ "$(parent "$1")" = 1 ] && ! is_held "$step" || return
-  left=$(members "$step")
-  say "ended what a step had left behind: $(names $left)"
-  for pid in $left; do [ "$(space "$pid")" != "$step" ] || kill -9 "$pid"; done
+  ! is_ours "$1" && is_of_step "$1" && ! is_held || return
+  left=$(of_step)
+  [ -n "$left" ] || return
+  say "ended what a step had left behind: $(echo "$left" | names)"
+  for process in $left; do ! is_of_step "$process" || kill -9 "${process#/proc/}"; done
+}
+end_abandoned() {
+  for orphan in $(children 1); do end_if_abandoned "$orphan" 9< "$orphan/ns/ipc"; done
 }
 runtime_of() {
-  for pid in $(grep -ls "$1" /proc/[0-9]*/cmdline | sed 's,/proc/,,; s,/.*,,'); do
-    tr '\0' ' ' < "/proc/$pid/cmdline" | grep -q " run .*$1 \$" || continue
-    [ "$(space "$pid")" != "$own" ] || echo "$pid"
+  for process in $(grep -ls "$1" /proc/[0-9]*/cmdline | sed 's,/cmdline,,'); do
+    ! is_ours "$process" || ! tr '\0' ' ' < "$process/cmdline" | grep -q " run .*$1 \$" ||
+      echo "${process#/proc/}"
   done
 }
 fail_hanging() {
@@ -73,7 +71,7 @@ fail_hanging() {
     [ -n "$runtime" ] || continue
     echo >> "../hanging/$step"
     seen=$(wc -l < "../hanging/$step")
-    holders=$(names $(children $runtime))
+    holders=$(children "$runtime" | names)
     [ "$seen" != 2 ] || say "a step has ended and hangs: its output is held by $holders"
     [ "$seen" -ge PATIENCE ] || continue
     say "failed a step that hung: its output was held by $holders"
@@ -82,7 +80,6 @@ fail_hanging() {
   for step in ../hanging/*; do [ -d "${step##*/}" ] || rm -f "$step"; done
 }
 (
-  own=$(space self)
   end_abandoned
   cd "${XDG_RUNTIME_DIR:-/run/user/1000}/runc" && fail_hanging
 ) 2> /dev/null
