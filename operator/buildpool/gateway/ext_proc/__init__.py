@@ -4,6 +4,7 @@ processor       the conversation about one request, by what it means
 calls           the request: what Envoy says of it
 authorization   what a client may do, and with which builds
 traits          what a build is of, and which builder suits it
+caching         which shared caches are added to a build
 bodies          the messages that are read, and what is added to them
 responses       what Envoy is answered
 """

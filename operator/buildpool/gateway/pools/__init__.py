@@ -3,5 +3,6 @@
 config        one pool as the operator configures it; values only
 directory     watches what the operator writes for the gateway, and the builders' pods
 served        each pool with its scheduler, its connections and what its daemons say
+cache_memory  when shared caches were exported, and which variants have caches of their own
 contexts      what the clients of a pool call the contexts that their sessions upload
 """

@@ -24,6 +24,7 @@ from buildpool.core.api.brief import Brief, ClientBrief
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.values import Target, label_of
+from buildpool.gateway.pools.cache_memory import CacheMemory
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.pools.contexts import SessionContexts
 from buildpool.gateway.slots.changes import Changes
@@ -42,8 +43,6 @@ MAX_REQUESTS_OF_CLIENT: Final = 4_000
 """Those of one client, so that the pool's other clients can ask, too."""
 RESTORED: Final = timedelta(seconds=15)
 """How soon a Secret that somebody has deleted is surely there again, if the pool is."""
-MAX_EXPORTS: Final = 4096
-"""Caches of one pool whose last export is remembered."""
 log: Final = logging.getLogger(__name__)
 
 
@@ -73,6 +72,8 @@ class ServedPool:
     """Whether it is given up: who asks for it, or waits, is refused."""
     contexts: SessionContexts = field(default_factory=SessionContexts)
     """The contexts of the sessions of its clients."""
+    caches: CacheMemory = field(default_factory=CacheMemory)
+    """What is known of the shared caches of its builds."""
     _readers: dict[tuple[str, int], asyncio.Semaphore] = field(default_factory=dict, init=False)
     """What bounds the messages that are read at once, by client and bound."""
     _asking: Counter[str] = field(default_factory=Counter, init=False)
@@ -81,8 +82,6 @@ class ServedPool:
     """The client of each connection that was let in."""
     _waits: dict[str, timedelta] = field(default_factory=dict, init=False)
     """How long each connection waited whose first build has not begun yet."""
-    _exports: dict[str, datetime] = field(default_factory=dict, init=False)
-    """When each shared cache was last exported, by reference, the earliest first."""
 
     @property
     def brief(self) -> Brief:
@@ -146,21 +145,6 @@ class ServedPool:
     def take_wait(self, connection: str) -> timedelta | None:
         """How long a connection waited before its first build; None for its later builds."""
         return self._waits.pop(connection, None)
-
-    def last_export(self, reference: str) -> datetime | None:
-        """When a shared cache was last exported; None where that is not known."""
-        return self._exports.get(reference)
-
-    def note_export(self, reference: str, now: datetime) -> None:
-        """A build exports this cache now."""
-        self._exports.pop(reference, None)
-        self._exports[reference] = now
-        while len(self._exports) > MAX_EXPORTS:
-            del self._exports[next(iter(self._exports))]
-
-    def forget_export(self, reference: str) -> None:
-        """The build that exports this cache has failed: the next one exports it again."""
-        self._exports.pop(reference, None)
 
     def forget_unknown(self) -> None:
         """Forgets connections that the scheduler does not know: not every end is reported."""
