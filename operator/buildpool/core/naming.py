@@ -279,6 +279,10 @@ def server_names(service_name: str, namespace: str) -> tuple[str, ...]:
     )
 
 
+PREFLIGHT: Final = "buildpool-preflight"
+"""The repository that is tried where a cache shall be kept, and the tag that is looked for."""
+
+
 def cache_host(pool: PoolKey, port: int = CACHE_PORT) -> str:
     """The managed cache registry as image references begin; or another port of its pod."""
     return f"{cache(pool)}.{pool.namespace}.svc:{port}"
