@@ -96,8 +96,8 @@ class Solve:
     is_no_cache: bool
     """Whether every step shall run."""
     is_exact: bool
-    """Whether what comes out depends on where cached layers come from: BuildKit rewrites no times
-    of imported ones, and names no layers of imported steps in full provenance."""
+    """Whether what comes out can depend on where cached layers come from: the digest of an image
+    whose timestamps are rewritten, and the layers that a full provenance names."""
     is_internal: bool
     """Whether it only reads something for a client's own use: BuildKit keeps no record of it."""
     takes_imports_directly: bool

@@ -103,7 +103,7 @@ class Cache(Model):
     export_interval: Annotated[
         timedelta, DurationText(minimum=timedelta(0), maximum=timedelta(days=1))
     ] = timedelta(minutes=1)
-    """How often, at most, the gateway has one project's cache exported."""
+    """How often, at most, the gateway has one cache of a project exported."""
 
 
 class Frontends(Model):
