@@ -142,8 +142,7 @@ def refused_below(peer: Peer, repository: str, tried: str) -> PreflightFailure:
         Reason.WRITE_REFUSED,
         f"{peer.name} takes caches in {repository}, but refuses {tried}: every project has a "
         f"repository of its own below {peer.written_in}",
-        "let repositories be created by the first write to them, name a registry that has "
-        "repositories of several parts, or use a managed cache",
+        "set cache.registry.layout: Tags, or let the first write to a repository create it",
     )
 
 

@@ -104,7 +104,7 @@ async def test_a_registry_that_has_no_repositories_below_others_is_said_to_have_
     async with serving(registry) as host:
         target = a_target(host, http=True, below=BELOW, credentials=credentials)
         report = await inspect(target, write=write)
-    words = (f"takes caches in {REPOSITORY}, but refuses {REPOSITORY}/{BELOW}", "managed cache")
+    words = (f"takes caches in {REPOSITORY}, but refuses {REPOSITORY}/{BELOW}", "layout: Tags")
     trouble_of(report, Reason.WRITE_REFUSED, *words)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from buildpool.core import naming
 from buildpool.core.api import (
     CacheRegistry,
+    Layout,
     Pool,
     Reason,
     Routing,
@@ -84,7 +85,7 @@ def _external_target(s: Situation, registry: CacheRegistry) -> CacheTarget | Fin
     return CacheTarget(
         host=host,
         repository=repository,
-        below=_below(s.pool),
+        below="" if registry.layout is Layout.TAGS else _below(s.pool),
         http=entry is not None and entry.http,
         trust=trust,
         credentials=credentials,

@@ -93,7 +93,7 @@ def _interval(cache: CacheBrief, *, is_second: bool) -> timedelta:
 
 
 def repository_of(cache: CacheBrief, traits: Traits) -> str | None:
-    """Where the caches of a project lie, all its variants.
+    """Where the caches of a project lie, all its variants: what comes before their tags.
 
     None where nothing says which project a build is of, or its name would be too long.
     """
@@ -105,6 +105,8 @@ def repository_of(cache: CacheBrief, traits: Traits) -> str | None:
     # one repository have caches of their own: they would overwrite each other's.
     named = f"{kind.value}\0{value}" + f"\0{traits.part}" * bool(traits.part)
     digest = sha256(named.encode()).hexdigest()[:12]
+    if cache.is_flat:  # with the longest architecture, such a tag has 128 characters, as it may
+        return f"{cache.location}:{FOLDER}-{_slug(value, _LONGEST_SLUG)}{digest}"
     folder = f"{cache.location}/{FOLDER}/"
     room = _LONGEST_NAME - len(folder) - len(digest)
     if room < 0:
@@ -125,7 +127,7 @@ def caches_of(cache: CacheBrief, repository: str, variant: str, number: int | No
     ``number`` is that of its variant; None where it has none. The cache of usual builds is imported
     by all: it has what they have in common, and is where earlier versions kept every variant.
     """
-    usual = f"{repository}:{cache.architecture}"
+    usual = f"{repository}{'-' if cache.is_flat else ':'}{cache.architecture}"
     if not variant:
         return Share((usual,), (usual,))
     common = f"{usual}-{COMMON}"

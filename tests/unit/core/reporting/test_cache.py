@@ -237,6 +237,10 @@ def test_a_repository_is_tried_where_caches_will_lie(routing: str, below: str) -
     target = cache_target(a_situation(a_pool(cache=EXTERNAL, routing=routing)))
     assert isinstance(target, CacheTarget)
     assert target.below == below
+    flat = {"registry": EXTERNAL["registry"] | {"layout": "Tags"}}
+    target = cache_target(a_situation(a_pool(cache=flat, routing=routing)))
+    assert isinstance(target, CacheTarget)
+    assert target.below == ""
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,19 @@ def test_whatever_a_project_is_called_its_caches_have_names_that_registries_take
         assert len(reference) < 255
 
 
+@given(st.text(min_size=1, max_size=400), st.text(max_size=9), st.integers(0, NUMBERS - 1))
+def test_caches_can_be_tags_of_one_repository(name: str, part: str, number: int) -> None:
+    cache = at("r.example/cache").model_copy(update={"is_flat": True})
+    flat = repository_of(cache, Traits(source=name, part=part))
+    deep = repository_of(CACHE, Traits(source=name, part=part))
+    assert flat is not None
+    assert deep is not None
+    assert flat == deep.replace("/auto/", ":auto-"), "the same project by the same name"
+    for reference in caches_of(cache, flat, "a variant", number).imports:
+        assert re.fullmatch(r"r\.example/cache:[a-z0-9-]{1,128}", reference)
+        assert lies_in(reference, cache)
+
+
 @given(st.integers(1, 255), st.text(min_size=1, max_size=400))
 def test_however_long_its_location_is_a_cache_has_a_name_that_registries_take(
     length: int, name: str
