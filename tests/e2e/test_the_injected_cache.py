@@ -125,7 +125,8 @@ def test_an_archive_on_standard_input_is_found_by_the_image_that_it_makes(
         member = tarfile.TarInfo("Dockerfile")
         member.size = len(dockerfile)
         written.addfile(member, io.BytesIO(dockerfile))
-    build = ("build", "-t", "app.example/archive:1", "--output=type=cacheonly", *base_context())
+    output = "--output=type=oci,dest=image.tar"
+    build = ("build", "-t", "app.example/archive:1", output, *base_context())
     before, cached = injected.repositories(), []
     for _ in range(3):
         injected.empty_builder()
