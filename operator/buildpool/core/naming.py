@@ -293,6 +293,10 @@ def is_name_of(pool: PoolKey, name: str) -> bool:
     return name in (f"{service(pool)}.{pool.namespace}", full[:-1]) or name.startswith(full)
 
 
+PREFLIGHT: Final = "buildpool-preflight"
+"""The repository that is tried where a cache shall be kept, and the tag that is looked for."""
+
+
 def cache_host(pool: PoolKey, port: int = CACHE_PORT) -> str:
     """The managed cache registry as image references begin; or another port of its pod."""
     return f"{cache(pool)}.{pool.namespace}.svc:{port}"

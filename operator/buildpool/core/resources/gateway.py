@@ -15,7 +15,7 @@ from buildpool.core.naming import Installation
 from buildpool.core.objects.refs import Object
 from buildpool.core.pki import Bundle
 from buildpool.core.resources.common import sealed
-from buildpool.core.resources.recipes import cache_location
+from buildpool.core.resources.recipes import cache_location, is_flat
 
 
 def brief_of(pool: Pool, *, domain: str) -> Brief:
@@ -48,6 +48,7 @@ def brief_of(pool: Pool, *, domain: str) -> Brief:
         else CacheBrief(
             location=location,
             architecture=spec.builders.architecture.value,
+            is_flat=is_flat(pool),
             export_interval=spec.cache.export_interval,
         ),
     )

@@ -29,7 +29,7 @@ from buildpool.buildkit.solve_requests import (
 from buildpool.core.api.brief import ClientBrief
 from buildpool.core.routing.affinity import Traits
 from buildpool.core.routing.pool_state import Placement
-from buildpool.core.routing.sharing import NOTHING, Share, Wish, reference_of, share
+from buildpool.core.routing.sharing import Share
 from buildpool.core.routing.values import Target, pool_of
 from buildpool.gateway.ext_proc import records, responses
 from buildpool.gateway.ext_proc.authorization import (
@@ -38,7 +38,8 @@ from buildpool.gateway.ext_proc.authorization import (
     check_solve,
     client_of,
 )
-from buildpool.gateway.ext_proc.bodies import read_message, with_import, with_share
+from buildpool.gateway.ext_proc.bodies import read_message, with_share, with_shared_imports
+from buildpool.gateway.ext_proc.caching import share_of
 from buildpool.gateway.ext_proc.calls import Call, CallKind, headers_of, read_call
 from buildpool.gateway.ext_proc.losses import loss_in
 from buildpool.gateway.ext_proc.traits import affinity_key, traits_of
@@ -194,7 +195,8 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 solve.ref,
                 is_internal=solve.is_internal,
             )
-        shared = self._share(served, client, traits, solve)
+        shared = share_of(served, client, traits, solve, now=self._clock())
+        self._metrics.shared(served.brief.key, shared)
         build = self._build(call, served, client, solve, placement, shared)
         try:
             yield responses.go_on_with(placement.builder, with_share(message, solve, shared))
@@ -208,8 +210,8 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                     yield responses.response_trailers()
         finally:
             scheduler.end(call.connection, solve.ref)
-            if build.exports is not None and build.result != "succeeded":
-                served.forget_export(build.exports)
+            if build.result != "succeeded":
+                served.caches.forget_exports(build.exports)
             self._build_log.close(build, now=self._clock())
 
     async def _status(
@@ -236,36 +238,16 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
             yield responses.go_on(builder)
             build = self._build_log.find(served.brief.key, call.ref)
             message, asked = await read_message(messages, read_bridge_solve)
-            if build is None or build.imports is None or asked.has_imports or asked.is_no_cache:
+            if build is None or not build.imports or asked.has_imports or asked.is_no_cache:
                 yield responses.go_on_with(builder)
                 return
-            yield responses.go_on_with(builder, with_import(message, build.imports))
+            yield responses.go_on_with(builder, with_shared_imports(message, build.imports))
 
     def _known_home(self, call: Call, served: ServedPool) -> Target | None:
         """Where its solve goes, should this process end before its next answer."""
         locator = served.scheduler.locator
         home = locator.known_home(call.connection, call.ref)
         return home or locator.provisional(call.connection, call.identity)
-
-    def _share(
-        self, served: ServedPool, client: ClientBrief, traits: Traits, solve: Solve
-    ) -> Share:
-        cache = served.brief.cache
-        reference = reference_of(cache, traits) if cache is not None else None
-        if cache is None or reference is None or solve.is_internal:
-            return NOTHING
-        now = self._clock()
-        wish = Wish(
-            imports=bool(solve.imports),
-            exports=bool(solve.exports),
-            is_no_cache=solve.is_no_cache,
-        )
-        exported = served.last_export(reference)
-        shared = share(cache, reference, client, wish, exported=exported, now=now)
-        if shared.exports is not None:
-            served.note_export(shared.exports, now)
-        self._metrics.shared(served.brief.key, shared)
-        return shared
 
     def _build(
         self,

@@ -23,6 +23,7 @@ from buildpool.core.naming import PoolKey
 from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.values import Target, label_of
 from buildpool.gateway.pools.bounds import RequestBounds
+from buildpool.gateway.pools.cache_memory import CacheMemory
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.pools.contexts import SessionContexts
 from buildpool.gateway.pools.records import BuildRecords
@@ -37,8 +38,6 @@ MAX_CONNECTIONS: Final = 4096
 """Connections of a pool from which on those are forgotten that the scheduler does not know."""
 RESTORED: Final = timedelta(seconds=15)
 """How soon a Secret that somebody has deleted is surely there again, if the pool is."""
-MAX_EXPORTS: Final = 4096
-"""Caches of one pool whose last export is remembered."""
 log: Final = logging.getLogger(__name__)
 
 
@@ -70,12 +69,12 @@ class ServedPool:
     contexts: SessionContexts = field(default_factory=SessionContexts)
     """The contexts of the sessions of its clients."""
     bounds: RequestBounds = field(init=False)
+    caches: CacheMemory = field(default_factory=CacheMemory)
+    """What is known of the shared caches of its builds."""
     _clients: dict[str, ClientBrief] = field(default_factory=dict, init=False)
     """The client of each connection that was let in."""
     _waits: dict[str, timedelta] = field(default_factory=dict, init=False)
     """How long each connection waited whose first build has not begun yet."""
-    _exports: dict[str, datetime] = field(default_factory=dict, init=False)
-    """When each shared cache was last exported, by reference, the earliest first."""
 
     def __post_init__(self) -> None:
         self.bounds = RequestBounds(self.config.key)
@@ -110,21 +109,6 @@ class ServedPool:
     def take_wait(self, connection: str) -> timedelta | None:
         """How long a connection waited before its first build; None for its later builds."""
         return self._waits.pop(connection, None)
-
-    def last_export(self, reference: str) -> datetime | None:
-        """When a shared cache was last exported; None where that is not known."""
-        return self._exports.get(reference)
-
-    def note_export(self, reference: str, now: datetime) -> None:
-        """A build exports this cache now."""
-        self._exports.pop(reference, None)
-        self._exports[reference] = now
-        while len(self._exports) > MAX_EXPORTS:
-            del self._exports[next(iter(self._exports))]
-
-    def forget_export(self, reference: str) -> None:
-        """The build that exports this cache has failed: the next one exports it again."""
-        self._exports.pop(reference, None)
 
     def forget_unknown(self) -> None:
         """Forgets connections that the scheduler does not know: not every end is reported."""
