@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 from cluster import Api
@@ -20,8 +24,33 @@ sleep infinity
 and what comes later is not even refused."""
 
 
-def silent_collector(api: Api, namespace: str) -> str:
-    """Runs one; its endpoint for OTLP. What is sent there never leaves the cluster."""
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """One that is silent. What is sent to it never leaves the cluster."""
+
+    api: Api
+    namespace: str
+    endpoint: str
+    """For OTLP by gRPC."""
+
+    @property
+    def is_called(self) -> bool:
+        """Whether somebody has connected and waits for its answer."""
+        tables = ("cat", "/proc/net/tcp", "/proc/net/tcp6")
+        found = self.api.must("exec", "collector", "-n", self.namespace, "--", *tables)
+        return bool(re.search(rf":{PORT:04X} [0-9A-F]+:(?!0000)[0-9A-F]{{4}} ", found))
+
+    def traced(self) -> list[dict[str, Any]]:
+        """``builders.env`` of a pool that sends its traces there."""
+        return [
+            {"name": "OTEL_TRACES_EXPORTER", "value": "otlp"},
+            {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": self.endpoint},
+        ]
+
+
+@contextmanager
+def silent_collector(api: Api, namespace: str) -> Iterator[Collector]:
+    """Such a collector for the length of a block."""
     bring("busybox")
     container = {
         "name": "collector",
@@ -36,12 +65,7 @@ def silent_collector(api: Api, namespace: str) -> str:
     api.must("wait", "pod/collector", "-n", namespace, "--for=condition=Ready", "--timeout=60s")
     pod = api.get("pod", "collector", namespace)
     assert pod is not None
-    return f"http://{pod['status']['podIP']}:{PORT}"
-
-
-def traced_to(endpoint: str) -> list[dict[str, Any]]:
-    """``builders.env`` of a pool that sends its traces there."""
-    return [
-        {"name": "OTEL_TRACES_EXPORTER", "value": "otlp"},
-        {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": endpoint},
-    ]
+    try:
+        yield Collector(api, namespace, f"http://{pod['status']['podIP']}:{PORT}")
+    finally:
+        api.must("delete", "pod", "collector", "-n", namespace, "--wait=false")

@@ -18,22 +18,22 @@ from bench.builds.test_bench_gateway import timed
 from bench.figures import report
 from cluster import Api, a_pool, eventually
 from e2e.clients import SHORT, client_of, context
-from e2e.collectors import silent_collector, traced_to
+from e2e.collectors import silent_collector
 
-ROUNDS = 5
+ROUNDS = 3
 PARTS = ("ready", "build", "gone")
 
 
 def test_bench_a_pool_whose_collector_is_silent(
     api: Api, shared_namespace: str, tmp_path: Path
 ) -> None:
-    traced: dict[str, Any] = {"env": traced_to(silent_collector(api, shared_namespace))}
-    kinds: dict[str, dict[str, Any]] = {"plain": {}, "traced": traced}
-    took: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
-    for number, kind in itertools.product(range(ROUNDS + 1), kinds):
-        one = life_of(api, f"{kind}-{number}", shared_namespace, tmp_path, kinds[kind])
-        if number:  # the first time images and pages are cold
-            took[kind].append(one)
+    with silent_collector(api, shared_namespace) as collector:
+        kinds: dict[str, dict[str, Any]] = {"plain": {}, "traced": {"env": collector.traced()}}
+        took: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
+        for number, kind in itertools.product(range(ROUNDS + 1), kinds):
+            one = life_of(api, f"{kind}-{number}", shared_namespace, tmp_path, kinds[kind])
+            if number:  # the first time images and pages are cold
+                took[kind].append(one)
     medians = {
         kind: {part: statistics.median(one[part] for one in ones) for part in PARTS}
         for kind, ones in took.items()
