@@ -88,7 +88,7 @@ e2e: install ## The whole node: kubelet, rootless builders, unmodified clients, 
 
 .PHONY: chaos
 chaos: install ## 200 seeded disruptions under load, and what a plain Deployment loses (CHAOS_SEED=…)
-	CHAOS_DISRUPTIONS=$${CHAOS_DISRUPTIONS:-200} CHAOS_BASELINE=$${CHAOS_BASELINE:-60} $(PYTHON) -m tests.in_cluster tests/chaos -s
+	CHAOS_DISRUPTIONS=$${CHAOS_DISRUPTIONS:-200} CHAOS_BASELINE=$${CHAOS_BASELINE:-60} CHAOS_REMOVALS=$${CHAOS_REMOVALS:-20} $(PYTHON) -m tests.in_cluster tests/chaos -s
 	GATEWAY_HOLD_SECONDS=300 $(PYTHON) -m tests.in_cluster tests/e2e/test_the_gateway.py -k longer_than_they_would_connect
 
 .PHONY: bench
