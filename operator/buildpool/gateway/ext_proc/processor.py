@@ -52,8 +52,6 @@ CONNECTION_LOST: Final = "upstream connect error or disconnect/reset"
 """How a message of Envoy begins that says that it has no answer of a builder."""
 BUILDER_LOST: Final = ("connection failure", "connection termination", "connection timeout")
 """Parts of such a message where the connection to the builder failed, not only this request."""
-LOGGED_WAIT: Final = timedelta(seconds=1)
-"""The shortest wait for a slot that is logged."""
 MAX_SOLVES: Final = 4
 """Solves of one client that are read at once: each may have 16 MiB, and some copies."""
 MAX_QUESTIONS: Final = 16
@@ -147,11 +145,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 call.connection, call.identity, max_wait=served.brief.max_wait
             )
             # Builds say hello more than once; a connection that has its slot does not wait again.
-            served.note_wait(call.connection, waited)
-            if waited >= LOGGED_WAIT:
-                log.info(
-                    "%s: %s waited %.1f s", served.brief.key, client.name, waited.total_seconds()
-                )
+            served.note_wait(call.connection, client.name, waited)
         if call.kind in (CallKind.HELLO, CallKind.QUESTION):
             rest = max(timedelta(0), served.brief.max_wait - waited)
             yield responses.go_on(
@@ -202,7 +196,11 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         # message has to be checked first.
         scheduler = served.scheduler
         with scheduler.locator.solving(call.connection):
-            await scheduler.wait_for_slot(call.connection, call.identity)
+            waited = await scheduler.wait_for_slot(
+                call.connection, call.identity, max_wait=served.brief.max_wait
+            )
+            if waited:  # who says no hello, or said it long ago
+                served.note_wait(call.connection, client.name, waited)
             place_then = (
                 scheduler.locator.provisional(call.connection, call.identity)
                 if client.may_export

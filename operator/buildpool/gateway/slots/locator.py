@@ -16,7 +16,7 @@ from buildpool.core.routing.connections import Connections
 from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.values import Target
 from buildpool.gateway.slots.changes import Changes
-from buildpool.gateway.slots.refusals import Unavailable
+from buildpool.gateway.slots.refusals import Refused, SlotLost, Unavailable
 from buildpool.gateway.slots.store import Home
 
 PATIENCE: Final = 8.0
@@ -48,6 +48,8 @@ class BuildLocator:
         """Uids of builders: where solves go should this process end before it decides."""
         self._solves: Counter[str] = Counter()
         """Solves that have come and not begun, by connection."""
+        self._refusals: dict[str, Refused] = {}
+        """What was said last to connections whose sessions or solves were refused."""
 
     def present(self, connection: str) -> Target | None:
         """To answer what is no build: the connection's own builder, or the least loaded.
@@ -101,11 +103,15 @@ class BuildLocator:
         """The builder of a request about a build that runs: where it runs, or its connection is.
 
         What is asked about a build can come before the build itself has its builder, which may be
-        another than that of the connection's last one. Raises Unavailable, within seconds.
+        another than that of the connection's last one. Raises Unavailable or Exhausted, within
+        seconds.
         """
+        is_attached = self._connections.is_attached
         found = await self._changes.until(
             lambda: self._running(connection, ref), patience=PATIENCE
         ) or self.known_home(connection, ref)
+        if connection in self._solves and (found is None or is_attached(connection)):
+            raise SlotLost(self._pool)  # its solve waits on, but who asks so could not
         if found is None:
             raise Unavailable(f"pool {self._pool}: no builder runs the build {ref}")
         return found
@@ -115,7 +121,8 @@ class BuildLocator:
 
         A connection that builds nothing, though it may have said hello, may ask about a build that
         has ended. Any builder knows whether it has a record of that, so there is nothing to wait
-        for. Raises Unavailable.
+        for. Of a build that waits for its slot it is told once that begins, or with what it is
+        refused. Raises as that, or Unavailable.
         """
 
         def builds() -> bool | None:
@@ -123,9 +130,15 @@ class BuildLocator:
             return is_building or self.runs(ref) or None
 
         # The question comes together with its build, and may come first.
-        if await self._changes.until(builds, patience=TOGETHER_SECONDS) or builds():
-            return await self.home_of(connection, ref)
-        return self.caretaker(connection)
+        if not (await self._changes.until(builds, patience=TOGETHER_SECONDS) or builds()):
+            return self.caretaker(connection)
+        before = self.refusal(connection)
+        while connection in self._solves and self._running(connection, ref) is None:
+            await self._changes.next()
+        refusal = self.refusal(connection)
+        if refusal is not None and refusal is not before:
+            raise refusal
+        return await self.home_of(connection, ref)
 
     @contextmanager
     def solving(self, connection: str) -> Iterator[None]:
@@ -133,9 +146,23 @@ class BuildLocator:
         self._solves[connection] += 1
         try:
             yield
+        except Refused as refused:
+            self._refusals[connection] = refused
+            raise
         finally:
             self._solves[connection] -= 1
             self._solves += Counter()  # without those that have none
+            self._changes.tell()
+
+    def refuse(self, connection: str, refused: Refused) -> Refused:
+        """A session is refused: what of its connection waits for it is refused likewise."""
+        self._refusals[connection] = refused
+        self._changes.tell()
+        return refused
+
+    def refusal(self, connection: str) -> Refused | None:
+        """What a connection was refused with last."""
+        return self._refusals.get(connection)
 
     def runs(self, ref: str) -> bool:
         """Whether a builder runs this build, whoever began it."""
@@ -150,11 +177,13 @@ class BuildLocator:
     def decided(self, connection: str) -> None:
         """What was said of a connection for the time being is of no use any more."""
         self._provisional.pop(connection, None)
+        self._refusals.pop(connection, None)
 
     def forget_unknown(self) -> None:
         """Forgets connections that the account does not know."""
         known = self._connections.is_known
         self._provisional = {name: uid for name, uid in self._provisional.items() if known(name)}
+        self._refusals = {name: why for name, why in self._refusals.items() if known(name)}
 
     def _running(self, connection: str, ref: str) -> Target | None:
         """Where a build runs, or all that its connection does."""
