@@ -240,6 +240,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
     ) -> _Conversation:
         """The progress of a build, of which only the message says which one it is."""
+        await served.scheduler.locator.solve_begins(call.connection)
         async with served.reader(call.identity, MAX_QUESTIONS):
             yield responses.go_on(self._known_home(call, served))
             _, ref = await read_message(messages, read_status, longest=MAX_STATUS_BYTES)

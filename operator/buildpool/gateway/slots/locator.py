@@ -23,7 +23,9 @@ PATIENCE: Final = 8.0
 """Seconds that a request waits for the build that it is about: its client gives up after ten."""
 
 TOGETHER_SECONDS: Final = 1.5
-"""Seconds between requests that a client makes at once."""
+"""Seconds between requests that a client makes at once,"""
+MOMENT_SECONDS: Final = 0.1
+"""or mostly makes so."""
 
 
 class BuildLocator:
@@ -132,18 +134,33 @@ class BuildLocator:
         # The question comes together with its build, and may come first.
         if not (await self._changes.until(builds, patience=TOGETHER_SECONDS) or builds()):
             return self.caretaker(connection)
+        await self._has_its_slot(connection)
+        return await self.home_of(connection, ref)
+
+    async def solve_begins(self, connection: str) -> None:
+        """Waits while the solve of a connection waits for its slot.
+
+        What is asked about it goes nowhere meanwhile, not even should this process end. Raises what
+        the solve is refused with.
+        """
+        has_slot = self._connections.is_admitted
+        is_coming = lambda: connection in self._solves or has_slot(connection) or None  # noqa: E731
+        await self._changes.until(is_coming, patience=MOMENT_SECONDS)
+        await self._has_its_slot(connection)
+
+    async def _has_its_slot(self, connection: str) -> None:
         before = self.refusal(connection)
-        while connection in self._solves and self._running(connection, ref) is None:
+        while connection in self._solves and not self._connections.is_admitted(connection):
             await self._changes.next()
         refusal = self.refusal(connection)
         if refusal is not None and refusal is not before:
             raise refusal
-        return await self.home_of(connection, ref)
 
     @contextmanager
     def solving(self, connection: str) -> Iterator[None]:
         """A solve has come, and begins before this is left: what is asked about it waits."""
         self._solves[connection] += 1
+        self._changes.tell()
         try:
             yield
         except Refused as refused:
