@@ -1,4 +1,4 @@
-"""Compiles the Go modules below ``devcluster/go`` into the artifact cache.
+"""Compiles Go modules, those below ``devcluster/go`` and others, into the artifact cache.
 
 A module is compiled once per content: its go.mod, go.sum and sources, the Go version and the flags.
 A cluster needs those of ``MODULES``; the frontends are compiled when their images are asked for.
@@ -43,11 +43,13 @@ class GoModule:
     cgo: bool = False
     stamps: tuple[tuple[str, str], ...] = ()
     """(variable, module): puts that module's version into that variable."""
+    root: Path = SOURCES
+    """The folder in which its own lies."""
 
     @property
     def folder(self) -> Path:
         """Where its go.mod is."""
-        return SOURCES / (self.within or self.name)
+        return self.root / (self.within or self.name)
 
     @property
     def sources(self) -> tuple[Path, ...]:
@@ -57,7 +59,7 @@ class GoModule:
         return tuple(sorted(path for path in found if path.is_file()))
 
 
-_STATIC: Final = ("osusergo", "netgo", "static_build", "seccomp", "no_btrfs", "no_zfs")
+STATIC: Final = ("osusergo", "netgo", "static_build", "seccomp", "no_btrfs", "no_zfs")
 
 KUBERNETES: Final = GoModule(
     "kubernetes",
@@ -79,7 +81,7 @@ KUBERNETES: Final = GoModule(
 TOOLS: Final = GoModule(
     "tools",
     target="tool",
-    tags=_STATIC,
+    tags=STATIC,
     stamps=(
         (
             "github.com/containerd/containerd/v2/version.Version",
@@ -94,7 +96,7 @@ TOOLS: Final = GoModule(
         ("helm.sh/helm/v4/internal/version.version", "helm.sh/helm/v4"),
     ),
 )
-COREDNS: Final = GoModule("coredns", tags=_STATIC)
+COREDNS: Final = GoModule("coredns", tags=STATIC)
 RUNC: Final = GoModule("runc", target="tool", tags=("netgo", "osusergo", "seccomp"), cgo=True)
 PAUSE: Final = GoModule("pause")
 CGROUPLESS_RUNC: Final = GoModule("cgroupless-runc")
@@ -106,9 +108,9 @@ DOCKERFILE_FRONTEND: Final = GoModule(
     "dockerfile-frontend",
     target="github.com/moby/buildkit/frontend/dockerfile/cmd/dockerfile-frontend",
     within="tools",
-    tags=_STATIC,
+    tags=STATIC,
 )
-MOCKERFILE: Final = GoModule("mockerfile", target="./mockerfile", within="tools", tags=_STATIC)
+MOCKERFILE: Final = GoModule("mockerfile", target="./mockerfile", within="tools", tags=STATIC)
 
 
 def required_version(go_mod: str, module: str) -> str:

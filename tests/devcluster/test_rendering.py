@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import tomllib
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from devcluster.errors import DevclusterError
 from devcluster.layout import Layout, layout
 from devcluster.pki import create_pki, identities
 from devcluster.plan import Plan
+from go_program import PROGRAM
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -169,3 +171,19 @@ def test_a_frontend_has_sources_of_its_own_beside_the_tools_versions() -> None:
     assert set(golang.TOOLS.sources) == set(golang.DOCKERFILE_FRONTEND.sources) == shared
     own = golang.SOURCES / "tools" / "mockerfile" / "main.go"
     assert set(golang.MOCKERFILE.sources) == {*shared, own}
+
+
+def test_a_module_may_lie_elsewhere_and_has_the_versions_of_the_tools() -> None:
+    """So most of it is compiled already, and its library is of the daemon's version."""
+    name = "github.com/moby/buildkit"
+    assert {path.name for path in PROGRAM.sources} == {"go.mod", "go.sum", "main.go"}
+    assert golang.version_of(PROGRAM, name) == golang.version_of(golang.TOOLS, name)
+
+
+def test_go_sources_are_formatted() -> None:
+    gofmt = Path(golang.find_go()).parent / "gofmt"
+    folders = (golang.SOURCES, PROGRAM.folder)
+    done = subprocess.run(
+        (gofmt, "-l", *folders), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from buildpool.buildkit import protobuf
 from buildpool.core.api.brief import ClientBrief
 from buildpool.gateway.pools import bounds, served
 from daemons import until
@@ -24,8 +25,12 @@ from gateway.asking import (
     asked,
     begun,
     refusal,
+    times_asked,
 )
+from gateway.builders import CONTROL
 from gateway.lab import Lab, PoolLab, call
+
+SESSION, STATUS = f"{CONTROL}Session", f"{CONTROL}Status"
 
 
 async def test_a_client_that_finds_no_slot_waits_until_a_connection_has_ended(lab: Lab) -> None:
@@ -124,6 +129,51 @@ async def test_a_client_that_waits_is_served_before_the_next_build_of_one_that_w
         assert done == {mine}
         for task in theirs:
             task.cancel()
+
+
+async def test_a_build_that_says_no_hello_has_its_session_on_a_builder_and_waits_for_a_slot(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SESSION_PATIENCE", 0.5)
+    pool = PoolLab()
+    (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    async with lab.connect(pool) as first, lab.connect(pool) as second:
+        await call(first, HELLO)
+        running = begun(first, SOLVE, a_solve("mine"))
+        await asked(builder, SOLVE)
+        session = second.stream_stream(SESSION)(timeout=60)
+        theirs = begun(second, SOLVE, a_solve("theirs"))
+        status = begun(second, STATUS, protobuf.field(1, b"theirs"))
+        await asked(builder, SESSION)
+        assert times_asked(builder, SOLVE) == 1
+        builder.release.set()
+        assert await running
+        assert await theirs
+        assert await status
+        session.cancel()
+    solved = [method for method, _ in builder.asked if method in (SOLVE, STATUS)]
+    assert solved == [SOLVE, SOLVE, STATUS], "nothing was asked about a build that had not begun"
+
+
+async def test_a_build_that_says_no_hello_to_a_pool_without_builders_hears_what_would_wait(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SESSION_PATIENCE", 0.5)
+    pool = PoolLab()
+    await lab.add_pool(pool)
+    async with lab.connect(pool) as channel:
+        session = channel.stream_stream(SESSION)(timeout=60)
+        asks = [
+            begun(channel, SOLVE, a_solve("mine")),
+            begun(channel, STATUS, protobuf.field(1, b"mine")),
+        ]
+        await lab.queued(pool, 1)  # so the pool wakes
+        for each in asks:
+            code, why = await refusal(each)
+            assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "no builder is ready yet" in why
+            assert "call ListWorkers just before" in why
+        session.cancel()
 
 
 async def a_queue(

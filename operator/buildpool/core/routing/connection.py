@@ -50,9 +50,14 @@ class Connection:
     """Its builds, in their order, and whether their solves go on, as far as is known."""
 
     @property
+    def is_active(self) -> bool:
+        """Whether what it has begun goes on, of what was counted; a session may only wait."""
+        return self.streams > 0 and self.state is not State.ATTACHED
+
+    @property
     def holds(self) -> bool:
         """Whether it takes a slot, whatever its daemon says."""
-        return self.streams > 0 or self.state in RESERVING
+        return self.is_active or self.state in RESERVING
 
     def on(self, event: Event, *, now: datetime) -> None:
         """Something happens to it."""
@@ -88,7 +93,7 @@ class Connection:
         if not keeps_lease:
             term = TERMS.get(self.state)
             self.lease = None if term is None else Lease.of(term, now=now)
-        if self.state not in PLACED:
+        if self.state not in (*PLACED, State.ATTACHED):
             self.last, self.builder = self.builder or self.last, ""
         if self.state not in (*ACTIVE, State.RESUMED):
             self.refs = dict.fromkeys(self.refs, False)

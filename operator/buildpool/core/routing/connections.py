@@ -19,6 +19,14 @@ from buildpool.core.routing.affinity import Candidate, choose
 from buildpool.core.routing.connection import Connection
 from buildpool.core.routing.fairness import Turns, Waiting, next_in_line
 from buildpool.core.routing.index import ConnectionIndex
+from buildpool.core.routing.occupancy import (
+    can_have,
+    count_free,
+    held,
+    least_crowded,
+    takes_of_all,
+    used,
+)
 from buildpool.core.routing.pool_state import Placement, PoolState
 from buildpool.core.routing.states import (
     ACTIVE,
@@ -27,6 +35,7 @@ from buildpool.core.routing.states import (
     FORGOTTEN,
     QUEUED,
     RESERVING,
+    TABLE,
     TERMS,
     Event,
     State,
@@ -76,16 +85,12 @@ class Connections:
         admitted: list[str] = []
         if not self._index.count(QUEUED):
             return ()
-        for _ in range(self._free(state)):
-            states = FIRST if self._index.count(FIRST) else QUEUED
-            following = next_in_line(
-                self._queue(states), held=self._held(), turns=self._turns, weights=state.weights
-            )
-            if following is None:
-                break
+        free = count_free(self._index, state)
+        while (following := self._next(state, free)) is not None:
+            name, known = following.connection, self._index[following.connection]
             self._turns.take(following.client, state.weights.get(following.client, 1))
-            name = following.connection
-            self._on(name, self._index[name], Event.SLOT, now)
+            free -= takes_of_all(known, state)
+            self._on(name, known, Event.SLOT, now)
             admitted.append(name)
         return tuple(admitted)
 
@@ -114,7 +119,12 @@ class Connections:
     def is_building(self, connection: str) -> bool:
         """Whether sessions or solves of a connection go on, as far as is known."""
         known = self._index.find(connection)
-        return known is not None and (known.streams > 0 or known.state is State.RESUMED)
+        return known is not None and (known.is_active or known.state is State.RESUMED)
+
+    def is_attached(self, connection: str) -> bool:
+        """Whether sessions of a connection are on a builder, and it waits there for a slot."""
+        known = self._index.find(connection)
+        return known is not None and known.state is State.ATTACHED
 
     def is_admitted(self, connection: str) -> bool:
         """Whether a connection has a slot, or a builder that it may come back to."""
@@ -166,6 +176,22 @@ class Connections:
             self._index.note(connection, ref)
             self._index.forget(connection, forgotten)
         return placement
+
+    def attach(
+        self, connection: str, client: str, state: PoolState, *, now: datetime
+    ) -> Target | None:
+        """A session that can wait no longer goes to a builder; its connection waits there.
+
+        None where no builder takes builds, or the connection needs no slot of it.
+        """
+        known = self._know(connection, client, now)
+        builder = least_crowded(self._index, state)
+        if builder is None or TABLE[known.state][Event.ATTACH] is not State.ATTACHED:
+            return None
+        known.builder = builder.uid
+        known.streams += 1
+        self._on(connection, known, Event.ATTACH, now)
+        return builder
 
     def give_up(self, connection: str, *, now: datetime) -> None:
         """A connection that was about to begin waits no more; it may come again."""
@@ -239,21 +265,7 @@ class Connections:
 
     def used(self, builder: Target, state: PoolState) -> int:
         """Slots of a builder that are taken: by connections of ours, and by builds of others."""
-        own = self._index.of_builder(builder.uid)
-        running = state.builds.get(builder.uid)
-        if running is None:  # nobody says whether what was there before still is
-            return sum(known.holds or known.state is State.RESUMED for known in own.values())
-        # A build of ours that the daemon still runs holds its slot, though its session has ended.
-        active = {name for name, known in own.items() if known.holds}
-        others = 0
-        for ref in running:
-            # Several may have begun it, here or elsewhere; what runs here is of one that is here.
-            names = [name for name in self._index.builders_of(ref) if name in own]
-            if not names:
-                others += 1
-            elif active.isdisjoint(names):
-                active.add(names[-1])
-        return len(active) + others
+        return used(self._index, builder, state)
 
     def shared(self, state: PoolState) -> int:
         """Builds that run on builders which take builds, in slots of others of their connection."""
@@ -293,9 +305,13 @@ class Connections:
     def _place(
         self, known: Connection, key: str | None, state: PoolState, event: Event
     ) -> Placement | None:
-        if (own := self._own(known, state)) is not None:
+        own = self._own(known, state)
+        if known.state is State.ATTACHED:  # its session is there, and nowhere else
+            can = can_have(self._index, known, state, count_free(self._index, state))
+            return Placement(own) if own and (can or event is Event.SESSION) else None
+        if own is not None:
             return Placement(own)
-        if needs_slot(known.state, event) and self._free(state) <= 0:
+        if needs_slot(known.state, event) and count_free(self._index, state) <= 0:
             return None
         candidates = {builder.name: builder for builder in sorted(state.takers, key=_uid)}
         chosen = choose(
@@ -323,20 +339,17 @@ class Connections:
         for name, known in self._index.of_states(states):
             yield Waiting(name, known.client, known.since, known.order)
 
-    def _free(self, state: PoolState) -> int:
-        """Slots that nobody has, and nobody has reserved; none where that is not known yet."""
-        if not state.is_complete:
-            return 0
-        taken = self.reserved
-        return sum(max(0, state.slots - self.used(b, state)) for b in state.takers) - taken
-
-    def _held(self) -> dict[str, int]:
-        held: dict[str, int] = {}
-        holding = (*ACTIVE, State.RESUMED, *RESERVING)
-        for _, known in self._index.of_states(holding):
-            if known.holds:
-                held[known.client] = held.get(known.client, 0) + 1
-        return held
+    def _next(self, state: PoolState, free: int) -> Waiting | None:
+        """Who gets the next slot, where so many are free for all."""
+        first = FIRST if self._index.count(FIRST) else QUEUED
+        states = first if free > 0 else (State.ATTACHED,)
+        can = lambda each: can_have(self._index, self._index[each.connection], state, free)  # noqa: E731
+        return next_in_line(
+            filter(can, self._queue(states)),
+            held=held(self._index),
+            turns=self._turns,
+            weights=state.weights,
+        )
 
 
 def _uid(builder: Target) -> str:

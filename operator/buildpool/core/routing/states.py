@@ -1,21 +1,22 @@
 """How far a connection has come, and what each event makes of it: one table, and nothing beside it.
 
-               hello     slot      session   probe     build     claim     ended    gives up expires
-    aside      waiting   .         asking    asking    building  waiting   .        .        gone
-    waiting    .         reserved  asking    asking    building  .         .        aside    .
-    reserved   =         .         asking    asking    building  next      .        .        lapsed
-    asking     .         .         .         .         building  .         asked    .        .
-    asked      =         .         asking    asking    building  called    .        .        owed
-    building   .         .         .         .         .         .         resting  .        .
-    resting    =         .         returned  returned  returned  next      .        .        aside
-    returned   .         .         .         .         .         .         aside    .        .
-    resumed    .         .         .         .         .         .         .        .        aside
-    lapsed     next      .         building  building  building  next      .        .        gone
-    next       .         recalled  building  building  building  .         .        lapsed   .
-    recalled   =         .         building  building  building  next      .        .        aside
-    owed       called    .         building  building  building  called    .        .        gone
-    called     .         recalled  building  building  building  .         .        owed     .
-    gone       .         .         .         .         .         .         .        .        .
+             hello   slot     session  probe    build    attach   claim   ended   gives up expires
+    aside    waiting .        asking   asking   building attached waiting .       .        gone
+    waiting  .       reserved asking   asking   building attached .       .       aside    .
+    attached .       building .        building building .        .       aside   .        .
+    reserved =       .        asking   asking   building .        next    .       .        lapsed
+    asking   .       .        .        .        building .        .       asked   .        .
+    asked    =       .        asking   asking   building .        called  .       .        owed
+    building .       .        .        .        .        .        .       resting .        .
+    resting  =       .        returned returned returned .        next    .       .        aside
+    returned .       .        .        .        .        .        .       aside   .        .
+    resumed  .       .        .        .        .        .        .       .       .        aside
+    lapsed   next    .        building building building attached next    .       .        gone
+    next     .       recalled building building building attached .       .       lapsed   .
+    recalled =       .        building building building .        next    .       .        aside
+    owed     called  .        building building building .        called  .       .        gone
+    called   .       recalled building building building .        .       .       owed     .
+    gone     .       .        .        .        .        .        .       .       .        .
 
 ``.`` it stays as it is; ``=`` it stays, and its lease is renewed. Each state is described at its
 name below, each event likewise. Some consequences:
@@ -28,6 +29,9 @@ name below, each event likewise. Some consequences:
   take turns in coming back would otherwise let nobody else in.
 - Whether something may begin without a free slot, and not on its own builder, is decided by its
   state alone: ``needs_slot``.
+- A session can wait for seconds only, and a solve for as long as anybody. Who says no hello, or has
+  lost its slot, is ``attached`` where none is free: its session goes to a builder, and its solve
+  waits for a slot of that one.
 - A connection that ends is ``gone``, whatever it was.
 
 Pure, and about one connection: who is next, and whether a lease is over, ``connections`` decides.
@@ -57,6 +61,8 @@ class State(StrEnum):
     """Has no slot and waits for none. So a connection begins, and so it is after its builds."""
     WAITING = "waiting"
     """In the queue, in its turn."""
+    ATTACHED = "attached"
+    """In the queue, in its turn, for a slot of the builder on which its sessions are already."""
     RESERVED = "reserved"
     """Has a slot of the pool; of which builder is decided when it says what it builds."""
     ASKING = "asking"
@@ -103,6 +109,8 @@ class Event(StrEnum):
     """An internal build begins on a builder."""
     BUILD = "build"
     """Any other build begins on a builder."""
+    ATTACH = "attach"
+    """A session can wait no longer, and goes to a builder without a slot."""
     CLAIM = "claim"
     """It wants to begin something, and there is no slot or no builder for it now."""
     ENDED = "ended"
@@ -124,10 +132,22 @@ _MOVES: Final[Mapping[State, Mapping[Event, State]]] = {
     State.ASIDE: {
         **_BEGINS,
         Event.HELLO: State.WAITING,
+        Event.ATTACH: State.ATTACHED,
         Event.CLAIM: State.WAITING,
         Event.EXPIRES: State.GONE,
     },
-    State.WAITING: {**_BEGINS, Event.SLOT: State.RESERVED, Event.GIVES_UP: State.ASIDE},
+    State.WAITING: {
+        **_BEGINS,
+        Event.SLOT: State.RESERVED,
+        Event.ATTACH: State.ATTACHED,
+        Event.GIVES_UP: State.ASIDE,
+    },
+    State.ATTACHED: {
+        **_BUILDS,
+        Event.SESSION: State.ATTACHED,
+        Event.SLOT: State.BUILDING,
+        Event.ENDED: State.ASIDE,
+    },
     State.RESERVED: {**_BEGINS, Event.CLAIM: State.NEXT, Event.EXPIRES: State.LAPSED},
     State.ASKING: {Event.BUILD: State.BUILDING, Event.ENDED: State.ASKED},
     State.ASKED: {**_BEGINS, Event.CLAIM: State.CALLED, Event.EXPIRES: State.OWED},
@@ -138,10 +158,16 @@ _MOVES: Final[Mapping[State, Mapping[Event, State]]] = {
     State.LAPSED: {
         **_BUILDS,
         Event.HELLO: State.NEXT,
+        Event.ATTACH: State.ATTACHED,
         Event.CLAIM: State.NEXT,
         Event.EXPIRES: State.GONE,
     },
-    State.NEXT: {**_BUILDS, Event.SLOT: State.RECALLED, Event.GIVES_UP: State.LAPSED},
+    State.NEXT: {
+        **_BUILDS,
+        Event.SLOT: State.RECALLED,
+        Event.ATTACH: State.ATTACHED,
+        Event.GIVES_UP: State.LAPSED,
+    },
     State.RECALLED: {**_BUILDS, Event.CLAIM: State.NEXT, Event.EXPIRES: State.ASIDE},
     State.OWED: {
         **_BUILDS,
@@ -157,7 +183,7 @@ TABLE: Final[Mapping[State, Mapping[Event, State]]] = {
 }
 """The table as it is drawn above: what an event does not move stays."""
 
-QUEUED: Final = (State.WAITING, State.NEXT, State.CALLED)
+QUEUED: Final = (State.WAITING, State.ATTACHED, State.NEXT, State.CALLED)
 """Those that wait for a slot."""
 FIRST: Final = (State.NEXT, State.CALLED)
 """Those of them that are served before the others."""

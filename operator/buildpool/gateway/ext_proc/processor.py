@@ -48,8 +48,6 @@ from buildpool.gateway.pools.served import ServedPool, ServedPools
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
 from buildpool.gateway.slots.refusals import NotServed, Refused
 
-LOGGED_WAIT: Final = timedelta(seconds=1)
-"""The shortest wait for a slot that is logged."""
 MAX_SOLVES: Final = 4
 """Solves of one client that are read at once: each may have 16 MiB, and some copies."""
 MAX_LOGGED: Final = 300
@@ -138,11 +136,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 call.connection, call.identity, max_wait=served.brief.max_wait
             )
             # Builds say hello more than once; a connection that has its slot does not wait again.
-            served.note_wait(call.connection, waited)
-            if waited >= LOGGED_WAIT:
-                log.info(
-                    "%s: %s waited %.1f s", served.brief.key, client.name, waited.total_seconds()
-                )
+            served.note_wait(call.connection, client.name, waited)
         if call.kind in (CallKind.HELLO, CallKind.QUESTION):
             rest = max(timedelta(0), served.brief.max_wait - waited)
             yield responses.go_on(
@@ -177,7 +171,11 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         # message has to be checked first.
         scheduler = served.scheduler
         with scheduler.locator.solving(call.connection):
-            await scheduler.wait_for_slot(call.connection, call.identity)
+            waited = await scheduler.wait_for_slot(
+                call.connection, call.identity, max_wait=served.brief.max_wait
+            )
+            if waited:  # who says no hello, or said it long ago
+                served.note_wait(call.connection, client.name, waited)
             place_then = (
                 scheduler.locator.provisional(call.connection, call.identity)
                 if client.may_export
@@ -218,6 +216,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
     ) -> _Conversation:
         """The progress of a build, of which only the message says which one it is."""
+        await served.scheduler.locator.solve_begins(call.connection)
         async with served.bounds.reader(call.identity, records.MAX_QUESTIONS):
             yield responses.go_on(self._known_home(call, served))
             _, ref = await read_message(messages, read_status, longest=records.MAX_QUESTION_BYTES)

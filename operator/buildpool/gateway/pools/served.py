@@ -38,6 +38,8 @@ MAX_CONNECTIONS: Final = 4096
 """Connections of a pool from which on those are forgotten that the scheduler does not know."""
 RESTORED: Final = timedelta(seconds=15)
 """How soon a Secret that somebody has deleted is surely there again, if the pool is."""
+LOGGED_WAIT: Final = timedelta(seconds=1)
+"""The shortest wait for a slot that is logged."""
 log: Final = logging.getLogger(__name__)
 
 
@@ -102,8 +104,10 @@ class ServedPool:
         """The client that was let in on a connection; None where none was."""
         return self._clients.get(connection)
 
-    def note_wait(self, connection: str, waited: timedelta) -> None:
+    def note_wait(self, connection: str, client: str, waited: timedelta) -> None:
         """A connection waited for a slot. Of several waits before one build, the longest counts."""
+        if waited >= LOGGED_WAIT:
+            log.info("%s: %s waited %.1f s", self.brief.key, client, waited.total_seconds())
         self._waits[connection] = max(waited, self._waits.get(connection, waited))
 
     def take_wait(self, connection: str) -> timedelta | None:

@@ -16,16 +16,16 @@ from buildpool.core.routing.connections import Connections
 from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.values import Target
 from buildpool.gateway.slots.changes import Changes
-from buildpool.gateway.slots.refusals import Unavailable
+from buildpool.gateway.slots.refusals import Refused, SlotLost, Unavailable
 from buildpool.gateway.slots.store import Home
 
 PATIENCE: Final = 8.0
 """Seconds that a request waits for the build that it is about: its client gives up after ten."""
 
 TOGETHER_SECONDS: Final = 1.5
-"""Seconds between requests that a client makes at once."""
-AT_FIRST_SECONDS: Final = 0.1
-"""After which it is worth a question to all daemons whether the build has ended already."""
+"""Seconds between requests that a client makes at once,"""
+MOMENT_SECONDS: Final = 0.1
+"""or mostly makes so."""
 
 
 class BuildLocator:
@@ -50,6 +50,8 @@ class BuildLocator:
         """Uids of builders: where solves go should this process end before it decides."""
         self._solves: Counter[str] = Counter()
         """Solves that have come and not begun, by connection."""
+        self._refusals: dict[str, Refused] = {}
+        """What was said last to connections whose sessions or solves were refused."""
 
     def present(self, connection: str) -> Target | None:
         """To answer what is no build: the connection's own builder, or the least loaded.
@@ -103,11 +105,15 @@ class BuildLocator:
         """The builder of a request about a build that runs: where it runs, or its connection is.
 
         What is asked about a build can come before the build itself has its builder, which may be
-        another than that of the connection's last one. Raises Unavailable, within seconds.
+        another than that of the connection's last one. Raises Unavailable or Exhausted, within
+        seconds.
         """
+        is_attached = self._connections.is_attached
         found = await self._changes.until(
             lambda: self._running(connection, ref), patience=PATIENCE
         ) or self.known_home(connection, ref)
+        if connection in self._solves and (found is None or is_attached(connection)):
+            raise SlotLost(self._pool)  # its solve waits on, but who asks so could not
         if found is None:
             raise Unavailable(f"pool {self._pool}: no builder runs the build {ref}")
         return found
@@ -119,7 +125,8 @@ class BuildLocator:
 
         A connection that builds nothing, though it may have said hello, may ask about any build.
         ``find_record`` says which builder has a record of it, by the uid of its pod. Where none
-        has, any builder may say so. Raises Unavailable.
+        has, any builder may say so. Of a build that waits for its slot it is told once that begins,
+        or with what it is refused. Raises as that, or Unavailable.
         """
 
         def builds() -> bool | None:
@@ -127,12 +134,33 @@ class BuildLocator:
             return is_building or self.runs(ref) or None
 
         # The question comes together with its build, and may come first.
-        for patience in (AT_FIRST_SECONDS, TOGETHER_SECONDS):
+        for patience in (MOMENT_SECONDS, TOGETHER_SECONDS):
             if await self._changes.until(builds, patience=patience) or builds():
+                await self._has_its_slot(connection)
                 return await self.home_of(connection, ref)
-            if patience == AT_FIRST_SECONDS and (found := self.builder(await find_record())):
+            # It is worth a question to all daemons whether it has ended already.
+            if patience == MOMENT_SECONDS and (found := self.builder(await find_record())):
                 return found
         return self.caretaker(connection)
+
+    async def solve_begins(self, connection: str) -> None:
+        """Waits while the solve of a connection waits for its slot.
+
+        What is asked about it goes nowhere meanwhile, not even should this process end. Raises what
+        the solve is refused with.
+        """
+        has_slot = self._connections.is_admitted
+        is_coming = lambda: connection in self._solves or has_slot(connection) or None  # noqa: E731
+        await self._changes.until(is_coming, patience=MOMENT_SECONDS)
+        await self._has_its_slot(connection)
+
+    async def _has_its_slot(self, connection: str) -> None:
+        before = self.refusal(connection)
+        while connection in self._solves and not self._connections.is_admitted(connection):
+            await self._changes.next()
+        refusal = self.refusal(connection)
+        if refusal is not None and refusal is not before:
+            raise refusal
 
     def builder(self, uid: str) -> Target | None:
         """The builder with this pod; None where it is gone."""
@@ -146,11 +174,26 @@ class BuildLocator:
     def solving(self, connection: str) -> Iterator[None]:
         """A solve has come, and begins before this is left: what is asked about it waits."""
         self._solves[connection] += 1
+        self._changes.tell()
         try:
             yield
+        except Refused as refused:
+            self._refusals[connection] = refused
+            raise
         finally:
             self._solves[connection] -= 1
             self._solves += Counter()  # without those that have none
+            self._changes.tell()
+
+    def refuse(self, connection: str, refused: Refused) -> Refused:
+        """A session is refused: what of its connection waits for it is refused likewise."""
+        self._refusals[connection] = refused
+        self._changes.tell()
+        return refused
+
+    def refusal(self, connection: str) -> Refused | None:
+        """What a connection was refused with last."""
+        return self._refusals.get(connection)
 
     def runs(self, ref: str) -> bool:
         """Whether a builder runs this build, whoever began it."""
@@ -165,11 +208,13 @@ class BuildLocator:
     def decided(self, connection: str) -> None:
         """What was said of a connection for the time being is of no use any more."""
         self._provisional.pop(connection, None)
+        self._refusals.pop(connection, None)
 
     def forget_unknown(self) -> None:
         """Forgets connections that the account does not know."""
         known = self._connections.is_known
         self._provisional = {name: uid for name, uid in self._provisional.items() if known(name)}
+        self._refusals = {name: why for name, why in self._refusals.items() if known(name)}
 
     def _running(self, connection: str, ref: str) -> Target | None:
         """Where a build runs, or all that its connection does."""

@@ -11,6 +11,7 @@ from typing import ClassVar, Final
 
 import grpc
 
+from buildpool.core.api.duration import format_duration
 from buildpool.core.errors import BuildpoolError
 from buildpool.core.naming import PoolKey
 
@@ -55,6 +56,46 @@ class NotServed(Unavailable):
     def __init__(self, pool: PoolKey | str) -> None:
         """``pool`` may be a label: that of a pool which is not known any more."""
         super().__init__(f"pool {pool} is not served here any more")
+
+
+class SlotLost(Exhausted):
+    """A connection began nothing while its slot was kept, and cannot wait for another one."""
+
+    def __init__(self, pool: PoolKey) -> None:
+        """``pool`` is the one that has none free."""
+        super().__init__(
+            f"pool {pool}: this connection gave its slot back and none is free now; connect again "
+            "to wait for one"
+        )
+
+
+class NoBuilder(Exhausted):
+    """A session can wait no longer, and there is no builder that it could go to meanwhile."""
+
+    def __init__(self, pool: PoolKey) -> None:
+        """``pool`` is the one that has none, which is woken."""
+        super().__init__(
+            f"pool {pool}: no builder is ready yet, and the session of a build cannot wait longer; "
+            "build again in a while, or call ListWorkers just before, as client.Build does: that "
+            "waits"
+        )
+
+
+class SessionEnded(Unavailable):
+    """The session of a solve that waited has ended: its builder is gone, or its client."""
+
+    def __init__(self, pool: PoolKey) -> None:
+        """``pool`` is that of the build."""
+        super().__init__(
+            f"pool {pool}: the session of this build has ended while the build waited for a slot; "
+            "its builder is gone: build again"
+        )
+
+
+def waited_in_vain(pool: PoolKey, waited: timedelta, *, busy: int, of: int) -> str:
+    """What is said to who found no slot: ``busy`` of so many builders had none free."""
+    found = f"{busy} of {of} builders busy" if of else "no builder ready"
+    return f"pool {pool}: waited {format_duration(waited)} for a slot, {found}"
 
 
 class Reminder:

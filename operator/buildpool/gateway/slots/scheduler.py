@@ -8,27 +8,37 @@ are given. Nothing here knows Envoy.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, TypeVar
 
-from buildpool.core.api.duration import format_duration
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.connections import Connections
 from buildpool.core.routing.pool_state import Placement, PoolState
 from buildpool.core.routing.values import Backlog, Target
+from buildpool.gateway.slots.callers import Callers
 from buildpool.gateway.slots.changes import Changes
 from buildpool.gateway.slots.locator import BuildLocator
-from buildpool.gateway.slots.refusals import Exhausted, NotServed, Reminder, Unavailable
+from buildpool.gateway.slots.refusals import (
+    Exhausted,
+    NoBuilder,
+    NotServed,
+    Reminder,
+    SessionEnded,
+    SlotLost,
+    Unavailable,
+    waited_in_vain,
+)
 from buildpool.gateway.slots.store import ConnectionStore, Home
 
 T = TypeVar("T")
-SESSION_PATIENCE: Final = 8.0
-"""Seconds that a session may wait: its client gives up after ten."""
 SOLVE_PATIENCE: Final = 2.0
 """Seconds that a session waits for the solve that says what is built."""
+SESSION_PATIENCE: Final = 6.0
+"""Seconds that it may wait after these for a slot: its client gives up after ten."""
 
 
 class SlotScheduler:
@@ -57,10 +67,9 @@ class SlotScheduler:
         self._admissions: dict[str, asyncio.Future[None]] = {}
         self._waiters: Counter[str] = Counter()
         """Requests that wait for an admission, by connection."""
-        self._callers: dict[object, tuple[str, datetime]] = {}
-        """Who waits for any builder at all, and since when."""
+        self._callers = Callers(self._changes, clock=clock, told=self._tell)
         self._reminder = Reminder(clock)
-        self._settled: dict[str, asyncio.Event] = {}
+        self._settled: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._last_admission: datetime | None = None
         self._last_told = Backlog()
         self._dismissals = 0
@@ -79,9 +88,7 @@ class SlotScheduler:
         self.connections.arrive(connection, client, now=since)
         if self.connections.is_admitted(connection):
             return timedelta(0)
-        admission = self._admissions.setdefault(
-            connection, asyncio.get_running_loop().create_future()
-        )
+        admission = self._admissions.setdefault(connection, asyncio.Future())
         self.dispatch()
         self._waiters[connection] += 1
         is_admitted = False
@@ -99,7 +106,9 @@ class SlotScheduler:
             self._waiters[connection] -= 1
             if not self._waiters[connection]:
                 del self._waiters[connection]
-                if not is_admitted:
+                if self.connections.is_attached(connection):
+                    self._admissions.pop(connection, None)  # it waits on for what has begun
+                elif not is_admitted:
                     self._withdraw(connection)
         return self._clock() - since
 
@@ -108,29 +117,33 @@ class SlotScheduler:
 
         Where none takes builds, one is waited for, and so woken. Raises as ``admit``.
         """
-        caller, dismissals = object(), self._dismissals
         self._reminder.check(connection)
-        try:
-            async with asyncio.timeout(max_wait.total_seconds()):
-                while (found := self.locator.present(connection)) is None:
-                    self._callers.setdefault(caller, (client, self._clock()))
-                    self._tell()
-                    await self._changes.next()
-                    if dismissals != self._dismissals:
-                        raise NotServed(self.pool)
-        except TimeoutError:
-            raise Exhausted(self._exhausted(max_wait)) from None
-        finally:
-            if self._callers.pop(caller, None) is not None:
-                self._tell()
+        find = self._while_served(lambda: self.locator.present(connection))
+        found = await self._callers.until(find, client, patience=max_wait)
+        if found is None:
+            raise Exhausted(self._exhausted(max_wait))
         return found
 
-    async def wait_for_slot(self, connection: str, client: str) -> None:
-        """Waits until a solve can begin, before its message is read. Raises as ``begin``."""
-        await self._soon(
-            connection,
-            lambda: self.connections.claim(connection, client, now=self._clock()) or None,
-        )
+    async def wait_for_slot(
+        self, connection: str, client: str, *, max_wait: timedelta
+    ) -> timedelta:
+        """Waits until a solve can begin, before its message is read; returns for how long it did.
+
+        Raises as ``admit``, and where a session of the connection is refused meanwhile.
+        """
+        since, before = self._clock(), self.locator.refusal(connection)
+
+        def attempt() -> bool | None:
+            refusal = self.locator.refusal(connection)
+            if refusal is not None and refusal is not before:
+                raise refusal
+            return self.connections.claim(connection, client, now=self._clock()) or None
+
+        if attempt():
+            return timedelta(0)
+        if not await self._until(connection, attempt, patience=max_wait.total_seconds()):
+            raise Exhausted(self._exhausted(max_wait))
+        return self._clock() - since
 
     async def begin(
         self,
@@ -145,41 +158,63 @@ class SlotScheduler:
 
         Raises Exhausted, within seconds, or Unavailable where the pool goes.
         """
-        placement = await self._soon(
-            connection,
-            lambda: self.connections.begin(
-                connection,
-                client,
-                key,
-                self._state(),
-                ref=ref,
-                is_internal=is_internal,
-                now=self._clock(),
-            ),
-        )
-        self.locator.decided(connection)
-        self._note(Home(connection, client, placement.builder.uid, ref or ""))
-        self._event(connection).set()
-        self._grant(connection)
-        self.dispatch()
+        begin = partial(self._begin, connection, client, key, ref, is_internal=is_internal)
+        placement = await self._until(connection, begin, patience=SESSION_PATIENCE)
+        if placement is None:
+            raise SlotLost(self.pool)
         return placement
 
     async def follow(self, connection: str, client: str, key: str | None) -> Placement:
-        """A session begins: where its solve does, for which it waits a little. As ``begin``."""
+        """A session begins: where its solve does, for which it waits a little.
+
+        Without a slot it goes to a builder all the same, and its solve waits for a slot of that
+        one. Raises Exhausted where there is none, and Unavailable where the pool goes.
+        """
         if self.connections.home_of(connection, self._state()) is None:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(SOLVE_PATIENCE):
-                    await self._event(connection).wait()
-            except TimeoutError:
-                pass
-        return await self.begin(connection, client, key)
+                    await self._settled[connection].wait()
+        begin = partial(self._begin, connection, client, key)
+        attach = partial(self._attach, connection, client)
+        placement = await self._until(
+            connection, begin, patience=SESSION_PATIENCE, otherwise=attach
+        )
+        if placement is None:
+            raise self.locator.refuse(connection, NoBuilder(self.pool))
+        return placement
+
+    def _begin(
+        self, connection: str, client: str, key: str | None, ref: str | None = None, **what: bool
+    ) -> Placement | None:
+        placement = self.connections.begin(
+            connection, client, key, self._state(), ref=ref, now=self._clock(), **what
+        )
+        if placement is not None:
+            self._note(Home(connection, client, placement.builder.uid, ref or ""))
+            if not self.connections.is_attached(connection):
+                self.locator.decided(connection)
+                self._settled[connection].set()
+                self._grant(connection)
+            self.dispatch()
+        return placement
+
+    def _attach(self, connection: str, client: str) -> Placement | None:
+        builder = self.connections.attach(connection, client, self._state(), now=self._clock())
+        if builder is not None:
+            self._note(Home(connection, client, builder.uid))
+            self.dispatch()
+        return None if builder is None else Placement(builder)
 
     def end(self, connection: str, ref: str | None = None) -> None:
         """A session, or the solve of ``ref``, has ended."""
         if ref:
             self._memory.ended(self.pool, connection, ref)
+        was_attached = self.connections.is_attached(connection)
         has_slot = self.connections.end(connection, ref, now=self._clock())
-        if has_slot or not self.connections.is_admitted(connection):
+        is_attached = self.connections.is_attached(connection)
+        if was_attached and not is_attached:
+            self.locator.refuse(connection, SessionEnded(self.pool))
+        if has_slot or not (is_attached or self.connections.is_admitted(connection)):
             self._memory.drop(self.pool, connection)  # it has no builder any more
         if has_slot:
             self._note(Home(connection, self.connections.client_of(connection)))
@@ -215,7 +250,8 @@ class SlotScheduler:
     def forget_unknown(self) -> None:
         """Forgets connections that the account does not know."""
         known = self.connections.is_known
-        self._settled = {name: event for name, event in self._settled.items() if known(name)}
+        for connection in [name for name in self._settled if not known(name)]:
+            del self._settled[connection]
         self.locator.forget_unknown()
         self._reminder.forget_old()
 
@@ -232,7 +268,9 @@ class SlotScheduler:
             self._memory.drop(self.pool, connection)
         for connection in self.connections.admit(self._state(), now=now):
             self._last_admission = now
-            self._note(Home(connection, self.connections.client_of(connection)))
+            home = self.connections.home_of(connection, self._state())
+            uid = home.uid if home is not None else ""
+            self._note(Home(connection, self.connections.client_of(connection), uid))
             self._grant(connection)
 
     @property
@@ -245,53 +283,55 @@ class SlotScheduler:
     def waiting(self) -> Mapping[str, int]:
         """How many wait of each identity that waits."""
         clients = Counter(waiting.client for waiting in self.connections.waiting())
-        return clients + Counter(client for client, _ in self._callers.values())
+        return clients + Counter(client for client, _ in self._callers.waiting)
 
     @property
     def backlog(self) -> Backlog:
         """Who waits now, and who shares a slot."""
-        shared = self._shared()
+        shared = 0
+        with suppress(NotServed):  # then it is said of nobody
+            shared = self.connections.shared(self._state())
         arrivals = [waiting.since for waiting in self.connections.waiting()]
-        arrivals += [since for _, since in self._callers.values()]
-        if not arrivals:
+        if not (arrivals := [*arrivals, *(since for _, since in self._callers.waiting)]):
             return Backlog(shared=shared)
         since = max(min(arrivals), self._last_admission or min(arrivals))
         return Backlog(len(arrivals), since, shared)
 
-    def _shared(self) -> int:
-        with suppress(NotServed):  # then it is said of nobody
-            return self.connections.shared(self._state())
-        return 0
-
     def _note(self, home: Home) -> None:
         self._memory.keep(self.pool, home, now=self._clock())
 
-    async def _soon(self, connection: str, attempt: Callable[[], T | None]) -> T:
-        """What an attempt to begin comes to, now or after some turn.
+    async def _until(
+        self,
+        connection: str,
+        attempt: Callable[[], T | None],
+        *,
+        patience: float,
+        otherwise: Callable[[], T | None] = lambda: None,
+    ) -> T | None:
+        """What an attempt to begin comes to, now or after some turn; else what ``otherwise`` does.
 
-        Raises Exhausted, or NotServed where the pool goes meanwhile.
+        Raises NotServed where the pool goes meanwhile.
         """
-        has_asked, dismissals = False, self._dismissals
+        look = self._while_served(attempt)
         try:
-            async with asyncio.timeout(SESSION_PATIENCE):
-                while (found := attempt()) is None:
-                    if not has_asked:
-                        has_asked = True  # once: each turn wakes the others who wait here
-                        self.dispatch()
-                        if self.connections.is_admitted(connection):
-                            continue
-                    await self._changes.next()
-                    if dismissals != self._dismissals:
-                        raise NotServed(self.pool)
-                return found
-        except TimeoutError:
-            raise Exhausted(
-                f"pool {self.pool}: this connection gave its slot back and none is free now; "
-                "connect again to wait for one"
-            ) from None
+            if (found := look()) is None:
+                self.dispatch()  # it may be the next to get a slot
+                found = await self._changes.until(look, patience=patience)
+            return otherwise() if found is None else found
         finally:
             if connection not in self._waiters:
                 self.connections.give_up(connection, now=self._clock())
+
+    def _while_served(self, find: Callable[[], T | None]) -> Callable[[], T | None]:
+        """The same, which raises NotServed once the pool has gone."""
+        dismissals = self._dismissals
+
+        def look() -> T | None:
+            if dismissals != self._dismissals:
+                raise NotServed(self.pool)
+            return find()
+
+        return look
 
     def _grant(self, connection: str) -> None:
         """The requests that wait for this connection's slot wait no more."""
@@ -305,13 +345,7 @@ class SlotScheduler:
             self._last_told = backlog
             self._told()
 
-    def _event(self, connection: str) -> asyncio.Event:
-        return self._settled.setdefault(connection, asyncio.Event())
-
     def _exhausted(self, waited: timedelta) -> str:
-        state = self._state()
-        busy = sum(self.connections.used(b, state) >= state.slots for b in state.serving)
-        found = (
-            f"{busy} of {len(state.serving)} builders busy" if state.serving else "no builder ready"
-        )
-        return f"pool {self.pool}: waited {format_duration(waited)} for a slot, {found}"
+        serving = self._state().serving
+        busy = sum(self.connections.used(b, self._state()) >= self._state().slots for b in serving)
+        return waited_in_vain(self.pool, waited, busy=busy, of=len(serving))

@@ -602,3 +602,85 @@ def test_the_end_of_a_stream_gives_nobody_a_second_slot() -> None:
     connections.end("a", now=NOW)
     assert connections.reserved == 0
     assert [each.connection for each in connections.waiting()] == ["a"]
+
+
+# --- sessions that can wait no longer -------------------------------------------------------------
+
+
+def attached(connections: Connections, state: PoolState, connection: str) -> Target:
+    """A connection without a slot has its session on a builder."""
+    assert not connections.claim(connection, "ann", now=NOW)
+    assert connections.begin(connection, "ann", None, state, now=NOW) is None
+    builder = connections.attach(connection, "ann", state, now=NOW)
+    assert builder is not None
+    return builder
+
+
+def test_a_session_without_a_slot_takes_none_and_its_connection_waits_for_one_of_that_builder() -> (
+    None
+):
+    connections, state = Connections(), a_world(a_builder(), a_builder(1), slots=1)
+    for name in ("a", "b"):
+        admitted(connections, state, name)
+        building(connections, state, name)
+    builder = attached(connections, state, "c")
+    assert connections.used(builder, state) == 1
+    other, same = ("b", "a") if building(connections, state, "a") == builder else ("a", "b")
+    connections.leave(other)
+    assert connections.admit(state, now=NOW) == (), "its session is not there"
+    assert connections.begin("c", "ann", None, state, ref="ref", now=NOW) is None
+    connections.leave(same)
+    assert connections.admit(state, now=NOW) == ("c",)
+    assert building(connections, state, "c") == builder
+    assert connections.used(builder, state) == 1
+
+
+def test_a_slot_that_a_waiting_session_cannot_have_goes_to_the_next_in_line() -> None:
+    connections, state = Connections(), a_world(a_builder(), a_builder(1), slots=1)
+    for name in ("a", "b"):
+        admitted(connections, state, name)
+    homes = {building(connections, state, name).uid: name for name in ("a", "b")}
+    here = attached(connections, state, "c")
+    connections.arrive("d", "ann", now=NOW)
+    connections.leave(next(name for uid, name in homes.items() if uid != here.uid))
+    assert connections.admit(state, now=NOW) == ("d",)
+    assert [waiting.connection for waiting in connections.waiting()] == ["c"]
+
+
+def test_sessions_without_a_slot_are_spread_over_the_builders() -> None:
+    connections, state = Connections(), a_world(a_builder(), a_builder(1), slots=1)
+    for name in ("a", "b"):
+        admitted(connections, state, name)
+        building(connections, state, name)
+    assert attached(connections, state, "c") != attached(connections, state, "d")
+
+
+def test_who_waits_on_a_builder_that_retires_builds_there_before_it_goes() -> None:
+    connections, state = Connections(), a_world(slots=1)
+    admitted(connections, state, "a")
+    building(connections, state, "a")
+    attached(connections, state, "b")
+    retires = a_world(a_builder(is_serving=False), slots=1, builds={"uid-0": frozenset()})
+    assert connections.admit(retires, now=NOW) == ()
+    connections.leave("a")
+    assert connections.admit(retires, now=NOW) == ("b",)
+    assert building(connections, retires, "b").uid == "uid-0"
+
+
+def test_who_waits_with_its_session_on_a_builder_is_like_any_other_once_that_has_ended() -> None:
+    connections, state = Connections(), a_world(slots=1)
+    admitted(connections, state, "a")
+    building(connections, state, "a")
+    attached(connections, state, "b")
+    assert connections.is_busy(state)
+    connections.end("b", now=NOW)
+    assert not any(connections.waiting())
+    connections.leave("a")
+    assert connections.admit(state, now=NOW) == ()
+
+
+def test_who_has_a_slot_is_not_sent_to_a_builder_without_one() -> None:
+    connections, state = Connections(), a_world(slots=1)
+    admitted(connections, state, "a")
+    assert connections.attach("a", "ann", state, now=NOW) is None
+    assert connections.attach("b", "ann", PoolState(), now=NOW) is None

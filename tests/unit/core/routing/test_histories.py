@@ -112,10 +112,21 @@ class Histories(RuleBasedStateMachine):
         state = self.pool.state
         self.connections.reclaim(state, now=self.now)
         before = self.room()
+        theirs = {
+            name
+            for name, known in self.all().items()
+            if known.state is State.ATTACHED and state.builder(known.builder) not in state.takers
+        }
         admitted = self.connections.admit(state, now=self.now)
-        assert len(admitted) <= max(0, before), "no slot is given that is not there"
-        waiting = list(self.connections.waiting())
-        assert self.room() <= 0 or not waiting, "nobody waits while a slot is free"
+        # What is free on a builder that goes is for those that are there.
+        assert len({*admitted} - theirs) <= max(0, before), "no slot is given that is not there"
+        for waiting in self.connections.waiting():
+            known = self.known(waiting.connection)
+            assert known is not None
+            here = state.builder(known.builder)
+            is_full = here is None or self.used(here) >= SLOTS
+            is_bound = known.state is State.ATTACHED
+            assert self.room() <= 0 or (is_bound and is_full), "nobody waits while a slot is free"
 
     # --- what happens -----------------------------------------------------------------------------
 
@@ -145,16 +156,27 @@ class Histories(RuleBasedStateMachine):
             ref=ref, is_internal=kind == "probe", now=self.now,
         )  # fmt: skip
         if placement is None:
+            if kind == "session":
+                self.its_session_goes_to_a_builder(name)
             return self.turn()
         uid = placement.builder.uid
         assert home is None or uid == home.uid, "linked targets stay together"
         assert placement.builder in self.pool.state.takers or home is not None
+        if before is State.ATTACHED and ref is not None:
+            assert self.used(placement.builder) <= SLOTS, "it has waited for a slot of its builder"
         if before in RESERVING:
             assert self.room() >= room, "its slot was reserved"
         elif before not in BY_RIGHT and home is None:
             assert self.room() >= 0, "no more is held than there is"
         self.pool.streams.append(Stream(name, uid, ref, kind == "probe"))
         return self.turn()
+
+    def its_session_goes_to_a_builder(self, name: str) -> None:
+        room, state = self.room(), self.pool.state
+        builder = self.connections.attach(name, CLIENTS[name], state, now=self.now)
+        assert self.room() == room, "it takes no slot"
+        if builder is not None:
+            self.pool.streams.append(Stream(name, builder.uid, None))
 
     @precondition(lambda self: self.pool.streams)
     @rule(data=st.data())
@@ -210,7 +232,7 @@ class Histories(RuleBasedStateMachine):
         for stream in self.pool.streams:
             stream.is_counted = False
         for name, known in homes.items():
-            if known.state in PLACED:
+            if known.state in (*PLACED, State.ATTACHED):
                 for ref in ["", *(ref for ref, goes_on in known.refs.items() if goes_on)]:
                     self.connections.resume(name, known.client, known.builder, ref, now=self.now)
             elif known.state in RESERVING:
@@ -227,9 +249,10 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def a_connection_is_what_its_state_says(self) -> None:
         for known in self.all().values():
-            assert (known.builder != "") == (known.state in PLACED)
-            assert known.streams == 0 or known.state in (*ACTIVE, State.RESUMED)
-            assert known.streams > 0 or known.state not in ACTIVE
+            is_there = known.state in (*ACTIVE, State.ATTACHED)
+            assert (known.builder != "") == (is_there or known.state in PLACED)
+            assert known.streams == 0 or is_there or known.state is State.RESUMED
+            assert known.streams > 0 or not is_there
             assert known.lease is not None or known.state not in TERMS
 
     @invariant()
@@ -317,6 +340,9 @@ class Agent:
                 self.name, self.client, None, state,
                 ref=self.ref, is_internal=what == "probe", now=now,
             )  # fmt: skip
+            if what == "session" and not self.is_running:
+                attached = connections.attach(self.name, self.client, state, now=now)
+                self.is_running = attached is not None
 
 
 def admitted_after(connections: Connections, agents: list[Agent], limit: int) -> bool:

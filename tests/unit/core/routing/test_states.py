@@ -59,19 +59,23 @@ def test_what_holds_without_a_stream_has_a_lease_and_what_waits_for_others_has_n
 def test_whatever_begins_has_a_builder_and_what_has_ended_has_none_that_is_counted() -> None:
     for state in State:
         if state is not State.GONE:
-            assert all(TABLE[state][event] in (*ACTIVE, State.RESUMED) for event in BEGINNINGS)
+            # A session on a builder without a slot is there, and only its solve waits.
+            there = (*ACTIVE, State.RESUMED, *({State.ATTACHED} & {state}))
+            assert all(TABLE[state][event] in there for event in BEGINNINGS)
         if state in ACTIVE:
             assert TABLE[state][Event.ENDED] not in ACTIVE
 
 
 def test_a_slot_is_given_only_to_who_waits_for_one() -> None:
     for state in State:
-        assert (TABLE[state][Event.SLOT] in RESERVING) == (state in (*QUEUED, *RESERVING))
+        goes_on = TABLE[state][Event.SLOT] in RESERVING or TABLE[state][Event.SLOT] is not state
+        assert goes_on == (state in (*QUEUED, *RESERVING))
+        assert TABLE[state][Event.SLOT] in (state, *RESERVING, State.BUILDING)
 
 
 def test_nobody_comes_from_the_queue_to_a_slot_or_a_builder_by_asking_again() -> None:
     for state in State:
-        for event in (Event.HELLO, Event.CLAIM, Event.GIVES_UP, Event.EXPIRES):
+        for event in (Event.HELLO, Event.CLAIM, Event.ATTACH, Event.GIVES_UP, Event.EXPIRES):
             assert state in ADMITTED or TABLE[state][event] not in ADMITTED
 
 
@@ -91,7 +95,7 @@ def test_without_a_turn_in_the_queue_nobody_goes_on_for_ever() -> None:
             TABLE[state][event]
             for event in Event
             if not (event in BEGINNINGS and needs_slot(state, event))
-            and not (event is Event.SLOT and state is State.WAITING)
+            and not (event is Event.SLOT and state in (State.WAITING, State.ATTACHED))
         }
         - {state}
         for state in State
@@ -103,7 +107,7 @@ def test_without_a_turn_in_the_queue_nobody_goes_on_for_ever() -> None:
     # Where there is no builder at all, there is nothing to hold.
     for state in (State.RECALLED, State.RESTING):
         own[state] -= {State.NEXT}
-    own[State.ASIDE] -= {State.WAITING}
+    own[State.ASIDE] -= {State.WAITING, State.ATTACHED}
     own[State.WAITING] -= {State.ASIDE}
 
     def walk(state: State, way: tuple[State, ...]) -> None:

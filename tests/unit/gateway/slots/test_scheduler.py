@@ -62,6 +62,9 @@ class Place:
         self.state = PoolState(builders, {}, self.state.slots)
         self.scheduler.dispatch()
 
+    async def wait_for_slot(self, connection: str, *, max_wait: timedelta = LONG) -> timedelta:
+        return await self.scheduler.wait_for_slot(connection, "ann", max_wait=max_wait)
+
     def admit(self, connection: str, *, max_wait: timedelta = LONG) -> asyncio.Task[timedelta]:
         return begun(self.scheduler.admit(connection, "ann", max_wait=max_wait))
 
@@ -608,8 +611,8 @@ async def test_who_comes_back_after_its_slot_was_taken_back_is_the_next_once() -
 async def test_a_solve_is_read_only_once_it_can_begin() -> None:
     place = Place(a_builder())
     await place.admit("a")
-    await place.scheduler.wait_for_slot("a", "ann")
-    asked = begun(place.scheduler.wait_for_slot("b", "ann"))
+    assert await place.wait_for_slot("a") == timedelta(0)
+    asked = begun(place.wait_for_slot("b"))
     await asyncio.sleep(0)
     assert not asked.done(), "a has the only slot"
     place.scheduler.leave("a")
@@ -617,15 +620,144 @@ async def test_a_solve_is_read_only_once_it_can_begin() -> None:
     assert place.scheduler.connections.is_admitted("b")
 
 
-async def test_a_solve_for_which_there_is_no_slot_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SESSION_PATIENCE", 0.05)
+async def test_a_solve_for_which_there_is_no_slot_waits_as_long_as_any_build() -> None:
     place = Place(a_builder())
     await place.admit("a")
-    with pytest.raises(Exhausted, match="gave its slot back"):
-        await place.scheduler.wait_for_slot("b", "ann")
+    await place.scheduler.begin("a", "ann", None, "ref a")
+    with pytest.raises(Exhausted, match="for a slot, 1 of 1 builders busy"):
+        await place.wait_for_slot("b", max_wait=timedelta(milliseconds=50))
     assert not any(place.scheduler.connections.waiting())
+
+
+# --- builds that ask for nothing before they begin ------------------------------------------------
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions that find no slot wait for moments only."""
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SOLVE_PATIENCE", 0.01)
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SESSION_PATIENCE", 0.02)
+    monkeypatch.setattr("buildpool.gateway.slots.locator.PATIENCE", 0.05)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_session_without_a_slot_goes_to_a_builder_where_its_solve_waits() -> None:
+    place = Place(a_builder())
+    await place.admit("a")
+    await place.scheduler.begin("a", "ann", None, "ref a")
+    solve = begun(place.wait_for_slot("b"))
+    assert (await place.scheduler.follow("b", "ann", None)).builder == a_builder()
+    assert place.scheduler.backlog.waiting == 1
+    assert not place.scheduler.connections.is_building("b")
+    assert not solve.done()
+    place.scheduler.end("a", "ref a")
+    await solve
+    placement = await place.scheduler.begin("b", "ann", None, "ref b")
+    assert placement.builder == a_builder()
+    assert place.scheduler.connections.used(a_builder(), place.state) == 1
+    assert place.scheduler.backlog.waiting == 0
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_what_is_asked_about_a_build_waits_as_long_as_that_waits_for_its_slot() -> None:
+    place = Place(a_builder())
+    await place.admit("a")
+    await place.scheduler.begin("a", "ann", None, "ref a")
+
+    async def solve() -> None:
+        with place.scheduler.locator.solving("b"):
+            await place.wait_for_slot("b")
+            await place.scheduler.begin("b", "ann", None, "ref b")
+
+    solving = begun(solve())
+    await settled()
+    status = begun(place.scheduler.locator.teller_of("b", "ref b"))
+    await place.scheduler.follow("b", "ann", None)
+    with pytest.raises(Exhausted, match="gave its slot back"):
+        await place.scheduler.locator.home_of("b", "ref b")  # a frontend at the client cannot wait
+    assert not status.done()
+    place.scheduler.end("a", "ref a")
+    await solving
+    assert await status == a_builder()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_build_that_waits_in_vain_is_told_so_by_whatever_it_has_asked() -> None:
+    place = Place(a_builder())
+    await place.admit("a")
+    await place.scheduler.begin("a", "ann", None, "ref a")
+
+    async def solve() -> None:
+        with place.scheduler.locator.solving("b"):
+            await place.wait_for_slot("b", max_wait=timedelta(milliseconds=100))
+
+    solving = begun(solve())
+    await settled()
+    status = begun(place.scheduler.locator.teller_of("b", "ref b"))
+    await place.scheduler.follow("b", "ann", None)
+    for each in (solving, status):
+        with pytest.raises(Exhausted, match="for a slot, 1 of 1 builders busy"):
+            await each
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_solve_whose_session_finds_no_builder_is_told_at_once_what_would_wait() -> None:
+    place = Place()
+    solve = begun(place.wait_for_slot("a"))
+    await settled()
+    assert place.scheduler.backlog.waiting == 1, "it wakes the pool"
+    with pytest.raises(Exhausted, match="no builder is ready yet"):
+        await place.scheduler.follow("a", "ann", None)
+    with pytest.raises(Exhausted, match="call ListWorkers just before"):
+        await solve
+    again = begun(place.wait_for_slot("a"))
+    await settled()
+    assert not again.done(), "the next one is not refused for what was before"
+    place.becomes(a_builder())
+    await again
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_solve_whose_session_ends_while_it_waits_does_not_wait_on() -> None:
+    place = Place(a_builder())
+    await place.admit("a")
+    await place.scheduler.begin("a", "ann", None, "ref a")
+    solve = begun(place.wait_for_slot("b"))
+    await place.scheduler.follow("b", "ann", None)
+    place.scheduler.end("b")
+    with pytest.raises(Unavailable, match="the session of this build has ended"):
+        await solve
+    assert place.scheduler.backlog.waiting == 0
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_hello_that_is_taken_back_leaves_the_session_of_its_connection_where_it_is() -> (
+    None
+):
+    place = Place(a_builder())
+    await place.admit("a")
+    await place.scheduler.begin("a", "ann", None, "ref a")
+    solve = begun(place.wait_for_slot("b"))
+    await place.scheduler.follow("b", "ann", None)
+    hello = place.admit("b")
+    await settled()
+    hello.cancel()
+    await settled()
+    place.scheduler.end("a", "ref a")
+    await solve
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_next_process_knows_where_the_session_of_a_solve_that_waits_is() -> None:
+    place = Place(a_builder(), a_builder(1))
+    for name in ("a", "b"):
+        await place.admit(name)
+        await place.scheduler.begin(name, "ann", None, f"ref {name}")
+    begun(place.wait_for_slot("c"))
+    there = (await place.scheduler.follow("c", "ann", None)).builder
+    following = place.another_desk()
+    await following.wait_for_slot("c", "ann", max_wait=LONG)
+    assert (await following.begin("c", "ann", None, "ref c")).builder == there
 
 
 # --- what must not last ---------------------------------------------------------------------------
