@@ -14,6 +14,7 @@ Knows no Kopf. Decides nothing: it observes, asks the core, and does as told.
     cache_poller    asks the registries of shared caches how they are
     memory_poller   asks how much memory builders take
     gateway_watch   notices when the gateway begins or ceases to serve
+    rollout_turns   lets few pools at once replace builders that we have changed
     orphans         removes what pools that are gone have left
     metrics         what Prometheus is told of pools and passes
 """

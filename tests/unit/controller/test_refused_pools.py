@@ -13,6 +13,7 @@ from buildpool.controller.cache_poller import CachePoller
 from buildpool.controller.daemon_tracker import DaemonTracker
 from buildpool.controller.metrics import PoolMetrics
 from buildpool.controller.reconcile import LONGEST_REFUSED, Reconciler
+from buildpool.controller.rollout_turns import RolloutTurns
 from buildpool.controller.secret_poller import SecretPoller
 from buildpool.controller.wakeups import Wakeups
 from buildpool.core import naming
@@ -105,6 +106,7 @@ def a_reconciler(api: Guarded) -> Reconciler:
         SecretPoller(cluster, wakeups, reads_per_second=1),
         CachePoller(inspect, wakeups),
         DaemonTracker(cluster, cast("Loads", ToldLoads())),
+        RolloutTurns(wakeups, limit=0),
         INSTALLATION,
         lambda _: None,
         clock,

@@ -4,6 +4,7 @@ plan          the heart: the difference between what shall be and what is
 removal       how a deleted pool is removed
 desired       the objects a pool shall consist of
 names         their names
+turns         whose turn it is to replace builders that we have changed
 marks         what has to stand on objects that are there
 issuances     which certificates are due
 situation     what a pass knows, each thing read once
