@@ -172,8 +172,7 @@ class SlotScheduler:
         """
         if self.connections.home_of(connection, self._state()) is None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(SOLVE_PATIENCE):
-                    await self._settled[connection].wait()
+                await asyncio.wait_for(self._settled[connection].wait(), SOLVE_PATIENCE)
         begin = partial(self._begin, connection, client, key)
         attach = partial(self._attach, connection, client)
         placement = await self._until(

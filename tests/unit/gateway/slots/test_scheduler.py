@@ -671,7 +671,7 @@ async def test_what_is_asked_about_a_build_waits_as_long_as_that_waits_for_its_s
 
     solving = begun(solve())
     await settled()
-    status = begun(place.scheduler.locator.teller_of("b", "ref b"))
+    status = begun(place.scheduler.locator.teller_of("b", "ref b", nowhere))
     await place.scheduler.follow("b", "ann", None)
     with pytest.raises(Exhausted, match="gave its slot back"):
         await place.scheduler.locator.home_of("b", "ref b")  # a frontend at the client cannot wait
@@ -693,7 +693,7 @@ async def test_a_build_that_waits_in_vain_is_told_so_by_whatever_it_has_asked() 
 
     solving = begun(solve())
     await settled()
-    status = begun(place.scheduler.locator.teller_of("b", "ref b"))
+    status = begun(place.scheduler.locator.teller_of("b", "ref b", nowhere))
     await place.scheduler.follow("b", "ann", None)
     for each in (solving, status):
         with pytest.raises(Exhausted, match="for a slot, 1 of 1 builders busy"):
