@@ -191,7 +191,7 @@ class SlotScheduler:
         if placement is not None:
             self._note(Home(connection, client, placement.builder.uid, ref or ""))
             if not self.connections.is_attached(connection):
-                self.locator.decided(connection)
+                self.locator.decided(connection, ref or "")
                 self._settled[connection].set()
                 self._grant(connection)
             self.dispatch()
