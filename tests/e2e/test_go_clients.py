@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,6 +19,10 @@ from e2e.stories import Story
 from e2e.test_the_gateway_is_replaced import gateways, is_ready
 
 WAYS = {"client.Build": (), "client.Solve": ("-solve",)}
+REPLACED = threading.Event()
+"""The gateway that there was takes no connections any more; it takes its time to go."""
+TURN_SECONDS = 180
+"""How long that may take, and a pool of its own before it."""
 SESSION_SECONDS = 12
 """A session that was not answered for ten seconds is of no use any more to its client."""
 
@@ -25,9 +30,10 @@ SESSION_SECONDS = 12
 def fifty_builds_in_turn_use_one_connection(api: Api, namespace: str, folder: Path) -> None:
     deploy(api, "turns", namespace)
     client = client_of(api, "turns", namespace, folder)
-    for way in WAYS.values():
-        found = builds(client, *way, "turns", "-builds", "50")
-        assert len(found) == 50
+    assert REPLACED.wait(TURN_SECONDS)
+    for way, count in ((), 50), (("-solve",), 10):
+        found = builds(client, *way, "turns", "-builds", f"{count}")
+        assert len(found) == count
         assert failures(found) == set()
         assert {build.connections for build in found} == {1}
     assert status(api, "turns", namespace)["waiting"] == 0
@@ -38,6 +44,7 @@ def a_bake_of_three_hundred_targets_takes_one_slot(api: Api, namespace: str, fol
     clients = [{"name": "default"}, {"name": "guests", "inject": "Import"}]
     deploy(api, "many", namespace, access={"clients": clients})
     client = client_of(api, "many", namespace, folder, "guests")
+    assert REPLACED.wait(TURN_SECONDS)
     found = builds(client, "many", "-targets", "300")
     assert len(found) == 300
     assert failures(found) == set()
@@ -49,6 +56,7 @@ def a_build_that_asks_for_nothing_before_it_begins_waits_for_its_slot(
 ) -> None:
     deploy(api, "solves", namespace)
     client = client_of(api, "solves", namespace, folder)
+    assert REPLACED.wait(TURN_SECONDS)
     with ThreadPoolExecutor(1) as threads:
         with running_build(client, folder) as first:
             (pod,) = pods_of(api, "solves", namespace)
@@ -71,6 +79,7 @@ def a_build_that_asks_for_nothing_before_it_begins_wakes_its_pool(
     deploy(api, "slept", namespace, scaling={"min": 0, "max": 1})
     client = client_of(api, "slept", namespace, folder)
     assert pods_of(api, "slept", namespace) == []
+    assert REPLACED.wait(TURN_SECONDS)
 
     def is_built() -> bool:
         (build,) = builds(client, "-solve", "turns")
@@ -81,25 +90,19 @@ def a_build_that_asks_for_nothing_before_it_begins_wakes_its_pool(
     eventually(is_built, within=120, what="the build that it woke the pool for", every=1)
 
 
-STORIES: tuple[Story, ...] = (
-    fifty_builds_in_turn_use_one_connection,
-    a_bake_of_three_hundred_targets_takes_one_slot,
-    a_build_that_asks_for_nothing_before_it_begins_waits_for_its_slot,
-    a_build_that_asks_for_nothing_before_it_begins_wakes_its_pool,
-)
-
-
-@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-def test_that(story: Story, told: dict[Story, Future[None]]) -> None:
-    told[story].result(timeout=600)
-
-
-def test_a_connection_that_is_kept_outlives_routers_and_gateways_but_not_its_client(
-    api: Api, namespace: str, tmp_path: Path
+def a_connection_that_is_kept_outlives_routers_and_gateways_but_not_its_client(
+    api: Api, namespace: str, folder: Path
 ) -> None:
+    try:
+        _a_connection_is_kept(api, namespace, folder)
+    finally:
+        REPLACED.set()
+
+
+def _a_connection_is_kept(api: Api, namespace: str, folder: Path) -> None:
     clients = [{"name": "default"}, {"name": "leaver"}]
     deploy(api, "kept", namespace, builders={"slots": 2}, access={"clients": clients})
-    client = client_of(api, "kept", namespace, tmp_path, "leaver")
+    client = client_of(api, "kept", namespace, folder, "leaver")
     with ExitStack() as stack:
         programs = [stack.enter_context(kept(client, *way)) for way in WAYS.values()]
         for program in programs:
@@ -115,10 +118,19 @@ def test_a_connection_that_is_kept_outlives_routers_and_gateways_but_not_its_cli
         api.must("rollout", "restart", "deployment/buildpool-gateway", "-n", OPERATOR_NAMESPACE)
         eventually(
             lambda: (
-                not before
-                & {pod["metadata"]["name"] for pod in api.list("pods", OPERATOR_NAMESPACE)}
+                {pod["metadata"]["name"] for pod in gateways(api) if is_ready(pod)} - before
+                and not before & {pod["metadata"]["name"] for pod in gateways(api)}
             ),
             within=90,
+            what="the next gateway is there, and the one before is told to go",
+            every=0.5,
+        )
+        REPLACED.set()
+        for program in programs:
+            assert program.builds_well().connections == 1, "it is served as long as it builds"
+        eventually(
+            lambda: not any(api.get("pod", name, OPERATOR_NAMESPACE) for name in before),
+            within=120,
             what="the gateway before is gone",
             every=0.5,
         )
@@ -134,3 +146,17 @@ def test_a_connection_that_is_kept_outlives_routers_and_gateways_but_not_its_cli
                 every=0.5,
             )
             assert "is not among access.clients" in program.build().error
+
+
+STORIES: tuple[Story, ...] = (
+    a_connection_that_is_kept_outlives_routers_and_gateways_but_not_its_client,
+    fifty_builds_in_turn_use_one_connection,
+    a_bake_of_three_hundred_targets_takes_one_slot,
+    a_build_that_asks_for_nothing_before_it_begins_waits_for_its_slot,
+    a_build_that_asks_for_nothing_before_it_begins_wakes_its_pool,
+)
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
+def test_that(story: Story, told: dict[Story, Future[None]]) -> None:
+    told[story].result(timeout=600)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_users_above_those_of_the_builder_fail_with_the_words_that_the_page_expl
 
 def wide_image(client: Client, folder: Path) -> None:
     """Has the pool build the image of the page, and brings it to the node."""
-    (dockerfile,) = re.findall(r"```dockerfile\n(FROM moby/buildkit.*?)```", PAGE.read_text(), re.S)
+    text = dedent(PAGE.read_text().partition("```dockerfile\n")[2].partition("```")[0])
     made = subprocess.run(
         [sys.executable, "-m", "devcluster", "image", "buildkit-rootless"],
         cwd=PROJECT,
@@ -66,7 +67,7 @@ def wide_image(client: Client, folder: Path) -> None:
     layout, archive = Path(made.stdout.strip()), folder / "image.tar"
     digest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
     client.build(
-        context(folder / "wide", dockerfile),
+        context(folder / "wide", text),
         *("--oci-layout", f"rootless={layout}"),
         *("--opt", f"context:{ROOTLESS}=oci-layout://rootless@{digest}"),
         *("--output", f"type=oci,name={WIDE},dest={archive}"),

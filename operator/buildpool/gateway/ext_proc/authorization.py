@@ -37,7 +37,7 @@ async def check_owner(call: Call, served: ServedPool, ref: str) -> None:
     owner = connections.owner_of(ref)
     if owner is None and client is not None and not client.may_export:
         # Its first call comes beside its solve.
-        owner = await served.scheduler.locator.owner_of(ref)
+        owner = await served.scheduler.locator.owner_of(call.connection, ref)
     if owner is not None:
         is_allowed = owner == call.identity
     elif client is not None:

@@ -6,7 +6,6 @@ this process may end before it is. Nothing here gives slots; ``scheduler`` does.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -15,6 +14,7 @@ from buildpool.core.naming import PoolKey
 from buildpool.core.routing.connections import Connections
 from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.values import Target
+from buildpool.gateway.slots.arrivals import Arrivals
 from buildpool.gateway.slots.changes import Changes
 from buildpool.gateway.slots.refusals import Refused, SlotLost, Unavailable
 from buildpool.gateway.slots.store import Home
@@ -48,8 +48,7 @@ class BuildLocator:
         self._note = note
         self._provisional: dict[str, str] = {}
         """Uids of builders: where solves go should this process end before it decides."""
-        self._solves: Counter[str] = Counter()
-        """Solves that have come and not begun, by connection."""
+        self._solves = Arrivals()
         self._refusals: dict[str, Refused] = {}
         """What was said last to connections whose sessions or solves were refused."""
 
@@ -109,6 +108,7 @@ class BuildLocator:
         seconds.
         """
         is_attached = self._connections.is_attached
+        await self._begins(connection, ref)
         found = await self._changes.until(
             lambda: self._running(connection, ref), patience=PATIENCE
         ) or self.known_home(connection, ref)
@@ -173,17 +173,26 @@ class BuildLocator:
     @contextmanager
     def solving(self, connection: str) -> Iterator[None]:
         """A solve has come, and begins before this is left: what is asked about it waits."""
-        self._solves[connection] += 1
-        self._changes.tell()
+        self._solves.come(connection)
+        self._changed(connection)
         try:
             yield
         except Refused as refused:
             self._refusals[connection] = refused
             raise
         finally:
-            self._solves[connection] -= 1
-            self._solves += Counter()  # without those that have none
+            self._solves.over(connection)
+            self._changed(connection)
+
+    def _changed(self, connection: str) -> None:
+        if not self._connections.is_admitted(connection):  # then nobody waits for it
             self._changes.tell()
+
+    async def _begins(self, connection: str, ref: str) -> None:
+        """Waits while the solve of a build may have come and not begun, on one that has a slot."""
+        is_known = not ref or self._connections.owner_of(ref) is not None
+        if not is_known and self._connections.is_admitted(connection):
+            await self._solves.begins(connection, ref)
 
     def refuse(self, connection: str, refused: Refused) -> Refused:
         """A session is refused: what of its connection waits for it is refused likewise."""
@@ -199,14 +208,19 @@ class BuildLocator:
         """Whether a builder runs this build, whoever began it."""
         return self._connections.runs(ref, self._state()) is not None
 
-    async def owner_of(self, ref: str) -> str | None:
+    async def owner_of(self, connection: str, ref: str) -> str | None:
         """Whose build it is, for who may ask before it has begun; None where it began elsewhere."""
+        await self._begins(connection, ref)
         nobody = ""
         find = lambda: self._connections.owner_of(ref) or (nobody if self.runs(ref) else None)  # noqa: E731
         return await self._changes.until(find, patience=PATIENCE) or None
 
-    def decided(self, connection: str) -> None:
-        """What was said of a connection for the time being is of no use any more."""
+    def decided(self, connection: str, ref: str = "") -> None:
+        """What was said of a connection for the time being is of no use any more.
+
+        ``ref``: the build that it has begun, if any.
+        """
+        self._solves.begun(connection, ref)
         self._provisional.pop(connection, None)
         self._refusals.pop(connection, None)
 

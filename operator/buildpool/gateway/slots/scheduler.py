@@ -172,8 +172,7 @@ class SlotScheduler:
         """
         if self.connections.home_of(connection, self._state()) is None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(SOLVE_PATIENCE):
-                    await self._settled[connection].wait()
+                await asyncio.wait_for(self._settled[connection].wait(), SOLVE_PATIENCE)
         begin = partial(self._begin, connection, client, key)
         attach = partial(self._attach, connection, client)
         placement = await self._until(
@@ -192,7 +191,7 @@ class SlotScheduler:
         if placement is not None:
             self._note(Home(connection, client, placement.builder.uid, ref or ""))
             if not self.connections.is_attached(connection):
-                self.locator.decided(connection)
+                self.locator.decided(connection, ref or "")
                 self._settled[connection].set()
                 self._grant(connection)
             self.dispatch()

@@ -552,13 +552,13 @@ async def test_whose_a_build_is_is_known_once_it_begins_and_at_once_where_it_run
 ):
     place = Place(a_builder())
     await place.admit("a")
-    asked = begun(place.scheduler.locator.owner_of("ref"))
+    asked = begun(place.scheduler.locator.owner_of("a", "ref"))
     await settled()
     assert not asked.done()
     await place.scheduler.begin("a", "ann", None, "ref")
     assert await asked == "ann"
     place.state = PoolState(place.state.builders, {a_builder().uid: frozenset({"foreign"})}, 1)
-    assert await place.scheduler.locator.owner_of("foreign") is None
+    assert await place.scheduler.locator.owner_of("a", "foreign") is None
 
 
 # --- whoever is told no ---------------------------------------------------------------------------
@@ -671,7 +671,7 @@ async def test_what_is_asked_about_a_build_waits_as_long_as_that_waits_for_its_s
 
     solving = begun(solve())
     await settled()
-    status = begun(place.scheduler.locator.teller_of("b", "ref b"))
+    status = begun(place.scheduler.locator.teller_of("b", "ref b", nowhere))
     await place.scheduler.follow("b", "ann", None)
     with pytest.raises(Exhausted, match="gave its slot back"):
         await place.scheduler.locator.home_of("b", "ref b")  # a frontend at the client cannot wait
@@ -679,6 +679,38 @@ async def test_what_is_asked_about_a_build_waits_as_long_as_that_waits_for_its_s
     place.scheduler.end("a", "ref a")
     await solving
     assert await status == a_builder()
+
+
+@pytest.mark.parametrize("question", ["teller_of", "home_of", "owner_of"])
+async def test_what_is_asked_about_a_target_waits_for_its_own_solve_though_others_run(
+    question: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a bake with very many targets, however long the last one takes to be read."""
+    monkeypatch.setattr("buildpool.gateway.slots.locator.PATIENCE", 0.01)
+    place = Place(a_builder())
+    locator = place.scheduler.locator
+    await place.admit("a")
+    await place.scheduler.begin("a", "ann", None, "first")
+    with locator.solving("a"), locator.solving("a"):
+        asked = begun(getattr(locator, question)("a", "second"))
+        await asyncio.sleep(0.05)
+        assert not asked.done()
+        await place.scheduler.begin("a", "ann", None, "second")
+        assert await asked == ("ann" if question == "owner_of" else a_builder())
+
+
+async def test_what_is_asked_about_a_build_that_does_not_come_is_answered_all_the_same() -> None:
+    place = Place(a_builder())
+    locator = place.scheduler.locator
+    await place.admit("a")
+    await place.scheduler.begin("a", "ann", None, "first")
+    with locator.solving("a"):
+        asked = begun(locator.teller_of("a", "another"))
+        await settled()
+        assert not asked.done()
+    assert await asked == a_builder()
+    with locator.solving("a"):
+        assert await locator.home_of("a", "") == a_builder(), "it names no build"
 
 
 @pytest.mark.usefixtures("impatient")
@@ -693,7 +725,7 @@ async def test_a_build_that_waits_in_vain_is_told_so_by_whatever_it_has_asked() 
 
     solving = begun(solve())
     await settled()
-    status = begun(place.scheduler.locator.teller_of("b", "ref b"))
+    status = begun(place.scheduler.locator.teller_of("b", "ref b", nowhere))
     await place.scheduler.follow("b", "ann", None)
     for each in (solving, status):
         with pytest.raises(Exhausted, match="for a slot, 1 of 1 builders busy"):
