@@ -14,16 +14,18 @@ from chaos.builds import since
 from chaos.node import Node
 from chaos.operators import kill_operator
 from chaos.removals import Act, Moment, Turn
-from cluster import Api, eventually
+from cluster import Api, a_pool, eventually
 from e2e.caches import ManagedCache, Noise, build_of, managed
 from e2e.clients import RunningBuild, context, is_open
 from e2e.operators import has_led, lease, must_lead, take_lease
-from e2e.pools import deploy, is_leaving, leaves_nothing, pods_of
+from e2e.pools import is_leaving, leaves_nothing, pods_of, settle
 
 NOISE: Final = Noise(2, 8)
 FOREGROUND: Final = ("--cascade=foreground", "--wait=false")
 NEEDED: Final = "deployments,services,pvc,secrets,configmaps"
 """Kinds of what a build may need."""
+STARTING: Final = 300.0
+"""Seconds a pool may take until it serves, beside others that start, after an operator has died."""
 SEEN: Final = 120.0
 """Seconds within which what a turn waits for has to be seen."""
 
@@ -67,7 +69,8 @@ class LeavingPool:
 
     def prepare(self) -> LeavingPool:
         """Deploys it, has a build export to its cache, and empties the builder."""
-        deploy(self.api, self.name, self.namespace, cache=managed("1Gi"))
+        self.api.apply(a_pool(self.name, self.namespace, cache=managed("1Gi")))
+        settle(self.api, self.name, self.namespace, within=STARTING)
         builder = self.cache.builder(0, self.folder)
         exported = context(self.folder / "exported", NOISE.dockerfile)
         builder.build(exported, *self.cache.exports("noise"))

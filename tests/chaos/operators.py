@@ -19,10 +19,9 @@ def kill_operator(api: Api, node: Node, *, with_its_pod: bool) -> str:
     Without its pod, the kubelet starts it again; its pod goes all the same if that has happened
     ``PATIENCE`` times. With it, another one has to wait for the Lease of the dead one.
     """
-    pod, container, restarts = eventually(
-        lambda: _running(api), within=RETURN, what="an operator runs", every=0.5
+    pod, restarts = eventually(
+        lambda: _kill(api, node), within=RETURN, what="an operator that runs is killed", every=0.5
     )
-    node.kill_container(container)
     if not with_its_pod and restarts < PATIENCE:
         return "its process"
     force = ("--force", "--grace-period=0", "--wait=false")
@@ -30,10 +29,10 @@ def kill_operator(api: Api, node: Node, *, with_its_pod: bool) -> str:
     return "its process and its pod"
 
 
-def _running(api: Api) -> tuple[str, str, int] | None:
-    """Name of its pod, its container, and how often that was started again."""
+def _kill(api: Api, node: Node) -> tuple[str, int] | None:
+    """Its pod, and how often it had been started again; None: none runs."""
     for pod in operators(api):
         for status in pod["status"].get("containerStatuses", []):
-            if "running" in status["state"]:
-                return pod["metadata"]["name"], status["containerID"], status["restartCount"]
+            if "running" in status["state"] and node.kill_container(status["containerID"]):
+                return pod["metadata"]["name"], status["restartCount"]
     return None
