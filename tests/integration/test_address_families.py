@@ -133,7 +133,11 @@ def test_the_operator_is_healthy_measured_and_at_work(
     installed: Api, pod: OperatorProcess, addresses: Addresses, namespace: str
 ) -> None:
     assert page(addresses, int(pod.flags[-1]), "/healthz") == "ok\n"
-    assert "buildpool_leader 1.0\n" in page(addresses, pod.metrics_port, "/metrics")
+    eventually(
+        lambda: "buildpool_leader 1.0\n" in page(addresses, pod.metrics_port, "/metrics"),
+        within=10,
+        what="Prometheus sees that it leads",
+    )
     cache: Any = {"registry": {"managed": {"size": "1Gi"}}}
     with a_builder_at(addresses) as builder:
         spec: Any = {"routing": "Gateway", "scaling": {"min": 1}, "cache": cache}
@@ -177,6 +181,15 @@ def test_the_gateway_is_healthy_measured_and_at_work(
         installed, ACCOUNT, OPERATOR_NAMESPACE, like=kubeconfig, file=tmp_path / ACCOUNT
     )
     takes_builds(installed, pool, addresses.node)
+    for name in ("ci", "asleep"):
+        eventually(
+            lambda name=name: (
+                installed.condition(name, namespace, "CertificatesReady").get("status") == "True"
+            ),
+            within=20,
+            what=f"the gateway can be told of {name}",
+        )
+    operator.stop()  # from now on, nobody but the router asks the daemon
     router = RouterProcess(own, tmp_path / "router.log", "a-gateway")
     with (
         a_builder_at(addresses) as builder,
