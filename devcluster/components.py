@@ -89,7 +89,7 @@ def control_plane(layout: Layout, programs: Programs) -> tuple[Component, ...]:
         Component(
             "kube-apiserver",
             (
-                f"{programs.kubernetes}/kube-apiserver",
+                f"{programs.control_plane}/kube-apiserver",
                 f"--etcd-servers={_ETCD}",
                 f"--advertise-address={NODE_ADDRESS}",
                 "--secure-port=6443",
@@ -119,7 +119,7 @@ def control_plane(layout: Layout, programs: Programs) -> tuple[Component, ...]:
         Component(
             "kube-controller-manager",
             (
-                f"{programs.kubernetes}/kube-controller-manager",
+                f"{programs.control_plane}/kube-controller-manager",
                 *credentials("controller-manager"),
                 f"--service-account-private-key-file={pki}/tokens.key",
                 f"--root-ca-file={pki}/ca.crt",
@@ -138,7 +138,7 @@ def control_plane(layout: Layout, programs: Programs) -> tuple[Component, ...]:
         Component(
             "kube-scheduler",
             (
-                f"{programs.kubernetes}/kube-scheduler",
+                f"{programs.control_plane}/kube-scheduler",
                 *credentials("scheduler"),
                 "--leader-elect=false",
             ),

@@ -18,6 +18,8 @@ class Plan:
     programs: Programs
     images: tuple[Path, ...]
     """OCI layouts to import at the start; none means control plane only."""
+    kubernetes: str
+    """The version of the control plane, such as ``1.37``."""
 
     @property
     def has_node(self) -> bool:
@@ -32,11 +34,14 @@ class Plan:
     def write(self, file: Path) -> None:
         """Leave it for the supervisor and for later commands."""
         programs = {name: str(getattr(self.programs, name)) for name in Programs.__slots__}
-        file.write_text(json.dumps({"programs": programs, "images": [*map(str, self.images)]}))
+        images = [*map(str, self.images)]
+        plan = {"programs": programs, "images": images, "kubernetes": self.kubernetes}
+        file.write_text(json.dumps(plan))
 
     @classmethod
     def read(cls, file: Path) -> Plan:
         """What was written."""
         raw = json.loads(file.read_text())
         programs = Programs(**{name: Path(path) for name, path in raw["programs"].items()})
-        return cls(programs=programs, images=tuple(map(Path, raw["images"])))
+        images = tuple(map(Path, raw["images"]))
+        return cls(programs=programs, images=images, kubernetes=raw["kubernetes"])
