@@ -91,6 +91,16 @@ chaos: install ## 200 seeded disruptions under load, and what a plain Deployment
 	CHAOS_DISRUPTIONS=$${CHAOS_DISRUPTIONS:-200} CHAOS_BASELINE=$${CHAOS_BASELINE:-60} CHAOS_REMOVALS=$${CHAOS_REMOVALS:-20} $(PYTHON) -m tests.in_cluster tests/chaos -s
 	GATEWAY_HOLD_SECONDS=300 $(PYTHON) -m tests.in_cluster tests/e2e/test_the_gateway.py -k longer_than_they_would_connect
 
+KUBERNETES := 1.31 1.34
+
+.PHONY: compat
+compat: install ## Older versions: control planes of Kubernetes 1.31 and 1.34, and the chart by Helm 3 and Helm 4
+	$(TIMED) $(KUBERNETES:%=compat-%)
+
+.PHONY: $(KUBERNETES:%=compat-%)
+$(KUBERNETES:%=compat-%): compat-%: install
+	$(PYTHON) -m tests.in_cluster --control-plane --kubernetes $* --helm-3 tests/compat tests/integration
+
 .PHONY: bench
 bench: install ## Measurements; never part of the tests
 	$(PYTEST) tests/bench/keeper tests/bench/loads -q -s

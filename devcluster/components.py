@@ -86,7 +86,7 @@ def control_plane(layout: Layout, programs: Programs, family: Family) -> tuple[C
         Component(
             "kube-apiserver",
             (
-                f"{programs.kubernetes}/kube-apiserver",
+                f"{programs.control_plane}/kube-apiserver",
                 f"--etcd-servers={etcd}",
                 f"--bind-address={addresses.bound}",
                 f"--advertise-address={addresses.node}",
@@ -117,7 +117,7 @@ def control_plane(layout: Layout, programs: Programs, family: Family) -> tuple[C
         Component(
             "kube-controller-manager",
             (
-                f"{programs.kubernetes}/kube-controller-manager",
+                f"{programs.control_plane}/kube-controller-manager",
                 *credentials("controller-manager"),
                 f"--bind-address={addresses.bound}",
                 f"--service-account-private-key-file={pki}/tokens.key",
@@ -137,7 +137,7 @@ def control_plane(layout: Layout, programs: Programs, family: Family) -> tuple[C
         Component(
             "kube-scheduler",
             (
-                f"{programs.kubernetes}/kube-scheduler",
+                f"{programs.control_plane}/kube-scheduler",
                 *credentials("scheduler"),
                 f"--bind-address={addresses.bound}",
                 "--leader-elect=false",

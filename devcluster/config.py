@@ -34,6 +34,8 @@ class Programs:
     """Where the compiled programs are."""
 
     kubernetes: Path
+    control_plane: Path
+    """API server, controllers and scheduler; ``kubernetes`` again, or an older version."""
     tools: Path
     coredns: Path
     runc: Path

@@ -19,6 +19,8 @@ class Plan:
     programs: Programs
     images: tuple[Path, ...]
     """OCI layouts to import at the start; none means control plane only."""
+    kubernetes: str
+    """The version of the control plane, such as ``1.37``."""
     family: Family = Family.IPV4
     """Of all addresses; a node needs version 4."""
 
@@ -36,12 +38,18 @@ class Plan:
         """Leave it for the supervisor and for later commands."""
         programs = {name: str(getattr(self.programs, name)) for name in Programs.__slots__}
         images = [*map(str, self.images)]
-        file.write_text(json.dumps({"programs": programs, "images": images, "family": self.family}))
+        plan = {"programs": programs, "images": images, "kubernetes": self.kubernetes}
+        file.write_text(json.dumps(plan | {"family": self.family}))
 
     @classmethod
     def read(cls, file: Path) -> Plan:
         """What was written."""
         raw = json.loads(file.read_text())
         programs = Programs(**{name: Path(path) for name, path in raw["programs"].items()})
-        family = Family(raw.get("family", Family.IPV4))
-        return cls(programs=programs, images=tuple(map(Path, raw["images"])), family=family)
+        images = tuple(map(Path, raw["images"]))
+        return cls(
+            programs=programs,
+            images=images,
+            kubernetes=raw["kubernetes"],
+            family=Family(raw.get("family", Family.IPV4)),
+        )

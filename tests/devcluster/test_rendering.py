@@ -38,7 +38,7 @@ def some_programs() -> Programs:
 
 
 def a_plan(images: tuple[Path, ...] = (Path("/images/pause"),)) -> Plan:
-    return Plan(programs=some_programs(), images=images)
+    return Plan(programs=some_programs(), images=images, kubernetes="1.37")
 
 
 def components(plan: Plan) -> dict[str, Component]:
@@ -155,7 +155,10 @@ def test_versions_come_from_go_mod() -> None:
         golang.required_version(text, "k8s.io/kube")
 
 
-@pytest.mark.parametrize("module", golang.MODULES, ids=lambda module: module.name)
+ALL_MODULES = (*golang.MODULES, *golang.OLDER.values(), golang.HELM_3)
+
+
+@pytest.mark.parametrize("module", ALL_MODULES, ids=lambda module: module.name)
 def test_every_version_stamp_names_a_module_that_is_required(module: golang.GoModule) -> None:
     flags = golang.link_flags(module, (module.folder / "go.mod").read_text())
     assert flags.count("-X ") >= len(module.stamps)
@@ -163,7 +166,32 @@ def test_every_version_stamp_names_a_module_that_is_required(module: golang.GoMo
 
 def test_the_programs_are_those_of_the_modules_and_envoy() -> None:
     compiled = {module.name.replace("-", "_") for module in golang.MODULES}
-    assert {*compiled, "envoy"} == set(Programs.__slots__)
+    assert {*compiled, "control_plane", "envoy"} == set(Programs.__slots__)
+
+
+def test_an_older_control_plane_has_the_newest_etcd_and_kubectl() -> None:
+    names = components(a_plan(images=()))
+    control_plane = {"kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+    where = {name: Path(one.argv[0]).parent.name for name, one in names.items()}
+    assert {name for name, folder in where.items() if folder == "control_plane"} == control_plane
+    assert {where["etcd"], where["objects"]} == {"kubernetes"}
+
+
+@pytest.mark.parametrize(("version", "module"), golang.OLDER.items(), ids=golang.OLDER)
+def test_an_older_control_plane_is_of_the_version_that_it_is_called(
+    version: str, module: golang.GoModule
+) -> None:
+    assert golang.control_plane(version) is module
+    assert golang.version_of(module, "k8s.io/kubernetes").startswith(f"v{version}.")
+    flags = golang.link_flags(module, (module.folder / "go.mod").read_text())
+    assert f"gitMinor={version.removeprefix('1.')}" in flags
+
+
+def test_a_version_of_kubernetes_that_is_not_there_is_named_with_those_that_are() -> None:
+    assert golang.control_plane(golang.newest()) is golang.KUBERNETES
+    with pytest.raises(DevclusterError, match=r"there is no Kubernetes 1\.2") as refused:
+        golang.control_plane("1.2")
+    assert "1.31" in f"{refused.value.remedy}"
 
 
 def test_a_frontend_has_sources_of_its_own_beside_the_tools_versions() -> None:

@@ -1,4 +1,4 @@
-"""Admission policies that change or refuse what is stored, as users' clusters have them."""
+"""Admission policies that refuse what is stored, as users' clusters have them."""
 
 from __future__ import annotations
 
@@ -6,43 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cluster import Api
-
-
-@contextmanager
-def a_policy(api: Api, namespace: str, patch: str, *, only_if: str = "true") -> Iterator[None]:
-    """While it lasts, Deployments of a namespace are changed so, by a JSON patch in CEL.
-
-    It is there, and perhaps not yet known to the API server.
-    """
-    mutation = {"patchType": "JSONPatch", "jsonPatch": {"expression": f"[{patch}]"}}
-    rules = {"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"]}
-    here = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
-    policy = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": namespace}}
-    api.apply(
-        {
-            **policy,
-            "kind": "MutatingAdmissionPolicy",
-            "spec": {
-                "matchConstraints": {
-                    "resourceRules": [{**rules, "operations": ["CREATE", "UPDATE"]}]
-                },
-                "matchConditions": [{"name": "concerned", "expression": only_if}],
-                "reinvocationPolicy": "Never",
-                "failurePolicy": "Fail",
-                "mutations": [mutation],
-            },
-        },
-        {
-            **policy,
-            "kind": "MutatingAdmissionPolicyBinding",
-            "spec": {"policyName": namespace, "matchResources": {"namespaceSelector": here}},
-        },
-    )
-    try:
-        yield
-    finally:
-        for kind in ("mutatingadmissionpolicybinding", "mutatingadmissionpolicy"):
-            api.must("delete", kind, namespace)
 
 
 @contextmanager
