@@ -83,7 +83,7 @@ def test_a_control_plane_runs_nothing_of_a_node() -> None:
 
 
 def test_a_control_plane_of_ipv6_has_no_address_of_ipv4() -> None:
-    plan = Plan(programs=some_programs(), images=(), family=Family.IPV6)
+    plan = Plan(programs=some_programs(), images=(), kubernetes="1.37", family=Family.IPV6)
     for component in components(plan).values():
         told = f"{component.argv} {component.gate}"
         assert not re.search(r"\d+\.\d+\.\d+\.\d+", told), told
@@ -91,7 +91,7 @@ def test_a_control_plane_of_ipv6_has_no_address_of_ipv4() -> None:
 
 def test_nothing_of_a_control_plane_of_ipv6_listens_everywhere() -> None:
     """It would listen on IPv4, too, and a client that speaks nothing else would go unnoticed."""
-    plan = Plan(programs=some_programs(), images=(), family=Family.IPV6)
+    plan = Plan(programs=some_programs(), images=(), kubernetes="1.37", family=Family.IPV6)
     parts = components(plan)
     for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
         assert "--bind-address=::1" in parts[name].argv
