@@ -14,13 +14,20 @@ FORGET: Final = 10
 that have lost the API server pause for longer and longer before they ask again."""
 
 _DRAIN: Final = """\
+for daemon in $(grep -ls '^Name:[[:space:]]*buildkitd$' /proc/[0-9]*/status); do
+  [ "${{daemon%/status}}/ns/ipc" -ef /proc/self/ns/ipc ] && break
+  daemon=
+done
 sleep {forget}
 idle() {{
   seen=$(buildctl --addr {socket} debug histories) || return 1
   ! echo "$seen" | grep -q ^STARTED || return 1
   ! cat /proc/net/tcp /proc/net/tcp6 | grep -q ': [0-9A-F]*:{port:04X} [0-9A-F:]* 01 '
 }}
-until idle 2>/dev/null && sleep 1 && idle 2>/dev/null; do sleep 1; done
+until idle 2>/dev/null && sleep 1 && idle 2>/dev/null; do
+  [ -z "$daemon" ] || [ -e "$daemon" ] || exit 0
+  sleep 1
+done
 """
 
 PATIENCE: Final = 20
@@ -97,8 +104,9 @@ def drain(socket: str, port: int, *, unset: Sequence[str] = ()) -> str:
     First every proxy must forget this pod (``FORGET``); what connects meanwhile is still served.
     Then until no build is active and no client is connected: BuildKit does not list all solves, and
     a daemon that got SIGTERM finishes its builds but refuses new connections, of which a build of
-    linked targets needs one to go on. A daemon that does not answer is busy, not idle; one that
-    dies ends its container. ``unset`` are variables that the daemon has and ``buildctl`` must not.
+    linked targets needs one to go on. A daemon that does not answer is busy, not idle. One that
+    dies ends its container, and the wait: where containers share processes, nobody else ends that.
+    ``unset`` are variables that the daemon has and ``buildctl`` must not.
     """
     without = f"unset {' '.join(unset)}\n" if unset else ""
     return without + _DRAIN.format(forget=FORGET, socket=socket, port=port)

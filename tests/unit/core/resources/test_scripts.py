@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from buildpool.core.resources.scripts import PATIENCE, clean_up
+from buildpool.core.resources.scripts import FORGET, PATIENCE, clean_up, drain
 from cluster import eventually
 
 READY = ["echo", "ready"]
@@ -201,3 +201,31 @@ def test_a_step_that_hung_for_a_while_is_forgotten(pod: Pod) -> None:
 def test_the_answer_is_that_of_the_daemon(pod: Pod) -> None:
     refused = pod.start(clean_up(["sh", "-c", "exit 7"]))
     assert refused.wait(timeout=20) == 7
+
+
+@pytest.fixture
+def draining(pod: Pod) -> subprocess.Popen[str]:
+    """A pod that shall go, as soon as its daemon, which has a build, is idle."""
+    (pod.folder / "buildkitd").symlink_to("/bin/sleep")
+    pod.start(f"exec {pod.folder}/buildkitd 1000")
+    pod.must_run(f"{pod.folder}/buildkitd 1000")
+    (pod.folder / "buildctl").write_text("#!/bin/sh\ncat histories\n")
+    (pod.folder / "buildctl").chmod(0o755)
+    (pod.folder / "histories").write_text("STARTED\n")
+    script = drain("unix:///socket", 1234).replace(f"sleep {FORGET}", "sleep 0")
+    return pod.start(f"cd {pod.folder}; PATH={pod.folder}:$PATH\n{script}")
+
+
+def test_a_pod_goes_once_its_daemon_is_idle(pod: Pod, draining: subprocess.Popen[str]) -> None:
+    with pytest.raises(subprocess.TimeoutExpired):
+        draining.wait(timeout=3)
+    (pod.folder / "histories").write_text("COMPLETE\n")
+    assert draining.wait(timeout=20) == 0
+
+
+def test_a_pod_goes_once_its_daemon_is_dead(pod: Pod, draining: subprocess.Popen[str]) -> None:
+    """No build can be waited for then; where processes are shared, the kernel does not end this."""
+    with pytest.raises(subprocess.TimeoutExpired):
+        draining.wait(timeout=3)
+    pod.start(f"kill -9 {pod.commands()[f'{pod.folder}/buildkitd 1000']}").wait(timeout=20)
+    assert draining.wait(timeout=20) == 0
