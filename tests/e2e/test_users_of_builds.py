@@ -13,7 +13,7 @@ from textwrap import dedent
 import pytest
 
 from buildpool.core.api.builders import BUILDKIT_VERSION
-from cluster import PROJECT, Api
+from cluster import PROJECT, Api, eventually
 from e2e.clients import BASE, Client, client_of, context, run
 from e2e.pools import change, deploy, settle
 
@@ -84,6 +84,12 @@ def test_a_rootless_image_with_more_users_builds_their_files(
     wide_image(client_of(api, "ci", namespace, tmp_path), tmp_path)
     change(api, "ci", namespace, builders={"image": WIDE})
     settle(api, "ci", namespace)
+    # A builder that drains may get one more build.
+    eventually(
+        lambda: api.condition("ci", namespace, "Progressing").get("reason") == "Settled",
+        within=60,
+        what="the builder before is gone",
+    )
     client = client_of(api, "ci", namespace, tmp_path)
     for number, step in enumerate(STEPS.values()):
         for user in (FIRST_ABSENT, OPENSHIFT):

@@ -12,7 +12,7 @@ from cluster import Api, OperatorProcess, a_pool, eventually, operator_process
 from integration.test_builders_come_and_go import names
 
 POOLS = ("a", "b", "c")
-CACHE = {"registry": {"managed": {"size": "1Gi"}}}
+CACHE = {"registry": {"managed": {}}}
 """With it, a guard stands beside each builder, which runs the operator's own image."""
 
 

@@ -10,7 +10,7 @@ from buildpool.core.api import Pool
 from memory_cluster import MemoryCluster, settled
 from samples import INSTALLATION, a_pool
 
-CACHE = {"registry": {"managed": {"size": "10Gi"}}}
+CACHE = {"registry": {"managed": {}}}
 
 
 def upgraded(name: str) -> tuple[Pool, MemoryCluster]:

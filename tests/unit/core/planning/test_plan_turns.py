@@ -20,7 +20,7 @@ from plans import created, image, retired, turnover
 from samples import DAY, HOME, INSTALLATION, NOW, a_pool
 
 NEWER = INSTALLATION._replace(image="r.example/buildpool:newer")
-CACHE = {"registry": {"managed": {"size": "10Gi"}}}
+CACHE = {"registry": {"managed": {}}}
 """With it, a guard stands beside each builder, which runs the operator's image."""
 
 
