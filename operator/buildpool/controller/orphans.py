@@ -17,7 +17,8 @@ from typing import Final, NamedTuple
 
 from buildpool.controller.observe import LISTED
 from buildpool.core import naming, pauses
-from buildpool.core.errors import KubernetesError
+from buildpool.core.api.pool import parse_pool
+from buildpool.core.errors import InvalidSpecError, KubernetesError
 from buildpool.core.naming import PoolKey
 from buildpool.core.objects.pods import has_ended
 from buildpool.core.objects.refs import (
@@ -143,7 +144,8 @@ class OrphanSweeper:
         if orphans or by_name:
             # The authority is the last to go: it says which clients' Secrets to look for.
             authority = Ref("Secret", self._home, naming.authority(key))
-            secrets = [await self._cluster.get(ref) for ref in await self._secrets(key, authority)]
+            names = await self._secrets(key, pool, authority)
+            secrets = [await self._cluster.get(ref) for ref in names]
             orphans = [
                 *(s for s in secrets if s is not None and self._is_orphan(s, uid)),
                 *sorted(orphans, key=lambda obj: ref_of(obj) == authority),
@@ -171,9 +173,11 @@ class OrphanSweeper:
             await self._cluster.delete(ref_of(obj), uid=obj["metadata"]["uid"])
         return True
 
-    async def _secrets(self, key: PoolKey, authority: Ref) -> list[Ref]:
+    async def _secrets(self, key: PoolKey, pool: Object | None, authority: Ref) -> list[Ref]:
         """The Secrets a pool may have in its own namespace, where they may not be listed."""
-        clients = noted_clients(await self._cluster.get(authority))
+        noted = noted_clients(await self._cluster.get(authority))
+        # An authority may have been brought back, and removed, before the others were.
+        clients = sorted({*noted, *_clients_of(pool)})
         names = (
             naming.builder_certificate(key),
             naming.cache(key),
@@ -221,6 +225,12 @@ def _pool_of(obj: Object, kind: str) -> PoolKey | None:
 def _is_copy(obj: Object) -> bool:
     """Whether somebody has made it of an object of a pool in another namespace: it is theirs."""
     return namespace_of_pool(obj) not in ("", ref_of(obj).namespace)
+
+
+def _clients_of(pool: Object | None) -> Iterator[str]:
+    """The clients that a pool wants; none where its spec is refused, and so not carried out."""
+    with suppress(InvalidSpecError):
+        yield from (client.name for client in parse_pool(pool).spec.access.clients) if pool else ()
 
 
 def _uid_of(pool: Object | None) -> str | None:
