@@ -95,7 +95,11 @@ KUBERNETES := 1.31 1.34
 
 .PHONY: compat
 compat: install ## Older versions: control planes of Kubernetes 1.31 and 1.34, and the chart by Helm 3 and Helm 4
-	$(TIMED) $(KUBERNETES:%=compat-%)
+	$(TIMED) compat-helm $(KUBERNETES:%=compat-%)
+
+.PHONY: compat-helm
+compat-helm: install
+	$(PYTHON) -m tests.in_cluster --control-plane --helm-3 tests/compat
 
 .PHONY: $(KUBERNETES:%=compat-%)
 $(KUBERNETES:%=compat-%): compat-%: install

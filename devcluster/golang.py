@@ -174,6 +174,12 @@ def link_flags(module: GoModule, go_mod: str) -> str:
         major, minor, _ = required_version(go_mod, _KUBERNETES).lstrip("v").split(".")
         version = "k8s.io/component-base/version"
         stamps += [f"-X {version}.gitMajor={major}", f"-X {version}.gitMinor={minor}"]
+    if module is HELM_3:
+        # The version that a chart is told where there is no cluster; Helm 4 finds it out by itself.
+        _, minor, _ = required_version(go_mod, "k8s.io/client-go").split(".")
+        for package in ("chartutil", "lint/rules"):
+            version = f"helm.sh/helm/v3/pkg/{package}.k8sVersion"
+            stamps += [f"-X {version}Major=1", f"-X {version}Minor={minor}"]
     # With C in it, static still: the program also goes into images that lack the C library's parts.
     static = ("-linkmode=external", "-extldflags=-static") if module.cgo else ()
     return " ".join(("-s", "-w", *static, *stamps))
