@@ -98,7 +98,9 @@ class LeavingPool:
                 self._act(turn)
             must_lead(self.api, since=self.before)
             self._await(Moment.TOLD, build, host)
-            assert self._needed() == needed
+            there = self._needed()
+            gone = sorted(name for name, uid in needed.items() if there.get(name) != uid)
+            assert not gone, f"gone before the build has ended: {', '.join(gone)}"
             acted, started = since(started), time.monotonic()
             for number in range(self.step, steps + 1):
                 self._reach(build, number)
