@@ -99,6 +99,14 @@ def pod(kubeconfig: Path, addresses: Addresses, tmp_path: Path) -> Iterator[Oper
         assert "Traceback" not in process.log.read_text(), process.log.read_text()[-4000:]
 
 
+@pytest.fixture
+def operator(kubeconfig: Path, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """One operator that knows of a gateway."""
+    process = OperatorProcess(kubeconfig, tmp_path / "log", "of-a-gateway", GATEWAY)
+    with operator_process(process):
+        yield process
+
+
 def page(addresses: Addresses, port: int, path: str) -> str:
     """What is answered to the kubelet, or to Prometheus: they ask the address of the pod."""
     url = f"http://{naming.authority_form(addresses.node, port)}{path}"
@@ -138,7 +146,7 @@ def test_the_operator_is_healthy_measured_and_at_work(
         within=10,
         what="Prometheus sees that it leads",
     )
-    cache: Any = {"registry": {"managed": {"size": "1Gi"}}}
+    cache: Any = {"registry": {"managed": {}}}
     with a_builder_at(addresses) as builder:
         spec: Any = {"routing": "Gateway", "scaling": {"min": 1}, "cache": cache}
         installed.apply(a_pool("ci", namespace, **spec))

@@ -49,7 +49,7 @@ def is_carried_out(api: Api, namespace: str, **spec: Any) -> None:
 def test_the_service_and_the_certificates_have_names_of_the_clusters_domain(
     installed: Api, elsewhere: OperatorProcess, namespace: str
 ) -> None:
-    cache = {"registry": {"managed": {"size": "1Gi"}}}
+    cache = {"registry": {"managed": {}}}
     is_carried_out(installed, namespace, routing="Gateway", cache=cache)
     service = installed.get("service", "ci", namespace)
     assert service is not None

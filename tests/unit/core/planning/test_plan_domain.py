@@ -13,7 +13,7 @@ from memory_cluster import MemoryCluster, settled
 from plans import applied
 from samples import DAY, GATEWAY, HOME, INSTALLATION, a_pool
 
-MANAGED: Any = {"registry": {"managed": {"size": "10Gi"}}}
+MANAGED: Any = {"registry": {"managed": {}}}
 ELSEWHERE = INSTALLATION._replace(domain="k8s.test")
 
 
