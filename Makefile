@@ -42,9 +42,10 @@ fmt: install ## Format the code
 	$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format .
 
 .PHONY: generate
-generate: install ## Write what is generated: CRD, reference pages, plain manifests, the chart's README
+generate: install ## Write what is generated: CRD, reference pages, plain manifests, the chart's README and defaults
 	$(BUILDPOOL) crd > crds/buildkitpools.buildpool.dev.yaml
 	cp crds/buildkitpools.buildpool.dev.yaml manifests/helm/buildpool/files/
+	cp manifests/helm/buildpool/values.yaml manifests/helm/buildpool/files/defaults.yaml
 	for page in pool reasons metrics; do $(BUILDPOOL) docs $$page > docs/reference/$$page.md; done
 	HELM=$$($(DEVCLUSTER) program helm) manifests/render.sh
 	manifests/readme.sh > manifests/helm/buildpool/README.md
@@ -75,6 +76,7 @@ unit: install ## The pure core; seconds
 .PHONY: integration
 integration: install ## Real API server and a real Envoy, operators as processes, no kubelet
 	$(PYTHON) -m tests.in_cluster --control-plane tests/gateway tests/integration
+	$(PYTHON) -m tests.in_cluster --ipv6 tests/integration/test_address_families.py
 
 .PHONY: devcluster
 devcluster: install ## The devcluster itself: repair, two side by side, nothing left
@@ -86,8 +88,18 @@ e2e: install ## The whole node: kubelet, rootless builders, unmodified clients, 
 
 .PHONY: chaos
 chaos: install ## 200 seeded disruptions under load, and what a plain Deployment loses (CHAOS_SEED=…)
-	CHAOS_DISRUPTIONS=$${CHAOS_DISRUPTIONS:-200} CHAOS_BASELINE=$${CHAOS_BASELINE:-60} $(PYTHON) -m tests.in_cluster tests/chaos -s
+	CHAOS_DISRUPTIONS=$${CHAOS_DISRUPTIONS:-200} CHAOS_BASELINE=$${CHAOS_BASELINE:-60} CHAOS_REMOVALS=$${CHAOS_REMOVALS:-20} $(PYTHON) -m tests.in_cluster tests/chaos -s
 	GATEWAY_HOLD_SECONDS=300 $(PYTHON) -m tests.in_cluster tests/e2e/test_the_gateway.py -k longer_than_they_would_connect
+
+KUBERNETES := 1.31 1.34
+
+.PHONY: compat
+compat: install ## Older versions: control planes of Kubernetes 1.31 and 1.34, and the chart by Helm 3 and Helm 4
+	$(TIMED) $(KUBERNETES:%=compat-%)
+
+.PHONY: $(KUBERNETES:%=compat-%)
+$(KUBERNETES:%=compat-%): compat-%: install
+	$(PYTHON) -m tests.in_cluster --control-plane --kubernetes $* --helm-3 tests/compat tests/integration
 
 .PHONY: bench
 bench: install ## Measurements; never part of the tests

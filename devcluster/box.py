@@ -13,7 +13,8 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from devcluster.layout import NODE_ADDRESS, RUN, SERVICE_NETWORK, Layout
+from devcluster.addresses import ADDRESSES, Family
+from devcluster.layout import RUN, Layout
 
 _NEW_NAMESPACES: Final = (
     0x00020000  # CLONE_NEWNS
@@ -42,10 +43,13 @@ def unshare() -> None:
         raise OSError(error, f"unshare: {os.strerror(error)}")
 
 
-def set_up(layout: Layout) -> None:
+def set_up(layout: Layout, family: Family) -> None:
     """Called by the first process of the box, before anything else."""
     _set_up_mounts(layout)
-    _set_up_network()
+    if family is Family.IPV6:
+        _set_up_network_of_version_6()
+    else:
+        _set_up_network()
     _run("hostname", layout.name)
 
 
@@ -93,16 +97,27 @@ def cgroup_mounts(mountinfo: str) -> tuple[str, ...]:
 
 def _set_up_network() -> None:
     """A bridge that is the node's address, and no way out."""
+    addresses = ADDRESSES[Family.IPV4]
     for command in (
         "link set lo up",
         "link add cni0 type bridge",
-        f"address add {NODE_ADDRESS}/24 dev cni0",
+        f"address add {addresses.node}/24 dev cni0",
         "link set cni0 up",
-        f"route add {SERVICE_NETWORK} dev cni0",
+        f"route add {addresses.services} dev cni0",
     ):
         _run("ip", *command.split())
     for setting in ("ip_forward", "conf/all/route_localnet"):
         Path(f"/proc/sys/net/ipv4/{setting}").write_text("1")
+
+
+def _set_up_network_of_version_6() -> None:
+    """Its own address, and none of version 4 but loopback."""
+    Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6").write_text("0")
+    for command in (
+        "link set lo up",
+        f"address add {ADDRESSES[Family.IPV6].node}/128 dev lo nodad",
+    ):
+        _run("ip", *command.split())
 
 
 def _run(*command: str) -> None:

@@ -21,6 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from devcluster import building, entering, golang, images, lifecycle, prerequisites
+from devcluster.addresses import Family
 from devcluster.control import Report, ask, require_box
 from devcluster.errors import DevclusterError, last_lines
 from devcluster.identity import Identity
@@ -102,11 +103,23 @@ def up(
     control_plane: Annotated[
         bool, typer.Option("--control-plane", help="No node: nothing that runs a pod.")
     ] = False,
+    family: Annotated[
+        Family, typer.Option("--ip-family", help="Of all addresses; ipv6 only without a node.")
+    ] = Family.IPV4,
+    kubernetes: Annotated[
+        str, typer.Option(help="An older control plane, such as 1.31; there are no nodes of it.")
+    ] = "",
 ) -> None:
     """Start the cluster, or mend it; compiles and installs what is missing."""
     where = _layout(name)
     with _progress() as progress:
-        outcome = lifecycle.up(where, with_node=not control_plane, progress=progress)
+        outcome = lifecycle.up(
+            where,
+            with_node=not control_plane,
+            kubernetes=kubernetes,
+            progress=progress,
+            family=family,
+        )
     if outcome.was_up:
         _console.print(f"cluster {name} is already up")
         return
@@ -276,10 +289,18 @@ def logs(
 
 
 @app.command()
-def program(which: Annotated[str, typer.Argument(help="Such as helm or buildctl.")]) -> None:
+def program(
+    which: Annotated[
+        str, typer.Argument(help="Such as helm or buildctl; helm-3 is an older helm.")
+    ],
+) -> None:
     """Print the path of one of our programs, compiled now if need be. Needs no cluster."""
+    cache = _layout("dev").cache
     with _progress() as progress:
-        programs = lifecycle.compile_programs(_layout("dev").cache, progress)
+        if which == golang.HELM_3.name:
+            print(golang.compile_module(golang.HELM_3, cache, progress) / "helm")
+            return
+        programs = lifecycle.compile_programs(cache, progress)
     path = shutil.which(which, path=programs.path)
     if path is None:
         raise DevclusterError(f"there is no program {which}")

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
 
+from devcluster.addresses import ADDRESSES, Family
 from devcluster.config import Programs
 from devcluster.layout import (
     BUILDKIT_SOCKET,
     CONTAINERD_SOCKET,
     NODE_ADDRESS,
-    POD_NETWORK,
-    SERVICE_NETWORK,
     Layout,
 )
 
@@ -58,11 +56,10 @@ class Component:
     """How long `up` waits for it once it has been started."""
 
 
-_ETCD: Final = "http://127.0.0.1:2379"
-
-
-def control_plane(layout: Layout, programs: Programs) -> tuple[Component, ...]:
+def control_plane(layout: Layout, programs: Programs, family: Family) -> tuple[Component, ...]:
     """An API with a scheduler and controllers, and nothing that runs a pod."""
+    addresses = ADDRESSES[family]
+    etcd = addresses.url(2379, scheme="http")
     pki, config = layout.pki, layout.config
     kubectl = (f"{programs.kubernetes}/kubectl", f"--kubeconfig={config}/admin.kubeconfig")
     authentication = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
@@ -77,21 +74,22 @@ def control_plane(layout: Layout, programs: Programs) -> tuple[Component, ...]:
             (
                 f"{programs.kubernetes}/etcd",
                 f"--data-dir={layout.data}/etcd",
-                f"--listen-client-urls={_ETCD}",
-                f"--advertise-client-urls={_ETCD}",
-                "--listen-peer-urls=http://127.0.0.1:2380",
+                f"--listen-client-urls={etcd}",
+                f"--advertise-client-urls={etcd}",
+                f"--listen-peer-urls={addresses.url(2380, scheme='http')}",
                 "--unsafe-no-fsync",
                 "--auto-compaction-retention=5m",
                 "--log-level=warn",
             ),
-            gate=Gate(f"{_ETCD}/health"),
+            gate=Gate(f"{etcd}/health"),
         ),
         Component(
             "kube-apiserver",
             (
-                f"{programs.kubernetes}/kube-apiserver",
-                f"--etcd-servers={_ETCD}",
-                f"--advertise-address={NODE_ADDRESS}",
+                f"{programs.control_plane}/kube-apiserver",
+                f"--etcd-servers={etcd}",
+                f"--bind-address={addresses.bound}",
+                f"--advertise-address={addresses.node}",
                 "--secure-port=6443",
                 f"--tls-cert-file={pki}/apiserver.crt",
                 f"--tls-private-key-file={pki}/apiserver.key",
@@ -99,7 +97,7 @@ def control_plane(layout: Layout, programs: Programs) -> tuple[Component, ...]:
                 "--service-account-issuer=https://kubernetes.default.svc",
                 f"--service-account-key-file={pki}/tokens.pub",
                 f"--service-account-signing-key-file={pki}/tokens.key",
-                f"--service-cluster-ip-range={SERVICE_NETWORK}",
+                f"--service-cluster-ip-range={addresses.services}",
                 "--authorization-mode=Node,RBAC",
                 "--enable-admission-plugins=NodeRestriction",
                 f"--kubelet-client-certificate={pki}/apiserver-kubelet-client.crt",
@@ -114,36 +112,38 @@ def control_plane(layout: Layout, programs: Programs) -> tuple[Component, ...]:
             ),
             after=("etcd",),
             # /readyz is too early: the roles the controllers start with are read a moment later.
-            gate=Gate(f"https://127.0.0.1:6443{authentication}", "controller-manager"),
+            gate=Gate(f"{addresses.api_server}{authentication}", "controller-manager"),
         ),
         Component(
             "kube-controller-manager",
             (
-                f"{programs.kubernetes}/kube-controller-manager",
+                f"{programs.control_plane}/kube-controller-manager",
                 *credentials("controller-manager"),
+                f"--bind-address={addresses.bound}",
                 f"--service-account-private-key-file={pki}/tokens.key",
                 f"--root-ca-file={pki}/ca.crt",
                 f"--cluster-signing-cert-file={pki}/ca.crt",
                 f"--cluster-signing-key-file={pki}/ca.key",
                 "--use-service-account-credentials",
                 "--allocate-node-cidrs=true",
-                f"--cluster-cidr={POD_NETWORK}",
+                f"--cluster-cidr={addresses.pods}",
                 "--kube-api-qps=200",  # the default makes it start slowly
                 "--kube-api-burst=400",
                 "--leader-elect=false",
             ),
             after=("kube-apiserver",),
-            gate=Gate("https://127.0.0.1:10257/healthz"),
+            gate=Gate(f"{addresses.url(10257)}/healthz"),
         ),
         Component(
             "kube-scheduler",
             (
-                f"{programs.kubernetes}/kube-scheduler",
+                f"{programs.control_plane}/kube-scheduler",
                 *credentials("scheduler"),
+                f"--bind-address={addresses.bound}",
                 "--leader-elect=false",
             ),
             after=("kube-apiserver",),
-            gate=Gate("https://127.0.0.1:10259/healthz"),
+            gate=Gate(f"{addresses.url(10259)}/healthz"),
         ),
         Component(
             "objects",

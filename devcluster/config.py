@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import tomli_w
 
+from devcluster.addresses import ADDRESSES, Family
 from devcluster.layout import (
-    API_SERVER,
     CONTAINERD_SOCKET,
     NODE_ADDRESS,
     POD_NETWORK,
@@ -34,6 +34,8 @@ class Programs:
     """Where the compiled programs are."""
 
     kubernetes: Path
+    control_plane: Path
+    """API server, controllers and scheduler; ``kubernetes`` again, or an older version."""
     tools: Path
     coredns: Path
     runc: Path
@@ -53,13 +55,13 @@ class Programs:
         return ":".join(map(str, folders))
 
 
-def kubeconfig(user: str, authority: bytes, certificate: bytes, key: bytes) -> str:
+def kubeconfig(user: str, authority: bytes, certificate: bytes, key: bytes, *, server: str) -> str:
     """A kubeconfig with everything in it."""
 
     def encoded(raw: bytes) -> str:
         return base64.b64encode(raw).decode()
 
-    cluster = {"server": API_SERVER, "certificate-authority-data": encoded(authority)}
+    cluster = {"server": server, "certificate-authority-data": encoded(authority)}
     credentials = {"client-certificate-data": encoded(certificate), "client-key-data": encoded(key)}
     return _json(
         {
@@ -280,14 +282,15 @@ def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
 
-def render(layout: Layout, programs: Programs) -> dict[str, str]:
+def render(layout: Layout, programs: Programs, family: Family) -> dict[str, str]:
     """All files of the config folder, by name; needs the PKI to be there."""
 
     def user(identity: str) -> str:
         files = (
             layout.pki / f"{name}" for name in ("ca.crt", f"{identity}.crt", f"{identity}.key")
         )
-        return kubeconfig(identity, *(file.read_bytes() for file in files))
+        found = (file.read_bytes() for file in files)
+        return kubeconfig(identity, *found, server=ADDRESSES[family].api_server)
 
     return {
         "audit-policy.json": audit_policy(),

@@ -1,7 +1,8 @@
 """Compiles Go modules, those below ``devcluster/go`` and others, into the artifact cache.
 
 A module is compiled once per content: its go.mod, go.sum and sources, the Go version and the flags.
-A cluster needs those of ``MODULES``; the frontends are compiled when their images are asked for.
+A cluster needs those of ``MODULES``; the frontends are compiled when their images are asked for,
+and older versions, of control planes and of Helm, when somebody names them.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ class GoModule:
     """The folder in which its own lies."""
 
     @property
+    def is_kubernetes(self) -> bool:
+        """Whether it is made of Kubernetes itself."""
+        return any(path == _KUBERNETES for _, path in self.stamps)
+
+    @property
     def folder(self) -> Path:
         """Where its go.mod is."""
         return self.root / (self.within or self.name)
@@ -59,6 +65,7 @@ class GoModule:
         return tuple(sorted(path for path in found if path.is_file()))
 
 
+_KUBERNETES: Final = "k8s.io/kubernetes"
 STATIC: Final = ("osusergo", "netgo", "static_build", "seccomp", "no_btrfs", "no_zfs")
 
 KUBERNETES: Final = GoModule(
@@ -74,8 +81,8 @@ KUBERNETES: Final = GoModule(
     ),
     tags=("osusergo", "netgo"),
     stamps=(
-        ("k8s.io/component-base/version.gitVersion", "k8s.io/kubernetes"),
-        ("k8s.io/client-go/pkg/version.gitVersion", "k8s.io/kubernetes"),
+        ("k8s.io/component-base/version.gitVersion", _KUBERNETES),
+        ("k8s.io/client-go/pkg/version.gitVersion", _KUBERNETES),
     ),
 )
 TOOLS: Final = GoModule(
@@ -112,6 +119,23 @@ DOCKERFILE_FRONTEND: Final = GoModule(
 )
 MOCKERFILE: Final = GoModule("mockerfile", target="./mockerfile", within="tools", tags=STATIC)
 
+OLDER: Final = {
+    minor: GoModule(
+        f"kubernetes-{minor}",
+        aliases=("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
+        tags=KUBERNETES.tags,
+        stamps=KUBERNETES.stamps,
+    )
+    for minor in ("1.31", "1.34")
+}
+"""Control planes of older versions, which users still run: no node can be made of them."""
+HELM_3: Final = GoModule(
+    "helm-3",
+    target="tool",
+    tags=STATIC,
+    stamps=(("helm.sh/helm/v3/internal/version.version", "helm.sh/helm/v3"),),
+)
+
 
 def required_version(go_mod: str, module: str) -> str:
     """The version of a module that a go.mod requires."""
@@ -126,11 +150,28 @@ def version_of(module: GoModule, path: str) -> str:
     return required_version((module.folder / "go.mod").read_text(), path)
 
 
+def newest() -> str:
+    """The version of Kubernetes that nodes have, too, such as ``1.37``."""
+    return version_of(KUBERNETES, _KUBERNETES).removeprefix("v").rpartition(".")[0]
+
+
+def control_plane(version: str) -> GoModule:
+    """What the control plane of a version, such as ``1.31``, is compiled from."""
+    if version == newest():
+        return KUBERNETES
+    if version not in OLDER:
+        raise DevclusterError(
+            f"there is no Kubernetes {version}",
+            remedy=f"Choose one of {', '.join((*OLDER, newest()))}.",
+        )
+    return OLDER[version]
+
+
 def link_flags(module: GoModule, go_mod: str) -> str:
     """Strip debugging data, stamp versions."""
     stamps = [f"-X {variable}={required_version(go_mod, path)}" for variable, path in module.stamps]
-    if module is KUBERNETES:
-        major, minor, _ = required_version(go_mod, "k8s.io/kubernetes").lstrip("v").split(".")
+    if module.is_kubernetes:
+        major, minor, _ = required_version(go_mod, _KUBERNETES).lstrip("v").split(".")
         version = "k8s.io/component-base/version"
         stamps += [f"-X {version}.gitMajor={major}", f"-X {version}.gitMinor={minor}"]
     # With C in it, static still: the program also goes into images that lack the C library's parts.

@@ -29,7 +29,6 @@ NODE_ADDRESS: Final = "10.88.0.1"
 POD_NETWORK: Final = "10.88.0.0/24"
 SERVICE_NETWORK: Final = "10.96.0.0/16"
 SERVICE_ADDRESS: Final = "10.96.0.1"
-API_SERVER: Final = "https://127.0.0.1:6443"
 
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from devcluster import config, golang, images, wheels
+from devcluster.addresses import Family
 from devcluster.control import Report, ask, running_box
 from devcluster.errors import DevclusterError
 from devcluster.identity import Identity, kill, read_identity
@@ -42,15 +43,38 @@ class Outcome:
     was_repaired: bool = False
 
 
-def up(layout: Layout, *, with_node: bool, progress: Progress) -> Outcome:
-    """Make sure that the cluster runs and everything in it is ready."""
+def up(
+    layout: Layout,
+    *,
+    with_node: bool,
+    progress: Progress,
+    kubernetes: str = "",
+    family: Family = Family.IPV4,
+) -> Outcome:
+    """Make sure that the cluster runs and everything in it is ready.
+
+    ``kubernetes`` is a version of the control plane, such as ``1.31``; empty is the newest, and
+    the only one of which there are nodes.
+    """
+    if with_node and family is not Family.IPV4:
+        raise DevclusterError(
+            "a node speaks IPv4 only", remedy="Add --control-plane, for a cluster without one."
+        )
     require_root()
+    kubernetes = kubernetes or golang.newest()
+    if with_node and kubernetes != golang.newest():
+        raise DevclusterError(
+            f"there are no nodes of Kubernetes {kubernetes}", remedy="Add --control-plane."
+        )
     with locked(layout.lock, progress):
         if box := _answering_box(layout):
-            if Plan.read(layout.plan).has_node != with_node:
-                kind = "without" if with_node else "with"
+            found = Plan.read(layout.plan)
+            wanted = (with_node, family, kubernetes)
+            if (found.has_node, found.family, found.kubernetes) != wanted:
+                kind = "with" if found.has_node else "without"
                 raise DevclusterError(
-                    f"the cluster {layout.name} is up {kind} a node",
+                    f"the cluster {layout.name} is up {kind} a node, with {found.family} "
+                    f"and Kubernetes {found.kubernetes}",
                     remedy="Remove it first with `devcluster down`.",
                 )
             was_up = all(report.settled for report in ask(box, {"do": "status"}))
@@ -59,7 +83,9 @@ def up(layout: Layout, *, with_node: bool, progress: Progress) -> Outcome:
         was_repaired = read_identity(layout.identity) is not None
         if was_repaired:
             progress("the last run ended without `down`: starting again with its data")
-        plan = prepare(layout, with_node=with_node, progress=progress)
+        plan = prepare(
+            layout, with_node=with_node, kubernetes=kubernetes, progress=progress, family=family
+        )
         _write_files(layout, plan)
         box = _start_box(layout, progress)
         wait_until_settled(layout, box, progress)
@@ -79,25 +105,32 @@ def down(layout: Layout, *, progress: Progress) -> bool:
         return True
 
 
-def prepare(layout: Layout, *, with_node: bool, progress: Progress) -> Plan:
+def prepare(
+    layout: Layout, *, with_node: bool, kubernetes: str, progress: Progress, family: Family
+) -> Plan:
     """Everything that can be made ahead of the start: packages, programs, images."""
     if missing := missing_packages():
         log = layout.cache / "logs" / "apt.log"
         progress(f"{' '.join(install_command(missing))} (log: {log})")
         install_packages(missing, log)
-    programs = compile_programs(layout.cache, progress)
+    programs = compile_programs(layout.cache, progress, kubernetes)
     assembler = images.Assembler(programs, layout.cache, progress)
     folders = tuple(map(assembler.image, images.AT_START)) if with_node else ()
-    return Plan(programs=programs, images=folders)
+    return Plan(programs=programs, images=folders, kubernetes=kubernetes, family=family)
 
 
-def compile_programs(cache: Path, progress: Progress) -> config.Programs:
-    """The programs of all Go modules, and those that come ready-made."""
+def compile_programs(cache: Path, progress: Progress, kubernetes: str = "") -> config.Programs:
+    """The programs of all Go modules, and those that come ready-made.
+
+    ``kubernetes`` is the version of the control plane; empty is the newest.
+    """
+    plane = golang.control_plane(kubernetes or golang.newest())
     return config.Programs(
         **{
             module.name.replace("-", "_"): golang.compile_module(module, cache, progress)
             for module in golang.MODULES
         },
+        control_plane=golang.compile_module(plane, cache, progress),
         envoy=wheels.envoy(cache, progress),
     )
 
@@ -108,7 +141,7 @@ def _write_files(layout: Layout, plan: Plan) -> None:
     layout.state.chmod(0o711)  # volumes below are used by any user
     if not layout.pki.exists():
         create_pki(layout.pki, layout.name, datetime.now(UTC))
-    for name, content in config.render(layout, plan.programs).items():
+    for name, content in config.render(layout, plan.programs, plan.family).items():
         file = layout.config / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from devcluster.layout import NODE_ADDRESS, SERVICE_ADDRESS
+from devcluster.addresses import ADDRESSES
+from devcluster.layout import NODE_ADDRESS
 
 LIFETIME: Final = timedelta(days=365)
 
@@ -45,9 +46,11 @@ def identities(node: str) -> tuple[Identity, ...]:
                 service,
                 f"{service}.cluster.local",
                 "localhost",
-                "127.0.0.1",
-                SERVICE_ADDRESS,
-                NODE_ADDRESS,
+                *(
+                    a
+                    for each in ADDRESSES.values()
+                    for a in (each.loopback, each.service, each.node)
+                ),
             ),
         ),
         Identity("apiserver-kubelet-client", "kube-apiserver-kubelet-client", "system:masters"),

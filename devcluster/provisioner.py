@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from devcluster.addresses import ADDRESSES, Family
 from devcluster.config import PROVISIONER, STORAGE_CLASS
-from devcluster.layout import API_SERVER
 
 CLAIMS: Final = "/api/v1/persistentvolumeclaims"
 VOLUMES: Final = "/api/v1/persistentvolumes"
@@ -145,7 +145,7 @@ class Provisioner:
         return answer
 
     def _connect(self, timeout: float) -> http.client.HTTPSConnection:
-        host = urlsplit(API_SERVER).netloc
+        host = urlsplit(ADDRESSES[Family.IPV4].api_server).netloc
         return http.client.HTTPSConnection(host, timeout=timeout, context=self._context)
 
 

@@ -260,7 +260,7 @@ def main() -> None:
     os.close(write_down)
     if not os.read(written_down, 1):
         raise SystemExit("nobody wrote down who I am")  # a box that nobody could find again
-    box.set_up(layout)
+    box.set_up(layout, plan.family)
     # Nothing else of the caller's environment: proxies or a KUBECONFIG would reach every component.
     environment = {
         "HOME": str(layout.data),

@@ -136,12 +136,14 @@ class OperatorProcess:
     log: Path
     identity: str = "one"
     flags: tuple[str, ...] = ()
+    within: tuple[str, ...] = ()
+    """A command that starts it, in surroundings of its own; empty: nothing does."""
     metrics_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def start(self) -> None:
         """Starts it; it may have to wait for the Lease."""
-        command = [sys.executable, "-m", "buildpool.cli", "run"]
+        command = [*self.within, sys.executable, "-m", "buildpool.cli", "run"]
         command += ["--namespace", OPERATOR_NAMESPACE, "--identity", self.identity]
         command += ["--health-port", "0", "--metrics-port", str(self.metrics_port)]
         command += ["--log-level", "debug", "--log-format", "json", *self.flags]

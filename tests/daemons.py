@@ -230,5 +230,8 @@ class Silent:
         raise DaemonError("it is none")
         yield
 
+    async def records(self, request: bytes) -> tuple[bytes, ...]:
+        raise DaemonError("it is none")
+
     async def close(self) -> None:
         return

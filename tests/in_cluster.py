@@ -2,6 +2,10 @@
 
     python -m tests.in_cluster [--control-plane] [--keep] tests/integration [pytest's options]
 
+With ``--ipv6`` in the place of ``--control-plane``, the control plane speaks nothing but IPv6.
+With --kubernetes 1.31, the control plane is an older one. With --helm-3, there is a Helm 3 beside
+the newest, which HELM_3 names.
+
 The name of the devcluster is derived from this checkout: two checkouts do not meet, and what a
 killed run left is repaired by the next one.
 
@@ -12,16 +16,19 @@ thrown away, a new one for each tier: one that has buildpool already is refused.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from demo.install import given_image, install
-from demo.lab import Lab, LabError
+from demo.lab import Lab, LabError, finish
 
 PROJECT = Path(__file__).resolve().parent.parent
+HELM_3 = [sys.executable, "-m", "devcluster", "program", "helm-3"]
 IMAGES = ("busybox", "dockerfile-frontend", "mockerfile")
 """Images that tests use; made out here, where package registries are found."""
 GO_PROGRAM = (sys.executable, "-m", "tests.go_program")
@@ -30,19 +37,31 @@ GO_PROGRAM = (sys.executable, "-m", "tests.go_program")
 
 def main(arguments: list[str]) -> int:
     """Brings the cluster up, runs pytest in it, and takes it down; pytest's exit code."""
-    flags = {"--control-plane", "--keep"}
-    pytest = [sys.executable, "-m", "pytest", "-q", *(a for a in arguments if a not in flags)]
-    plane = "--control-plane" in arguments
-    kind = "plane" if plane else "node"
+    flags, others = _parser().parse_known_args(arguments)
+    pytest = [sys.executable, "-m", "pytest", "-q", *others]
+    is_of_ipv6: bool = flags.ipv6
+    plane: bool = flags.control_plane or is_of_ipv6
+    older = flags.kubernetes.replace(".", "-")
+    kind = f"plane{6 if is_of_ipv6 else older}" if plane else "node"
+    options = ["--control-plane"] * plane + ["--ip-family=ipv6"] * is_of_ipv6
+    options.append(f"--kubernetes={flags.kubernetes}")
     try:
         lab = Lab.from_environment(
             f"{kind}-{hashlib.sha256(str(PROJECT).encode()).hexdigest()[:6]}"
         )
+        if not lab.devcluster and is_of_ipv6:
+            print("left out: a cluster of yours has the addresses that it has", flush=True)
+            return 0
         if not lab.devcluster:
             return _in_the_users(lab, pytest, with_operator=not plane)
+        if flags.helm_3:
+            os.environ["HELM_3"] = finish(HELM_3, timeout=1800).strip()
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+    # As after Ctrl-C: the cluster is taken down.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
     def run(*command: str) -> int:
         return subprocess.run(lab.driver(*command), cwd=PROJECT, check=False).returncode
@@ -51,15 +70,24 @@ def main(arguments: list[str]) -> int:
     install_it = [sys.executable, "-m", "demo.install", f"{lab.devcluster}"]
     try:
         return (
-            run("up", *(["--control-plane"] if plane else []))
+            run("up", *options)
             or (0 if plane else subprocess.run(install_it, cwd=PROJECT, check=False).returncode)
             or any(run("image", image) for image in (() if plane else IMAGES))
             or (0 if plane else subprocess.run(GO_PROGRAM, cwd=PROJECT, check=False).returncode)
             or run("exec", "--", *pytest)
         )
     finally:
-        if "--keep" not in arguments:
+        if not flags.keep:
             run("down")
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Our own flags; what it does not know is pytest's."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    for flag in ("--control-plane", "--ipv6", "--keep", "--helm-3"):
+        parser.add_argument(flag, action="store_true")
+    parser.add_argument("--kubernetes", default="")
+    return parser
 
 
 def _in_the_users(lab: Lab, pytest: list[str], *, with_operator: bool) -> int:

@@ -14,6 +14,7 @@ LIMITS = {
     "unit": 60,
     "gateway": 120,
     "integration": 300,
+    "compat": 300,
     "devcluster": 600,
     "e2e": 1800,
     "bench": 3600,

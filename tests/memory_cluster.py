@@ -16,12 +16,14 @@ from typing import cast
 from buildpool.controller.act import act
 from buildpool.controller.observe import observe
 from buildpool.core.api import Pool, PoolStatus
+from buildpool.core.naming import Installation
 from buildpool.core.objects.pods import has_daemon, name_of_builder
 from buildpool.core.objects.refs import Object, Ref, component_of, is_terminating, ref_of
 from buildpool.core.observed.load import Load
 from buildpool.core.observed.observation import Observation
-from buildpool.core.planning.plan import Plan
+from buildpool.core.planning.plan import Plan, planned
 from buildpool.core.planning.removal import Removal
+from buildpool.core.planning.situation import Situation
 from buildpool.core.reporting.outcome import Outcome
 from buildpool.core.reporting.report import report_pass
 from buildpool.core.resources import has_guard
@@ -29,7 +31,7 @@ from buildpool.core.resources.common import fingerprint
 from buildpool.kube.cluster import Cluster
 from memory_api import MemoryApi, run
 from memory_storage import stored
-from samples import INSTALLATION, NOW, a_load, a_pod, planned
+from samples import INSTALLATION, NOW, a_load, a_pod, a_situation
 
 PASS = timedelta(seconds=5)
 """How much later the next pass is."""
@@ -60,6 +62,10 @@ class MemoryCluster:
     """What the cluster itself changes of each object as it is stored."""
     silent: set[str] = field(default_factory=set)
     """Builders whose daemons do not answer."""
+    installation: Installation = INSTALLATION
+    """The operator; another image of it is another version."""
+    may_roll: bool = True
+    """Whether builders may be replaced where that is the operator's doing."""
 
     def __getitem__(self, name: str) -> Object:
         """An object by ``Kind/name``, to be looked at or edited by a test."""
@@ -77,7 +83,7 @@ class MemoryCluster:
 
     def observe(self, pool: Pool) -> Observation:
         """What a pass sees: what the controller reads, and what the daemons and the metrics say."""
-        seen = run(observe(self.api, pool, INSTALLATION))
+        seen = run(observe(self.api, pool, self.installation))
         return replace(
             seen,
             loads=self._loads(seen.pods),
@@ -104,8 +110,17 @@ class MemoryCluster:
 
     def plan(self, pool: Pool) -> Plan:
         """What is to be done now, certificates being issued."""
-        _, todo = planned(self.known(pool), self.observe(pool), now=self.now)
-        return todo
+        return planned(self.situation(pool))[1]
+
+    def situation(self, pool: Pool) -> Situation:
+        """What a pass knows."""
+        return a_situation(
+            self.known(pool),
+            self.observe(pool),
+            now=self.now,
+            installation=self.installation,
+            may_roll=self.may_roll,
+        )
 
     def act(self, todo: Plan | Removal) -> None:
         """Carries out a plan as the controller does."""
@@ -160,8 +175,7 @@ class MemoryCluster:
 
     def step(self, pool: Pool) -> Plan:
         """One pass, and all that follows from it."""
-        pool = self.known(pool)
-        situation, todo = planned(pool, self.observe(pool), now=self.now)
+        situation, todo = planned(self.situation(pool))
         self.act(todo)
         self.status = report_pass(situation, todo, Outcome()).status
         self.roll()

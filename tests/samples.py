@@ -183,10 +183,10 @@ def a_situation(
 
 
 def planned(
-    pool: Pool, observation: Observation | None = None, *, now: datetime = NOW
+    pool: Pool, observation: Observation | None = None, *, now: datetime = NOW, **overrides: Any
 ) -> tuple[Situation, Plan]:
     """The plan, once everything it needs is issued, and the situation then."""
-    return plan.planned(a_situation(pool, observation, now=now))
+    return plan.planned(a_situation(pool, observation, now=now, **overrides))
 
 
 _names = st.from_regex(r"[a-z][a-z0-9]{0,6}", fullmatch=True)

@@ -34,6 +34,9 @@ class Settings:
     gateway_service: str = ""
     """Name of the gateway's Service in the operator's own namespace, to which pools with
     ``Gateway`` routing lead; empty: no gateway is installed, and such pools are not ready."""
+    cluster_domain: str = naming.USUAL_DOMAIN
+    """What the full names of Services end with: the gateway's, to which pools with ``Gateway``
+    routing lead, and those in servers' certificates."""
     watch_namespaces: tuple[str, ...] = ()
     """Namespaces whose pools are tended; empty: all."""
     lease: str = DEFAULT_LEASE
@@ -42,6 +45,9 @@ class Settings:
     denied_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     """Networks in which no cache registry and no token service is asked how it is, but for managed
     caches. Loopback, link-local and multicast addresses are never asked."""
+    max_rollouts: int = 10
+    """How many pools at once replace their builders because the operator was upgraded; 0: all. The
+    others wait. What a user changes never waits."""
     health_port: int = 8081
     """TCP port of ``/healthz``, with or without leadership; 0 turns it off."""
     metrics_port: int = 8080

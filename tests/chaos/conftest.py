@@ -73,6 +73,13 @@ def pool_namespace(api: PatientApi) -> Iterator[str]:
         yield name
 
 
+@pytest.fixture(scope="module")
+def removals_namespace(api: PatientApi) -> Iterator[str]:
+    """For the pools that are deleted."""
+    with _a_namespace(api, "chaos-removals") as name:
+        yield name
+
+
 @pytest.fixture
 def plain_namespace(api: PatientApi) -> Iterator[str]:
     """For the plain Deployment."""

@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
+from chaos.operators import kill_operator
 from chaos.records import Result
 from chaos.schedule import Kind, Step
 from chaos.target import NAME, OWN_SIZE, TAKING, Act, Answer, Common
 from cluster import OPERATOR_NAMESPACE, a_pool, eventually
 from e2e.clients import Client
-from e2e.pools import is_leaving, settle
+from e2e.pools import settle
 
 SPEC: Final[Mapping[str, Any]] = {
     # With its own size in force, the load of the campaign wants three of them, sometimes two.
@@ -24,10 +25,7 @@ SPEC: Final[Mapping[str, Any]] = {
 """The pool that is disrupted."""
 ROTATE: Final = "buildpool.dev/rotate"
 """The annotation by which a user asks for new certificates."""
-OPERATORS: Final = "app.kubernetes.io/name=buildpool,app.kubernetes.io/component=operator"
 GATEWAYS: Final = "app.kubernetes.io/name=buildpool,app.kubernetes.io/component=gateway"
-RETURN: Final = 40.0
-"""Seconds an operator may take to come back from the last kill."""
 
 
 class Pool(Common):
@@ -85,27 +83,9 @@ class Pool(Common):
         return Result.DONE, ""
 
     def _kill_operator(self, step: Step) -> Answer:
-        """Every other time its pod goes, too: to one that dies too often, the kubelet gives time.
-
-        The next one then has to wait for the Lease of the dead one.
-        """
-        pod, container = eventually(
-            self._running_operator, within=RETURN, what="an operator runs", every=0.5
-        )
-        self.node.kill_container(container)
-        if self.turn(step) % 2:
-            return Result.DONE, "its process"
-        force = ("--force", "--grace-period=0", "--wait=false")
-        self.api.must("delete", "pod", pod, "-n", OPERATOR_NAMESPACE, *force)
-        return Result.DONE, "its process and its pod"
-
-    def _running_operator(self) -> tuple[str, str] | None:
-        """Name of its pod, and its container."""
-        for pod in self.api.list("pods", OPERATOR_NAMESPACE, OPERATORS):
-            for status in pod["status"].get("containerStatuses", []):
-                if "running" in status["state"] and not is_leaving(pod):
-                    return pod["metadata"]["name"], status["containerID"]
-        return None
+        """Every other time its pod goes, too."""
+        with_its_pod = self.turn(step) % 2 == 0
+        return Result.DONE, kill_operator(self.api, self.node, with_its_pod=with_its_pod)
 
 
 class PoolBehindTheGateway(Pool):

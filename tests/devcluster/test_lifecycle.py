@@ -45,9 +45,29 @@ def test_up_twice_changes_nothing(one: Cluster) -> None:
 
 
 def test_the_other_kind_of_cluster_is_refused_while_one_is_up(one: Cluster) -> None:
-    refused = one.run("up", check=False)
+    for other in ((), ("--control-plane", "--ip-family", "ipv6")):
+        refused = one.run("up", *other, check=False)
+        assert refused.returncode == 1
+        assert "devcluster down" in refused.stderr
+
+
+def test_a_node_of_ipv6_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    refused = Cluster("six", tmp_path).run("up", "--ip-family", "ipv6", check=False)
     assert refused.returncode == 1
+    assert "--control-plane" in refused.stderr
+
+
+def test_another_kubernetes_is_refused_while_one_is_up(one: Cluster) -> None:
+    refused = one.run("up", "--control-plane", "--kubernetes", "1.31", check=False)
+    assert refused.returncode == 1
+    assert "with Kubernetes 1.37" in refused.stderr
     assert "devcluster down" in refused.stderr
+
+
+def test_a_node_of_an_older_kubernetes_is_refused(tmp_path: Path) -> None:
+    refused = Cluster("older", tmp_path).run("up", "--kubernetes", "1.31", check=False)
+    assert refused.returncode == 1
+    assert "--control-plane" in refused.stderr
 
 
 def test_two_clusters_live_side_by_side(one: Cluster, other: Cluster) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tomllib
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,10 +17,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from devcluster import config, golang
+from devcluster.addresses import ADDRESSES, Family
 from devcluster.components import Component, Kind
 from devcluster.config import Programs
 from devcluster.errors import DevclusterError
-from devcluster.layout import SERVICE_ADDRESS, Layout, layout
+from devcluster.layout import Layout, layout
 from devcluster.pki import create_pki, identities
 from devcluster.plan import Plan
 from go_program import PROGRAM
@@ -35,7 +38,7 @@ def some_programs() -> Programs:
 
 
 def a_plan(images: tuple[Path, ...] = (Path("/images/pause"),)) -> Plan:
-    return Plan(programs=some_programs(), images=images)
+    return Plan(programs=some_programs(), images=images, kubernetes="1.37")
 
 
 def components(plan: Plan) -> dict[str, Component]:
@@ -79,15 +82,34 @@ def test_a_control_plane_runs_nothing_of_a_node() -> None:
     assert {"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"} <= set(names)
 
 
-def test_a_plan_survives_its_file(tmp_path: Path) -> None:
-    a_plan().write(tmp_path / "plan.json")
-    assert Plan.read(tmp_path / "plan.json") == a_plan()
+def test_a_control_plane_of_ipv6_has_no_address_of_ipv4() -> None:
+    plan = Plan(programs=some_programs(), images=(), kubernetes="1.37", family=Family.IPV6)
+    for component in components(plan).values():
+        told = f"{component.argv} {component.gate}"
+        assert not re.search(r"\d+\.\d+\.\d+\.\d+", told), told
 
 
-def test_every_rendered_file_can_be_read_by_its_reader(tmp_path: Path) -> None:
+def test_nothing_of_a_control_plane_of_ipv6_listens_everywhere() -> None:
+    """It would listen on IPv4, too, and a client that speaks nothing else would go unnoticed."""
+    plan = Plan(programs=some_programs(), images=(), kubernetes="1.37", family=Family.IPV6)
+    parts = components(plan)
+    for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+        assert "--bind-address=::1" in parts[name].argv
+    assert "--listen-client-urls=http://[::1]:2379" in parts["etcd"].argv
+
+
+@pytest.mark.parametrize("family", Family)
+def test_a_plan_survives_its_file(tmp_path: Path, family: Family) -> None:
+    plan = replace(a_plan(), family=family)
+    plan.write(tmp_path / "plan.json")
+    assert Plan.read(tmp_path / "plan.json") == plan
+
+
+@pytest.mark.parametrize("family", Family)
+def test_every_rendered_file_can_be_read_by_its_reader(tmp_path: Path, family: Family) -> None:
     where = a_layout(tmp_path)
     create_pki(where.pki, "dev", NOW)
-    files = config.render(where, some_programs())
+    files = config.render(where, some_programs(), family)
     for name, content in files.items():
         match Path(name).suffix:
             case ".toml":
@@ -95,7 +117,9 @@ def test_every_rendered_file_can_be_read_by_its_reader(tmp_path: Path) -> None:
             case ".json" | ".conflist":
                 assert json.loads(content)
             case ".kubeconfig":
-                assert yaml.safe_load(content)["current-context"] == "devcluster"
+                read = yaml.safe_load(content)
+                assert read["current-context"] == "devcluster"
+                assert read["clusters"][0]["cluster"]["server"] == ADDRESSES[family].api_server
     assert {f"{user}.kubeconfig" for user in config.USERS} <= set(files)
 
 
@@ -111,7 +135,9 @@ def test_certificates_verify_against_the_authority_and_keys_stay_private(tmp_pat
     authority = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
     certificate = x509.load_pem_x509_certificate((folder / "apiserver.crt").read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert SERVICE_ADDRESS in map(str, names.get_values_for_type(x509.IPAddress))
+    for addresses in ADDRESSES.values():
+        valid = set(map(str, names.get_values_for_type(x509.IPAddress)))
+        assert {addresses.loopback, addresses.service, addresses.node} <= valid
     certificate.verify_directly_issued_by(authority)
     assert PolicyBuilder().store(Store([authority])).time(NOW) is not None
     assert folder.stat().st_mode & 0o077 == 0
@@ -129,7 +155,10 @@ def test_versions_come_from_go_mod() -> None:
         golang.required_version(text, "k8s.io/kube")
 
 
-@pytest.mark.parametrize("module", golang.MODULES, ids=lambda module: module.name)
+ALL_MODULES = (*golang.MODULES, *golang.OLDER.values(), golang.HELM_3)
+
+
+@pytest.mark.parametrize("module", ALL_MODULES, ids=lambda module: module.name)
 def test_every_version_stamp_names_a_module_that_is_required(module: golang.GoModule) -> None:
     flags = golang.link_flags(module, (module.folder / "go.mod").read_text())
     assert flags.count("-X ") >= len(module.stamps)
@@ -137,7 +166,32 @@ def test_every_version_stamp_names_a_module_that_is_required(module: golang.GoMo
 
 def test_the_programs_are_those_of_the_modules_and_envoy() -> None:
     compiled = {module.name.replace("-", "_") for module in golang.MODULES}
-    assert {*compiled, "envoy"} == set(Programs.__slots__)
+    assert {*compiled, "control_plane", "envoy"} == set(Programs.__slots__)
+
+
+def test_an_older_control_plane_has_the_newest_etcd_and_kubectl() -> None:
+    names = components(a_plan(images=()))
+    control_plane = {"kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+    where = {name: Path(one.argv[0]).parent.name for name, one in names.items()}
+    assert {name for name, folder in where.items() if folder == "control_plane"} == control_plane
+    assert {where["etcd"], where["objects"]} == {"kubernetes"}
+
+
+@pytest.mark.parametrize(("version", "module"), golang.OLDER.items(), ids=golang.OLDER)
+def test_an_older_control_plane_is_of_the_version_that_it_is_called(
+    version: str, module: golang.GoModule
+) -> None:
+    assert golang.control_plane(version) is module
+    assert golang.version_of(module, "k8s.io/kubernetes").startswith(f"v{version}.")
+    flags = golang.link_flags(module, (module.folder / "go.mod").read_text())
+    assert f"gitMinor={version.removeprefix('1.')}" in flags
+
+
+def test_a_version_of_kubernetes_that_is_not_there_is_named_with_those_that_are() -> None:
+    assert golang.control_plane(golang.newest()) is golang.KUBERNETES
+    with pytest.raises(DevclusterError, match=r"there is no Kubernetes 1\.2") as refused:
+        golang.control_plane("1.2")
+    assert "1.31" in f"{refused.value.remedy}"
 
 
 def test_a_frontend_has_sources_of_its_own_beside_the_tools_versions() -> None:

@@ -18,13 +18,13 @@ from typing import Any, Final
 from uuid import uuid4
 
 from buildpool.core.api import Reason
-from cluster import OPERATOR_NAMESPACE, Api, eventually
+from cluster import Api, eventually
 from e2e.clients import BASE, RELEASE, Client, RunningBuild, client_of
+from e2e.operators import operators
 from e2e.pools import address_of, is_leaving, serving
 
 BLOBS: Final = "/var/lib/registry/docker/registry/v2/blobs/sha256"
 REPOSITORIES: Final = "/var/lib/registry/docker/registry/v2/repositories"
-OPERATORS: Final = "app.kubernetes.io/name=buildpool,app.kubernetes.io/component=operator"
 _TRANSFER: Final = re.compile(
     r"(?P<digest>sha256:\w{64}) (?P<here>[\d.]+)[kM]?B / (?P<size>[\d.]+)MB"
 )
@@ -162,8 +162,7 @@ class ManagedCache:
 
     def metric(self, name: str) -> float:
         """What the operator tells Prometheus of the cache: ``reclaimed_bytes_total``, say."""
-        pods = self.api.list("pods", OPERATOR_NAMESPACE, OPERATORS)
-        (pod,) = [pod for pod in pods if not is_leaving(pod)]
+        (pod,) = operators(self.api)
         page = f"http://{pod['status']['podIP']}:8080/metrics"
         with urllib.request.urlopen(page, timeout=10) as answer:
             text: str = answer.read().decode()
@@ -203,13 +202,26 @@ class Noise:
         wait = f"echo running; nc -l -p {RELEASE} < /dev/null; "
         return f"{self._dockerfile(wait)}{self._end}"
 
-    def _dockerfile(self, wait: str) -> str:
+    def stepping(self, steps: int) -> str:
+        """The same with so many steps, of which each waits until it is released: see ``gate``."""
+        runs = "".join(
+            f"RUN echo step {number}; nc -l -p {self.gate(number)} < /dev/null\n"
+            for number in range(1, steps + 1)
+        )
+        return f"{self._dockerfile('', before=runs)}{self._end}"
+
+    @staticmethod
+    def gate(step: int) -> int:
+        """The port at which a step of ``stepping``, counted from 1, is released."""
+        return RELEASE + step
+
+    def _dockerfile(self, wait: str, before: str = "") -> str:
         steps = "".join(
             f"RUN echo {self.salt}; dd if=/dev/urandom of=/noise{number} bs=1M "
             f"count={self.mebibytes}\n"
             for number in range(self.layers)
         )
-        gate = f"FROM {BASE} AS gate\nRUN {wait}echo released | tee /released\n"
+        gate = f"FROM {BASE} AS gate\n{before}RUN {wait}echo released | tee /released\n"
         return f"{gate}FROM {BASE}\nCOPY --from=gate /released /\n{steps}"
 
     @property

@@ -69,6 +69,13 @@ def shared_namespace(api: Api) -> Iterator[str]:
         yield name
 
 
+@pytest.fixture(scope="module")
+def quota_namespace(api: Api) -> Iterator[str]:
+    """Another one for all tests of a module, to which it gives a quota."""
+    with _a_namespace(api, "privileged") as name:
+        yield name
+
+
 @pytest.fixture
 def restricted_namespace(api: Api) -> Iterator[str]:
     """A namespace that refuses what builders need."""

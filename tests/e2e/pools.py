@@ -7,12 +7,17 @@ import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
-from cluster import Api, a_pool, eventually
+from cluster import OPERATOR_NAMESPACE, Api, a_pool, eventually
 from e2e.clients import is_open
 
 DONE = ("Settled", "Draining")
+KINDS: Final = (
+    "bkp,deployments,replicasets,pods,services,endpointslices,configmaps,secrets,pvc,"
+    "networkpolicies,poddisruptionbudgets"
+)
+"""All that a pool consists of, and what follows from that."""
 
 
 def deploy(api: Api, name: str, namespace: str, **spec: Any) -> None:
@@ -136,6 +141,32 @@ def address_of(pod: dict[str, Any]) -> str:
 def _is_ready(pod: dict[str, Any]) -> bool:
     conditions = pod.get("status", {}).get("conditions", [])
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def left_of(api: Api, pool: str, namespace: str) -> list[str]:
+    """What there is of a pool, its authority included: it and whatever is named or labelled so."""
+    left = [
+        f"{obj['kind']}/{obj['metadata']['name']}"
+        for obj in api.list(KINDS, namespace)
+        if f"{obj['metadata']['name']}-".startswith(f"{pool}-")
+        or obj["metadata"].get("labels", {}).get("buildpool.dev/pool") == pool
+    ]
+    authority = f"authority.{namespace}.{pool}"
+    return left + [authority] * bool(api.get("secret", authority, OPERATOR_NAMESPACE))
+
+
+def leaves_nothing(api: Api, pool: str, namespace: str, *, within: float = 150) -> None:
+    """Waits until nothing is left of a pool that was deleted."""
+    left: list[str] = []
+
+    def is_gone() -> bool:
+        left[:] = left_of(api, pool, namespace)
+        return not left
+
+    try:
+        eventually(is_gone, within=within, what=f"nothing is left of {namespace}/{pool}", every=0.5)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; there is {', '.join(left)}") from None
 
 
 @contextmanager

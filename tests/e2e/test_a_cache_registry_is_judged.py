@@ -15,8 +15,8 @@ import pytest
 
 from buildpool.core.api import Reason
 from cluster import OPERATOR_NAMESPACE, Api, a_pool, eventually
-from e2e.caches import OPERATORS
 from e2e.clients import BASE
+from e2e.operators import OPERATORS
 from e2e.pools import change
 from e2e.registries import PORT, Registry, bring, new_authority, serve, trust
 

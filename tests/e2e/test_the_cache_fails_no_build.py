@@ -22,7 +22,6 @@ import pytest
 from buildpool.core.api import Reason
 from cluster import OPERATOR_NAMESPACE, Api, eventually
 from e2e.caches import (
-    OPERATORS,
     REPOSITORIES,
     ManagedCache,
     Noise,
@@ -33,7 +32,8 @@ from e2e.caches import (
     ready_since,
 )
 from e2e.clients import BASE, Client, RunningBuild, base_image, context, files_of, is_open
-from e2e.pools import change, deploy, serving, settle
+from e2e.operators import OPERATORS, lease, must_lead, take_lease
+from e2e.pools import change, deploy, leaves_nothing, serving, settle
 from e2e.registries import bring
 
 Story = Callable[[Api, str, Path], None]
@@ -335,7 +335,10 @@ def test_a_cache_that_is_removed_from_the_spec_stays_until_the_builds_that_read_
 def test_a_pool_that_is_deleted_in_the_foreground_keeps_its_cache_until_its_builds_are_over(
     api: Api, shared_namespace: str, tmp_path: Path
 ) -> None:
-    """As Argo CD deletes; and the operator is killed meanwhile."""
+    """As Argo CD deletes; and meanwhile the operator is killed, and the next one loses the Lease.
+
+    tests/chaos does the same in random orders.
+    """
     deploy(api, "leaving", shared_namespace, cache=managed("1Gi"))
     cache = ManagedCache(api, "leaving", shared_namespace)
     kinds = "deployments,services,pvc,secrets,configmaps"
@@ -344,19 +347,11 @@ def test_a_pool_that_is_deleted_in_the_foreground_keeps_its_cache_until_its_buil
     before = uids(api.list(kinds, cache.namespace, cache.selector))
     with waiting_build(empty(builder), tmp_path, *cache.imports("small")) as build:
         api.must("delete", "bkp", "leaving", "-n", cache.namespace, *FOREGROUND)
-        killed = uids(api.list("pods", OPERATOR_NAMESPACE, OPERATORS))
         at_once = ("--grace-period=0", "--force")
         api.must("delete", "pods", "-n", OPERATOR_NAMESPACE, "-l", OPERATORS, *at_once)
-        eventually(
-            lambda: [
-                pod
-                for pod in api.list("pods", OPERATOR_NAMESPACE, OPERATORS)
-                if pod["metadata"]["uid"] not in killed and ready_since(pod)
-            ],
-            within=120,
-            what="another operator runs",
-            every=0.5,
-        )
+        must_lead(api, since=lease(api))
+        take_lease(api, seconds=1)
+        must_lead(api, since=lease(api))
         eventually(
             lambda: (
                 "leaving-builder-0"
@@ -369,12 +364,7 @@ def test_a_pool_that_is_deleted_in_the_foreground_keeps_its_cache_until_its_buil
         assert uids(api.list(kinds, cache.namespace, cache.selector)) == before
         build.end(host_of(builder))
         assert SMALL.is_spared_by(build.progress)
-    api.must("wait", "bkp", "leaving", "-n", cache.namespace, "--for=delete", "--timeout=150s")
-    eventually(
-        lambda: not api.list(f"{kinds},pods", cache.namespace, "buildpool.dev/pool=leaving"),
-        within=60,
-        what="what was told to go is gone",
-    )
+    leaves_nothing(api, "leaving", cache.namespace)
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)

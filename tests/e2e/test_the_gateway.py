@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from e2e.clients import (
     APP,
     SHORT,
     STEPS,
+    Buildx,
     cached_steps,
     client_of,
     context,
@@ -175,6 +177,39 @@ def buildx_gets_the_attestations_of_its_build(api: Api, namespace: str, folder: 
     assert metadata["buildx.build.provenance"]["buildType"]
 
 
+def records_of_all_builders_are_found_as_those_of_one(
+    api: Api, namespace: str, folder: Path
+) -> None:
+    deploy(api, "remembers", namespace, scaling={"min": 2, "max": 2})
+    client = client_of(api, "remembers", namespace, folder)
+    for turn in ("first", "second"):  # one on each builder
+        with (
+            a_build(client, folder / f"{turn}-here", seconds=5) as here,
+            a_build(client, folder / f"{turn}-there", seconds=5) as there,
+        ):
+            ends_well(here)
+            ends_well(there)
+    refs = [line.split()[1] for line in client.ask("debug", "histories").splitlines()[1:]]
+    assert len(refs) == 4
+    know_builder(client, folder)
+    buildx = Buildx(folder / "config")
+    listed = buildx("history", "ls", "--builder=remote", "--no-trunc")
+    said = set()
+    for ref in refs:
+        assert ref in listed
+        assert "Completed" in buildx("history", "inspect", "--builder=remote", ref)
+        (name,) = re.findall(
+            r"echo ((?:first|second)-t?here)", buildx("history", "logs", "--builder=remote", ref)
+        )[:1]
+        said.add(name)
+        bundle = folder / f"{ref}.dockerbuild"
+        buildx("history", "export", "--builder=remote", "-o", str(bundle), ref)
+        assert bundle.stat().st_size > 0
+        buildx("history", "rm", "--builder=remote", ref)
+    assert said == {"first-here", "first-there", "second-here", "second-there"}
+    assert client.builds() == 0
+
+
 def nothing_of_builds_stays_once_their_records_are_gone(
     api: Api, namespace: str, folder: Path
 ) -> None:
@@ -204,6 +239,18 @@ def nothing_of_builds_stays_once_their_records_are_gone(
         build(number)
     assert not blobs() <= before
     eventually(lambda: is_clean(before), within=60, what="all content is gone", every=5)
+
+
+def no_more_records_stay_than_the_pool_keeps(api: Api, namespace: str, folder: Path) -> None:
+    """BuildKit looks every two minutes for records that are too old, and too many."""
+    history = {"maxEntries": 5, "maxAge": "1m"}
+    deploy(api, "keeps-five", namespace, builders={"slots": 1, "history": history})
+    client = client_of(api, "keeps-five", namespace, folder)
+    source = context(folder / "source", "FROM scratch\nCOPY Dockerfile /\n")
+    for _ in range(50):
+        client.build(source)
+    assert client.builds() > 5
+    eventually(lambda: client.builds() == 5, within=300, what="five records stay", every=5)
 
 
 def a_port_forward_leads_to_the_pool_whose_name_is_asked_for(
@@ -288,7 +335,9 @@ STORIES: tuple[Story, ...] = (
     a_client_that_is_removed_is_refused,
     a_client_that_may_only_import_builds_with_both_tools,
     buildx_gets_the_attestations_of_its_build,
+    records_of_all_builders_are_found_as_those_of_one,
     nothing_of_builds_stays_once_their_records_are_gone,
+    no_more_records_stay_than_the_pool_keeps,
     a_port_forward_leads_to_the_pool_whose_name_is_asked_for,
     a_client_hears_what_became_of_its_builder,
     the_routing_changes_under_a_running_build,

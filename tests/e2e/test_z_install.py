@@ -15,12 +15,12 @@ import pytest
 
 from cluster import OPERATOR_NAMESPACE, PROJECT, Api, at_rest, eventually
 from e2e.clients import SHORT, client_of, context, run, running_build
+from e2e.operators import leader, operators
 from e2e.pools import deploy, pods_of, settle
 
 CHART = PROJECT / "manifests" / "helm" / "buildpool"
 METRICS = PROJECT / "docs" / "reference" / "metrics.md"
 RELEASE = ("buildpool", "--namespace", OPERATOR_NAMESPACE)
-OPERATORS = "app.kubernetes.io/name=buildpool,app.kubernetes.io/component=operator"
 
 
 def helm(*args: str) -> str:
@@ -52,18 +52,6 @@ def two_operators(api: Api, values: Path) -> list[dict[str, Any]]:
     found = operators(api)
     assert len(found) == 2
     return found
-
-
-def operators(api: Api) -> list[dict[str, Any]]:
-    """The pods of the operator that stay."""
-    pods = api.list("pods", OPERATOR_NAMESPACE, OPERATORS)
-    return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-
-
-def leader(api: Api) -> str:
-    """Who holds the Lease."""
-    lease = api.get("lease", "buildpool-operator", OPERATOR_NAMESPACE)
-    return str((lease or {"spec": {}})["spec"].get("holderIdentity") or "")
 
 
 def metrics(pod: dict[str, Any]) -> str:

@@ -95,7 +95,6 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
             while True:
                 yield await events.get()
         self.asked.append((HISTORY, request))  # a client's
-        yield protobuf.field(1, self.name.encode())
         for ref in self.history:
             yield daemons.an_event(BuildEventKind.COMPLETE, ref)
 
@@ -109,7 +108,7 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def start(self, pool: PoolLab) -> Target:
         """Begins to serve with a certificate of the pool."""
-        names = naming.server_names(pool.name, pool.namespace)
+        names = naming.server_names(pool.name, pool.namespace, naming.USUAL_DOMAIN)
         bundle = pool.bundle(Use.SERVER, names=names)
         credentials = grpc.ssl_server_credentials(
             [(bundle.pair.key, bundle.pair.certificate)], pool.authority.certificate, True

@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,7 @@ class Lab:
         self.port, self.router_port, self.admin_port = free_port(), free_port(), free_port()
         self.memory = 1 << 30
         """Bytes that Envoy may have."""
+        self.goaway_file = folder / "goaway"
         self.envoy: asyncio.subprocess.Process | None = None
         self.fakes: list[FakeBuilder] = []
         self.router: Router
@@ -184,6 +185,12 @@ class Lab:
         assert served is not None
         return served.scheduler.connections
 
+    def asking(self, pool: PoolLab) -> int:
+        """How many requests of a pool are not over."""
+        served = self.router.pools.find(pool.key)
+        assert served is not None
+        return served.bounds.asking
+
     async def queued(self, pool: PoolLab, count: int) -> None:
         """Waits until exactly so many connections of a pool wait for a slot."""
         connections = self.connections(pool)
@@ -234,13 +241,14 @@ class Lab:
         program = shutil.which("envoy")
         assert program, "envoy is not on the PATH: `python -m devcluster program envoy`"
         config = self.folder / "bootstrap.json"
-        config.write_text(
-            json.dumps(
-                bootstrap(
-                    router_port=self.router_port, admin_port=self.admin_port, memory=self.memory
-                )
-            )
+        self.goaway_file.write_text("0")
+        static = bootstrap(
+            router_port=self.router_port,
+            admin_port=self.admin_port,
+            memory=self.memory,
+            goaway_file=str(self.goaway_file),
         )
+        config.write_text(json.dumps(static))
         with (self.folder / "envoy.log").open("w") as log:
             self.envoy = await asyncio.create_subprocess_exec(
                 program, "-c", str(config), "--drain-time-s", "86400", "--concurrency", "2",
@@ -259,6 +267,15 @@ class Lab:
                 else:
                     writer.close()
                     return
+
+    async def takes_no_connections(self) -> None:
+        """Waits until Envoy does not listen any more."""
+        async with asyncio.timeout(20):
+            with suppress(OSError):
+                while True:
+                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                    writer.close()
+                    await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
         """Everything ends."""

@@ -60,7 +60,7 @@ class PoolLab:
 
     def config(self, **changes: Any) -> PoolConfig:
         """What the operator writes for the gateway."""
-        names = naming.gateway_names(self.name, self.namespace)
+        names = naming.gateway_names(self.name, self.namespace, naming.USUAL_DOMAIN)
         brief = Brief(
             **{
                 "namespace": self.namespace,

@@ -9,6 +9,7 @@ import grpc
 
 from buildpool.buildkit import protobuf
 from buildpool.buildkit.history import read_event
+from buildpool.buildkit.methods import CONTENT
 from gateway.asking import (
     HELLO,
     SOLVE,
@@ -116,9 +117,13 @@ async def test_what_is_asked_after_a_build_goes_where_it_was_though_that_one_ret
             replace(b, is_serving=b.name.encode() not in home) for b in lab.source.known[pool.key]
         )
         lab.source.changed(pool.key)
-        assert await call(channel, f"{CONTROL}ListenBuildHistory") == home
-        blobs = "/containerd.services.content.v1.Content/Read"
-        assert await call(channel, blobs) == home
+        name = next(b.name for b in builders if b.name.encode() in home)
+        listen = channel.unary_stream(f"{CONTROL}ListenBuildHistory")
+        builder = next(b for b in builders if b.name == name)
+        builder.history = ["ref"]
+        request = protobuf.field(2, b"ref") + bytes((3 << 3, 1))
+        assert [read_event(event).build.ref async for event in listen(request)] == ["ref"]
+        assert await call(channel, f"{CONTENT}Read", a_digest("0" * 64)) == home
 
 
 async def test_a_client_that_was_removed_goes_on_with_its_own_build_only(lab: Lab) -> None:
@@ -200,6 +205,11 @@ async def test_a_client_whose_builder_is_gone_learns_which_and_why(lab: Lab) -> 
     )
 
 
+def a_digest(sha256: str) -> bytes:
+    """A request to read this content."""
+    return protobuf.field(1, f"sha256:{sha256}".encode())
+
+
 async def test_a_daemon_is_never_asked_for_its_history_by_a_ref(lab: Lab) -> None:
     """It would keep that record for ever. A client gets what it asked for all the same."""
     pool = PoolLab()
@@ -211,12 +221,43 @@ async def test_a_daemon_is_never_asked_for_its_history_by_a_ref(lab: Lab) -> Non
         listen = channel.unary_stream(f"{CONTROL}ListenBuildHistory")
         everything = [event async for event in listen(early_exit)]
         about_mine = [event async for event in listen(protobuf.field(2, b"mine") + early_exit)]
-    assert len(everything) == 1 + 2_001
-    assert [read_event(event).build.ref for event in about_mine[1:]] == ["mine"]
-    assert [request for _, request in builder.asked] == [
-        early_exit,
-        early_exit + protobuf.field(4, b"ref==mine"),
-    ]
+    assert len(everything) == 2_001
+    assert [read_event(event).build.ref for event in about_mine] == ["mine"]
+    by_filter = early_exit + protobuf.field(4, b"ref==mine")
+    # By the router, that looks for the builder with the record, and by the client.
+    assert {request for _, request in builder.asked} == {early_exit, by_filter}
+
+
+async def test_records_are_found_on_the_builder_that_has_them(lab: Lab) -> None:
+    pool = PoolLab()
+    first, second = await lab.add_pool(pool, "ci-builder-0", "ci-builder-1")
+    first.history, second.history = ["a1", "a2", "a3"], ["b1"]
+    early_exit = bytes((3 << 3, 1))
+    update, read = f"{CONTROL}UpdateBuildHistory", f"{CONTENT}Read"
+    async with lab.connect(pool) as channel:
+        listen = channel.unary_stream(f"{CONTROL}ListenBuildHistory")
+        everything = [read_event(event) async for event in listen(early_exit)]
+        assert sorted(event.build.ref for event in everything) == ["a1", "a2", "a3", "b1"]
+        for ref, builder in (("b1", second), ("a2", first), ("b1", second)):
+            request = protobuf.field(2, ref.encode()) + early_exit
+            found = [read_event(event).build.ref async for event in listen(request)]
+            assert found == [ref]
+            assert builder.name.encode() in await call(channel, read, a_digest("0" * 64))
+            request = protobuf.field(1, ref.encode()) + bytes((2 << 3, 1))
+            assert builder.name.encode() in await call(channel, update, request)
+            status = await call(channel, f"{CONTROL}Status", protobuf.field(1, ref.encode()))
+            assert builder.name.encode() in status
+
+
+async def test_what_is_listed_last_goes_on_with_what_its_builder_tells(lab: Lab) -> None:
+    """A client that listens on hears of one builder: it cannot be sent to several."""
+    pool = PoolLab()
+    first, second = await lab.add_pool(pool, "ci-builder-0", "ci-builder-1")
+    first.history, second.history = ["a1"], ["b1"]
+    async with lab.connect(pool) as channel:
+        listen = channel.unary_stream(f"{CONTROL}ListenBuildHistory")
+        found = [read_event(event).build.ref async for event in listen(b"")]
+    assert found in (["a1"], ["b1"])
 
 
 async def test_logs_of_a_build_that_has_ended_are_answered_by_a_builder_at_once(lab: Lab) -> None:
@@ -225,7 +266,7 @@ async def test_logs_of_a_build_that_has_ended_are_answered_by_a_builder_at_once(
     status = f"{CONTROL}Status"
     async with lab.connect(pool) as channel:
         assert await call(channel, status, protobuf.field(1, b"ended"), within=4)
-    assert builder.asked == [(status, protobuf.field(1, b"ended"))]
+    assert builder.asked[-1] == (status, protobuf.field(1, b"ended"))
 
 
 async def test_two_pools_cannot_have_one_name(lab: Lab) -> None:

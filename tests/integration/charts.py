@@ -19,14 +19,15 @@ SECOND = "second"
 Object = dict[str, Any]
 
 
-def helm(*args: str) -> subprocess.CompletedProcess[str]:
-    """Runs helm; the exit code is the caller's to judge."""
-    return subprocess.run(["helm", *args], capture_output=True, text=True, timeout=120, check=False)
+def helm(*args: str, program: str = "helm") -> subprocess.CompletedProcess[str]:
+    """Runs helm, or another one; the exit code is the caller's to judge."""
+    command = [program, *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def must_helm(*args: str) -> str:
-    """Runs helm, which has to succeed; what it printed."""
-    done = helm(*args)
+def must_helm(*args: str, program: str = "helm") -> str:
+    """Runs helm, or another one, which has to succeed; what it printed."""
+    done = helm(*args, program=program)
     assert done.returncode == 0, done.stderr or done.stdout
     return done.stdout
 

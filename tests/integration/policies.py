@@ -1,4 +1,4 @@
-"""Admission policies that change what is stored, as users' clusters have them."""
+"""Admission policies that refuse what is stored, as users' clusters have them."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ from cluster import Api
 
 
 @contextmanager
-def a_policy(api: Api, namespace: str, patch: str, *, only_if: str = "true") -> Iterator[None]:
-    """While it lasts, Deployments of a namespace are changed so, by a JSON patch in CEL.
+def a_refusal(api: Api, namespace: str, resource: str, unless: str) -> Iterator[None]:
+    """While it lasts, writes of a resource of ours are refused in a namespace, unless this holds.
 
     It is there, and perhaps not yet known to the API server.
     """
-    mutation = {"patchType": "JSONPatch", "jsonPatch": {"expression": f"[{patch}]"}}
-    rules = {"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"]}
+    rule = {"apiGroups": ["buildpool.dev"], "apiVersions": ["*"], "resources": [resource]}
     here = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
     policy = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": namespace}}
     api.apply(
         {
             **policy,
-            "kind": "MutatingAdmissionPolicy",
+            "kind": "ValidatingAdmissionPolicy",
             "spec": {
                 "matchConstraints": {
-                    "resourceRules": [{**rules, "operations": ["CREATE", "UPDATE"]}]
+                    "resourceRules": [{**rule, "operations": ["CREATE", "UPDATE"]}]
                 },
-                "matchConditions": [{"name": "concerned", "expression": only_if}],
-                "reinvocationPolicy": "Never",
                 "failurePolicy": "Fail",
-                "mutations": [mutation],
+                "validations": [{"expression": unless, "message": "not in this namespace"}],
             },
         },
         {
             **policy,
-            "kind": "MutatingAdmissionPolicyBinding",
-            "spec": {"policyName": namespace, "matchResources": {"namespaceSelector": here}},
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "spec": {
+                "policyName": namespace,
+                "validationActions": ["Deny"],
+                "matchResources": {"namespaceSelector": here},
+            },
         },
     )
     try:
         yield
     finally:
-        for kind in ("mutatingadmissionpolicybinding", "mutatingadmissionpolicy"):
+        for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
             api.must("delete", kind, namespace)

@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(eq=False)
@@ -27,6 +28,9 @@ class Proxy:
     """Passes bytes from a port of its own to a server on this machine."""
 
     server_port: int
+    server_host: str = "127.0.0.1"
+    at: tuple[str, int] = ("127.0.0.1", 0)
+    """Where it listens; 0: any port that is free."""
     is_silent: bool = False
     """Whether everything is swallowed, new connections included."""
     swallowed: int = 0
@@ -34,7 +38,8 @@ class Proxy:
     _lines: set[_Line] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        family = socket.AF_INET6 if ":" in self.at[0] else socket.AF_INET
+        self._listener = socket.create_server(self.at, family=family)
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -54,7 +59,8 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                line = _Line(client, socket.create_connection(("127.0.0.1", self.server_port)))
+                server = (self.server_host, self.server_port)
+                line = _Line(client, socket.create_connection(server))
                 self._lines.add(line)
                 for pump in (self._upstream, self._downstream):
                     threading.Thread(target=pump, args=(line,), daemon=True).start()
@@ -86,9 +92,9 @@ class Proxy:
 
 
 @contextlib.contextmanager
-def proxy_to(server_port: int) -> Iterator[Proxy]:
+def proxy_to(server_port: int, **where: Any) -> Iterator[Proxy]:
     """A proxy for the length of a block."""
-    proxy = Proxy(server_port)
+    proxy = Proxy(server_port, **where)
     try:
         yield proxy
     finally:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import yaml
 
 from cluster import Api, OperatorProcess, a_pool, at_rest, eventually, looks_again
-from integration.policies import a_policy
+from integration.webhooks import a_webhook
 
 KINDS = "deployments,services,configmaps,secrets,poddisruptionbudgets,networkpolicies"
 
@@ -189,10 +190,21 @@ def test_a_name_that_is_taken_is_a_condition_and_nothing_is_touched(
     )
 
 
+@pytest.mark.parametrize(
+    ("affinity", "said"),
+    [
+        (
+            {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}},
+            "nodeSelectorTerms",
+        ),
+        ({"nodeAfinity": {}}, "nodeAfinity"),
+        ({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": "x"}}, "expected"),
+    ],
+    ids=["incomplete", "misspelt", "of another type"],
+)
 def test_an_object_the_cluster_refuses_is_explained(
-    installed: Api, operator: OperatorProcess, namespace: str
+    installed: Api, operator: OperatorProcess, namespace: str, affinity: dict[str, Any], said: str
 ) -> None:
-    affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}}
     installed.apply(a_pool("ci", namespace, builders={"affinity": affinity}))
     condition = eventually(
         lambda: (
@@ -203,7 +215,7 @@ def test_an_object_the_cluster_refuses_is_explained(
         within=5,
         what="ObjectRefused",
     )
-    assert "nodeSelectorTerms" in condition["message"]
+    assert said in condition["message"]
 
 
 def test_an_invalid_spec_is_a_condition_and_the_last_good_state_stays(
@@ -243,19 +255,18 @@ def test_a_missing_secret_is_named_and_its_arrival_noticed(
 
 
 def test_what_the_cluster_itself_changes_is_told_once_and_left_alone(
-    installed: Api, operator: OperatorProcess, namespace: str
+    installed: Api, operator: OperatorProcess, namespace: str, devcluster: list[str]
 ) -> None:
-    """An admission policy that adds a toleration: writing it away again would never end."""
-    item = "Object.spec.template.spec.tolerations{key: 'example.com/added', operator: 'Exists'}"
+    """An admission webhook that adds a toleration: writing it away again would never end."""
+    item = {"key": "example.com/added", "operator": "Exists"}
     path = "/spec/template/spec/tolerations/-"
-    patch = f"JSONPatch{{op: 'add', path: '{path}', value: {item}}}"
-    with a_policy(installed, namespace, patch):
+    with a_webhook(installed, namespace, lambda _: [{"op": "add", "path": path, "value": item}]):
         tolerations = [{"key": "example.com/ours", "operator": "Exists"}]
         probe = a_deployment(namespace, tolerations)
         eventually(
             lambda: "example.com/added" in dry_run(installed, probe),
             within=30,
-            what="the API server knows the policy",
+            what="the API server knows the webhook",
         )
         created(installed, namespace, builders={"tolerations": tolerations})
         eventually(

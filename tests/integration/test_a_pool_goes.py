@@ -29,6 +29,13 @@ def leftovers(api: Api, namespace: str) -> list[str]:
     ]
 
 
+def pool_of(api: Api, namespace: str) -> dict[str, Any]:
+    """Pool ci, which is there."""
+    pool = api.get("bkp", "ci", namespace)
+    assert pool is not None
+    return pool
+
+
 def test_a_deleted_pool_leaves_nothing(
     installed: Api, operator: OperatorProcess, namespace: str, authority_of: Any
 ) -> None:
@@ -86,6 +93,46 @@ def test_a_pool_deleted_while_no_operator_ran_goes_when_one_comes(
             within=40,
             what="everything is gone",
         )
+
+
+def test_a_deletion_that_leaves_behind_what_is_owned_leaves_nothing(
+    installed: Api, kubeconfig: Path, namespace: str, tmp_path: Path, authority_of: Any
+) -> None:
+    """The garbage collector may take the owner off before an operator comes to look."""
+    with operator_process(OperatorProcess(kubeconfig, tmp_path / "first.log", "first")):
+        created(installed, namespace)
+    installed.must("delete", "bkp", "ci", "-n", namespace, "--cascade=orphan", "--wait=false")
+    eventually(
+        lambda: (
+            not [
+                obj
+                for obj in installed.list("deployments,services", namespace)
+                if "ownerReferences" in obj["metadata"]
+            ]
+        ),
+        within=20,
+        what="nothing has the pool as its owner any more",
+    )
+    assert installed.get("deployment", "ci-builder-0", namespace) is not None
+    with operator_process(OperatorProcess(kubeconfig, tmp_path / "second.log", "second")):
+        all_gone(installed, namespace, authority_of)
+
+
+def test_a_pool_whose_authority_is_gone_takes_its_clients_secrets_along(
+    installed: Api, kubeconfig: Path, namespace: str, tmp_path: Path, authority_of: Any
+) -> None:
+    with operator_process(OperatorProcess(kubeconfig, tmp_path / "first.log", "first")):
+        created(installed, namespace, access={"clients": [{"name": "a"}, {"name": "b"}]})
+        eventually(
+            lambda: len(pool_of(installed, namespace)["status"].get("clients", ())) == 2,
+            within=20,
+            what="the status names its clients",
+        )
+    authority = authority_of("ci", namespace)["metadata"]["name"]
+    installed.must("delete", "secret", authority, "-n", OPERATOR_NAMESPACE)
+    installed.must("delete", "bkp", "ci", "-n", namespace, "--wait=false")
+    with operator_process(OperatorProcess(kubeconfig, tmp_path / "second.log", "second")):
+        all_gone(installed, namespace, authority_of)
 
 
 CACHE: dict[str, Any] = {"registry": {"managed": {}}}

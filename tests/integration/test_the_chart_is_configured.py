@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from integration.charts import Object, rendered, the
+from integration.charts import CHART, Object, helm, rendered, the
 
 OPERATOR, GATEWAY = "buildpool", "buildpool-gateway"
 BOTH = pytest.mark.parametrize(("name", "at"), [(OPERATOR, ""), (GATEWAY, "gateway.")])
@@ -98,6 +98,18 @@ def test_more_variables_get_there(name: str, at: str) -> None:
 
 def test_more_flags_come_last_and_so_count() -> None:
     assert container(OPERATOR, "extraArgs={--log-level=debug}")["args"][-1] == "--log-level=debug"
+
+
+def test_the_domain_of_the_cluster_is_found_out_unless_the_user_says_it() -> None:
+    assert "--cluster-domain" not in str(container(OPERATOR)["args"])
+    assert "--cluster-domain=k8s.test" in container(OPERATOR, "clusterDomain=k8s.test")["args"]
+
+
+@pytest.mark.parametrize("domain", ["K8s.test", ".", "k8s.test.", "a b", "-a", "a" * 64, "a." * 61])
+def test_what_is_no_domain_is_refused(domain: str) -> None:
+    done = helm("template", "buildpool", str(CHART), "--set-string", f"clusterDomain={domain}")
+    assert done.returncode != 0
+    assert "clusterDomain" in done.stderr
 
 
 def test_more_volumes_get_there() -> None:

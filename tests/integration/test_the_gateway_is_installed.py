@@ -143,7 +143,14 @@ def test_envoy_ends_after_the_router_which_ends_after_the_builds() -> None:
     # It would hold up the router, without which Envoy has nothing to listen to.
     assert "startupProbe" not in started["envoy"]
     program, *args = started["router"]["lifecycle"]["preStop"]["exec"]["command"]
-    assert (program, args) == ("buildpool", ["drain-gateway", "--patience-seconds=700"])
+    assert (program, args) == (
+        "buildpool",
+        [
+            "drain-gateway",
+            "--patience-seconds=700",
+            "--goaway-file=/bootstrap/goaway",
+        ],
+    )
     # The hook does nothing but wait for as long as it is not told otherwise here.
     settles = inspect.signature(drain_gateway).parameters["settle_seconds"].default
     assert template["spec"]["terminationGracePeriodSeconds"] > 700 + settles

@@ -7,6 +7,7 @@ daemon          the connection: which builds run; the one place that knows gRPC
 history         the bytes of a daemon's answers; pure
 history_requests  what clients ask of the history, in a form that leaves no trace; pure
 solve_requests  the bytes of the requests with which builds start; pure
+solve_identity  what of which repository such a request builds, and in which variant; pure
 solve_outputs   what such a request could write, and where to; pure
 methods         the names of the methods that the gateway knows
 protobuf        the wire format under both; pure

@@ -7,12 +7,12 @@ try again, with a connection of its own. The one place where errors of gRPC beco
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from time import thread_time
-from typing import Final
+from typing import Final, TypeVar
 
 import grpc
 import grpc.aio
@@ -24,6 +24,7 @@ from buildpool.core.errors import BuildpoolError
 from buildpool.core.observed.load import RunningBuild
 from buildpool.core.pki import KeyPair
 
+T = TypeVar("T")
 DEADLINE: Final = timedelta(seconds=3)
 """How long a daemon may take to connect and answer. It needs a few milliseconds."""
 SERVER_NAME: Final = "localhost"
@@ -32,6 +33,8 @@ MAX_EVENT_BYTES: Final = 16 << 20
 """Of one event. It carries the build's arguments, and BuildKit itself sends no more."""
 MAX_ANSWER_EVENTS: Final = 10_000
 """Of one answer. BuildKit sends one for each build that runs."""
+MAX_RECORDS_BYTES: Final = 2 << 20
+"""Of the records of builds that are asked for at once. BuildKit keeps 50, of some thousand each."""
 SPELL_SECONDS: Final = 0.001
 """For which an event may keep us from all else; it needs a twentieth of that."""
 REST_FACTOR: Final = 20
@@ -96,7 +99,22 @@ class Daemon:
         A caller that leaves earlier calls ``aclose``: a connection is open while somebody may
         listen.
         """
-        return self._talk(wire.RUNNING_BUILDS_AND_ON)
+        return self._talk(wire.RUNNING_BUILDS_AND_ON, wire.read_event)
+
+    async def records(self, request: bytes) -> tuple[bytes, ...]:
+        """What the history answers to a BuildHistoryRequest that has an end, as it stands.
+
+        Raises DaemonError, at the latest after 3 s, and where that is more than can be kept.
+        """
+        found, size = [], 0
+        answer = self._talk(request, bytes, DEADLINE.total_seconds(), MAX_ANSWER_EVENTS)
+        async with aclosing(answer) as events:
+            async for event in events:
+                size += len(event)
+                if size > MAX_RECORDS_BYTES:
+                    raise DaemonError(f"its records have more than {MAX_RECORDS_BYTES} bytes")
+                found.append(event)
+        return tuple(found)
 
     async def close(self) -> None:
         """Hangs up at once, whatever is under way."""
@@ -104,11 +122,15 @@ class Daemon:
 
     def _answer(self, request: bytes) -> AsyncGenerator[BuildEvent, None]:
         """To a question that has an end."""
-        return self._talk(request, DEADLINE.total_seconds(), MAX_ANSWER_EVENTS)
+        return self._talk(request, wire.read_event, DEADLINE.total_seconds(), MAX_ANSWER_EVENTS)
 
     async def _talk(
-        self, request: bytes, deadline: float | None = None, most: int | None = None
-    ) -> AsyncGenerator[BuildEvent, None]:
+        self,
+        request: bytes,
+        read: Callable[[bytes], T],
+        deadline: float | None = None,
+        most: int | None = None,
+    ) -> AsyncGenerator[T, None]:
         """Asks, and reads the answer: so many events at most.
 
         A connection stays open for as long as something refers to a call on it. Exceptions do, by
@@ -122,7 +144,7 @@ class Daemon:
                     raise WireError(f"it has more than {most} events")
                 count += 1
                 began = thread_time()
-                event = wire.read_event(message)
+                event = read(message)
                 spent = thread_time() - began
                 yield event
                 if spent > SPELL_SECONDS:

@@ -15,7 +15,7 @@ from buildpool.buildkit import protobuf
 from buildpool.buildkit.protobuf import Reader
 from buildpool.buildkit.solve_requests import MAX_FIELDS
 
-_REF, _FILTER = 2, 4
+_REF, _EARLY_EXIT, _FILTER = 2, 3, 4
 _PLAIN: Final = re.compile("[a-z0-9]+")
 """Refs that stand in a filter as they are, as those of all clients do."""
 _HEAD: Final = 5
@@ -42,6 +42,38 @@ def without_ref(message: bytes) -> tuple[str, bytes]:
     if ref and not is_filtered and _PLAIN.fullmatch(ref):
         kept += protobuf.field(_FILTER, f"ref=={ref}".encode())
     return ref, kept
+
+
+def by_ref(ref: str) -> bytes | None:
+    """A BuildHistoryRequest for the record of one build; None where no filter can name it."""
+    if not _PLAIN.fullmatch(ref):
+        return None
+    filtered = protobuf.field(_FILTER, f"ref=={ref}".encode())
+    return protobuf.number_field(_EARLY_EXIT, 1) + filtered
+
+
+def has_end(message: bytes) -> bool:
+    """Whether a BuildHistoryRequest asks for what there is, and for no more. Raises WireError."""
+    found = [v for n, v in Reader(MAX_FIELDS).fields(message) if n == _EARLY_EXIT]
+    return bool(found and found[-1])
+
+
+def record_in(message: bytes) -> str:
+    """The ref in an UpdateBuildHistoryRequest. Raises WireError."""
+    return _text_in(message, _RECORD_REF, "Ref")
+
+
+def digest_in(message: bytes) -> str:
+    """The digest in a request to read content, or to tell of it. Raises WireError."""
+    return _text_in(message, 1, "digest")
+
+
+def _text_in(message: bytes, wanted: int, name: str) -> str:
+    found = ""
+    for number, value in Reader(MAX_FIELDS).fields(message):
+        if number == wanted:
+            found = protobuf.text(value, name)
+    return found
 
 
 class EventsOf:

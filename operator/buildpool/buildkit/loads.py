@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
-from buildpool.buildkit import DaemonAccess
+from buildpool.buildkit import DaemonAccess, DaemonError
 from buildpool.buildkit.watcher import Connect, OnCompleted, Target, Watcher
 from buildpool.core.naming import PoolKey
 from buildpool.core.observed.load import Load
 from buildpool.process import utc_now
+
+ASKED_AT_ONCE: Final = 16
+"""Daemons of a pool that are asked for their records at a time."""
 
 
 class Waker(Protocol):
@@ -78,6 +82,26 @@ class Loads:
         for uid in uids:
             if uid in watched:
                 watched[uid].ask()
+
+    async def records(self, pool: PoolKey, request: bytes) -> Mapping[str, tuple[bytes, ...]]:
+        """What the histories of a pool's daemons answer, by the uids of their pods.
+
+        ``request`` is a BuildHistoryRequest that has an end. Daemons that do not answer within
+        seconds are missing.
+        """
+        at_once = asyncio.Semaphore(ASKED_AT_ONCE)
+        found: dict[str, tuple[bytes, ...]] = {}
+
+        async def ask(uid: str, watcher: Watcher) -> None:
+            async with at_once:
+                # One that fails, or is told to go meanwhile, says nothing of the others.
+                with suppress(DaemonError):
+                    found[uid] = await watcher.records(request)
+
+        async with asyncio.TaskGroup() as group:
+            for uid, watcher in self._watched.get(pool, {}).items():
+                group.create_task(ask(uid, watcher))
+        return found
 
     def forget(self, pool: PoolKey) -> None:
         """Asks no more for a pool that is gone, and hangs up."""

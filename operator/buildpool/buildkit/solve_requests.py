@@ -1,8 +1,8 @@
 """The requests with which a build starts: what matters of them, and how a cache is added.
 
 Pure. Knows some fields of ``moby.buildkit.v1`` (control.proto, frontend/gateway/pb/gateway.proto)
-and skips all others. Requests hold build arguments, which may be secrets: they are neither decoded
-nor kept.
+and skips all others. Requests hold build arguments, which may be secrets: none is kept, but for a
+digest of all (``solve_identity``).
 
 What is added stands at the end. Encoded messages that are joined are one message: lists go on,
 parts that come again are merged, and of two entries of a map with one key the last counts; so it
@@ -12,13 +12,13 @@ has). Every byte of the client stays as it was.
 
 from __future__ import annotations
 
+import csv
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from buildpool.buildkit import protobuf
+from buildpool.buildkit import protobuf, solve_identity
 from buildpool.buildkit.protobuf import Reader, WireError
 
 MAX_MESSAGE: Final = 16 << 20
@@ -41,29 +41,25 @@ _BRIDGE_FRONTEND, _BRIDGE_OPTIONS, _BRIDGE_IMPORTS = 2, 3, 12
 _IMPORTS: Final = "cache-imports"
 _OLD_IMPORTS: Final = "cache-from"
 _NO_CACHE: Final = "no-cache"
-_SOURCE: Final = "vcs:source"
-_CONTEXT: Final = "context"
-_PARTS: Final = {
-    "target": "",
-    "filename": "Dockerfile",
-    "vcs:localdir:context": ".",
-    "vcs:localdir:dockerfile": ".",
-}
-"""What of a repository is built, and the usual value of each."""
-_TOLD: Final = frozenset({_IMPORTS, _OLD_IMPORTS, _NO_CACHE, _SOURCE, _CONTEXT, *_PARTS})
-"""The attributes of a frontend that are read. All others are none of our business."""
-_NAME: Final = frozenset({"name"})
-"""The one attribute of an exporter that is read."""
-
-_HOST: Final = r"(?P<host>\w[\w.-]+(?::\d+)?)"
-_URL: Final = re.compile(rf"(?:https?|git|ssh)://(?:[^/]*@)?{_HOST}/(?P<path>.+)", re.IGNORECASE)
-_UPLOAD: Final = "buildkit-session"
-"""The host in the URL of a context that a client uploads as an archive. Its path is random."""
-_SHORT: Final = re.compile(r"(?:[\w.-]+@)?(?P<host>\w[\w.-]+):(?P<path>(?!//).+)")
-"""As ssh spells it. A host of one letter would be a drive of Windows."""
-_SHORTEST: Final = re.compile(r"(?P<host>github\.com)/(?P<path>.+)")
-_REMOTE: Final = re.compile(r"(?i:https?|git|ssh)://|[\w.-]+@[\w.-]+:|github\.com/")
-"""How a context starts that BuildKit fetches; others are folders of the client."""
+_PROVENANCE: Final = ("attest:provenance", "build-arg:BUILDKIT_ATTEST_PROVENANCE")
+_TOLD: Final = frozenset(
+    {
+        _IMPORTS,
+        _OLD_IMPORTS,
+        _NO_CACHE,
+        *_PROVENANCE,
+        solve_identity.SOURCE,
+        solve_identity.CONTEXT,
+        solve_identity.PLATFORM,
+        *solve_identity.PARTS,
+    }
+)
+"""The attributes of a frontend that are read. Of others at most a digest is taken."""
+_REWRITES: Final = "rewrite-timestamp"
+_EXPORTED: Final = frozenset({"name", _REWRITES})
+"""The attributes of an exporter that are read."""
+_FALSE: Final = frozenset({"", "0", "f", "F", "false", "FALSE", "False"})
+"""As Go spells it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +85,19 @@ class Solve:
     """The repository that is built, always spelled the same; empty where it is not said."""
     part: str
     """What of it is built: stage, Dockerfile and folders; empty where all is as usual."""
+    platforms: tuple[str, ...]
+    """What it is built for; none where that is the builder's own platform."""
+    inputs: str
+    """A digest of the build arguments and named contexts that make a variant; empty: of none."""
     images: tuple[str, ...]
     """The names of images that are exported, without tags."""
     imports: tuple[CacheEntry, ...]
     exports: tuple[CacheEntry, ...]
     is_no_cache: bool
     """Whether every step shall run."""
+    is_exact: bool
+    """Whether what comes out can depend on where cached layers come from: the digest of an image
+    whose timestamps are rewritten, and the layers that a full provenance names."""
     is_internal: bool
     """Whether it only reads something for a client's own use: BuildKit keeps no record of it."""
     takes_imports_directly: bool
@@ -142,27 +145,30 @@ def read_solve(message: bytes) -> Solve:
             parts.setdefault(number, []).append(value)
         elif number == _INTERNAL:
             is_internal = bool(value)
-    attributes = _merged(reader, parts.get(_FRONTEND_ATTRS, ()), _TOLD)
+    inputs = solve_identity.Inputs()
+    attributes = _merged(reader, parts.get(_FRONTEND_ATTRS, ()), _TOLD, inputs)
     exporters = [
-        _merged(reader, (p for n, p in reader.fields(exporter) if n == 2), _NAME)
+        _merged(reader, (p for n, p in reader.fields(exporter) if n == 2), _EXPORTED)
         for exporter in parts.get(_EXPORTERS, ())
-    ] or [_merged(reader, parts.get(_EXPORTER_ATTRS, ()), _NAME)]
+    ] or [_merged(reader, parts.get(_EXPORTER_ATTRS, ()), _EXPORTED)]
     names = [name for exporter in exporters for name in image_names(exporter.get("name", ""))]
     caches = [part for cache in parts.get(_CACHE, ()) for part in reader.fields(cache)]
     imports = [_cache_entry(reader, *p) for p in caches if p[0] in _CACHE_ALL_IMPORTS]
     exports = [_cache_entry(reader, *p) for p in caches if p[0] in _CACHE_ALL_EXPORTS]
     frontend = protobuf.text(told, "Frontend")  # of any form: ``with_cache`` has to read it
-    context = attributes.get(_CONTEXT, "")
-    source = attributes.get(_SOURCE) or (context if _REMOTE.match(context) else "")
     return Solve(
         ref=_name(_last(parts, _REF, "Ref")),
         session=_name(_last(parts, _SESSION, "Session")),
-        source=repository_of(source),
-        part=_part_of(attributes, context),
+        source=solve_identity.source_of(attributes),
+        part=solve_identity.part_of(attributes),
+        platforms=solve_identity.platforms_of(attributes),
+        inputs=inputs.digest,
         images=tuple(dict.fromkeys(names)),
         imports=(*imports, *_imports_of(attributes)),
         exports=tuple(exports),
         is_no_cache=attributes.get(_NO_CACHE) == "",
+        is_exact=_has_full_provenance(attributes)
+        or any(each.get(_REWRITES, "") not in _FALSE for each in exporters),
         is_internal=is_internal,
         takes_imports_directly=bool(frontend) or any(map(len, parts.get(_DEFINITION, ()))),
     )
@@ -188,15 +194,17 @@ def read_bridge_solve(message: bytes) -> BridgeSolve:
     )
 
 
-def _part_of(attributes: Mapping[str, str], context: str) -> str:
-    values = [attributes.get(name, "") for name in _PARTS]
-    # The folder of a context that BuildKit fetches: ``https://….git#branch:folder``.
-    values.append(context.partition("#")[2].partition(":")[2] if _REMOTE.match(context) else "")
-    usual = (*_PARTS.values(), "")
-    special = [
-        "" if value == common else value for value, common in zip(values, usual, strict=True)
-    ]
-    return "\n".join(special).rstrip("\n")
+def _has_full_provenance(attributes: Mapping[str, str]) -> bool:
+    """Whether it asks for an attestation of every step; BuildKit's default where no mode is."""
+    for asked in (attributes[name] for name in _PROVENANCE if name in attributes):
+        try:
+            (told,) = csv.reader([asked.replace("\n", " ").replace("\r", " ")]) if asked else ([],)
+        except (csv.Error, ValueError):
+            return True  # BuildKit will say what is wrong with it
+        modes = [each.partition("=")[2] for each in told if each.partition("=")[0] == "mode"]
+        if modes[-1:] != ["min"]:
+            return True
+    return False
 
 
 def with_cache(
@@ -231,22 +239,6 @@ def with_imports(message: bytes, imports: Sequence[CacheEntry]) -> bytes:
     return _extended(message, b"".join(added))
 
 
-def repository_of(url: str) -> str:
-    """A repository as ``host/path``: without scheme, user, password, ``.git`` and branch.
-
-    Empty where it is no repository, and where it cannot be told what of it is a password.
-    """
-    url = url.split("#")[0].split("?")[0].strip()
-    form = _URL if "://" in url else _SHORT
-    match = form.fullmatch(url) or _SHORTEST.fullmatch(url)
-    if match is None:
-        return ""
-    if match["host"].lower() == _UPLOAD:
-        return ""
-    path = match["path"].strip("/").removesuffix(".git").strip("/")
-    return f"{match['host'].lower()}/{path}" if path else ""
-
-
 def _extended(message: bytes, added: bytes) -> bytes:
     """Nobody has asked for what is added: a request that it would make too long goes without."""
     return message + added if len(message) + len(added) <= MAX_MESSAGE else message
@@ -268,11 +260,22 @@ def image_names(names: str) -> Iterator[str]:
 
 
 def _merged(
-    reader: Reader, entries: Iterable[int | memoryview | None], known: frozenset[str]
+    reader: Reader,
+    entries: Iterable[int | memoryview | None],
+    known: frozenset[str],
+    inputs: solve_identity.Inputs | None = None,
 ) -> dict[str, str]:
-    """The known attributes of a map; of one that stands twice, the last counts."""
-    pairs = map(reader.entry, entries)
-    return {key: protobuf.text(content, key) for key, content in pairs if key in known}
+    """The known attributes of a map; of one that stands twice, the last counts.
+
+    ``inputs`` gets the others.
+    """
+    found: dict[str, str] = {}
+    for key, content in map(reader.entry, entries):
+        if key in known:
+            found[key] = protobuf.text(content, key)
+        elif inputs is not None:
+            inputs.add(key, content)
+    return found
 
 
 def _last(parts: Mapping[int, Sequence[memoryview]], number: int, name: str) -> str:

@@ -45,6 +45,9 @@ class WatchedDaemon(Protocol):
     def events(self) -> AsyncGenerator[BuildEvent, None]:
         """What happens to builds from now on, in no order, for as long as the daemon goes on."""
 
+    async def records(self, request: bytes) -> tuple[bytes, ...]:
+        """What its history answers to a question that has an end; within seconds."""
+
     async def close(self) -> None:
         """Hangs up."""
 
@@ -107,6 +110,8 @@ class Watcher:
         self._time = asyncio.get_running_loop().time
         self._phase = crc32(name.encode()) / 2**32
         """From 0 to 1, for each daemon another: they are not all asked at the same moment."""
+        self._daemon: WatchedDaemon | None = None
+        """The connection through which it has answered, if there is one now."""
         self._due = asyncio.Event()
         self._is_asked = False
         self._served = ServedBuilds()
@@ -129,6 +134,12 @@ class Watcher:
         """Asks at once, and wakes the pool whatever the answer is."""
         self._is_asked = True
         self._due.set()
+
+    async def records(self, request: bytes) -> tuple[bytes, ...]:
+        """What the daemon's history answers to a question that has an end. Raises DaemonError."""
+        if self._daemon is None:
+            raise DaemonError(self._trouble)
+        return await self._daemon.records(request)
 
     def stop(self) -> None:
         """Asks no more, and hangs up."""
@@ -162,6 +173,7 @@ class Watcher:
         connection, opened = await self._open(), self._time()
         try:
             while True:
+                self._daemon = connection.daemon
                 await self._sleep()
                 if connection.target != self._target and (successor := await self._successor()):
                     old, connection = connection, successor
@@ -171,6 +183,7 @@ class Watcher:
                 if self._time() - opened >= INTERVAL_SECONDS:
                     self._failures = 0
         finally:
+            self._daemon = None
             await connection.close()
 
     async def _open(self) -> _Connection:

@@ -16,6 +16,7 @@ import typer
 from buildpool import __version__
 from buildpool.cli import gateway, sidecars
 from buildpool.cli.flags import (
+    ClusterDomain,
     DenyNetwork,
     LogFormat,
     LogFormatFlag,
@@ -23,9 +24,12 @@ from buildpool.cli.flags import (
     LogLevelFlag,
     Page,
     WatchNamespace,
+    cluster_domain_of,
     networks_of,
     set_up_logging,
 )
+from buildpool.core import naming
+from buildpool.core.naming import Installation
 from buildpool.settings import DEFAULT_IMAGE, DEFAULT_LEASE, Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -57,6 +61,14 @@ def run(
         ),
     ] = DEFAULT_LEASE,
     deny_network: DenyNetwork = None,
+    max_rollouts: Annotated[
+        int,
+        typer.Option(
+            help="How many pools at once replace their builders after an upgrade; 0: all.",
+            envvar="BUILDPOOL_MAX_ROLLOUTS",
+            min=0,
+        ),
+    ] = 10,
     image: Annotated[
         str,
         typer.Option(
@@ -71,6 +83,7 @@ def run(
             envvar="BUILDPOOL_GATEWAY_SERVICE",
         ),
     ] = "",
+    cluster_domain: ClusterDomain = "",
     metrics_port: Annotated[
         int, typer.Option(help="Port of /metrics; 0 turns it off.", envvar="BUILDPOOL_METRICS_PORT")
     ] = 8080,
@@ -89,9 +102,11 @@ def run(
         identity=identity,
         image=image,
         gateway_service=gateway_service,
+        cluster_domain=cluster_domain_of(cluster_domain, namespace=namespace),
         watch_namespaces=tuple(watch_namespace or ()),
         lease=lease_name,
         denied_networks=networks_of(deny_network or ()),
+        max_rollouts=max_rollouts,
         metrics_port=metrics_port,
         health_port=health_port,
     )
@@ -110,12 +125,20 @@ def render(
     image: Annotated[
         str, typer.Option(help="The operator's image there.", envvar="BUILDPOOL_IMAGE")
     ] = DEFAULT_IMAGE,
+    cluster_domain: Annotated[
+        str,
+        typer.Option(
+            help="What the full names of Services would end with.",
+            envvar="BUILDPOOL_CLUSTER_DOMAIN",
+        ),
+    ] = naming.USUAL_DOMAIN,
 ) -> None:
     """Print the objects a pool would consist of, with new certificates. Needs no cluster."""
     from buildpool.cli.render import rendered, text_of
 
-    objects = rendered(text_of(file), namespace=namespace, home=operator_namespace, image=image)
-    typer.echo(objects, nl=False)
+    domain = cluster_domain_of(cluster_domain, namespace=operator_namespace)
+    operator = Installation(operator_namespace, image, domain=domain)
+    typer.echo(rendered(text_of(file), namespace=namespace, operator=operator), nl=False)
 
 
 @app.command()

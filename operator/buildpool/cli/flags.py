@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 
+from buildpool.core import naming
+from buildpool.core.domains import domain_in, parse_domain
 from buildpool.core.errors import BuildpoolError
+
+RESOLV_CONF: Final = Path("/etc/resolv.conf")
+_MOST_BYTES: Final = 65536
+"""Of that file: more than any resolver has in it."""
+log = logging.getLogger(__name__)
 
 
 class LogFormat(StrEnum):
@@ -50,6 +59,14 @@ DenyNetwork = Annotated[
         envvar="BUILDPOOL_DENY_NETWORK",
     ),
 ]
+ClusterDomain = Annotated[
+    str,
+    typer.Option(
+        help="What the full names of Services end with; empty: what this pod's own "
+        "/etc/resolv.conf says, or else cluster.local.",
+        envvar="BUILDPOOL_CLUSTER_DOMAIN",
+    ),
+]
 LogFormatFlag = Annotated[LogFormat, typer.Option(envvar="BUILDPOOL_LOG_FORMAT")]
 LogLevelFlag = Annotated[LogLevel, typer.Option(envvar="BUILDPOOL_LOG_LEVEL")]
 
@@ -59,6 +76,37 @@ def set_up_logging(log_format: LogFormat, log_level: LogLevel) -> None:
     from buildpool import process
 
     process.set_up_logging(as_json=log_format is LogFormat.JSON, level=log_level)
+
+
+def cluster_domain_of(text: str, *, namespace: str, resolv_conf: Path = RESOLV_CONF) -> str:
+    """The domain that was written; where none was, the one by which this pod finds Services.
+
+    Raises BuildpoolError for what is no domain.
+    """
+    if text:
+        try:
+            return parse_domain(text)
+        except ValueError as error:
+            raise BuildpoolError(f"--cluster-domain: {error}") from None
+    found = domain_in(_read(resolv_conf), namespace)
+    if found is None:
+        log.info(
+            "%s does not say which domain the cluster has; %s is assumed. "
+            "If it is another one, set --cluster-domain.",
+            *(resolv_conf, naming.USUAL_DOMAIN),
+        )
+        return naming.USUAL_DOMAIN
+    log.info("By %s, the domain of the cluster is %s.", resolv_conf, found)
+    return found
+
+
+def _read(resolv_conf: Path) -> str:
+    """What the file holds; nothing where it cannot be read."""
+    try:
+        with resolv_conf.open("rb") as file:
+            return file.read(_MOST_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def networks_of(texts: Iterable[str]) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -23,6 +23,10 @@ from buildpool.core import naming
 from buildpool.settings import GatewaySettings
 
 ROUTER_PORT = Annotated[int, typer.Option(help="Port, on loopback, of the router.")]
+GOAWAY_FILE = Annotated[
+    Path | None,
+    typer.Option(help="The file by which a pod that ends has Envoy send its clients elsewhere."),
+]
 ADMIN_PORT = Annotated[int, typer.Option(help="Port, on loopback, of Envoy's administration.")]
 
 
@@ -77,11 +81,19 @@ def gateway_bootstrap(
     memory: Annotated[
         int, typer.Option(help="Bytes of memory that Envoy may have; 0: any number.")
     ] = 0,
+    goaway_file: GOAWAY_FILE = None,
 ) -> None:
     """Write the configuration that Envoy starts with."""
     from buildpool.gateway.xds.bootstrap import bootstrap
 
-    static = bootstrap(router_port=router_port, admin_port=admin_port, memory=memory)
+    static = bootstrap(
+        router_port=router_port,
+        admin_port=admin_port,
+        memory=memory,
+        goaway_file=str(goaway_file or ""),
+    )
+    if goaway_file is not None:
+        goaway_file.write_text("0")
     text = json.dumps(static, indent=2)
     if output is None:
         typer.echo(text)
@@ -97,6 +109,7 @@ def drain_gateway(
     patience_seconds: Annotated[
         float, typer.Option(help="How long builds that run are waited for.")
     ] = 14400.0,
+    goaway_file: GOAWAY_FILE = None,
 ) -> None:
     """Wait until nothing runs through this pod's Envoy any more: the pod's preStop hook."""
     from buildpool.gateway.draining import drain
@@ -106,6 +119,7 @@ def drain_gateway(
             admin_port=admin_port,
             settle=timedelta(seconds=settle_seconds),
             patience=timedelta(seconds=patience_seconds),
+            goaway_file=goaway_file,
         )
     )
     typer.echo("nothing runs any more" if is_quiet else "builds still run")

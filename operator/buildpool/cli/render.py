@@ -36,14 +36,14 @@ def text_of(file: Path) -> str:
         raise BuildpoolError(f"{file} is no UTF-8 text: {error}") from error
 
 
-def rendered(text: str, *, namespace: str, home: str, image: str) -> str:
+def rendered(text: str, *, namespace: str, operator: Installation) -> str:
     """The objects of all pools in a manifest; ``namespace`` is that of pools that name none."""
-    for name in (namespace, home):
+    for name in (namespace, operator.namespace):
         _check_namespace(name)
     pools = [_pool(each, namespace) for each in _objects(text) if each.get("kind") == naming.KIND]
     if not pools:
         raise BuildpoolError(f"the manifest holds no {naming.KIND}")
-    return "".join(_rendered(pool, home=home, image=image) for pool in pools)
+    return "".join(_rendered(pool, operator) for pool in pools)
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
@@ -101,9 +101,9 @@ def _check_namespace(name: object) -> str:
     return name
 
 
-def _rendered(pool: Pool, *, home: str, image: str) -> str:
+def _rendered(pool: Pool, operator: Installation) -> str:
     """The objects of a pool that is applied to an empty cluster now."""
-    _, plan = planned(Situation(pool, Observation(), Installation(home, image), utc_now()))
+    _, plan = planned(Situation(pool, Observation(), operator, utc_now()))
     return "".join(
         "---\n" + yaml.safe_dump(change.object, sort_keys=False) for change in plan.apply
     )

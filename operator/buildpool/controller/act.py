@@ -100,6 +100,9 @@ async def _apply(cluster: Cluster, change: Apply) -> _Result:
         if lost := await _lost_rights(cluster, change):
             return await _kept_at_rest(cluster, change, lost)
         stored = await cluster.apply(change.object)
+        # A policy may have come in between, or not look at what is only tried.
+        if lost := lost_rights(stored, change.object):
+            return await _kept_at_rest(cluster, change, lost)
     except KubernetesError as error:
         return _failure(change.ref, error)
     found = tuple(differences(stored, change.object))
@@ -114,7 +117,12 @@ async def _lost_rights(cluster: Cluster, change: Apply) -> tuple[Difference, ...
     """
     if change.object["kind"] != "Deployment":
         return ()
-    return lost_rights(await cluster.apply(change.object, dry_run=True), change.object)
+    if change.there is not None and rests(change.there):
+        # Perhaps since it was refused: nothing begins by this, and every policy looks at it.
+        stored = await cluster.apply(resting(change.object))
+    else:
+        stored = await cluster.apply(change.object, dry_run=True)
+    return lost_rights(stored, change.object)
 
 
 async def _kept_at_rest(cluster: Cluster, change: Apply, lost: Sequence[Difference]) -> Failure:

@@ -87,7 +87,7 @@ class DaemonTracker:
         assert authority is not None  # noqa: S101 - see above
         known = self._known.setdefault(pool.key, _Known())
         request = operator_request(pool)
-        if why_reissue(known.access, request, authority, now=s.now) is not None:
+        if why_reissue(known.access, request, authority, chance=s.chance, now=s.now) is not None:
             known.access = await asyncio.to_thread(issue, authority, request, now=s.now)
         assert known.access is not None  # noqa: S101 - none is a reason to issue one
         addresses = {

@@ -20,6 +20,7 @@ from buildpool.core.api import (
     ConditionType,
     EventReason,
     PoolStatus,
+    Reason,
 )
 from buildpool.core.api.status import CertificatesStatus
 from buildpool.core.naming import PoolKey
@@ -70,6 +71,10 @@ class PoolMetrics:
             "size_changes_total",
             "Changes of the number of builders a pool is to have, by the reason of the decision.",
             "reason",
+        )
+        self._waits = gauge(
+            "rollout_waiting",
+            "1 while a pool waits for its turn to replace builders after an upgrade, else 0.",
         )
         self._lost = counter("builders_lost_total", "Builders that ended while builds ran on them.")
         self._overdue = gauge(
@@ -128,6 +133,9 @@ class PoolMetrics:
         self._unknown.labels(*pool).set(sum(b.builds is None for b in status.builders))
         overdue = sum(b.reason == EventReason.BUILD_OVERDUE for b in status.builders)
         self._overdue.labels(*pool).set(overdue)
+        progress = status.condition(ConditionType.PROGRESSING)
+        waits = progress is not None and progress.reason == Reason.WAITING_FOR_TURN
+        self._waits.labels(*pool).set(waits)
         if status.scaling and before.scaling and before.scaling.size != size:
             self._size.labels(*pool, status.scaling.reason).inc()
         for kind in ConditionType:

@@ -22,7 +22,7 @@ from buildpool.core.planning.certificates import (
     authority_ref,
     cache_secrets,
     client_ref,
-    noted_clients,
+    clients_with_secrets,
 )
 from buildpool.core.planning.names import desired_refs
 from buildpool.kube.cluster import Cluster
@@ -54,7 +54,7 @@ async def observe(cluster: Cluster, pool: Pool, installation: Installation) -> O
     live |= {ref_of(obj): obj for objects in (own, *listed) for obj in objects}
     leaving = {
         client_ref(pool, name)
-        for name in noted_clients(live.get(authority_ref(pool, installation)))
+        for name in clients_with_secrets(pool, live.get(authority_ref(pool, installation)))
     }
     if any(component_of(obj) == naming.COMPONENT_CACHE for obj in live.values()):
         leaving |= set(cache_secrets(pool))

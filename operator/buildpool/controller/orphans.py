@@ -2,7 +2,8 @@
 
 What builds need has no owner, so no garbage collector reaches it. A pool's removal takes it along;
 this finds what is left of pools whose finalizer somebody took off, or what a backup has brought
-back without them, or beside others of their names. Never while a build may need it.
+back without them, or beside others of their names. First their builders, which drain; what builds
+need never before these are gone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Final, NamedTuple
 
 from buildpool.controller.observe import LISTED
 from buildpool.core import naming, pauses
-from buildpool.core.errors import KubernetesError
+from buildpool.core.api.pool import parse_pool
+from buildpool.core.errors import InvalidSpecError, KubernetesError
 from buildpool.core.naming import PoolKey
 from buildpool.core.objects.pods import has_ended
 from buildpool.core.objects.refs import (
@@ -25,11 +27,13 @@ from buildpool.core.objects.refs import (
     component_of,
     maker_of,
     mapping_at,
+    namespace_of_pool,
     pool_ref,
     ref_of,
     text_at,
 )
 from buildpool.core.planning.certificates import noted_clients
+from buildpool.core.planning.removal import goes_first
 from buildpool.kube.cluster import Cluster
 
 INTERVAL: Final = 3600.0
@@ -140,25 +144,40 @@ class OrphanSweeper:
         if orphans or by_name:
             # The authority is the last to go: it says which clients' Secrets to look for.
             authority = Ref("Secret", self._home, naming.authority(key))
-            secrets = [await self._cluster.get(ref) for ref in await self._secrets(key, authority)]
+            names = await self._secrets(key, pool, authority)
+            secrets = [await self._cluster.get(ref) for ref in names]
             orphans = [
                 *(s for s in secrets if s is not None and self._is_orphan(s, uid)),
                 *sorted(orphans, key=lambda obj: ref_of(obj) == authority),
             ]
-        if orphans and await self._may_build(key, pool):
+        # Its builders are told to go, as when a pool is deleted, and drain by themselves.
+        first = [obj for obj in orphans if goes_first(obj)]
+        rest = [obj for obj in orphans if obj not in first]
+        if not await self._removed(key, uid, first):
+            return True
+        if rest and await self._may_build(key, pool):
             log.info("What an earlier pool %s has left waits for its builders.", key)
             return True
+        return not await self._removed(key, uid, rest)
+
+    async def _removed(self, key: PoolKey, uid: str | None, orphans: list[Object]) -> bool:
+        """Removes these; False where the pool of this name is not the one with this uid any more.
+
+        ``uid`` is None where there was no such pool.
+        """
         for obj in orphans:
             if _uid_of(await self._cluster.get(pool_ref(key))) != uid:
                 log.info("Pool %s has changed; what an earlier one has left waits.", key)
-                return True
+                return False
             log.info("Removing %s: its pool is gone.", ref_of(obj))
             await self._cluster.delete(ref_of(obj), uid=obj["metadata"]["uid"])
-        return False
+        return True
 
-    async def _secrets(self, key: PoolKey, authority: Ref) -> list[Ref]:
+    async def _secrets(self, key: PoolKey, pool: Object | None, authority: Ref) -> list[Ref]:
         """The Secrets a pool may have in its own namespace, where they may not be listed."""
-        clients = noted_clients(await self._cluster.get(authority))
+        noted = noted_clients(await self._cluster.get(authority))
+        # An authority may have been brought back, and removed, before the others were.
+        clients = sorted({*noted, *_clients_of(pool)})
         names = (
             naming.builder_certificate(key),
             naming.cache(key),
@@ -205,8 +224,13 @@ def _pool_of(obj: Object, kind: str) -> PoolKey | None:
 
 def _is_copy(obj: Object) -> bool:
     """Whether somebody has made it of an object of a pool in another namespace: it is theirs."""
-    origin = text_at(obj, "metadata", "labels", naming.LABEL_POOL_NAMESPACE)
-    return origin not in ("", ref_of(obj).namespace)
+    return namespace_of_pool(obj) not in ("", ref_of(obj).namespace)
+
+
+def _clients_of(pool: Object | None) -> Iterator[str]:
+    """The clients that a pool wants; none where its spec is refused, and so not carried out."""
+    with suppress(InvalidSpecError):
+        yield from (client.name for client in parse_pool(pool).spec.access.clients) if pool else ()
 
 
 def _uid_of(pool: Object | None) -> str | None:

@@ -23,8 +23,9 @@ from buildpool.controller.pool_writes import (
     remove_rotation_request,
     write_status,
 )
+from buildpool.controller.rollout_turns import RolloutTurns
 from buildpool.controller.secret_poller import SecretPoller
-from buildpool.core.api import Pool, identify_pool, parse_pool
+from buildpool.core.api import Pool, PoolStatus, identify_pool, parse_pool
 from buildpool.core.errors import InvalidSpecError, RefusedError
 from buildpool.core.naming import Installation, PoolKey
 from buildpool.core.objects.drift import Difference
@@ -36,12 +37,13 @@ from buildpool.core.planning.names import desired_refs
 from buildpool.core.planning.plan import RESYNC, TROUBLED, Plan, plan_flow
 from buildpool.core.planning.removal import PATIENCE, plan_removal
 from buildpool.core.planning.situation import Situation
-from buildpool.core.reporting.outcome import Outcome
+from buildpool.core.reporting.outcome import Failure, Outcome, status_refused
 from buildpool.core.reporting.report import (
     Report,
     report_invalid,
     report_pass,
     report_removal,
+    report_unheld,
     report_unseen,
 )
 from buildpool.core.words import Finding
@@ -63,6 +65,7 @@ class Reconciler:
     secret_poller: SecretPoller
     cache_poller: CachePoller
     tracker: DaemonTracker
+    turns: RolloutTurns
     installation: Installation
     ask_sweeper: Callable[[PoolKey], None]
     """Has what an earlier pool of this name has left looked at soon."""
@@ -73,6 +76,8 @@ class Reconciler:
     pauses: dict[PoolKey, Pause] = field(default_factory=dict)
     """Of the pools in which something was refused. Forgotten at a restart: then it is tried again
     sooner."""
+    untold: dict[PoolKey, Pause] = field(default_factory=dict)
+    """Of the pools whose status is refused: when to say so again."""
 
     async def reconcile(self, key: PoolKey) -> timedelta | None:
         """Looks at a pool and puts it right. When to look again, or None where it is gone."""
@@ -83,8 +88,11 @@ class Reconciler:
         if "deletionTimestamp" in raw["metadata"]:
             return await self._remove(identify_pool(raw), raw)
         # Before anything is made: what has no owner would be left behind.
-        if not await put_finalizer(self.cluster, raw):
-            return timedelta(0)
+        try:
+            if not await put_finalizer(self.cluster, raw):
+                return timedelta(0)
+        except RefusedError as error:
+            return await self._report_unheld(identify_pool(raw), error)
         try:
             pool = parse_pool(raw)
         except InvalidSpecError as error:
@@ -99,9 +107,9 @@ class Reconciler:
         if s.has_namesakes:
             self.ask_sweeper(pool.key)
         lost = self.tracker.lost_builds(pool, s.observation)
-        s, plan = await self._plan(s)
+        s, plan = await self._plan(self.turns.told(s))
         outcome = await act(self.cluster, plan)
-        await self._follow(s, plan, outcome)
+        outcome = await self._follow(s, plan, outcome)
         report = report_pass(s, plan, outcome).after(lost)
         await self._report(pool, report)
         self.tracker.acknowledge_lost(pool.key)
@@ -138,8 +146,11 @@ class Reconciler:
             found: tuple[Situation, Plan] = end.value
             return found
 
-    async def _follow(self, s: Situation, plan: Plan, outcome: Outcome) -> None:
-        """Has those asked and looked at of whom no watch tells, and notes what was carried out."""
+    async def _follow(self, s: Situation, plan: Plan, outcome: Outcome) -> Outcome:
+        """Has those asked and looked at of whom no watch tells, and notes what was carried out.
+
+        Returns the outcome, with what became of the note.
+        """
         overruled = self.overruled.setdefault(s.pool.key, {})
         for change in plan.apply:
             overruled.pop(change.ref, None)
@@ -149,12 +160,35 @@ class Reconciler:
             await self.tracker.follow(s)
         # Whatever else was refused: a request must not be carried out in each pass again.
         if not plan.is_blocked and all(f.ref.kind != "Secret" for f in outcome.failures):
-            await remove_rotation_request(self.cluster, s.pool)
+            try:
+                await remove_rotation_request(self.cluster, s.pool)
+            except RefusedError as error:
+                return outcome.but(_unwritten(s.pool, error))
+        return outcome
 
     async def _report(self, pool: Pool, report: Report) -> None:
-        await write_status(self.cluster, pool, report.status)
+        await self._write_status(pool, report.status)
         await self.events.record(pool.key, pool.uid, report.events, now=self.clock())
         self.metrics.report(pool.key, pool.status, report.status)
+
+    async def _write_status(self, pool: Pool, status: PoolStatus) -> None:
+        """Where it is refused, an Event is all that tells; the next one comes later each time."""
+        try:
+            await write_status(self.cluster, pool, status)
+        except RefusedError as error:
+            now, before = self.clock(), self.untold.get(pool.key)
+            if before is None or now >= before.until:
+                self.untold[pool.key] = Pause.after(
+                    before, first=TROUBLED, last=LONGEST_REFUSED, now=now
+                )
+                await self.events.record(pool.key, pool.uid, (status_refused(error),), now=now)
+            raise
+        self.untold.pop(pool.key, None)
+
+    async def _report_unheld(self, pool: Pool, error: RefusedError) -> timedelta:
+        now = self.clock()
+        await self._report(pool, report_unheld(pool, _unwritten(pool, error), now=now))
+        return self._retry(pool.key, now)
 
     async def _report_unseen(self, pool: Pool, error: RefusedError) -> timedelta:
         now = self.clock()
@@ -164,12 +198,14 @@ class Reconciler:
     async def _refuse(self, pool: Pool, error: InvalidSpecError) -> timedelta:
         # A pod that is told to go waits until nobody is connected: so hang up.
         self.tracker.forget(pool.key)
+        self.turns.forget(pool.key)
         await self._report(pool, report_invalid(pool, error, now=self.clock()))
         return RESYNC
 
     async def _remove(self, pool: Pool, raw: Object) -> timedelta | None:
         # Builders that are to go wait until nobody is connected.
         self.tracker.forget(pool.key)
+        self.turns.forget(pool.key)
         try:
             observation = await observe(self.cluster, pool, self.installation)
         except RefusedError as error:
@@ -177,17 +213,21 @@ class Reconciler:
         s = Situation(pool, observation, self.installation, self.clock())
         removal = plan_removal(s)
         outcome = await act(self.cluster, Plan(delete=removal.delete))
-        if not removal.is_done:
-            draining, failures = removal.draining, outcome.failures
-            report = report_removal(pool, draining=draining, failures=failures, now=s.now)
-            await write_status(self.cluster, pool, report.status)
-            await self.events.record(pool.key, pool.uid, report.events, now=self.clock())
-            if failures:
-                return self._retry(pool.key, s.now)
-            return timedelta(0) if removal.delete else PATIENCE
-        await remove_finalizer(self.cluster, raw)
-        self._forget(pool.key)
-        return None
+        failures = outcome.failures
+        if removal.is_done:
+            try:
+                await remove_finalizer(self.cluster, raw)
+            except RefusedError as error:
+                failures = (_unwritten(pool, error),)
+            else:
+                self._forget(pool.key)
+                return None
+        report = report_removal(pool, draining=removal.draining, failures=failures, now=s.now)
+        await self._write_status(pool, report.status)
+        await self.events.record(pool.key, pool.uid, report.events, now=self.clock())
+        if failures:
+            return self._retry(pool.key, s.now)
+        return timedelta(0) if removal.delete else PATIENCE
 
     def _retry(self, key: PoolKey, now: datetime) -> timedelta:
         """When to look again where something was refused."""
@@ -199,6 +239,7 @@ class Reconciler:
     def _forget(self, key: PoolKey) -> None:
         self.overruled.pop(key, None)
         self.pauses.pop(key, None)
+        self.untold.pop(key, None)
 
     def _watch_secrets(self, s: Situation) -> None:
         """Has looked at what no watch tells of.
@@ -213,3 +254,8 @@ class Reconciler:
             found = known.get(ref)
             versions[ref] = found["metadata"]["resourceVersion"] if found else None
         self.secret_poller.watch(s.pool.key, versions)
+
+
+def _unwritten(pool: Pool, error: RefusedError) -> Failure:
+    """Something of the pool itself that may not be written, but for its status."""
+    return Failure(pool_ref(pool.key), str(error))

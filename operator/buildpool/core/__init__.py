@@ -15,6 +15,7 @@ plan says so.
     api           what a user can say, and what is answered
     pki           authorities and certificates
     naming        every name there is
+    domains       what the full names of a cluster's Services end with
     errors        every exception there is
     pauses        how long to wait before another try
     words         words with a meaning

@@ -12,7 +12,8 @@
     ├── KubernetesError           the Kubernetes API did not do what we asked
     │   ├── NotFoundError         404
     │   ├── ConflictError         409: somebody else wrote first, or the object is not ours
-    │   ├── RefusedError          400, 403, 422: the same request will be refused again
+    │   ├── RefusedError          400, 403, 422, and 500 for a field that does not exist: the same
+    │   │                         request will be refused again
     │   └── UnavailableError      429, 5xx, time-outs and broken connections: trying again helps
     └── Refused                   a client of the gateway gets nothing (gateway.slots.refusals)
         ├── Denied                it may not do this
@@ -76,7 +77,7 @@ class ConflictError(KubernetesError):
 
 
 class RefusedError(KubernetesError):
-    """The request itself is refused and will be again (400, 403, 422)."""
+    """The request itself is refused and will be again (400, 403, 422; 500 for what is misspelt)."""
 
 
 class UnavailableError(KubernetesError):

@@ -52,7 +52,8 @@ COMPONENT_CLIENT: Final = "client"
 COMPONENT_ENDPOINT: Final = "endpoint"
 COMPONENT_GATEWAY: Final = "gateway"
 COMPONENT_OPERATOR: Final = "operator"
-CLUSTER_DOMAIN: Final = "cluster.local"
+USUAL_DOMAIN: Final = "cluster.local"
+"""The domain of a cluster of which nobody says another (``domains``)."""
 PORT: Final = 1234
 """The TCP port of buildkitd by convention of BuildKit's own examples."""
 
@@ -86,11 +87,13 @@ class Installation(NamedTuple):
     """Its own image, of which some containers of pools are."""
     gateway: str = ""
     """Name of the gateway's Service in that namespace; empty where there is none."""
+    domain: str = USUAL_DOMAIN
+    """The cluster's: what the full names of its Services end with."""
 
     @property
     def gateway_host(self) -> str:
         """The name under which the cluster knows the gateway's Service."""
-        return f"{self.gateway}.{self.namespace}.svc.{CLUSTER_DOMAIN}"
+        return before_domain(self.gateway, self.namespace) + self.domain
 
 
 def pool_labels(pool: PoolKey) -> dict[str, str]:
@@ -263,20 +266,35 @@ def gateway_identity(pool: PoolKey) -> str:
     return f"buildpool://{pool.namespace}/{pool.name}/gateway"
 
 
-def gateway_names(service_name: str, namespace: str) -> tuple[str, ...]:
+def gateway_names(service_name: str, namespace: str, domain: str) -> tuple[str, ...]:
     """DNS names by which the gateway knows a pool: those that no other pool can have."""
-    return server_names(service_name, namespace)[1:-1]
+    return server_names(service_name, namespace, domain)[1:-1]
 
 
-def server_names(service_name: str, namespace: str) -> tuple[str, ...]:
+def server_names(service_name: str, namespace: str, domain: str) -> tuple[str, ...]:
     """DNS names under which a Service is reached, and localhost for port-forward."""
     return (
         service_name,
         f"{service_name}.{namespace}",
         f"{service_name}.{namespace}.svc",
-        f"{service_name}.{namespace}.svc.{CLUSTER_DOMAIN}",
+        before_domain(service_name, namespace) + domain,
         "localhost",
     )
+
+
+def before_domain(service_name: str, namespace: str) -> str:
+    """What the full name of a Service begins with, before the domain of the cluster."""
+    return f"{service_name}.{namespace}.svc."
+
+
+def is_name_of(pool: PoolKey, name: str) -> bool:
+    """Whether a DNS name says which pool it means, and means this one, whatever the domain is."""
+    full = before_domain(service(pool), pool.namespace)
+    return name in (f"{service(pool)}.{pool.namespace}", full[:-1]) or name.startswith(full)
+
+
+PREFLIGHT: Final = "buildpool-preflight"
+"""The repository that is tried where a cache shall be kept, and the tag that is looked for."""
 
 
 def cache_host(pool: PoolKey, port: int = CACHE_PORT) -> str:

@@ -5,6 +5,7 @@ Chance is an argument: what is by chance is drawn at the rim.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -22,6 +23,11 @@ def growing(failures: int, *, first: float, last: float) -> float:
 def spread(seconds: float, *, chance: float) -> float:
     """A pause, shortened by up to a fifth; ``chance`` is from 0 up to 1. It is never longer."""
     return seconds * (1 - SPREAD * chance)
+
+
+def lot(uid: str) -> float:
+    """The chance of an object, from 0 up to 1: as if by chance, and always the same."""
+    return int.from_bytes(hashlib.sha256(uid.encode()).digest()[:6], "big") / 2**48
 
 
 @dataclass(frozen=True, slots=True)

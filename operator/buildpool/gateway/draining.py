@@ -1,14 +1,18 @@
 """Ends a pod of the gateway in good order: no new connections, and what runs goes on to its end.
 
 The pod's ``preStop`` hook. Envoy itself ends at once when it gets a signal, which the kubelet sends
-only after this. It never cuts a connection.
+only after this. It never cuts a connection. A client that never ends its own, and builds again and
+again, is told in the middle of the time to go elsewhere: until then builds that run can end on the
+connection that they know.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from time import monotonic
 from typing import Final
 
@@ -24,11 +28,15 @@ ACTIVE: Final = "http.gateway.downstream_rq_active"
 """Envoy's number of requests of clients that go on, those that wait included."""
 
 
-async def drain(*, admin_port: int, settle: timedelta, patience: timedelta) -> bool:
+async def drain(
+    *, admin_port: int, settle: timedelta, patience: timedelta, goaway_file: Path | None = None
+) -> bool:
     """Returns whether nothing runs any more; False after ``patience``.
 
     ``settle`` is how long it takes until no node sends new connections here any more.
+    ``goaway_file`` is what Envoy reads (``xds.bootstrap``).
     """
+    halfway = monotonic() + patience.total_seconds() / 2
     deadline = monotonic() + patience.total_seconds()
     await asyncio.sleep(settle.total_seconds())
     admin = f"http://127.0.0.1:{admin_port}"
@@ -38,6 +46,9 @@ async def drain(*, admin_port: int, settle: timedelta, patience: timedelta) -> b
         while quiet < QUIET_LOOKS:
             if monotonic() > deadline:
                 return False
+            if goaway_file is not None and monotonic() > halfway:
+                _say_goaway(goaway_file)
+                goaway_file = None  # once
             try:
                 if not is_draining:
                     # Not ``graceful``: that says GOAWAY again and again to clients that build.
@@ -50,6 +61,14 @@ async def drain(*, admin_port: int, settle: timedelta, patience: timedelta) -> b
                 quiet = 0  # no answer is no proof: this hook's end would be the end of builds
             await asyncio.sleep(POLL_SECONDS)
     return True
+
+
+def _say_goaway(file: Path) -> None:
+    """Writes what has Envoy send its clients elsewhere. Builds that run matter more than that."""
+    new = file.with_suffix(".new")
+    with suppress(OSError):
+        new.write_text("1")
+        new.replace(file)  # Envoy notices only what takes the file's place
 
 
 async def _active(session: ClientSession, admin: str) -> int:

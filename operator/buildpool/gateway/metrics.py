@@ -107,8 +107,8 @@ class GatewayMetrics:
 
     def shared(self, pool: PoolKey, share: Share) -> None:
         """What was added to a build."""
-        for what, reference in (("import", share.imports), ("export", share.exports)):
-            if reference is not None:
+        for what, references in (("import", share.imports), ("export", share.exports)):
+            if references:
                 self._shared.labels(*pool, what).inc()
 
     def refused(self, pool: PoolKey, reason: str, *, client: str = "") -> None:

@@ -265,6 +265,7 @@ class Router:
             name=self._settings.identity,
             waiting=backlog.waiting,
             since=backlog.since,
+            shared=backlog.shared,
             refused=self._publisher.refusal(pool),
             serves=None if served is None else self._publisher.served_with(pool),
         )

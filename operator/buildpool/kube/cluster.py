@@ -12,7 +12,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
@@ -77,7 +77,10 @@ class Cluster:
         """The object, or None where the API server says that there is none of this name.
 
         Any other 404 says nothing of it: a proxy answers so, or who does not serve its kind now.
+        No object has a name that would be another path: others may write it as that of an owner.
         """
+        if ref.name in ("", ".", "..") or set(ref.name) & set("/%"):
+            return None
         try:
             found: Object = await self._request("GET", ref)
         except NotFoundError as error:
@@ -251,5 +254,5 @@ async def connect(metrics: RequestMetrics) -> AsyncIterator[Cluster]:
 def _path(ref: Ref, subresource: str) -> str:
     resource = RESOURCES[ref.kind]
     within = ("namespaces", ref.namespace) if ref.namespace else ()
-    parts = (resource.api, *within, resource.plural, ref.name, subresource)
+    parts = (resource.api, *within, resource.plural, quote(ref.name, safe=":"), subresource)
     return "/".join(part for part in parts if part)

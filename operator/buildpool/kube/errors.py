@@ -28,11 +28,25 @@ _BY_STATUS: dict[int, type[KubernetesError]] = {
 }
 
 
+_NO_SUCH_OBJECT = (
+    "failed to create typed patch object",
+    "failed to convert new typed object",
+    "failed to convert new object",
+)
+"""How the API server says, with status 500, that what is applied has fields that its kind has not.
+
+In ``managedfields/internal/structuredmerge.go`` of k8s.io/apimachinery, from 1.31 to 1.37.
+"""
+
+
 def error_of(status: int, body: bytes) -> KubernetesError:
     """The exception for an answer that is not a success."""
     kind = _BY_STATUS.get(status, UnavailableError if status >= 429 else RefusedError)
     said = _said(body)
-    error = kind(str(said.get("message", "")) or f"HTTP status {status}")
+    message = str(said.get("message", ""))
+    if status == 500 and message.startswith(_NO_SUCH_OBJECT):
+        kind = RefusedError
+    error = kind(message or f"HTTP status {status}")
     if isinstance(error, NotFoundError) and _is_absence(said):
         error.name = text_at(said, "details", "name")
     return error

@@ -14,6 +14,7 @@ from buildpool.controller.loop import PoolLoop
 from buildpool.controller.metrics import PoolMetrics
 from buildpool.controller.orphans import OrphanSweeper
 from buildpool.controller.reconcile import Reconciler
+from buildpool.controller.rollout_turns import RolloutTurns
 from buildpool.controller.secret_poller import SecretPoller
 from buildpool.controller.wakeups import Wakeups
 from buildpool.core.naming import Installation
@@ -50,6 +51,7 @@ class Operator:
         self.cache_poller = CachePoller(partial(inspect, reach=reach), self.wakeups)
         self.loads = Loads(Daemon, self.wakeups)
         self.tracker = DaemonTracker(cluster, self.loads)
+        turns = RolloutTurns(self.wakeups, limit=settings.max_rollouts)
         reconciler = Reconciler(
             cluster,
             EventRecorder(cluster, settings.identity),
@@ -57,13 +59,19 @@ class Operator:
             self.secret_poller,
             self.cache_poller,
             self.tracker,
-            Installation(settings.namespace, settings.image, settings.gateway_service),
+            turns,
+            Installation(
+                settings.namespace,
+                settings.image,
+                settings.gateway_service,
+                settings.cluster_domain,
+            ),
             self.orphan_sweeper.ask,
         )
         self.loop = PoolLoop(
             reconciler,
             self.wakeups,
-            (self.secret_poller, self.cache_poller, self.tracker),
+            (self.secret_poller, self.cache_poller, self.tracker, turns),
             metrics,
             max_passes=settings.max_passes,
         )

@@ -51,7 +51,7 @@ def check_read(peer: Peer, answer: RegistryAnswer, repository: str, user: str | 
     """A manifest that need not exist: whether the user may read the repository."""
     if answer.status in (401, 403):
         if user is None:
-            raise refused(peer, None)
+            raise refused(peer, None, doing=f"reading {repository}")
         raise PreflightFailure(
             Reason.CREDENTIALS_REFUSED,
             f"{peer.name} does not let user {user} read {repository}",
@@ -133,6 +133,16 @@ def refused(peer: Peer, user: str | None, *, doing: str = "") -> PreflightFailur
         return PreflightFailure(Reason.CREDENTIALS_REFUSED, what, NO_CREDENTIALS)
     return PreflightFailure(
         Reason.CREDENTIALS_REFUSED, f"{peer.name} refuses user {user}", WRONG_CREDENTIALS
+    )
+
+
+def refused_below(peer: Peer, repository: str, tried: str) -> PreflightFailure:
+    """A repository can be used, and those below it, in which caches lie, cannot."""
+    return PreflightFailure(
+        Reason.WRITE_REFUSED,
+        f"{peer.name} takes caches in {repository}, but refuses {tried}: every project has a "
+        f"repository of its own below {peer.written_in}",
+        "set cache.registry.layout: Tags, or let the first write to a repository create it",
     )
 
 

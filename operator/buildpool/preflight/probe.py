@@ -14,6 +14,7 @@ from typing import Final
 
 from yarl import URL
 
+from buildpool.core import naming
 from buildpool.core.api import Reason
 from buildpool.core.observed.cache import CacheReport, CacheTarget
 from buildpool.core.observed.dockerconfig import DOCKER_HUB
@@ -22,7 +23,14 @@ from buildpool.core.words import Finding
 from buildpool.preflight import tls, wire
 from buildpool.preflight.addresses import Reach
 from buildpool.preflight.challenge import best
-from buildpool.preflight.judging import check_base, check_read, check_stored, check_write, place
+from buildpool.preflight.judging import (
+    check_base,
+    check_read,
+    check_stored,
+    check_write,
+    place,
+    refused_below,
+)
 from buildpool.preflight.login import Visitor
 from buildpool.preflight.urls import url_of, with_query
 from buildpool.preflight.values import Peer, PreflightFailure, RegistryAnswer
@@ -30,8 +38,10 @@ from buildpool.preflight.wire import Wire
 
 LIMIT: Final = timedelta(seconds=10)
 """How long one look may take, all questions together."""
-PLACEHOLDER: Final = "buildpool-preflight"
+PLACEHOLDER: Final = naming.PREFLIGHT
 """The repository that is tried where any will do, and the tag that is looked for."""
+REFUSALS: Final = frozenset({Reason.CREDENTIALS_REFUSED, Reason.WRITE_REFUSED})
+"""What a registry says, too, that has no repositories below others."""
 NOTHING: Final = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
 """The digest of ``{}``."""
 EVERYWHERE_ELSE: Final = Reach()
@@ -77,7 +87,7 @@ async def _look(
 
 async def _steps(opened: Wire, peer: Peer, target: CacheTarget, *, write: bool) -> None:
     base = _base(peer, target)
-    repository = target.repository or PLACEHOLDER
+    repository = "/".join(filter(None, (target.repository, target.below))) or PLACEHOLDER
     visitor = Visitor(opened, peer, repository, target.credentials)
 
     answer = await visitor.ask("GET", base)
@@ -85,16 +95,42 @@ async def _steps(opened: Wire, peer: Peer, target: CacheTarget, *, write: bool) 
         await _explain_400(opened, peer, base, answer)
     check_base(peer, answer, best(answer.challenges), visitor.user, http=target.http)
 
-    answer = await visitor.ask("HEAD", base / repository / "manifests" / PLACEHOLDER)
-    check_read(peer, answer, repository, visitor.user)
+    try:
+        await _try(visitor, peer, base, repository, write=write)
+    except PreflightFailure as failure:
+        if not target.below or failure.reason not in REFUSALS:
+            raise
+        whole = Visitor(opened, peer, target.repository, target.credentials)
+        await _try(whole, peer, base, target.repository, write=write)
+        raise refused_below(peer, target.repository, repository) from failure
 
-    if write:
-        answer = await visitor.ask("POST", base / repository / "blobs" / "uploads" / "")
-        check_write(peer, answer, repository, visitor.user)
-        upload = _upload(peer, base, answer.location)
-        if upload is not None:
-            answer = await visitor.ask("PUT", upload, body=b"{}")
-            check_stored(peer, answer, repository, visitor.user)
+
+async def _try(visitor: Visitor, peer: Peer, base: URL, repository: str, *, write: bool) -> None:
+    """Whether one repository can be read, and written."""
+    manifest = base / repository / "manifests" / PLACEHOLDER
+    read = await visitor.ask("HEAD", manifest)
+    # Some registries hide so what is not there yet, and what is written to is there.
+    is_hidden = write and read.status in (401, 403)
+    if not is_hidden:
+        check_read(peer, read, repository, visitor.user)
+    if not write:
+        return
+    try:
+        await _write(visitor, peer, base, repository)
+    except PreflightFailure:
+        check_read(peer, read, repository, visitor.user)
+        raise
+    if is_hidden:
+        check_read(peer, await visitor.ask("HEAD", manifest), repository, visitor.user)
+
+
+async def _write(visitor: Visitor, peer: Peer, base: URL, repository: str) -> None:
+    answer = await visitor.ask("POST", base / repository / "blobs" / "uploads" / "")
+    check_write(peer, answer, repository, visitor.user)
+    upload = _upload(peer, base, answer.location)
+    if upload is not None:
+        answer = await visitor.ask("PUT", upload, body=b"{}")
+        check_stored(peer, answer, repository, visitor.user)
 
 
 async def _explain_400(opened: Wire, peer: Peer, base: URL, answer: RegistryAnswer) -> None:

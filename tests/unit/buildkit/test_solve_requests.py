@@ -26,7 +26,6 @@ from buildpool.buildkit.solve_requests import (
     read_bridge_solve,
     read_solve,
     read_status,
-    repository_of,
     unframe,
     with_cache,
     with_imports,
@@ -522,42 +521,6 @@ def test_a_build_without_imports_has_none() -> None:
     assert not read_bridge_solve(a_bridge_solve(FrontendOpt={"cache-imports": "[]"})).has_imports
 
 
-@pytest.mark.parametrize(
-    ("url", "repository"),
-    [
-        ("https://github.com/acme/app", "github.com/acme/app"),
-        ("https://GitHub.com/acme/App.git", "github.com/acme/App"),
-        ("https://user:secret@github.com/acme/app.git#main:sub", "github.com/acme/app"),
-        ("https://user:s@cret@github.com/acme/app?ref=main", "github.com/acme/app"),
-        ("HTTPS://user@github.com/acme/app", "github.com/acme/app"),
-        ("deploy:acme/app", "deploy/acme/app"),
-        # Not to be told from a host with a path, where a password has signs of its own.
-        ("https://user:sec#ret@github.com/acme/app", ""),
-        ("https://user:sec?ret@github.com/acme/app", ""),
-        ("https://user:sec/ret@github.com/acme/app", ""),
-        # Folders of somebody's machine are no repositories of everybody's.
-        ("../app", ""),
-        ("srv/git/app", ""),
-        ("/srv/git/app", ""),
-        ("C:/git/app", ""),
-        ("file:///srv/git/app", ""),
-        ("git@github.com:acme/app.git", "github.com/acme/app"),
-        ("ssh://git@host.example:22/acme/app.git", "host.example:22/acme/app"),
-        ("git://host.example/app/", "host.example/app"),
-        ("github.com/acme/app#v1", "github.com/acme/app"),
-        ("", ""),
-        (".", ""),
-        ("https://host.example", ""),
-        # An archive that a client uploads has another name each time.
-        ("http://buildkit-session/g5v3o4f9hq1mbbe", ""),
-    ],
-)
-def test_a_repository_is_always_spelled_the_same_and_without_secrets(
-    url: str, repository: str
-) -> None:
-    assert repository_of(url) == repository
-
-
 def test_a_context_that_is_a_url_is_a_source_and_a_folder_is_none() -> None:
     def source(context: str) -> str:
         return read_solve(a_solve(FrontendAttrs={"context": context})).source
@@ -591,6 +554,53 @@ def test_parts_of_a_repository_are_told_apart() -> None:
 
 def test_both_clients_build_the_usual_part_alike() -> None:
     assert read_solve(BUILDX).part == read_solve(BUILDCTL).part == ""
+    assert read_solve(BUILDX).inputs == read_solve(BUILDCTL).inputs == ""
+    assert read_solve(BUILDX).is_exact is read_solve(BUILDCTL).is_exact is False
+
+
+def test_a_request_says_which_variant_it_builds() -> None:
+    def variant(**attributes: str) -> tuple[tuple[str, ...], str]:
+        told = {name.replace("__", ":"): value for name, value in attributes.items()}
+        solve = read_solve(a_solve(FrontendAttrs=told))
+        return solve.platforms, solve.inputs
+
+    told: tuple[dict[str, str], ...] = (
+        {},
+        {"platform": "linux/arm64"},
+        {"build-arg__V": "1"},
+        {"build-arg__V": "2"},
+        {"build-arg__W": "1"},
+        {"context__base": "docker-image://docker.io/library/alpine:3"},
+        {"build-arg__V": "x" * 1_000_000},
+    )
+    assert len({variant(**each) for each in told}) == len(told)
+    # What says nothing of the steps makes no variant.
+    assert variant(**{"no-cache": "", "label__a": "b", "vcs__revision": "1"}) == ((), "")
+
+
+@pytest.mark.parametrize(
+    ("request_", "is_exact"),
+    [
+        ({"Exporters": [{"Type": "oci", "Attrs": {"rewrite-timestamp": "true"}}]}, True),
+        ({"Exporters": [{"Type": "local"}, {"Attrs": {"rewrite-timestamp": "1"}}]}, True),
+        ({"ExporterAttrsDeprecated": {"rewrite-timestamp": "T"}}, True),
+        ({"Exporters": [{"Type": "image", "Attrs": {"rewrite-timestamp": "false"}}]}, False),
+        ({"FrontendAttrs": {"attest:provenance": "mode=max"}}, True),
+        ({"FrontendAttrs": {"attest:provenance": "builder-id=a,mode=full"}}, True),
+        ({"FrontendAttrs": {"attest:provenance": '"mode=max"'}}, True),
+        ({"FrontendAttrs": {"attest:provenance": ""}}, True),
+        ({"FrontendAttrs": {"attest:provenance": "mode=min,mode=max"}}, True),
+        ({"FrontendAttrs": {"attest:provenance": '"'}}, True),
+        ({"FrontendAttrs": {"build-arg:BUILDKIT_ATTEST_PROVENANCE": "mode=max"}}, True),
+        ({"FrontendAttrs": {"attest:provenance": "mode=min,inline-only=true"}}, False),
+        ({"FrontendAttrs": {"attest:sbom": "mode=max"}}, False),
+        ({}, False),
+    ],
+)
+def test_builds_whose_result_depends_on_imported_layers_are_seen(
+    request_: dict[str, Any], is_exact: bool
+) -> None:
+    assert read_solve(a_solve(**request_)).is_exact is is_exact
 
 
 def test_a_body_is_exactly_one_message() -> None:

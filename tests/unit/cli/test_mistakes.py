@@ -21,9 +21,11 @@ from kubernetes.aio.config import kube_config
 from buildpool.cli import main
 from buildpool.cli.render import rendered
 from buildpool.core.errors import BuildpoolError
+from buildpool.core.naming import Installation
 
 PROJECT = Path(__file__).parents[3]
 FULL = yaml.safe_load((PROJECT / "manifests" / "samples" / "pool-full.yaml").read_text())
+OPERATOR = Installation("buildpool-system", "buildpool:1")
 POOL = {"apiVersion": "buildpool.dev/v1alpha1", "kind": "BuildKitPool", "metadata": {"name": "ci"}}
 
 
@@ -125,7 +127,7 @@ def test_a_namespace_that_is_none_is_one_line(buildpool: Buildpool) -> None:
 
 def objects(text: str, namespace: str = "default") -> list[dict[str, Any]]:
     """What a pool would consist of."""
-    made = rendered(text, namespace=namespace, home="buildpool-system", image="buildpool:1")
+    made = rendered(text, namespace=namespace, operator=OPERATOR)
     return list(yaml.safe_load_all(made))
 
 
@@ -163,7 +165,7 @@ def test_a_date_is_a_text_and_so_is_all_of_unicode() -> None:
 def ends_well(text: str) -> None:
     """It is rendered, or refused on purpose."""
     with suppress(BuildpoolError):
-        rendered(text, namespace="default", home="buildpool-system", image="buildpool:1")
+        rendered(text, namespace="default", operator=OPERATOR)
 
 
 TOKENS = """

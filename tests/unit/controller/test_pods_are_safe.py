@@ -133,6 +133,22 @@ def test_what_runs_is_never_stopped_by_a_policy_that_comes_later(name: str) -> N
     assert set(cluster.pods) == pods
 
 
+def test_a_policy_that_does_not_look_at_what_is_only_tried_lets_no_pod_stay() -> None:
+    class Late(Watched):
+        def store(self, desired: Object) -> Object:
+            found = super().store(desired)
+            confined(found)
+            return found
+
+    pool, cluster = a_pool(), Late(lambda _: None)
+    for _ in range(3):
+        _, outcome, _ = a_pass(cluster, pool)
+        assert [failure.reason for failure in outcome.failures] == [Reason.POD_REFUSED]
+        assert not cluster.pods
+    assert cluster.wanted[0] == 1, "for a moment"
+    assert set(cluster.wanted[1:]) == {0}, "and never again"
+
+
 def test_a_policy_may_be_stricter_than_we_are() -> None:
     def stricter(obj: Object) -> None:
         if obj["kind"] == "Deployment":

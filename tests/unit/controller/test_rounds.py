@@ -134,7 +134,8 @@ def a_builder_pod(*, since: str, phase: str = "Running") -> Object:
 
 
 def a_living(uid: str = "1") -> dict[str, Any]:
-    return {"ci": {"metadata": {"uid": uid, "creationTimestamp": "2026-01-02T00:00:00Z"}}}
+    metadata = {"name": "ci", "namespace": "builds", "uid": uid}
+    return {"ci": {"metadata": {**metadata, "creationTimestamp": "2026-01-02T00:00:00Z"}}}
 
 
 async def during(run: Callable[[], Any], seconds: float) -> None:
@@ -161,7 +162,10 @@ def swept(cluster: Holding, *, within: float = 1.0) -> list[str]:
 
 
 def test_what_belongs_to_a_pool_that_is_gone_or_to_a_namesake_is_removed() -> None:
-    pools = {"here": {"metadata": {"uid": "1"}}, "again": {"metadata": {"uid": "2"}}}
+    pools = {
+        name: {"metadata": {"name": name, "namespace": "builds", "uid": uid}}
+        for name, uid in (("here", "1"), ("again", "2"))
+    }
     secrets = [a_secret("here", uid="1"), a_secret("again", uid="1"), a_secret("gone")]
     assert swept(Holding(secrets, pools=pools)) == [
         "authority.builds.again",
@@ -228,6 +232,22 @@ def test_a_namesake_keeps_what_is_left_only_by_builders_that_are_older_than_it(
     assert bool(swept(cluster)) == is_removed
 
 
+def test_builders_of_a_pool_that_is_gone_are_told_to_go_and_the_rest_waits_for_them() -> None:
+    """A deletion with ``--cascade=orphan`` leaves them behind, and nobody else removes them."""
+    cluster = left_behind()
+    parts = {
+        ("Deployment", "ci-builder-0"): naming.COMPONENT_BUILDER,
+        ("Service", "ci"): naming.COMPONENT_ENDPOINT,
+    }
+    serving = [
+        a_part(*what, **{"app.kubernetes.io/component": component})
+        for what, component in parts.items()
+    ]
+    pod = a_builder_pod(since="2026-01-01T00:00:00Z")
+    cluster.objects = [*cluster.objects, *serving, pod]
+    assert swept(cluster, within=10) == ["ci", "ci-builder-0"]
+
+
 def test_what_waits_for_builders_is_looked_at_again_soon() -> None:
     cluster = left_behind()
     cluster.objects = [*cluster.objects, a_builder_pod(since="2026-01-01T00:00:00Z")]
@@ -257,6 +277,33 @@ def test_by_name_alone_a_secret_is_found_where_its_pool_asks() -> None:
 
     virtual_time.run(story())
     assert [ref.name for ref in cluster.deleted] == ["ci-client-ana"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [
+        ({}, ["ci-client-default"]),
+        ({"access": {"clients": [{"name": "ana"}]}}, ["ci-client-ana"]),
+        ({"access": {"clients": "all"}}, []),
+    ],
+    ids=["the default client", "another client", "a spec that is refused"],
+)
+def test_a_clients_secret_is_found_though_the_authority_of_its_pool_went_before(
+    spec: Object, found: list[str]
+) -> None:
+    """It was brought back first, and removed before the pool and the Secret were there."""
+    restored = [a_part("Secret", f"ci-client-{name}", uid="0") for name in ("default", "ana")]
+    pools = a_living("1")
+    pools["ci"]["spec"] = spec
+    cluster = Holding([], named=restored, pools=pools)
+
+    async def story() -> None:
+        sweeper = a_sweeper(cluster)
+        sweeper.ask(CI)
+        await during(sweeper.run, 1.0)
+
+    virtual_time.run(story())
+    assert [ref.name for ref in cluster.deleted] == found
 
 
 FOREIGN: dict[str, Labels] = {

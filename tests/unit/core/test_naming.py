@@ -85,10 +85,26 @@ def test_a_selector_is_spelled_as_kubectl_takes_it_and_always_alike() -> None:
 
 
 def test_a_server_is_known_by_every_name_that_leads_to_it() -> None:
-    assert naming.server_names("ci", "builds") == (
+    assert naming.server_names("ci", "builds", "k8s.test") == (
         "ci",
         "ci.builds",
         "ci.builds.svc",
-        "ci.builds.svc.cluster.local",
+        "ci.builds.svc.k8s.test",
         "localhost",
     )
+
+
+@pytest.mark.parametrize("domain", [naming.USUAL_DOMAIN, "k8s.test", "kube"])
+def test_the_names_by_which_the_gateway_knows_a_pool_are_its_own_in_any_domain(domain: str) -> None:
+    names = naming.gateway_names("ci", "builds", domain)
+    for name in names:
+        assert naming.is_name_of(CI, name)
+        for other in (PoolKey("builds", "c"), PoolKey("build", "ci"), PoolKey("svc", "builds")):
+            assert not naming.is_name_of(other, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["ci", "", "ci.", "ci.builds.example", "ci.builds.svc2", "x.ci.builds.svc", "ci.svc"]
+)
+def test_a_name_that_may_mean_anything_is_nobodys_own(name: str) -> None:
+    assert not naming.is_name_of(CI, name)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import uuid
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildpool.core.pauses import SPREAD, Pause, growing, spread
+from buildpool.core.pauses import SPREAD, Pause, growing, lot, spread
 
 numbers = st.floats(0.01, 1e6)
 
@@ -27,6 +29,14 @@ def test_a_pause_is_doubled_each_time() -> None:
 def test_chance_makes_a_pause_shorter_but_not_much(seconds: float, chance: float) -> None:
     assert (1 - SPREAD) * seconds <= spread(seconds, chance=chance) * (1 + 1e-9)
     assert spread(seconds, chance=chance) <= seconds
+
+
+def test_lots_are_as_if_by_chance_and_stay() -> None:
+    lots = [lot(str(uuid.UUID(int=number))) for number in range(1000)]
+    assert lots == [lot(str(uuid.UUID(int=number))) for number in range(1000)]
+    tenths = Counter(int(each * 10) for each in lots)
+    assert sorted(tenths) == list(range(10))
+    assert all(70 < count < 130 for count in tenths.values())
 
 
 def test_a_pause_grows_once_it_is_over_however_often_somebody_is_woken() -> None:

@@ -8,7 +8,7 @@ from buildpool.core.api.brief import ClientBrief
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.values import Target
 from buildpool.gateway.pools.config import PoolConfig
-from buildpool.gateway.pools.served import ServedPools
+from buildpool.gateway.pools.served import RESTORED, ServedPools
 from buildpool.gateway.slots.store import ConnectionStore
 from daemons import Silent
 from samples import NOW
@@ -23,12 +23,13 @@ class PoolsLab:
     def __init__(self, *configs: PoolConfig) -> None:
         self.configs: Mapping[PoolKey, PoolConfig] = {config.key: config for config in configs}
         self.has_builder = False
+        self.now = NOW
         self.closed: list[PoolKey] = []
         self.memory = ConnectionStore(None, now=NOW)
         self.pools = ServedPools(
             self,
             lambda *_: Silent(),
-            clock=lambda: NOW,
+            clock=lambda: self.now,
             memory=self.memory,
             on_backlog_changed=lambda _: None,
             on_closed=self.closed.append,
@@ -42,7 +43,13 @@ class PoolsLab:
     def trouble(self, address: str) -> None:
         return None
 
-    def loses(self, pool: PoolKey) -> None:
-        """The pool is not served any more."""
+    def misses(self, pool: PoolKey) -> None:
+        """The operator does not tell of the pool."""
         self.configs = {key: config for key, config in self.configs.items() if key != pool}
+        self.pools.refresh(pool)
+
+    def loses(self, pool: PoolKey) -> None:
+        """The pool is not served any more: its absence has lasted."""
+        self.misses(pool)
+        self.now += RESTORED
         self.pools.refresh(pool)

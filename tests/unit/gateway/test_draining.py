@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from time import monotonic
 
 import pytest
@@ -167,6 +168,34 @@ async def test_what_does_not_answer_may_still_run(answers: tuple[Answer, ...]) -
 async def test_an_envoy_that_never_answers_is_not_taken_for_quiet() -> None:
     async with running(Envoy(ERROR)) as envoy:
         assert not await drained(envoy, patience=SOON)
+
+
+async def test_clients_are_sent_elsewhere_in_the_middle_of_the_time(tmp_path: Path) -> None:
+    file = tmp_path / "goaway"
+    file.write_text("0")
+    async with running(Envoy(1)) as envoy:
+        draining = asyncio.create_task(
+            drain(admin_port=envoy.port, settle=NOTHING, patience=LONG, goaway_file=file)
+        )
+        await envoy.looked.wait()
+        assert file.read_text() == "0", "builds that run may end on the connection they know"
+        draining.cancel()
+        await asyncio.gather(draining, return_exceptions=True)
+        patience = timedelta(seconds=1)
+        assert not await drain(
+            admin_port=envoy.port, settle=NOTHING, patience=patience, goaway_file=file
+        )
+    assert file.read_text() == "1"
+
+
+async def test_a_file_that_cannot_be_written_does_not_end_the_wait(tmp_path: Path) -> None:
+    file = tmp_path / "no-such-folder" / "goaway"
+    async with running(Envoy(1)) as envoy:
+        patience = timedelta(seconds=1)
+        assert not await drain(
+            admin_port=envoy.port, settle=NOTHING, patience=patience, goaway_file=file
+        )
+    assert envoy.looks > 1
 
 
 async def test_listeners_that_did_not_close_are_drained_again() -> None:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import unquote
 
 import pytest
 from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException
 
-from buildpool.core.errors import NotFoundError, UnavailableError
+from buildpool.core.errors import (
+    KubernetesError,
+    NotFoundError,
+    RefusedError,
+    UnavailableError,
+)
 from buildpool.core.objects.refs import Ref
 from buildpool.kube.cluster import Cluster
 from buildpool.kube.metrics import RequestMetrics
@@ -29,10 +36,13 @@ class Server:
         self._said = said
         self.connections: list[object] = []
         """Of each request, the connection on which it came."""
+        self.paths: list[str] = []
+        """Of each request, its path and query as they were sent."""
         self.asked = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.Response:
         self.connections.append(request.transport)
+        self.paths.append(request.raw_path)
         self.asked.set()
         status = self._statuses[min(len(self.connections), len(self._statuses)) - 1]
         if status == SAY_NOTHING:
@@ -77,6 +87,26 @@ async def test_an_error_of_the_api_server_is_told_at_once(status: int) -> None:
     assert len(server.connections) == 1
 
 
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    {
+        "failed to create typed patch object (builds/ci-builder-0; apps/v1, Kind=Deployment): "
+        ".spec.template.spec.affinity.nodeAfinity: field not declared in schema": RefusedError,
+        "failed to convert new object (builds/ci-builder-0; apps/v1, Kind=Deployment) to proper "
+        "version: json: cannot unmarshal number": RefusedError,
+        "failed to create typed live object (builds/ci; v1, Kind=Service): x": UnavailableError,
+        'Internal error occurred: failed calling webhook "x": EOF': UnavailableError,
+    }.items(),
+)
+async def test_what_is_misspelt_is_refused_though_the_api_server_calls_it_its_own_error(
+    message: str, kind: type[KubernetesError]
+) -> None:
+    said = {"kind": "Status", "status": "Failure", "message": message, "code": 500}
+    async with seen_by(Server(500, said=json.dumps(said))) as cluster:
+        with pytest.raises(kind, match=re.escape(message)):
+            await cluster.apply({"kind": "Pod", "metadata": {"name": "a", "namespace": "b"}})
+
+
 def a_404(name: str = POD.name, *, reason: str = "NotFound", kind: str = "Status") -> str:
     """As an API server says it of an object."""
     details = {"name": name, "kind": "pods"}
@@ -107,6 +137,25 @@ async def test_any_other_404_says_nothing_of_an_object(said: str) -> None:
         await cluster.delete(POD, uid="1")
         with pytest.raises(NotFoundError):
             await cluster.patch(POD, {})
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../../secrets/x", "a/b", "a%2fb", "%2e%2e"])
+async def test_a_name_that_no_object_can_have_is_asked_nobody_about(name: str) -> None:
+    """Whoever writes a ReplicaSet names its owner as they like."""
+    server = Server(200)
+    async with seen_by(server) as cluster:
+        assert await cluster.get(POD._replace(name=name)) is None
+    assert server.paths == []
+
+
+@pytest.mark.parametrize("name", ["a?watch=1", "a#b", "a b", "ci-ä", "a\\..\\b", "system:a"])
+async def test_no_name_is_more_than_the_last_part_of_a_path(name: str) -> None:
+    server = Server(200)
+    async with seen_by(server) as cluster:
+        await cluster.get(POD._replace(name=name))
+    (path,) = server.paths
+    assert unquote(path.removeprefix("/api/v1/namespaces/builds/pods/")) == name
+    assert not set("?#") & set(path)
 
 
 async def test_a_connection_that_ends_is_not_an_answer() -> None:

@@ -67,6 +67,27 @@ def test_the_reference_tells_the_defaults_as_they_are() -> None:
     assert {path: ROWS[path] for path in plain} == {path: written(default(path)) for path in plain}
 
 
+def test_templates_know_the_defaults_as_they_are() -> None:
+    """Helm hides values.yaml from them."""
+    copy = CHART / "files" / "defaults.yaml"
+    assert copy.read_text() == (CHART / "values.yaml").read_text(), "run `make generate`"
+
+
+def test_every_template_first_completes_its_values() -> None:
+    templates = [*CHART.rglob("templates/**/*.yaml"), CHART / "templates" / "NOTES.txt"]
+    assert len(templates) > 8
+    first = '{{- include "buildpool.complete" . }}\n'
+    assert [t.name for t in templates if not t.read_text().startswith(first)] == []
+
+
+def test_in_every_section_what_is_missing_is_completed() -> None:
+    helpers = (CHART / "templates" / "_helpers.tpl").read_text()
+    (listed,) = re.findall(r"\$sections := list(.*?)}}", helpers, re.DOTALL)
+    parts = [path.split(".") for path in PATHS]
+    sections = {".".join(names[:end]) for names in parts for end in range(1, len(names))}
+    assert set(re.findall(r'"([\w.]+)"', listed)) == sections
+
+
 def test_the_charts_own_page_is_made_from_the_reference() -> None:
     made = subprocess.run(
         [PROJECT / "manifests" / "readme.sh"], capture_output=True, text=True, check=True

@@ -76,8 +76,8 @@ class Registry:
         if what == "BASE":
             return web.json_response({})
         if what == "POST":
-            assert request.path == f"/v2/{REPOSITORY}/blobs/uploads/"
-            where = f"/v2/{REPOSITORY}/blobs/uploads/1?_state=a%3D%2B"
+            assert request.path.startswith(f"/v2/{REPOSITORY}/")
+            where = f"{request.path}1?_state=a%3D%2B"
             return web.Response(status=202, headers={"Location": where})
         if what == "PUT":
             assert request.query["_state"] == "a=+"

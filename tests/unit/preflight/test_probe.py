@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from aiohttp import web
 
 from buildpool.core.api import Reason
-from buildpool.core.observed.cache import CacheReport
+from buildpool.core.observed.cache import CacheReport, Credentials
 from buildpool.core.words import Finding
 from unit.preflight.servers import (
     JOE,
@@ -63,6 +65,68 @@ async def test_where_any_repository_will_do_one_of_our_own_is_tried() -> None:
     async with serving(registry) as host:
         await inspect(a_target(host, http=True, repository=""))
     assert "POST /v2/buildpool-preflight/blobs/uploads/" in registry.seen
+
+
+BELOW = "auto/buildpool-preflight"
+DEEPER = f"/v2/{REPOSITORY}/{BELOW}/"
+
+
+def refuses_paths(status: int, code: str) -> Callable[[web.Request], web.Response | None]:
+    """Has one repository, and none below it, as registries do that know two parts of a name."""
+    allowed = ("/v2/", f"/v2/{REPOSITORY}/manifests/", f"/v2/{REPOSITORY}/blobs/")
+
+    def admits(request: web.Request) -> web.Response | None:
+        if request.path == "/v2/" or request.path.startswith(allowed[1:]):
+            return None
+        return web.Response(status=status, text=refuses(code), content_type="application/json")
+
+    return admits
+
+
+async def test_the_repository_is_tried_in_which_caches_will_lie() -> None:
+    registry = Registry()
+    async with serving(registry) as host:
+        assert await inspect(a_target(host, http=True, below=BELOW)) == FINE
+    assert registry.seen == [
+        "GET /v2/",
+        f"HEAD {DEEPER}manifests/buildpool-preflight",
+        f"POST {DEEPER}blobs/uploads/",
+        f"PUT {DEEPER}blobs/uploads/1",
+    ]
+
+
+@pytest.mark.parametrize("credentials", [None, JOE])
+@pytest.mark.parametrize("write", [True, False])
+async def test_a_registry_that_has_no_repositories_below_others_is_said_to_have_none(
+    credentials: Credentials | None, write: bool
+) -> None:
+    registry = Registry(admits=refuses_paths(403, "DENIED"))
+    async with serving(registry) as host:
+        target = a_target(host, http=True, below=BELOW, credentials=credentials)
+        report = await inspect(target, write=write)
+    words = (f"takes caches in {REPOSITORY}, but refuses {REPOSITORY}/{BELOW}", "layout: Tags")
+    trouble_of(report, Reason.WRITE_REFUSED, *words)
+
+
+async def test_a_registry_that_knows_a_name_only_once_it_is_written_to_is_written_to() -> None:
+    """As some answer for what is not there, whoever asks."""
+    written: list[str] = []
+
+    def admits(request: web.Request) -> web.Response | None:
+        if request.method == "PUT":
+            written.append(request.path)
+        return web.Response(status=401) if request.method == "HEAD" and not written else None
+
+    async with serving(Registry(admits=admits)) as host:
+        assert await inspect(a_target(host, http=True, below=BELOW)) == FINE
+        assert await inspect(a_target(host, http=True, below=BELOW), write=False) == FINE
+
+
+async def test_a_registry_that_refuses_everything_is_not_said_to_refuse_a_part() -> None:
+    registry = Registry({"POST": says(403, refuses("DENIED"))})
+    async with serving(registry) as host:
+        report = await inspect(a_target(host, http=True, below=BELOW, credentials=JOE))
+    trouble_of(report, Reason.WRITE_REFUSED, f"joe read {REPOSITORY}, but not write")
 
 
 LOGIN = "<!doctype html><form>"

@@ -1,4 +1,32 @@
 {{/*
+Puts into .Values what they lack: every template says this first. With `helm upgrade --reuse-values` they
+are those of the chart that was installed before, and know nothing of what has come since; and what
+somebody sets to null, Helm takes out.
+*/}}
+{{- define "buildpool.complete" -}}
+{{- include "buildpool.fill" (list "" .Values (.Files.Get "files/defaults.yaml" | fromYaml)) }}
+{{- end }}
+
+{{/*
+From (list path values defaults). Of what is no section, such as the resources of a container, nothing is
+added to what is there: there, a field that was taken out stays out.
+*/}}
+{{- define "buildpool.fill" -}}
+{{- $sections := list "gateway" "gateway.image" "gateway.resources" "gateway.service" "image" "metrics"
+      "metrics.serviceMonitor" "crds" "rbac" "serviceAccount" }}
+{{- $values := index . 1 }}
+{{- $path := index . 0 }}
+{{- range $name, $default := index . 2 }}
+{{- $below := printf "%s.%s" $path $name | trimPrefix "." }}
+{{- if kindIs "invalid" (index $values $name) }}
+{{- $_ := set $values $name $default }}
+{{- else if has $below $sections }}
+{{- include "buildpool.fill" (list $below (index $values $name) $default) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
 The name of the objects, and the start of the names of those that need another. The longest of them is
 a Service's, NAME-gateway-metrics, and that has at most 63 characters, no dots, and a letter first.
 */}}

@@ -24,7 +24,7 @@ The models are the one source of parser, CRD and reference, so these cannot disa
 from __future__ import annotations
 
 from buildpool.core.api.builders import Architecture, Builders, Recycle, Rollout, Security, Storage
-from buildpool.core.api.cache import CacheRegistry, Inject, ManagedRegistry
+from buildpool.core.api.cache import CacheRegistry, Inject, Layout, ManagedRegistry
 from buildpool.core.api.podfields import Resources
 from buildpool.core.api.pool import Pool, identify_pool, parse_pool
 from buildpool.core.api.reasons import ConditionType, EventReason, Reason, RetireReason, SizeReason
@@ -71,6 +71,7 @@ __all__ = [
     "EventReason",
     "Gateway",
     "Inject",
+    "Layout",
     "ManagedRegistry",
     "Pool",
     "PoolSpec",

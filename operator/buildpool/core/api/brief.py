@@ -46,6 +46,8 @@ class CacheBrief(_Told):
     location: str
     """Below what all caches lie: ``host[:port]`` or ``host[:port]/path``."""
     architecture: str
+    is_flat: bool = False
+    """Whether all caches are tags of the location; else each project has a repository below it."""
     export_interval: Annotated[timedelta, _ANY_DURATION] = timedelta(0)
 
 

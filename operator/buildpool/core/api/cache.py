@@ -57,6 +57,15 @@ class ManagedRegistry(Model):
     """Compute resources of the guard beside each builder. No layer passes through it."""
 
 
+class Layout(StrEnum):
+    """How caches are told apart in a registry that is there."""
+
+    REPOSITORIES = "Repositories"
+    """Each project has a repository below ``ref``."""
+    TAGS = "Tags"
+    """All caches are tags of ``ref``."""
+
+
 class CacheRegistry(Model):
     """Where the shared cache is kept: in a registry of the pool's own, or in one that is there."""
 
@@ -69,6 +78,13 @@ class CacheRegistry(Model):
             remedy="the managed registry knows its builders by certificate; remove them",
             field="credentials",
         ),
+        Rule(
+            cel="self.layout == 'Repositories' || has(self.ref)",
+            holds=lambda registry: registry.layout is Layout.REPOSITORIES or bool(registry.ref),
+            message="layout belongs to ref",
+            remedy="the managed registry has repositories; remove it",
+            field="layout",
+        ),
     )
 
     managed: ManagedRegistry | None = None
@@ -78,6 +94,10 @@ class CacheRegistry(Model):
     ] = None
     """A repository in a registry that is there, `host[:port]/path`: caches go below it. How to
     reach its host, such as its private CA, is said by an entry of `registries`."""
+    layout: Layout = Layout.REPOSITORIES
+    """Where the caches of projects lie in `ref`: `Repositories`: each project has one below it,
+    `Tags`: all are tags of `ref` itself, for registries that have no repositories below others, or
+    none that nobody has created before."""
     credentials: ObjectReference | None = None
     """Secret of type `kubernetes.io/dockerconfigjson` with which the operator asks that registry
     whether the cache can be written. Builders have no credentials: clients bring their own."""
@@ -103,7 +123,7 @@ class Cache(Model):
     export_interval: Annotated[
         timedelta, DurationText(minimum=timedelta(0), maximum=timedelta(days=1))
     ] = timedelta(minutes=1)
-    """How often, at most, the gateway has one project's cache exported."""
+    """How often, at most, the gateway has one cache of a project exported."""
 
 
 class Frontends(Model):

@@ -98,6 +98,10 @@ class Reason(Word):
         "Draining",
         "All wanted builders are there; others finish their builds before they are removed.",
     )
+    WAITING_FOR_TURN = (
+        "WaitingForTurn",
+        "An upgrade of the operator changes what builders run; other pools replace theirs first.",
+    )
     SETTLED = "Settled", "The pool is as its spec wants it."
 
     ISSUED = "Issued", "Every certificate has been issued and is not due yet."
@@ -211,6 +215,10 @@ class EventReason(Word):
     OVERRULED = (
         "Overruled",
         "The cluster itself changes an object of the pool as it stores it; the object is left so.",
+    )
+    STATUS_REFUSED = (
+        "StatusRefused",
+        "The cluster refuses to store the pool's status, which is old therefore.",
     )
     REPAIRED_DRIFT = (
         "RepairedDrift",

@@ -18,6 +18,8 @@ from buildpool.core.api.fields import DataKey, DurationText, ObjectName, Readabl
 from buildpool.core.api.model import Model, Rule, exactly_one
 
 MAX_CLIENT_NAME: Final = 40
+CLIENT_NAME: Final = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+"""How clients may be called, as a regular expression for the whole name."""
 
 
 class Routing(StrEnum):
@@ -166,7 +168,7 @@ class Client(Model):
 
     name: Annotated[
         str,
-        Field(pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", min_length=1, max_length=MAX_CLIENT_NAME),
+        Field(pattern=f"^{CLIENT_NAME}$", min_length=1, max_length=MAX_CLIENT_NAME),
     ]
     """Name of the client; its Secret is `<pool>-client-<name>`."""
     weight: Annotated[int, Field(ge=1, le=100)] = 1

@@ -197,6 +197,8 @@ class GatewayStatus(_Reported):
     """Builds that wait there for a slot."""
     since: Time | None = None
     """Since when they wait and none has got one."""
+    shared: Count = 0
+    """Builds that run there in the slot of another one, such as all but one target of a bake."""
     refused: Text | None = None
     """Why it does not serve the pool; absent where it does."""
     serves: Annotated[str, Field(max_length=63)] | None = None

@@ -6,6 +6,7 @@ Must never hold anything about one particular kind. What others write may hold a
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias
 
 from buildpool.core import naming
@@ -46,8 +47,16 @@ def is_owned(obj: Object, pool: Pool) -> bool:
 
 
 def maker_of(obj: Object) -> str:
-    """The uid of the pool that made an object without an owner; empty where it does not say."""
+    """The uid of the pool that made an object; empty where it does not say."""
     return text_at(obj, "metadata", "annotations", naming.ANNOTATION_POOL_UID)
+
+
+def namespace_of_pool(obj: Object) -> str:
+    """Where the pool was that made an object; empty where it does not say.
+
+    A copy that somebody has restored in another namespace still names the old one.
+    """
+    return text_at(obj, "metadata", "labels", naming.LABEL_POOL_NAMESPACE)
 
 
 def owners_of(obj: Object) -> frozenset[str]:
@@ -102,3 +111,11 @@ def number_at(value: JSON, *path: str) -> int | None:
     """The whole number at a path in a raw object; None where there is anything else."""
     found = value_at(value, *path)
     return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def moment_at(value: JSON, *path: str) -> datetime | None:
+    """The moment at a path in a raw object, as Kubernetes writes it; None for anything else."""
+    try:
+        return datetime.fromisoformat(text_at(value, *path)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

@@ -38,36 +38,72 @@ def _pod_of(deployment: Object) -> Object:
 
 
 def _lost_of_pod(stored: Object, desired: Object) -> Iterator[Difference]:
-    if desired.get("hostUsers") is False and stored.get("hostUsers") is not False:
-        yield Difference(f"{_POD}.hostUsers", stored.get("hostUsers"))
-    yield from _lost_of_context(_POD, stored, desired)
+    for field in ("hostUsers", "automountServiceAccountToken"):
+        if desired.get(field) is False and stored.get(field) is not False:
+            yield Difference(f"{_POD}.{field}", stored.get(field))
+    for field in _SHARED:
+        if stored.get(field) is True and desired.get(field) is not True:
+            yield Difference(f"{_POD}.{field}", stored.get(field))
+    yield from _lost_of_context(_POD, stored, desired, {})
+    of_pod = mapping_at(desired, "securityContext")
     for kind in ("containers", "initContainers"):
         there = {each.get("name"): each for each in mappings_at(stored, kind)}
         for container in mappings_at(desired, kind):
             name = container.get("name")
-            yield from _lost_of_context(f"{_POD}.{kind}[{name}]", there.get(name, {}), container)
+            path = f"{_POD}.{kind}[{name}]"
+            yield from _lost_of_context(path, there.get(name, {}), container, of_pod)
 
 
-def _lost_of_context(path: str, stored: Object, desired: Object) -> Iterator[Difference]:
+_SHARED: Final = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace")
+"""Fields by which a pod shares with its node, or its containers with each other."""
+
+
+def _lost_of_context(
+    path: str, stored: Object, desired: Object, of_pod: Object
+) -> Iterator[Difference]:
+    """``of_pod`` is what is wanted of the whole pod: a container may be stored otherwise."""
     path = f"{path}.securityContext"
     found, wanted = mapping_at(stored, "securityContext"), mapping_at(desired, "securityContext")
-    for field in ("runAsNonRoot", "readOnlyRootFilesystem"):
-        if wanted.get(field) is True and found.get(field) is not True:
+    # What neither says is as the pod has it, which is looked at for itself.
+    said = {field: wanted.get(field, of_pod.get(field)) for field in (*wanted, *found)}
+    for field in _FIELDS:
+        if _is_weaker(field, found, said):
             yield Difference(f"{path}.{field}", found.get(field))
-    for field in ("allowPrivilegeEscalation", "privileged"):
-        if wanted.get(field) is False and found.get(field) is not False:
-            yield Difference(f"{path}.{field}", found.get(field))
-    if wanted.get("runAsUser") and not found.get("runAsUser"):
-        yield Difference(f"{path}.runAsUser", found.get("runAsUser"))
-    for field in ("seccompProfile", "appArmorProfile"):
-        if _confines(wanted, field) and not _confines(found, field):
-            yield Difference(f"{path}.{field}", found.get(field))
-    yield from _lost_capabilities(path, found, wanted)
+    if wanted.get("privileged") is not True:  # such a container has them all
+        yield from _lost_capabilities(path, found, wanted)
+
+
+_FIELDS: Final = (
+    "runAsNonRoot",
+    "readOnlyRootFilesystem",
+    "allowPrivilegeEscalation",
+    "privileged",
+    "procMount",
+    "runAsUser",
+    "seccompProfile",
+    "appArmorProfile",
+)
+
+
+def _is_weaker(field: str, found: Object, wanted: Object) -> bool:
+    there, ours = found.get(field), wanted.get(field)
+    match field:
+        case "runAsNonRoot" | "readOnlyRootFilesystem":
+            return ours is True and there is not True
+        case "allowPrivilegeEscalation" | "privileged" if ours is False:
+            return there is not False
+        case "privileged":
+            return there is True and ours is not True
+        case "procMount":
+            return there == "Unmasked" != ours
+        case "runAsUser":
+            return bool(ours) and not there
+        case "seccompProfile" | "appArmorProfile":
+            return _confines(wanted, field) and not _confines(found, field)
+    return False
 
 
 def _lost_capabilities(path: str, found: Object, wanted: Object) -> Iterator[Difference]:
-    if "capabilities" not in wanted:
-        return
     dropped = _names(found, "drop")
     if not dropped & {"ALL"} and _names(wanted, "drop") - dropped:
         yield Difference(f"{path}.capabilities.drop", value_at(found, "capabilities", "drop"))

@@ -36,6 +36,8 @@ class CacheTarget:
     """``host`` or ``host:port``, as image references begin."""
     repository: str = ""
     """Repository below which caches lie; empty: anywhere."""
+    below: str = ""
+    """The repository below that one which is tried; empty: that one itself."""
     http: bool = False
     """Whether it speaks plain HTTP."""
     trust: bytes | None = field(default=None, repr=False)

@@ -115,14 +115,26 @@ _remembered_leaf = lru_cache(REMEMBERED)(_leaf)
 _remembered_authorities = lru_cache(REMEMBERED)(_authorities)
 
 
-@lru_cache(REMEMBERED)
 def is_signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     """Whether an authority really signed a certificate; names and key ids alone prove nothing."""
+    is_small = _size(certificate) + _size(authority) <= MAX_REMEMBERED_BYTES
+    return (_remembered_signature if is_small else _signature)(certificate, authority)
+
+
+def _signature(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(authority)
     except (InvalidSignature, *_UNREADABLE):
         return False
     return True
+
+
+def _size(certificate: x509.Certificate) -> int:
+    """Bytes that it has, but for some of its envelope."""
+    return len(certificate.tbs_certificate_bytes) + len(certificate.signature)
+
+
+_remembered_signature = lru_cache(REMEMBERED)(_signature)
 
 
 def _extension(certificate: x509.Certificate, kind: type[_E]) -> _E | None:

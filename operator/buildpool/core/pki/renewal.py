@@ -28,6 +28,9 @@ from buildpool.core.pki.values import (
 )
 from buildpool.core.words import Finding, Word
 
+FORWARD: Final = 0.1
+"""The share of a life by which chance may bring a renewal forward."""
+
 
 class CertificateReason(Word):
     """Why a certificate or an authority has to be issued anew."""
@@ -44,7 +47,7 @@ class CertificateReason(Word):
     EXPIRED = "Expired", "Its life is over."
     RENEWAL_DUE = (
         "RenewalDue",
-        "Two thirds of its life are over, or an authority would cut what it signs short.",
+        "Up to two thirds of its life are over, or an authority would cut what it signs short.",
     )
     ROTATION_REQUESTED = "RotationRequested", "A user asked for it."
     PHASE_BEGUN = (
@@ -76,10 +79,12 @@ def why_reissue(
     request: CertificateRequest,
     authority: Authority | KeyPair,
     *,
+    chance: float,
     now: datetime,
 ) -> Why:
     """Why a certificate has to be issued anew, or None if the present one will do.
 
+    ``chance``, from 0 up to 1, brings an ordinary renewal forward: see ``renew_at``.
     Whom its bundle trusts is another question (``why_retrust``). The one who signs must be
     sound (``why_new_authority``): CertificateError if it is unreadable.
     """
@@ -94,6 +99,7 @@ def why_reissue(
             certificate=load_certificate(current.pair),
             request=request,
             issuer=issuer,
+            chance=chance,
         )
     except CertificateError as error:
         return Finding(CertificateReason.UNREADABLE, str(error))
@@ -116,15 +122,21 @@ def why_retrust(current: Bundle, trust: bytes) -> Why:
     )
 
 
-def renew_at(pair: KeyPair) -> datetime:
-    """When two thirds of a certificate's life are over, counted from the moment of issue."""
-    return _renew_at(read(pair))
+def renew_at(pair: KeyPair, *, chance: float) -> datetime:
+    """When the renewal of a certificate is due: at two thirds of its life, or sooner by chance.
+
+    The life counts from the moment of issue. ``chance``, from 0 up to 1, brings it forward by up to
+    a tenth of the life: what was issued in one minute is not all renewed in one. It is never later.
+    """
+    return _renew_at(read(pair), chance)
 
 
-def begins(authority: Authority | None) -> datetime | None:
-    """When the life of an authority begins; None where there is none that can be read."""
+def begins(party: Authority | Bundle | None) -> datetime | None:
+    """When the life of an authority or certificate begins; None where none can be read."""
+    if party is None:
+        return None
     try:
-        return None if authority is None else read(authority.signer).not_before
+        return read(party.signer if isinstance(party, Authority) else party.pair).not_before
     except CertificateError:
         return None
 
@@ -145,6 +157,7 @@ class _Leaf(_Case):
     certificate: x509.Certificate
     request: CertificateRequest
     issuer: x509.Certificate
+    chance: float
 
 
 def _key_mismatch(case: _Case) -> Why:
@@ -169,10 +182,14 @@ def _names_changed(case: _Leaf) -> Why:
     wanted = _names(
         short_name(request.common_name), request.dns_names, request.ip_addresses, request.uris
     )
-    if has == wanted:
+    differing = has ^ wanted
+    if request.patient_names:
+        waits = f"DNS:{request.patient_names}"
+        differing = frozenset(name for name in differing if not name.startswith(waits))
+    if not differing:
         return None
-    missing = ", ".join(sorted(wanted - has)) or "nothing"
-    superfluous = ", ".join(sorted(has - wanted)) or "nothing"
+    missing = ", ".join(sorted(wanted & differing)) or "nothing"
+    superfluous = ", ".join(sorted(has & differing)) or "nothing"
     return Finding(
         CertificateReason.NAMES_CHANGED,
         f"the names changed; missing: {missing}; no longer wanted: {superfluous}",
@@ -214,12 +231,13 @@ def _not_yet_valid(case: _Case) -> Why:
     return Finding(CertificateReason.NOT_YET_VALID, message)
 
 
-def _renewal_due(case: _Case) -> Why:
-    if case.now < _renew_at(case.facts):
+def _renewal_due(case: _Leaf) -> Why:
+    due = _renew_at(case.facts, case.chance)
+    if case.now < due:
         return None
     return Finding(
         CertificateReason.RENEWAL_DUE,
-        f"two thirds of its life are over; it expires at {case.facts.not_after:{_TIME}}",
+        f"its renewal was due at {due:{_TIME}}; it expires at {case.facts.not_after:{_TIME}}",
     )
 
 
@@ -259,6 +277,6 @@ def _issued(facts: Facts) -> datetime:
     return facts.not_before + CLOCK_SKEW
 
 
-def _renew_at(facts: Facts) -> datetime:
+def _renew_at(facts: Facts, chance: float) -> datetime:
     issued = _issued(facts)
-    return issued + (facts.not_after - issued) * 2 / 3
+    return issued + (facts.not_after - issued) * (2 / 3 - FORWARD * chance)

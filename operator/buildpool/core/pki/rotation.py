@@ -84,6 +84,8 @@ class Circumstances:
     """Whether every Secret there is holds what the present phase wants (``follows``)."""
     everyone_has_it: bool
     """Whether every daemon runs what its Secret says."""
+    chance: float
+    """From 0 up to 1: brings the renewal of an authority forward, as that of a certificate."""
 
 
 def next_step(
@@ -140,15 +142,15 @@ def follows(bundle: Bundle, authority: Authority) -> bool:
 
 
 def deadlines(
-    authority: Authority, *, overlap: timedelta, certificate_lifetime: timedelta
+    authority: Authority, *, overlap: timedelta, certificate_lifetime: timedelta, chance: float
 ) -> Iterator[datetime]:
-    """When something may become of an authority, if only time passes.
+    """When something may become of an authority, if only time passes; see ``Circumstances``.
 
     A moment that is over means that its daemons are waited for. CertificateError if a part is
     unreadable.
     """
     if authority.phase is AuthorityPhase.STEADY:
-        yield _rotate_at(authority, certificate_lifetime)
+        yield _rotate_at(authority, certificate_lifetime, chance)
     elif authority.since is not None:
         yield authority.since + overlap
     yield read(authority.signer).not_after
@@ -170,21 +172,21 @@ def _within_phase(authority: Authority, circumstances: Circumstances, now: datet
 def _why_rotate(authority: Authority, circumstances: Circumstances, now: datetime) -> Why:
     if circumstances.is_requested:
         return Finding(CertificateReason.ROTATION_REQUESTED, "a new authority was asked for")
-    if now < _rotate_at(authority, circumstances.certificate_lifetime):
+    if now < _rotate_at(authority, circumstances.certificate_lifetime, circumstances.chance):
         return None
     return Finding(
         CertificateReason.RENEWAL_DUE,
-        "two thirds of its life are over, or it ends before a new certificate would",
+        "its renewal is due, or it ends before a new certificate would",
     )
 
 
-def _rotate_at(authority: Authority, certificate_lifetime: timedelta) -> datetime:
+def _rotate_at(authority: Authority, certificate_lifetime: timedelta, chance: float) -> datetime:
     """When the next one is due: the present one has to live on while it is introduced.
 
     A certificate that is cut short would be renewed sooner than the last, and so on.
     """
     facts = read(authority.signer)
-    return min(renew_at(authority.signer), facts.not_after - certificate_lifetime)
+    return min(renew_at(authority.signer, chance=chance), facts.not_after - certificate_lifetime)
 
 
 def _why_useless(previous: bytes, *, now: datetime) -> Why:

@@ -104,6 +104,9 @@ class CertificateRequest:
     dns_names: tuple[str, ...] = ()
     ip_addresses: tuple[str, ...] = ()
     uris: tuple[str, ...] = ()
+    patient_names: str = ""
+    """How DNS names begin that wait for the next certificate: that they are others is no reason to
+    issue one. Empty: none wait."""
 
 
 @dataclass(frozen=True, slots=True)

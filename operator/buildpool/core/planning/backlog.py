@@ -1,4 +1,4 @@
-"""What the gateway says in the pool's status: builds that wait, and why it serves none. Pure.
+"""What the gateway says in the pool's status: who waits, who shares, why it serves none. Pure.
 
 Each of the gateway's pods writes an entry of its own.
 """
@@ -17,9 +17,13 @@ BLOCKED_AFTER: Final = timedelta(minutes=2)
 
 
 def backlog_of(entries: Sequence[GatewayStatus]) -> Backlog:
-    """Who waits, according to all pods of the gateway."""
+    """Who waits, and who shares a slot, according to all pods of the gateway."""
     since = [entry.since for entry in entries if entry.waiting and entry.since is not None]
-    return Backlog(sum(entry.waiting for entry in entries), min(since, default=None))
+    return Backlog(
+        waiting=sum(entry.waiting for entry in entries),
+        since=min(since, default=None),
+        shared=sum(entry.shared for entry in entries),
+    )
 
 
 def is_blocked(backlog: Backlog, now: datetime) -> bool:

@@ -9,8 +9,10 @@ from typing import Any
 from buildpool.core import naming
 from buildpool.core.api import (
     CacheRegistry,
+    Layout,
     Pool,
     Reason,
+    Routing,
 )
 from buildpool.core.objects.pods import is_ready
 from buildpool.core.objects.refs import Ref
@@ -18,6 +20,7 @@ from buildpool.core.observed.cache import CacheTarget, Credentials
 from buildpool.core.observed.dockerconfig import parse_credentials
 from buildpool.core.planning.certificates import cache_secrets
 from buildpool.core.planning.situation import Situation
+from buildpool.core.routing.sharing import FOLDER
 from buildpool.core.words import Finding
 
 
@@ -82,10 +85,17 @@ def _external_target(s: Situation, registry: CacheRegistry) -> CacheTarget | Fin
     return CacheTarget(
         host=host,
         repository=repository,
+        below="" if registry.layout is Layout.TAGS else _below(s.pool),
         http=entry is not None and entry.http,
         trust=trust,
         credentials=credentials,
     )
+
+
+def _below(pool: Pool) -> str:
+    """Where caches will lie: those of the gateway in a folder of their own."""
+    by_gateway = pool.spec.routing is Routing.GATEWAY
+    return f"{FOLDER}/{naming.PREFLIGHT}" if by_gateway else naming.PREFLIGHT
 
 
 def _value(s: Situation, kind: str, name: str, key: str) -> bytes | Finding[Reason]:

@@ -5,12 +5,14 @@ Which of them are due is ``issuances``'s to say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import Pool, Routing
+from buildpool.core.api.spec import CLIENT_NAME
 from buildpool.core.naming import Installation
 from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.pki import CertificateRequest, Use
@@ -53,15 +55,21 @@ def gateway_secrets(pool: Pool, installation: Installation) -> tuple[Ref, Ref]:
 def certificate_requests(
     pool: Pool, installation: Installation
 ) -> Mapping[Ref, CertificateRequest]:
-    """The certificates a pool consists of, by their Secrets."""
+    """The certificates a pool consists of, by their Secrets.
+
+    Another domain of the cluster replaces no pod: those of builders and of a managed cache take the
+    name with their next certificate. The gateway's needs no new pod, and has it at once.
+    """
     key, lifetime = pool.key, pool.spec.access.certificate_duration
+    domain = installation.domain
     requests = {
         builder_ref(pool): CertificateRequest(
             use=Use.SERVER,
             common_name=f"{key} builder",
-            dns_names=naming.server_names(naming.service(key), key.namespace),
+            dns_names=naming.server_names(naming.service(key), key.namespace, domain),
             ip_addresses=_LOOPBACK,
             lifetime=lifetime,
+            patient_names=naming.before_domain(naming.service(key), key.namespace),
         )
     }
     if managed_registry(pool) is not None:
@@ -69,9 +77,10 @@ def certificate_requests(
         requests[registry] = CertificateRequest(
             use=Use.SERVER,
             common_name=f"{key} cache",
-            dns_names=naming.server_names(naming.cache(key), key.namespace),
+            dns_names=naming.server_names(naming.cache(key), key.namespace, domain),
             ip_addresses=_LOOPBACK,
             lifetime=lifetime,
+            patient_names=naming.before_domain(naming.cache(key), key.namespace),
         )
         requests[builders] = CertificateRequest(
             use=Use.CLIENT,
@@ -81,7 +90,7 @@ def certificate_requests(
         )
     if pool.spec.routing is Routing.GATEWAY:
         server, upstream = gateway_secrets(pool, installation)
-        names = naming.gateway_names(naming.service(key), key.namespace)
+        names = naming.gateway_names(naming.service(key), key.namespace, domain)
         requests[server] = CertificateRequest(
             use=Use.SERVER,
             common_name=f"{key} gateway",
@@ -108,6 +117,18 @@ def noted_clients(authority: Object | None) -> tuple[str, ...]:
     """The clients that may have a Secret, as noted beside the authority: in its Secret."""
     annotations = ((authority or {}).get("metadata") or {}).get("annotations") or {}
     return tuple(filter(None, annotations.get(naming.ANNOTATION_CLIENTS, "").split(",")))
+
+
+def clients_with_secrets(pool: Pool, authority: Object | None) -> frozenset[str]:
+    """The clients that may have a Secret, in the spec or not any more.
+
+    As noted beside the authority, which somebody may have removed, and as the status names them.
+    """
+    told = (client.name for client in pool.status.clients)
+    return frozenset((*noted_clients(authority), *filter(_CLIENT.fullmatch, told)))
+
+
+_CLIENT: Final = re.compile(CLIENT_NAME)
 
 
 def operator_request(pool: Pool) -> CertificateRequest:

@@ -17,8 +17,8 @@ from buildpool.core.planning.certificates import (
     builder_ref,
     cache_secrets,
     client_ref,
+    clients_with_secrets,
     gateway_secrets,
-    noted_clients,
 )
 from buildpool.core.planning.issuances import rotation_note
 from buildpool.core.planning.names import recipes_ref
@@ -53,7 +53,7 @@ def desired_objects(s: Situation, size: int) -> Iterator[Object]:
     assert s.authority is not None  # noqa: S101 - issued before
     clients = {client.name for client in pool.spec.access.clients}
     # A client that is no longer wanted stays noted until its Secret is gone, too.
-    noted = noted_clients(s.own.get(authority_ref(pool, s.installation)))
+    noted = clients_with_secrets(pool, s.own.get(authority_ref(pool, s.installation)))
     leaving = {name for name in noted if client_ref(pool, name) in s.observation.live}
     everyone = sorted(clients | leaving)
     note = rotation_note(s)
@@ -71,7 +71,7 @@ def desired_objects(s: Situation, size: int) -> Iterator[Object]:
             yield certificate_secret(pool, ref.name, _bundle(s, ref), component=component)
     if pool.spec.routing is Routing.GATEWAY:
         server, upstream = gateways
-        yield gateway_secret(pool, _bundle(s, server), namespace=namespace)
+        yield gateway_secret(pool, _bundle(s, server), installation=s.installation)
         yield upstream_secret(pool, _bundle(s, upstream), namespace=namespace)
     yield builder_config(pool)
     if policy := builder_policy(pool, installed_in=namespace):
@@ -107,10 +107,9 @@ def wanted_acknowledgement(s: Situation) -> str | None:
     server, upstream = (s.bundles.get(ref) for ref in gateway_secrets(s.pool, s.installation))
     if server is None or upstream is None:
         return None
-    namespace = s.installation.namespace
     return acknowledgement(
-        gateway_secret(s.pool, server, namespace=namespace),
-        upstream_secret(s.pool, upstream, namespace=namespace),
+        gateway_secret(s.pool, server, installation=s.installation),
+        upstream_secret(s.pool, upstream, namespace=s.installation.namespace),
     )
 
 

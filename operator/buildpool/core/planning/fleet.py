@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from buildpool.core import naming
-from buildpool.core.api import Pool, RetireReason
+from buildpool.core.api import Pool, RetireReason, Routing
 from buildpool.core.api.quantity import format_bytes, parse_bytes
 from buildpool.core.api.status import format_time
 from buildpool.core.objects.pods import has_daemon, is_ready, serves
-from buildpool.core.objects.refs import Object, Ref
+from buildpool.core.objects.refs import Object, Ref, moment_at
 from buildpool.core.observed.load import Load, RunningBuild
 from buildpool.core.resources.deployment import revision_of
-from buildpool.core.scaling import Builder
+from buildpool.core.scaling import FRESH, Builder
 from buildpool.core.words import Finding
 
 
@@ -35,6 +35,8 @@ class Member:
     served: int
     """Builds it has started, as far as was seen."""
     builder: Builder
+    is_held: bool = False
+    """Whether it runs something else than it shall, and is not to be replaced for that yet."""
 
     @property
     def ref(self) -> Ref:
@@ -62,19 +64,20 @@ def member_of(
     loads: Mapping[str, Load],
     memory: Mapping[str, int],
     revision: str,
+    waits: bool,
     now: datetime,
 ) -> Member:
     """One builder, by its Deployment and its pods that are to stay.
 
     ``loads`` and ``memory`` are those of all pods, by uid and by name; ``revision`` is what
-    builders shall run.
+    builders shall run, and ``waits`` whether it is not yet a reason to replace them.
     """
     name = naming.builder(pool.key, index)
     asked = [loads.get(pod["metadata"]["uid"]) for pod in pods if has_daemon(pod)]
     known = [load for load in asked if load is not None]
     metadata = deployment["metadata"]
-    created = _moment(metadata.get("creationTimestamp")) or now
-    retired = _moment((metadata.get("annotations") or {}).get(naming.ANNOTATION_RETIRED))
+    created = moment_at(metadata, "creationTimestamp") or now
+    retired = moment_at(metadata, "annotations", naming.ANNOTATION_RETIRED)
     before = next((b for b in pool.status.builders if b.name == name), None)
     # A daemon that does not answer has served no fewer than before.
     served = sum(load.served for load in known) if known else (before and before.served) or 0
@@ -83,6 +86,7 @@ def member_of(
     return Member(
         name=name,
         deployment=deployment,
+        is_held=waits and revision_of(deployment) != revision,
         pods=pods,
         builds=tuple(sorted((b for load in known for b in load.builds), key=lambda b: b.ref)),
         served=served,
@@ -91,10 +95,13 @@ def member_of(
             created=created,
             is_ready=any(map(is_ready, pods)),
             builds=sum(len(load.builds) for load in known) if len(known) == len(asked) else None,
+            fresh=sum(_is_fresh(build, now) for load in known for build in load.builds)
+            if pool.spec.routing is Routing.GATEWAY
+            else 0,
             as_of=min((load.as_of for load in known), default=now) if is_settled else None,
             flaw=_flaw(
                 pool,
-                revision_of(deployment) == revision,
+                waits or revision_of(deployment) == revision,
                 age_started=created,
                 served=served,
                 memory=max((memory.get(pod["metadata"]["name"], 0) for pod in pods), default=0),
@@ -104,6 +111,11 @@ def member_of(
             overdue=before.overdue_since if before else None,
         ),
     )
+
+
+def _is_fresh(build: RunningBuild, now: datetime) -> bool:
+    """Whether a build began a moment ago. By a clock that is wrong, none did."""
+    return build.started is not None and abs(now - build.started) < FRESH
 
 
 def _flaw(
@@ -126,11 +138,3 @@ def revision_of_pod(pod: Object) -> str:
     """What a pod was made to run; empty where it does not say."""
     annotations = pod["metadata"].get("annotations") or {}
     return str(annotations.get(naming.ANNOTATION_REVISION, ""))
-
-
-def _moment(text: str | None) -> datetime | None:
-    """A moment as Kubernetes writes it; None where it is absent or somebody garbled it."""
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC) if text else None
-    except ValueError:
-        return None

@@ -140,7 +140,7 @@ def issuances(s: Situation) -> Iterator[Issuance]:
         if ref in s.taken or ref in s.issued:
             continue  # nothing is issued twice in one pass
         current = s.bundles[ref]
-        found = why_reissue(current, request, authority, now=s.now)
+        found = why_reissue(current, request, authority, chance=s.chance, now=s.now)
         if found is None and current is not None and note is not None:
             found = _why_requested(current, note)
         if found is not None:
@@ -178,13 +178,14 @@ def renewals(s: Situation) -> Iterator[datetime]:
     """
     for bundle in s.bundles.values():
         if bundle is not None:
-            yield renew_at(bundle.pair)
+            yield renew_at(bundle.pair, chance=s.chance)
     if s.authority is not None:
         access = s.pool.spec.access
         yield from deadlines(
             s.authority,
             overlap=access.authority_overlap,
             certificate_lifetime=access.certificate_duration,
+            chance=s.chance,
         )
 
 
@@ -198,6 +199,7 @@ def _circumstances(s: Situation) -> Circumstances:
         is_requested=rotation_request(s.pool) is Rotation.AUTHORITY and not _is_noted(s),
         secrets_follow=not is_replaced or _secrets_follow(s),
         everyone_has_it=not is_replaced or s.everyone_runs,
+        chance=s.chance,
     )
 
 

@@ -147,6 +147,7 @@ def plan(s: Situation) -> Plan:
         taken=s.taken_numbers,
         memory=_last_decision(s.pool),
         waiting=s.backlog.waiting,
+        shared=s.backlog.shared,
         now=s.now,
     )
     return Plan(
@@ -180,7 +181,7 @@ def _builders(s: Situation, decision: Decision) -> Iterator[Apply]:
 
     A builder that runs something else is never written again: it is replaced.
     """
-    kept = [m.builder.index for m in s.members if m.is_current]
+    kept = [m.builder.index for m in s.members if m.is_current and not m.is_held]
     for index in (*(i for i in kept if i not in decision.remove), *decision.add):
         for obj in desired_builder(s, index):
             if ref_of(obj) in s.own:

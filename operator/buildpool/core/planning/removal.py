@@ -10,6 +10,7 @@ a pool with a broken one must be deletable, too.
     5  the authority in our own namespace
 
 Only what goes first has the pool as its owner: a deletion in the foreground removes that at once.
+One that leaves behind what is owned takes the owner off, and an annotation tells whose it is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import EventReason
-from buildpool.core.objects.refs import Object, Ref, component_of, is_terminating, ref_of
+from buildpool.core.objects.refs import Object, component_of, is_terminating, ref_of
 from buildpool.core.planning.certificates import authority_ref
 from buildpool.core.planning.plan import Delete, strays
 from buildpool.core.planning.situation import Situation
@@ -54,7 +55,7 @@ def plan_removal(s: Situation) -> Removal:
     ]
     draining = tuple(sorted(pod["metadata"]["name"] for pod in s.observation.pods))
     builders = {ref_of(deployment) for deployment in s.deployments.values()}
-    serving = [item for item in left if item[0] in builders or _is_first(*item)]
+    serving = [item for item in left if item[0] in builders or goes_first(item[1])]
     # The authority goes last: beside it stands which clients' Secrets to look for.
     authority = authority_ref(s.pool, s.installation)
     others = [item for item in left if item[0] != authority]
@@ -77,6 +78,6 @@ def plan_removal(s: Situation) -> Removal:
     )
 
 
-def _is_first(ref: Ref, obj: Object) -> bool:
-    """Whether new builds would come by it."""
-    return component_of(obj) in FIRST and ref.kind in KINDS
+def goes_first(obj: Object) -> bool:
+    """Whether new builds would come by it: nothing that a build needs until it ends."""
+    return component_of(obj) in FIRST and obj["kind"] in KINDS

@@ -10,15 +10,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
+from typing import Final
 
 from buildpool.core import naming
-from buildpool.core.api import Pool
+from buildpool.core.api import ConditionType, Pool, Reason
 from buildpool.core.api.status import GatewayStatus
 from buildpool.core.naming import Installation
 from buildpool.core.objects.pods import has_ended, name_of_builder
-from buildpool.core.objects.refs import Object, Ref, is_owned, is_terminating, maker_of
+from buildpool.core.objects.refs import (
+    Object,
+    Ref,
+    is_owned,
+    is_terminating,
+    maker_of,
+    moment_at,
+    namespace_of_pool,
+)
 from buildpool.core.observed.observation import Observation
-from buildpool.core.pki import Authority, Bundle, CertificateRequest
+from buildpool.core.pauses import lot
+from buildpool.core.pki import Authority, AuthorityPhase, Bundle, CertificateRequest, begins
 from buildpool.core.planning.backlog import backlog_of
 from buildpool.core.planning.certificates import (
     authority_ref,
@@ -44,6 +54,8 @@ class Situation:
     now: datetime
     issued: Mapping[Ref, Authority | Bundle] = field(default_factory=dict)
     """Issued in this pass, by Secret, and not written yet: comes before what is stored."""
+    may_roll: bool = True
+    """Whether builders may be replaced now if that is our doing, not the user's (``turns``)."""
 
     def with_issued(self, issued: Mapping[Ref, Authority | Bundle]) -> Situation:
         """The same, with what was issued now, too."""
@@ -52,6 +64,10 @@ class Situation:
     def without_issued(self) -> Situation:
         """The same, as if nothing had been issued in this pass."""
         return self._but(issued={})
+
+    def with_turn(self, may_roll: bool) -> Situation:
+        """The same, with whether builders may be replaced by our doing."""
+        return self._but(may_roll=may_roll)
 
     def seeing(self, **seen: object) -> Situation:
         """The same, with these fields of the observation; none of them may change an object."""
@@ -63,6 +79,11 @@ class Situation:
         known = vars(self)
         vars(changed).update({name: known[name] for name in _OF_OBJECTS if name in known})
         return changed
+
+    @property
+    def chance(self) -> float:
+        """From 0 up to 1, the pool's own: by which its renewals keep away from those of others."""
+        return lot(self.pool.uid)
 
     @cached_property
     def own(self) -> Mapping[Ref, Object]:
@@ -84,9 +105,15 @@ class Situation:
 
     @property
     def has_namesakes(self) -> bool:
-        """Whether an earlier pool of the same name, or of a backup, has left anything."""
-        live = self.observation.live
-        return any(maker_of(obj) and ref not in self.own for ref, obj in live.items())
+        """Whether an earlier pool of the same name, or of a backup, has left anything.
+
+        What somebody has restored from another namespace is theirs, and stays.
+        """
+        live, here = self.observation.live, ("", self.pool.key.namespace)
+        return any(
+            maker_of(obj) and namespace_of_pool(obj) in here and ref not in self.own
+            for ref, obj in live.items()
+        )
 
     @cached_property
     def stored_bundles(self) -> Mapping[Ref, Bundle | None]:
@@ -129,6 +156,46 @@ class Situation:
         )
         return {index: obj for index, obj in numbered if index is not None}
 
+    @property
+    def outdated(self) -> tuple[Object, ...]:
+        """The Deployments of builders that serve and run something else than they shall."""
+        if not self.revision:
+            return ()
+        return tuple(
+            deployment
+            for deployment in self.deployments.values()
+            if revision_of(deployment) != self.revision
+            and not is_terminating(deployment)
+            and moment_at(deployment, "metadata", "annotations", naming.ANNOTATION_RETIRED) is None
+        )
+
+    @cached_property
+    def is_changed_by_us(self) -> bool:
+        """Whether builders are outdated only because the operator is another one than before.
+
+        The last pass said that all of them ran what this very spec wants; since then neither the
+        authority has changed nor the certificate that they run with. In doubt it is not so: then
+        nothing waits. A rollout that has begun is none of it any more.
+        """
+        said = self.pool.status.condition(ConditionType.PROGRESSING)
+        if said is None or said.observed_generation != self.pool.generation:
+            return False
+        authority, outdated = self.authority, self.outdated
+        if said.reason not in _UP_TO_DATE or not outdated or authority is None:
+            return False
+        ours = {authority_ref(self.pool, self.installation), builder_ref(self.pool)}
+        if authority.phase is not AuthorityPhase.STEADY or ours & self.issued.keys():
+            return False
+        bundle = self.bundles[builder_ref(self.pool)]
+        since = begins(bundle)
+        made = [moment_at(deployment, "metadata", "creationTimestamp") for deployment in outdated]
+        return since is not None and all(moment and since <= moment for moment in made)
+
+    @cached_property
+    def waits_for_turn(self) -> bool:
+        """Whether outdated builders stay for now, because other pools replace theirs first."""
+        return not self.may_roll and self.is_changed_by_us
+
     @cached_property
     def members(self) -> tuple[Member, ...]:
         """The builders that are not being deleted, by their number."""
@@ -146,6 +213,7 @@ class Situation:
                 loads=seen.loads,
                 memory=seen.memory,
                 revision=self.revision,
+                waits=self.waits_for_turn,
                 now=self.now,
             )
             for index, deployment in sorted(self.deployments.items())
@@ -202,5 +270,10 @@ class Situation:
         return backlog_of(self.gateways)
 
 
+_UP_TO_DATE: Final = frozenset(
+    {Reason.SETTLED, Reason.DRAINING, Reason.SCALING, Reason.WAITING_FOR_TURN}
+)
+"""What ``Progressing`` says only where no builder that serves is to be replaced, or waits for that.
+"""
 _OF_OBJECTS = ("own", "requests", "taken", "stored_bundles", "stored_authority", "deployments")
 """What does not depend on what was issued, nor on what daemons and registries say."""

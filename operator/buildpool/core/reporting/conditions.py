@@ -148,6 +148,18 @@ def _starting(case: Case) -> Claim | None:
     return holds(Reason.SCALING, f"Waiting for {', '.join(starting)}.") if starting else None
 
 
+def _waiting_for_turn(case: Case) -> Claim | None:
+    held = sum(member.is_held for member in case.s.members if member.builder.retired is None)
+    if not held:
+        return None
+    return holds(
+        Reason.WAITING_FOR_TURN,
+        f"{counted(held, 'builder')} to be replaced, because the operator was upgraded and not "
+        "because of the spec. The pool serves meanwhile, and waits until fewer pools replace "
+        "theirs, a day at most. A change of its spec waits for nothing.",
+    )
+
+
 def _draining(case: Case) -> Claim | None:
     draining = [b.name for b in case.builders if b.state is BuilderState.DRAINING]
     if not draining:
@@ -178,6 +190,7 @@ CHECKS: Final[dict[ConditionType, tuple[Check, ...]]] = {
         _growing,
         _shrinking,
         _starting,
+        _waiting_for_turn,
         _draining,
         _settled,
     ),

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from buildpool.core.api import EventReason, Reason
 from buildpool.core.api.events import Event, EventType
+from buildpool.core.errors import RefusedError
 from buildpool.core.objects.drift import Difference
 from buildpool.core.objects.refs import Ref
 
@@ -42,6 +43,12 @@ def insecure(ref: Ref, lost: Sequence[Difference], *, runs: bool) -> Failure:
     follows = "the pod that runs is left alone" if runs else "no pod of it runs"
     message = f"the cluster would not store what is safe: {stored}; {follows}; {remedy}"
     return Failure(ref, message, Reason.POD_REFUSED)
+
+
+def status_refused(error: RefusedError) -> Event:
+    """What to tell the user where the status itself may not be written."""
+    message = f"What the pool's status says is old, for the cluster refuses a new one: {error}"
+    return Event(EventType.WARNING, EventReason.STATUS_REFUSED, message)
 
 
 _WEBHOOK: Final = "exempt the namespace from the admission webhook or policy that changes it"
@@ -78,6 +85,10 @@ class Outcome:
     """What was done and is worth telling."""
     failures: tuple[Failure, ...] = ()
     overruled: tuple[Overruled, ...] = ()
+
+    def but(self, failure: Failure) -> Outcome:
+        """The same, and this failed, too."""
+        return replace(self, failures=(*self.failures, failure))
 
     @property
     def is_refused(self) -> bool:

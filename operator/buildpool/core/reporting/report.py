@@ -141,7 +141,19 @@ def report_unseen(pool: Pool, error: RefusedError, *, now: datetime) -> Report:
     words = (
         f"The operator may not read what belongs to the pool: {error}; grant its role that right."
     )
-    why = Finding(Reason.FORBIDDEN, words)
+    return _report_untended(pool, Finding(Reason.FORBIDDEN, words), now=now)
+
+
+def report_unheld(pool: Pool, failure: Failure, *, now: datetime) -> Report:
+    """The status of a pool on which the operator may not put its finalizer."""
+    words = (
+        f"{failure}. The operator makes and changes nothing for a pool before it has its finalizer "
+        "there; let it write that."
+    )
+    return _report_untended(pool, Finding(failure.reason, words), now=now)
+
+
+def _report_untended(pool: Pool, why: Finding[Reason], *, now: datetime) -> Report:
     said = (
         state_of(pool, ConditionType.READY, None, why),
         state_of(pool, ConditionType.PROGRESSING, False, why),
@@ -316,6 +328,7 @@ _SILENT: Final = frozenset(
         Reason.ROLLING_OUT,
         Reason.SCALING,
         Reason.SETTLED,
+        Reason.WAITING_FOR_TURN,
     }
 )
 """The Events of what was done say it already."""

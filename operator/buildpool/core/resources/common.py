@@ -42,7 +42,8 @@ def owned_metadata(
 ) -> Object:
     """Metadata of what goes first, before any build has ended: owned by the pool, it goes with it.
 
-    By it new builds would come.
+    By it new builds would come. Whose it is stands in an annotation, too: a deletion that leaves
+    what is owned behind (``--cascade=orphan``) takes the owner off.
     """
     return {
         "name": name,
@@ -52,6 +53,7 @@ def owned_metadata(
             "app.kubernetes.io/component": component,
             **(labels or {}),
         },
+        "annotations": {naming.ANNOTATION_POOL_UID: pool.uid},
         "ownerReferences": [
             {
                 "apiVersion": naming.API_VERSION,

@@ -126,6 +126,9 @@ def _pod(pool: Pool, index: int, image: str, inputs: str) -> Object:
     }
     if builders.security is Security.USER_NAMESPACE:
         pod["hostUsers"] = False
+    if not _has_process_sandbox(pool):
+        # The pod's first process reaps what steps have left; rootlesskit, the daemon's, does not.
+        pod["shareProcessNamespace"] = True
     pod["initContainers"] = list(_first_containers(pool, image, inputs))
     optional: Object = {
         "priorityClassName": builders.priority_class_name,
@@ -168,7 +171,7 @@ def _container(pool: Pool) -> Object:
         # Fast to Ready, then rarely. And no liveness probe: a daemon slow under load is a busy one,
         # and killing it would kill its builds; one that dies is restarted anyway.
         "startupProbe": _probe(pool, socket, period=1, timeout=5, failures=120),
-        "readinessProbe": _probe(pool, socket, period=15, timeout=10, failures=3),
+        "readinessProbe": _probe(pool, socket, period=15, timeout=10, failures=3, cleans_up=True),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", drain]}}},
         "volumeMounts": _mounts(pool),
@@ -181,15 +184,25 @@ def _container(pool: Pool) -> Object:
     return container | {field: value for field, value in optional.items() if value}
 
 
-def _probe(pool: Pool, socket: str, *, period: int, timeout: int, failures: int) -> Object:
+def _probe(
+    pool: Pool, socket: str, *, period: int, timeout: int, failures: int, cleans_up: bool = False
+) -> Object:
     unset = [word for name in _tracing(pool) for word in ("-u", name)]
     without = ["env", *unset] if unset else []
+    ask = ["buildctl", "--addr", socket, "debug", "info"]
+    if cleans_up and not _has_process_sandbox(pool):
+        ask = ["sh", "-c", scripts.clean_up(ask)]
     return {
-        "exec": {"command": [*without, "buildctl", "--addr", socket, "debug", "info"]},
+        "exec": {"command": [*without, *ask]},
         "periodSeconds": period,
         "timeoutSeconds": timeout,
         "failureThreshold": failures,
     }
+
+
+def _has_process_sandbox(pool: Pool) -> bool:
+    """Whether the kernel itself ends what a step leaves behind."""
+    return pool.spec.builders.security is not Security.ROOTLESS
 
 
 def _tracing(pool: Pool) -> list[str]:

@@ -11,17 +11,18 @@ import base64
 from buildpool.core import naming
 from buildpool.core.api import Inject, Pool
 from buildpool.core.api.brief import BRIEF_KEY, Brief, CacheBrief, ClientBrief
+from buildpool.core.naming import Installation
 from buildpool.core.objects.refs import Object
 from buildpool.core.pki import Bundle
 from buildpool.core.resources.common import sealed
-from buildpool.core.resources.recipes import cache_location
+from buildpool.core.resources.recipes import cache_location, is_flat
 
 
-def brief_of(pool: Pool) -> Brief:
-    """What the gateway has to know of a pool."""
+def brief_of(pool: Pool, *, domain: str) -> Brief:
+    """What the gateway has to know of a pool, in a cluster with this domain."""
     key, spec = pool.key, pool.spec
     location = cache_location(pool)
-    names = naming.gateway_names(naming.service(key), key.namespace)
+    names = naming.gateway_names(naming.service(key), key.namespace, domain)
     return Brief(
         namespace=key.namespace,
         name=key.name,
@@ -47,15 +48,19 @@ def brief_of(pool: Pool) -> Brief:
         else CacheBrief(
             location=location,
             architecture=spec.builders.architecture.value,
+            is_flat=is_flat(pool),
             export_interval=spec.cache.export_interval,
         ),
     )
 
 
-def gateway_secret(pool: Pool, bundle: Bundle, *, namespace: str) -> Object:
+def gateway_secret(pool: Pool, bundle: Bundle, *, installation: Installation) -> Object:
     """What the gateway shows a pool's clients, and what it has to know of the pool."""
-    brief = brief_of(pool).model_dump_json(by_alias=True, exclude_none=True).encode()
-    return _secret(pool, naming.gateway_certificate(pool.key), namespace, bundle, brief)
+    told = brief_of(pool, domain=installation.domain)
+    brief = told.model_dump_json(by_alias=True, exclude_none=True).encode()
+    return _secret(
+        pool, naming.gateway_certificate(pool.key), installation.namespace, bundle, brief
+    )
 
 
 def upstream_secret(pool: Pool, bundle: Bundle, *, namespace: str) -> Object:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from buildpool.core import naming
-from buildpool.core.api import Pool
+from buildpool.core.api import Layout, Pool
 from buildpool.core.objects.refs import Object
 from buildpool.core.resources.common import pool_metadata, sealed
 
@@ -21,6 +21,11 @@ TRUNK: Final = "main"
 _BRANCH: Final = f'$(printf %s "${{BRANCH:-{TRUNK}}}" | tr -c A-Za-z0-9_. - | cut -c1-100)'
 """A branch as part of a tag. BuildKit fails a build whose cache has a name that it cannot read,
 whatever ``ignore-error`` says, and branches have slashes."""
+
+_SHORT_BRANCH: Final = _BRANCH.replace("-c1-100", "-c1-50")
+"""The same where the project is in the tag, too: a tag has up to 128 characters."""
+_PROJECT: Final = '$(printf %s "${REPOSITORY:?}" | tr -c A-Za-z0-9_. - | cut -c1-60)'
+"""A project as part of a tag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +46,25 @@ def cache_location(pool: Pool) -> str | None:
     return registry.ref or naming.cache_host(pool.key)
 
 
+def is_flat(pool: Pool) -> bool:
+    """Whether all caches of the pool are tags of one repository."""
+    registry = pool.spec.cache.registry
+    return registry is not None and registry.layout is Layout.TAGS
+
+
 def cache_recipes(pool: Pool) -> Recipes | None:
     """The flags for the pool's shared cache; None where it has none."""
     location = cache_location(pool)
     if location is None:
         return None
     architecture = pool.spec.builders.architecture.value
-    base = f"type=registry,ref={location}/${{REPOSITORY:?}}"
-    branch, trunk = (f"{base}:{architecture}-{name}" for name in (_BRANCH, TRUNK))
+    base = f"type=registry,ref={location}"
+    if is_flat(pool):
+        branches = f"{base}:{_PROJECT}-{architecture}-"
+        branch, trunk = branches + _SHORT_BRANCH, branches + TRUNK
+    else:
+        branches = f"{base}/${{REPOSITORY:?}}:{architecture}-"
+        branch, trunk = branches + _BRANCH, branches + TRUNK
     export = f"{branch},mode=max,ignore-error=true"
     return Recipes(
         registry=location,

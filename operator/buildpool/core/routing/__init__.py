@@ -10,6 +10,7 @@ Time is an argument, and nothing here talks to anybody. ``gateway`` carries out 
     pool_state   what there is of a pool beside its connections
     fairness     whose turn it is
     affinity     which builder a build likes most
-    sharing      which cache is added to a build
+    sharing      which caches are added to a build
+    variants     which variants of a project have a cache of their own
     values       what decisions are made from
 """

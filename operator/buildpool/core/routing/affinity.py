@@ -37,6 +37,10 @@ class Traits:
     """The repository that it is built from."""
     part: str = ""
     """What of it is built, where that is not all."""
+    platforms: tuple[str, ...] = ()
+    """What it is built for, sorted; none where that is the builder's own platform."""
+    inputs: str = ""
+    """A digest of its build arguments and named contexts, where it has any that count."""
     image: str = ""
     """The name of the image that it exports, without its tag."""
     context: str = ""

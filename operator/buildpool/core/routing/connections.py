@@ -267,6 +267,12 @@ class Connections:
         """Slots of a builder that are taken: by connections of ours, and by builds of others."""
         return used(self._index, builder, state)
 
+    def shared(self, state: PoolState) -> int:
+        """Builds that run on builders which take builds, in slots of others of their connection."""
+        running = ((builder, len(state.builds.get(builder.uid, ()))) for builder in state.serving)
+        # A build alone shares with nobody, and to count slots takes time.
+        return sum(max(0, n - self.used(b, state)) for b, n in running if n > 1)
+
     def _know(self, connection: str, client: str, now: datetime) -> Connection:
         return self._index.find(connection) or Connection(client, now)
 

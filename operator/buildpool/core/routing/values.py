@@ -51,8 +51,10 @@ ROUTE_BUILDER: Final = "builder"
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Who waits."""
+    """Who waits, and who needs no slot."""
 
     waiting: int = 0
     since: datetime | None = None
     """Since when they wait and nobody has got a slot."""
+    shared: int = 0
+    """Builds that run in the slot of another one: all but one of each connection's."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from buildpool.core.scaling.choice import decide
 from buildpool.core.scaling.values import (
+    FRESH,
     NOTICE,
     SETTLE,
     Builder,
@@ -19,6 +20,7 @@ from buildpool.core.scaling.values import (
 )
 
 __all__ = [
+    "FRESH",
     "NOTICE",
     "SETTLE",
     "Builder",

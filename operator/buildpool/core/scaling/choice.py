@@ -14,6 +14,7 @@ from typing import Final
 from buildpool.core.api import PoolSpec, RetireReason
 from buildpool.core.scaling.size import Sizing, size_for
 from buildpool.core.scaling.values import (
+    FRESH,
     NOTICE,
     SETTLE,
     Builder,
@@ -34,15 +35,16 @@ def decide(
     taken: frozenset[int],
     memory: LastDecision,
     waiting: int = 0,
+    shared: int = 0,
     now: datetime,
 ) -> Decision:
     """How many builders the pool shall have, and what to do about it now.
 
     ``taken`` are numbers that no new builder can have although no builder here has them, as where
-    the pod of one that was removed still ends. ``waiting`` are builds without a slot. The order of
-    the builders does not matter.
+    the pod of one that was removed still ends. ``waiting`` are builds without a slot, ``shared``
+    those in the slot of another one. The order of the builders does not matter.
     """
-    sizing = size_for(spec, builders, memory=memory, waiting=waiting, now=now)
+    sizing = size_for(spec, builders, memory=memory, waiting=waiting, shared=shared, now=now)
     size, rollout = sizing.size, spec.builders.rollout
     retired = [builder for builder in builders if builder.retired is not None]
     serving = [builder for builder in builders if builder.retired is None]
@@ -178,6 +180,8 @@ def _recheck(
 ) -> timedelta | None:
     """When time alone will change the decision: no event tells of that."""
     moments = [sizing.calm.since + spec.scaling.idle_after] if sizing.calm else []
+    if sizing.is_early:
+        moments.append(now + FRESH)
     if retires:
         moments.append(now + SETTLE)
     for builder in waiting:

@@ -6,7 +6,7 @@ Pure. It never says which builders come or go; that is ``choice``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from buildpool.core.api import PoolSpec, SizeReason
@@ -23,6 +23,8 @@ class Sizing:
     message: str
     calm: Calm | None = None
     """To be remembered until the next decision."""
+    is_early: bool = False
+    """Whether it will be more when fresh builds turn out to need room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,16 @@ class _Load:
     shrinks, each keeps its own place."""
     waiting: int
     """Builds without a slot, at the gateway."""
+    shared: int
+    """Builds in the slot of another one, as the gateway says."""
+    fresh: int
+    """Builds of which it may not have said so yet."""
 
     def __str__(self) -> str:
         """The same in words, to begin a sentence with."""
         text = f"{counted(self.builds, 'build')} {'runs' if self.builds == 1 else 'run'}"
+        if self.shared:
+            text += f" in {counted(self.builds - self.shared, 'slot')}"
         if self.waiting:
             text += f" and {self.waiting} {'waits' if self.waiting == 1 else 'wait'}"
         if self.draining:
@@ -57,15 +65,23 @@ def size_for(
     *,
     memory: LastDecision,
     waiting: int = 0,
+    shared: int = 0,
     now: datetime,
 ) -> Sizing:
-    """How many builders the pool shall have now."""
+    """How many builders the pool shall have now.
+
+    ``waiting`` and ``shared`` are what the gateway says of builds: how many have no slot, and how
+    many run in the slot of another one.
+    """
     if spec.replicas is not None:
         text = f"spec.replicas asks for {counted(spec.replicas, 'builder')}."
         return Sizing(spec.replicas, SizeReason.REPLICAS_SET, text)
-    load = _load(builders, waiting)
-    needed = _clamped(spec, _need(spec, load))
+    load = _load(builders, waiting, shared)
     was = _clamped(spec, _last_size(builders) if memory.size is None else memory.size)
+    needed = _clamped(spec, _need(spec, load))
+    if needed > was and load.fresh:
+        sure = _clamped(spec, _need(spec, replace(load, builds=load.builds - load.fresh)))
+        return _expectant(load, max(was, sure), memory.calm)
     if needed >= was:
         return _following(spec, load, needed)
     calm = _continued(memory.calm, needed, now)
@@ -77,10 +93,15 @@ def size_for(
     return _cooling(spec, load, size=size, needed=needed, calm=Calm(now, needed))
 
 
-def _load(builders: Sequence[Builder], waiting: int) -> _Load:
+def _load(builders: Sequence[Builder], waiting: int, shared: int) -> _Load:
     serving = [builder for builder in builders if builder.retired is None]
+    builds = sum(builder.builds or 0 for builder in serving)
+    # The first one of a slot shares it with nobody, whatever anybody says.
+    shared = max(0, min(shared, builds - 1))
     return _Load(
-        builds=sum(builder.builds or 0 for builder in serving),
+        builds=builds,
+        shared=shared,
+        fresh=min(sum(builder.fresh for builder in serving), builds - shared),
         draining=sum(builder.builds or 0 for builder in builders if builder.retired is not None),
         silent=sum(builder.builds is None for builder in serving),
         waiting=waiting,
@@ -90,7 +111,7 @@ def _load(builders: Sequence[Builder], waiting: int) -> _Load:
 def _need(spec: PoolSpec, load: _Load) -> int:
     """How many builders keep utilization at its target, whatever the limits. Exact: no floats."""
     return -(
-        -(load.builds + load.waiting)
+        -(load.builds - load.shared + load.waiting)
         * 100
         // (spec.builders.slots * spec.scaling.target_utilization)
     )
@@ -126,6 +147,12 @@ def _following(spec: PoolSpec, load: _Load, size: int) -> Sizing:
     target = f"{spec.scaling.target_utilization} %"
     text = f"{load}; with {room}, utilization stays at {target} or less."
     return Sizing(size, SizeReason.FOLLOWS_LOAD, text)
+
+
+def _expectant(load: _Load, size: int, calm: Calm | None) -> Sizing:
+    """As many as are needed for sure, until the gateway has said what fresh builds need."""
+    text = f"{load}; {load.fresh} of them began a moment ago, and may need no slot of their own."
+    return Sizing(size, SizeReason.FOLLOWS_LOAD, text, calm, is_early=True)
 
 
 def _cooling(spec: PoolSpec, load: _Load, *, size: int, needed: int, calm: Calm) -> Sizing:

@@ -12,6 +12,9 @@ from buildpool.core.words import Finding
 SETTLE: Final = timedelta(seconds=3)
 """How long after its retirement a builder may still get a new build: until every node's proxy has
 forgotten its address. What a daemon said before that proves nothing."""
+FRESH: Final = timedelta(seconds=2)
+"""How long after a build has begun behind the gateway it makes no pool grow: until then the gateway
+may not have said whether it shares the slot of another one."""
 NOTICE: Final = timedelta(minutes=10)
 """How long a retired builder's overdue build stands reported before its builder is removed. Its pod
 then still has its own grace, which is ``maxBuildDuration``."""
@@ -30,6 +33,8 @@ class Builder:
     """Builds that run on it; 0 where no daemon runs; None where the daemon does not say."""
     as_of: datetime | None
     """When that was seen; None where it is not known."""
+    fresh: int = 0
+    """Those of its builds that are not known yet to need a slot of their own (``FRESH``)."""
     flaw: Finding[RetireReason] | None = None
     """Why it is not what the pool wants and has to be replaced; None where it is."""
     retired: datetime | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
@@ -71,20 +71,21 @@ def with_share(message: bytes, solve: Solve, shared: Share) -> bytes | None:
 
     Raises Unreadable.
     """
-    exports = [_registry(shared.exports, mode="max", **_HARMLESS)] if shared.exports else []
-    # Frontends that the client calls by itself get their imports when it does (``with_import``).
-    direct = shared.imports is not None and solve.takes_imports_directly
-    imports = [_registry(shared.imports)] if direct and shared.imports else []
+    exports = [_registry(each, mode="max", **_HARMLESS) for each in shared.exports]
+    # Frontends that the client calls by itself get their imports when it does
+    # (``with_shared_imports``).
+    direct = shared.imports if solve.takes_imports_directly else ()
+    imports = [_registry(each) for each in direct]
     if not exports and not imports:
         return None
     with _refused():
         return frame(with_cache(message, exports=exports, imports=imports))
 
 
-def with_import(message: bytes, reference: str) -> bytes:
-    """The body of a solve of a part of a build, with a cache to import. Raises Unreadable."""
+def with_shared_imports(message: bytes, references: Sequence[str]) -> bytes:
+    """The body of a solve of a part of a build, with caches to import. Raises Unreadable."""
     with _refused():
-        return frame(with_imports(message, [_registry(reference)]))
+        return frame(with_imports(message, [_registry(each) for each in references]))
 
 
 def _registry(reference: str, **attributes: str) -> CacheEntry:

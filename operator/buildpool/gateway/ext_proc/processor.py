@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import datetime, timedelta
+from functools import partial
 from time import perf_counter
 from typing import Any, Final
 
@@ -19,11 +20,8 @@ import grpc.aio
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as ext_proc_grpc
 
-from buildpool.buildkit.history import METHOD as HISTORY
-from buildpool.buildkit.history_requests import EventsOf, without_ref
 from buildpool.buildkit.solve_requests import (
     Solve,
-    frame,
     read_bridge_solve,
     read_solve,
     read_status,
@@ -31,37 +29,29 @@ from buildpool.buildkit.solve_requests import (
 from buildpool.core.api.brief import ClientBrief
 from buildpool.core.routing.affinity import Traits
 from buildpool.core.routing.pool_state import Placement
-from buildpool.core.routing.sharing import NOTHING, Share, Wish, reference_of, share
+from buildpool.core.routing.sharing import Share
 from buildpool.core.routing.values import Target, pool_of
-from buildpool.gateway.ext_proc import responses
+from buildpool.gateway.ext_proc import records, responses
 from buildpool.gateway.ext_proc.authorization import (
     check_care,
     check_owner,
     check_solve,
     client_of,
 )
-from buildpool.gateway.ext_proc.bodies import read_message, with_import, with_share
+from buildpool.gateway.ext_proc.bodies import read_message, with_share, with_shared_imports
+from buildpool.gateway.ext_proc.caching import share_of
 from buildpool.gateway.ext_proc.calls import Call, CallKind, headers_of, read_call
+from buildpool.gateway.ext_proc.losses import loss_in
 from buildpool.gateway.ext_proc.traits import affinity_key, traits_of
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.served import ServedPool, ServedPools
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
 from buildpool.gateway.slots.refusals import NotServed, Refused
 
-CONNECTION_LOST: Final = "upstream connect error or disconnect/reset"
-"""How a message of Envoy begins that says that it has no answer of a builder."""
-BUILDER_LOST: Final = ("connection failure", "connection termination", "connection timeout")
-"""Parts of such a message where the connection to the builder failed, not only this request."""
 MAX_SOLVES: Final = 4
 """Solves of one client that are read at once: each may have 16 MiB, and some copies."""
-MAX_QUESTIONS: Final = 16
-"""Requests for the progress of builds, of one client, that are read at once."""
-MAX_STATUS_BYTES: Final = 64 << 10
-"""Length of a request for the progress of a build, which says little more than which one."""
 MAX_LOGGED: Final = 300
 """Characters of what a client sends that are logged."""
-UNAVAILABLE: Final = str(grpc.StatusCode.UNAVAILABLE.value[0])
-"""The status of a request whose builder is gone, as it stands in a header."""
 log: Final = logging.getLogger(__name__)
 
 _Conversation = AsyncGenerator[ext_proc.ProcessingResponse, None]
@@ -97,14 +87,15 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         try:
             served = self._pool_of(call)
             began: float | None = perf_counter()
-            # Closed at once where this is: what it holds, others wait for.
-            async with aclosing(self._answers(call, served, messages)) as conversation:
-                async for answer in conversation:
-                    if began is not None:
-                        self._metrics.decided(call.kind.value, perf_counter() - began)
-                        began = None
-                    yield answer
-                    del answer
+            with served.bounds.asked_by(call.identity):
+                # Closed at once where this is: what it holds, others wait for.
+                async with aclosing(self._answers(call, served, messages)) as conversation:
+                    async for answer in conversation:
+                        if began is not None:
+                            self._metrics.decided(call.kind.value, perf_counter() - began)
+                            began = None
+                        yield answer
+                        del answer
         except Refused as refused:
             yield self._refusal(call, refused)
 
@@ -126,8 +117,8 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 return self._status(call, served, messages)
             case CallKind.BRIDGE_SOLVE:
                 return self._bridge_solve(call, served, messages)
-            case CallKind.CARE if call.path == HISTORY:
-                return self._history(call, served, messages)
+            case CallKind.CARE if call.path in records.ANSWERS:
+                return records.ANSWERS[call.path](call, served, messages)
             case _:
                 return self._once(call, served)
 
@@ -154,22 +145,6 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
             return
         check_care(call, served, client)
         yield responses.go_on(scheduler.locator.caretaker(call.connection))
-
-    async def _history(
-        self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
-    ) -> _Conversation:
-        """What has been built, and is: no daemon is asked by a ref."""
-        check_care(call, served, client_of(call, served))
-        builder = served.scheduler.locator.caretaker(call.connection)
-        async with served.reader(call.identity, MAX_QUESTIONS):
-            yield responses.go_on()
-            _, (ref, asked) = await read_message(messages, without_ref, longest=MAX_STATUS_BYTES)
-        yield responses.go_on_with(builder, frame(asked) if ref else None)
-        events = EventsOf(ref)
-        async for answer in messages:
-            if answer.HasField("response_body"):
-                piece = answer.response_body.body
-                yield responses.response_body(events.passed(piece) if ref else None)
 
     async def _session(
         self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
@@ -206,7 +181,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 if client.may_export
                 else None
             )
-            async with served.reader(call.identity, MAX_SOLVES):
+            async with served.bounds.reader(call.identity, MAX_SOLVES):
                 yield responses.go_on(place_then)
                 message, solve = await read_message(messages, read_solve)
                 check_solve(call, served, client, solve, message)
@@ -218,7 +193,8 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 solve.ref,
                 is_internal=solve.is_internal,
             )
-        shared = self._share(served, client, traits, solve)
+        shared = share_of(served, client, traits, solve, now=self._clock())
+        self._metrics.shared(served.brief.key, shared)
         build = self._build(call, served, client, solve, placement, shared)
         try:
             yield responses.go_on_with(placement.builder, with_share(message, solve, shared))
@@ -232,8 +208,8 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                     yield responses.response_trailers()
         finally:
             scheduler.end(call.connection, solve.ref)
-            if build.exports is not None and build.result != "succeeded":
-                served.forget_export(build.exports)
+            if build.result != "succeeded":
+                served.caches.forget_exports(build.exports)
             self._build_log.close(build, now=self._clock())
 
     async def _status(
@@ -241,12 +217,15 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
     ) -> _Conversation:
         """The progress of a build, of which only the message says which one it is."""
         await served.scheduler.locator.solve_begins(call.connection)
-        async with served.reader(call.identity, MAX_QUESTIONS):
+        async with served.bounds.reader(call.identity, records.MAX_QUESTIONS):
             yield responses.go_on(self._known_home(call, served))
-            _, ref = await read_message(messages, read_status, longest=MAX_STATUS_BYTES)
+            _, ref = await read_message(messages, read_status, longest=records.MAX_QUESTION_BYTES)
         if served.brief.client(call.identity) is None:
             await check_owner(call, served, ref)
-        yield responses.go_on_with(await served.scheduler.locator.teller_of(call.connection, ref))
+        locator = served.scheduler.locator
+        builder = await locator.teller_of(call.connection, ref, partial(served.records.find, ref))
+        served.records.reads(call.connection, builder.uid)
+        yield responses.go_on_with(builder)
 
     async def _bridge_solve(
         self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
@@ -254,40 +233,20 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         """A part of a build whose frontend runs at the client."""
         await check_owner(call, served, call.ref)
         builder = await served.scheduler.locator.home_of(call.connection, call.ref)
-        async with served.reader(call.identity, MAX_SOLVES):
+        async with served.bounds.reader(call.identity, MAX_SOLVES):
             yield responses.go_on(builder)
             build = self._build_log.find(served.brief.key, call.ref)
             message, asked = await read_message(messages, read_bridge_solve)
-            if build is None or build.imports is None or asked.has_imports or asked.is_no_cache:
+            if build is None or not build.imports or asked.has_imports or asked.is_no_cache:
                 yield responses.go_on_with(builder)
                 return
-            yield responses.go_on_with(builder, with_import(message, build.imports))
+            yield responses.go_on_with(builder, with_shared_imports(message, build.imports))
 
     def _known_home(self, call: Call, served: ServedPool) -> Target | None:
         """Where its solve goes, should this process end before its next answer."""
         locator = served.scheduler.locator
         home = locator.known_home(call.connection, call.ref)
         return home or locator.provisional(call.connection, call.identity)
-
-    def _share(
-        self, served: ServedPool, client: ClientBrief, traits: Traits, solve: Solve
-    ) -> Share:
-        cache = served.brief.cache
-        reference = reference_of(cache, traits) if cache is not None else None
-        if cache is None or reference is None or solve.is_internal:
-            return NOTHING
-        now = self._clock()
-        wish = Wish(
-            imports=bool(solve.imports),
-            exports=bool(solve.exports),
-            is_no_cache=solve.is_no_cache,
-        )
-        exported = served.last_export(reference)
-        shared = share(cache, reference, client, wish, exported=exported, now=now)
-        if shared.exports is not None:
-            served.note_export(shared.exports, now)
-        self._metrics.shared(served.brief.key, shared)
-        return shared
 
     def _build(
         self,
@@ -324,16 +283,12 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         if status is None:
             return None
         build.status = status
-        said_message = said.get("grpc-message", "")
-        # These are Envoy's own words where it has no answer; daemons say nothing like it.
-        if status != UNAVAILABLE or not said_message.startswith(CONNECTION_LOST):
-            return None
         # At once, with what is known: the client's other streams end now, too, and it shows the
         # first message that it gets.
-        trouble = self._pools.known_trouble(build.builder)
-        if not trouble and not any(reason in said_message for reason in BUILDER_LOST):
-            return None  # a stream that ends so has not taken its builder along
-        build.trouble = trouble or "nobody says why yet"
+        trouble = loss_in(said, known=self._pools.known_trouble(build.builder))
+        if not trouble:
+            return None
+        build.trouble = trouble
         message = f"builder {build.builder.name} of pool {build.pool} is gone: {build.trouble}"
         return {"grpc-message": message}
 

@@ -24,6 +24,8 @@ async def traits_of(call: Call, served: ServedPool, client: str, solve: Solve) -
     return Traits(
         source=solve.source,
         part=solve.part,
+        platforms=solve.platforms,
+        inputs=solve.inputs,
         image=solve.images[0] if solve.images else "",
         context=context,
         client=client,

@@ -1,6 +1,8 @@
 """The pools that this gateway serves, each with its scheduler, its builders and their builds.
 
-A pool that is no longer served stays until its last build has ended, but takes no new ones.
+A pool that the operator no longer tells of stays until its last build has ended, but takes no new
+ones. In its first seconds those who wait go on waiting: somebody may have deleted its Secret, which
+the operator restores.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Protocol
@@ -20,8 +22,11 @@ from buildpool.core.api.brief import Brief, ClientBrief
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.values import Target, label_of
+from buildpool.gateway.pools.bounds import RequestBounds
+from buildpool.gateway.pools.cache_memory import CacheMemory
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.pools.contexts import SessionContexts
+from buildpool.gateway.pools.records import BuildRecords
 from buildpool.gateway.slots.changes import Changes
 from buildpool.gateway.slots.refusals import NotServed
 from buildpool.gateway.slots.scheduler import SlotScheduler
@@ -31,8 +36,8 @@ TICK_SECONDS: Final = 1.0
 """Time between two looks at reservations that nobody used."""
 MAX_CONNECTIONS: Final = 4096
 """Connections of a pool from which on those are forgotten that the scheduler does not know."""
-MAX_EXPORTS: Final = 4096
-"""Caches of one pool whose last export is remembered."""
+RESTORED: Final = timedelta(seconds=15)
+"""How soon a Secret that somebody has deleted is surely there again, if the pool is."""
 LOGGED_WAIT: Final = timedelta(seconds=1)
 """The shortest wait for a slot that is logged."""
 log: Final = logging.getLogger(__name__)
@@ -58,18 +63,23 @@ class ServedPool:
 
     config: PoolConfig
     scheduler: SlotScheduler
+    records: BuildRecords
+    missing_since: datetime | None = None
+    """Since when the operator does not tell of the pool: from then on it takes no new builds."""
     is_closing: bool = False
-    """Whether the pool takes no new builds."""
+    """Whether it is given up: who asks for it, or waits, is refused."""
     contexts: SessionContexts = field(default_factory=SessionContexts)
     """The contexts of the sessions of its clients."""
-    _readers: dict[tuple[str, int], asyncio.Semaphore] = field(default_factory=dict, init=False)
-    """What bounds the messages that are read at once, by client and bound."""
+    bounds: RequestBounds = field(init=False)
+    caches: CacheMemory = field(default_factory=CacheMemory)
+    """What is known of the shared caches of its builds."""
     _clients: dict[str, ClientBrief] = field(default_factory=dict, init=False)
     """The client of each connection that was let in."""
     _waits: dict[str, timedelta] = field(default_factory=dict, init=False)
     """How long each connection waited whose first build has not begun yet."""
-    _exports: dict[str, datetime] = field(default_factory=dict, init=False)
-    """When each shared cache was last exported, by reference, the earliest first."""
+
+    def __post_init__(self) -> None:
+        self.bounds = RequestBounds(self.config.key)
 
     @property
     def brief(self) -> Brief:
@@ -85,10 +95,6 @@ class ServedPool:
             if client is not None:
                 found[client.name] = waiting
         return found
-
-    def reader(self, identity: str, at_once: int) -> asyncio.Semaphore:
-        """What bounds the messages of one client, of one kind, that are read at once."""
-        return self._readers.setdefault((identity, at_once), asyncio.Semaphore(at_once))
 
     def let_in(self, connection: str, client: ClientBrief) -> None:
         """A connection is this client's, until it ends: also where the client is removed."""
@@ -108,21 +114,6 @@ class ServedPool:
         """How long a connection waited before its first build; None for its later builds."""
         return self._waits.pop(connection, None)
 
-    def last_export(self, reference: str) -> datetime | None:
-        """When a shared cache was last exported; None where that is not known."""
-        return self._exports.get(reference)
-
-    def note_export(self, reference: str, now: datetime) -> None:
-        """A build exports this cache now."""
-        self._exports.pop(reference, None)
-        self._exports[reference] = now
-        while len(self._exports) > MAX_EXPORTS:
-            del self._exports[next(iter(self._exports))]
-
-    def forget_export(self, reference: str) -> None:
-        """The build that exports this cache has failed: the next one exports it again."""
-        self._exports.pop(reference, None)
-
     def forget_unknown(self) -> None:
         """Forgets connections that the scheduler does not know: not every end is reported."""
         if len(self._clients) > MAX_CONNECTIONS:
@@ -135,6 +126,7 @@ class ServedPool:
         """A connection has ended."""
         self._clients.pop(connection, None)
         self._waits.pop(connection, None)
+        self.records.forget(connection)
         self.scheduler.leave(connection)
 
 
@@ -197,14 +189,18 @@ class ServedPools:
                 memory=self._memory,
                 told=partial(self._on_backlog_changed, pool),
             )
-            served = self._served[pool] = ServedPool(config, scheduler)
+            records = BuildRecords(partial(self.loads.records, pool))
+            served = self._served[pool] = ServedPool(config, scheduler, records)
             self._labels[label_of(pool)] = pool
         if served is None:
             return
-        served.is_closing = config is None
         if config is not None:
-            served.config = config
+            served.config, served.missing_since, served.is_closing = config, None, False
         else:
+            now = self._clock()
+            served.missing_since = served.missing_since or now
+            served.is_closing = now - served.missing_since >= RESTORED
+        if served.is_closing:
             served.scheduler.dismiss()
         if served.is_closing and not served.scheduler.is_busy:
             log.info("%s: is not served any more", pool)
@@ -279,7 +275,7 @@ class ServedPools:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             for key, served in tuple(self._served.items()):
-                if served.is_closing:
+                if served.missing_since is not None:
                     self.refresh(key)
                 elif served.scheduler.connections.has_connections:
                     served.scheduler.dispatch()
@@ -289,8 +285,11 @@ class ServedPools:
         served = self._served.get(pool)
         if served is None:  # it has closed under a request that waited
             raise NotServed(pool)
+        builders = self._source.builders(pool)
+        if served.missing_since is not None:  # the operator may be about to remove them
+            builders = tuple(replace(builder, is_serving=False) for builder in builders)
         return PoolState(
-            builders=self._source.builders(pool),
+            builders=builders,
             builds={
                 uid: frozenset(build.ref for build in load.builds)
                 for uid, load in self.loads.loads(pool).items()

@@ -33,10 +33,10 @@ class BuildRecord:
     builder: Target
     started: datetime
     waited: timedelta
-    imports: str | None
-    """The cache that was added for it to import."""
-    exports: str | None
-    """The cache that was added for it to export."""
+    imports: tuple[str, ...]
+    """The caches that were added for it to import."""
+    exports: tuple[str, ...]
+    """The caches that were added for it to export."""
     is_internal: bool
     ended: datetime | None = None
     status: str | None = None
@@ -110,8 +110,8 @@ def log_build(build: BuildRecord) -> None:
         "trouble": build.trouble,
         "cachedSteps": build.steps[0] if build.steps else None,
         "steps": build.steps[1] if build.steps else None,
-        "imports": build.imports,
-        "exports": build.exports,
+        "imports": ",".join(build.imports) or None,
+        "exports": ",".join(build.exports) or None,
     }
     known = {name: value for name, value in fields.items() if value is not None}
     words = " ".join(f"{name}={value}" for name, value in known.items())

@@ -6,7 +6,7 @@ this process may end before it is. Nothing here gives slots; ``scheduler`` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -118,13 +118,15 @@ class BuildLocator:
             raise Unavailable(f"pool {self._pool}: no builder runs the build {ref}")
         return found
 
-    async def teller_of(self, connection: str, ref: str) -> Target:
-        """The builder that tells how a build went: where it runs, or its connection is.
+    async def teller_of(
+        self, connection: str, ref: str, find_record: Callable[[], Awaitable[str]]
+    ) -> Target:
+        """The builder that tells how a build goes: where it runs, or its connection is.
 
-        A connection that builds nothing, though it may have said hello, may ask about a build that
-        has ended. Any builder knows whether it has a record of that, so there is nothing to wait
-        for. Of a build that waits for its slot it is told once that begins, or with what it is
-        refused. Raises as that, or Unavailable.
+        A connection that builds nothing, though it may have said hello, may ask about any build.
+        ``find_record`` says which builder has a record of it, by the uid of its pod. Where none
+        has, any builder may say so. Of a build that waits for its slot it is told once that begins,
+        or with what it is refused. Raises as that, or Unavailable.
         """
 
         def builds() -> bool | None:
@@ -132,10 +134,14 @@ class BuildLocator:
             return is_building or self.runs(ref) or None
 
         # The question comes together with its build, and may come first.
-        if not (await self._changes.until(builds, patience=TOGETHER_SECONDS) or builds()):
-            return self.caretaker(connection)
-        await self._has_its_slot(connection)
-        return await self.home_of(connection, ref)
+        for patience in (MOMENT_SECONDS, TOGETHER_SECONDS):
+            if await self._changes.until(builds, patience=patience) or builds():
+                await self._has_its_slot(connection)
+                return await self.home_of(connection, ref)
+            # It is worth a question to all daemons whether it has ended already.
+            if patience == MOMENT_SECONDS and (found := self.builder(await find_record())):
+                return found
+        return self.caretaker(connection)
 
     async def solve_begins(self, connection: str) -> None:
         """Waits while the solve of a connection waits for its slot.
@@ -155,6 +161,14 @@ class BuildLocator:
         refusal = self.refusal(connection)
         if refusal is not None and refusal is not before:
             raise refusal
+
+    def builder(self, uid: str) -> Target | None:
+        """The builder with this pod; None where it is gone."""
+        return self._state().builder(uid)
+
+    def builder_of(self, ref: str) -> Target | None:
+        """Where a build runs, or has run for a connection that is known; None elsewhere."""
+        return self._connections.runs(ref, self._state())
 
     @contextmanager
     def solving(self, connection: str) -> Iterator[None]:

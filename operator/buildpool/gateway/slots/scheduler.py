@@ -8,7 +8,7 @@ are given. Nothing here knows Envoy.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -69,7 +69,7 @@ class SlotScheduler:
         """Requests that wait for an admission, by connection."""
         self._callers = Callers(self._changes, clock=clock, told=self._tell)
         self._reminder = Reminder(clock)
-        self._settled: dict[str, asyncio.Event] = {}
+        self._settled: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._last_admission: datetime | None = None
         self._last_told = Backlog()
         self._dismissals = 0
@@ -172,8 +172,7 @@ class SlotScheduler:
         """
         if self.connections.home_of(connection, self._state()) is None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(SOLVE_PATIENCE):
-                    await self._event(connection).wait()
+                await asyncio.wait_for(self._settled[connection].wait(), SOLVE_PATIENCE)
         begin = partial(self._begin, connection, client, key)
         attach = partial(self._attach, connection, client)
         placement = await self._until(
@@ -193,7 +192,7 @@ class SlotScheduler:
             self._note(Home(connection, client, placement.builder.uid, ref or ""))
             if not self.connections.is_attached(connection):
                 self.locator.decided(connection, ref or "")
-                self._event(connection).set()
+                self._settled[connection].set()
                 self._grant(connection)
             self.dispatch()
         return placement
@@ -250,7 +249,8 @@ class SlotScheduler:
     def forget_unknown(self) -> None:
         """Forgets connections that the account does not know."""
         known = self.connections.is_known
-        self._settled = {name: event for name, event in self._settled.items() if known(name)}
+        for connection in [name for name in self._settled if not known(name)]:
+            del self._settled[connection]
         self.locator.forget_unknown()
         self._reminder.forget_old()
 
@@ -286,12 +286,15 @@ class SlotScheduler:
 
     @property
     def backlog(self) -> Backlog:
-        """Who waits now."""
+        """Who waits now, and who shares a slot."""
+        shared = 0
+        with suppress(NotServed):  # then it is said of nobody
+            shared = self.connections.shared(self._state())
         arrivals = [waiting.since for waiting in self.connections.waiting()]
         if not (arrivals := [*arrivals, *(since for _, since in self._callers.waiting)]):
-            return Backlog()
+            return Backlog(shared=shared)
         since = max(min(arrivals), self._last_admission or min(arrivals))
-        return Backlog(len(arrivals), since)
+        return Backlog(len(arrivals), since, shared)
 
     def _note(self, home: Home) -> None:
         self._memory.keep(self.pool, home, now=self._clock())
@@ -340,9 +343,6 @@ class SlotScheduler:
         if backlog != self._last_told:
             self._last_told = backlog
             self._told()
-
-    def _event(self, connection: str) -> asyncio.Event:
-        return self._settled.setdefault(connection, asyncio.Event())
 
     def _exhausted(self, waited: timedelta) -> str:
         serving = self._state().serving

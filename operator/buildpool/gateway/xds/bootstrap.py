@@ -15,10 +15,17 @@ TRACKED_BITS: Final = 16
 """Streams that keep less than 2 to the power of this many bytes are not reset: that is no help."""
 _TYPE: Final = "type.googleapis.com/envoy.extensions.resource_monitors."
 _HEAP: Final = "envoy.resource_monitors.fixed_heap"
+_INJECTED: Final = "envoy.resource_monitors.injected_resource"
 
 
-def bootstrap(*, router_port: int, admin_port: int, memory: int = 0) -> dict[str, Any]:
-    """Envoy's static configuration. ``memory``: the bytes that it may have; 0: any number."""
+def bootstrap(
+    *, router_port: int, admin_port: int, memory: int = 0, goaway_file: str = ""
+) -> dict[str, Any]:
+    """Envoy's static configuration.
+
+    ``memory``: the bytes that it may have; 0: any number. ``goaway_file``: once it says 1 and not
+    0, each connection is told to take its next requests elsewhere; empty: that is never said.
+    """
     loopback = "127.0.0.1"
     return {
         "node": {"id": "gateway", "cluster": "gateway"},
@@ -39,7 +46,7 @@ def bootstrap(*, router_port: int, admin_port: int, memory: int = 0) -> dict[str
                 }
             }
         },
-        "overload_manager": _overload_manager(memory),
+        "overload_manager": _overload_manager(memory, goaway_file),
         "static_resources": {"clusters": [_router(loopback, router_port)]},
         "dynamic_resources": {
             "ads_config": {
@@ -54,7 +61,7 @@ def bootstrap(*, router_port: int, admin_port: int, memory: int = 0) -> dict[str
     }
 
 
-def _overload_manager(memory: int) -> dict[str, Any]:
+def _overload_manager(memory: int, goaway_file: str) -> dict[str, Any]:
     """What bounds connections and memory: better some requests end than Envoy, and all with it."""
     connections = {
         "name": "envoy.resource_monitors.global_downstream_max_connections",
@@ -63,8 +70,6 @@ def _overload_manager(memory: int) -> dict[str, Any]:
             "max_active_downstream_connections": MAX_CONNECTIONS,
         },
     }
-    if not memory:
-        return {"resource_monitors": [connections]}
     heap = {
         "name": _HEAP,
         "typed_config": {
@@ -73,7 +78,14 @@ def _overload_manager(memory: int) -> dict[str, Any]:
             "max_heap_size_bytes": memory * 9 // 10,
         },
     }
-    actions = {
+    end = {
+        "name": _INJECTED,
+        "typed_config": {
+            "@type": f"{_TYPE}injected_resource.v3.InjectedResourceConfig",
+            "filename": goaway_file,
+        },
+    }
+    of_memory = {
         "shrink_heap": {"threshold": {"value": 0.8}},
         # Those with the largest buffers first: of clients that send without end, or never read.
         "reset_high_memory_stream": {
@@ -82,14 +94,21 @@ def _overload_manager(memory: int) -> dict[str, Any]:
         "stop_accepting_requests": {"threshold": {"value": 0.92}},
         "stop_accepting_connections": {"threshold": {"value": 0.95}},
     }
+    # Of HTTP/2, it is GOAWAY: once, with the headers of the next answer.
+    of_the_end = {"disable_http_keepalive": {"threshold": {"value": 1.0}}}
+    actions = [
+        {"name": f"envoy.overload_actions.{name}", "triggers": [{"name": monitor, **trigger}]}
+        for monitor, found in (
+            (_HEAP, of_memory if memory else {}),
+            (_INJECTED, of_the_end if goaway_file else {}),
+        )
+        for name, trigger in found.items()
+    ]
     return {
         "refresh_interval": "0.25s",
-        "resource_monitors": [connections, heap],
+        "resource_monitors": [connections, *[heap] * bool(memory), *[end] * bool(goaway_file)],
         "buffer_factory_config": {"minimum_account_to_track_power_of_two": TRACKED_BITS},
-        "actions": [
-            {"name": f"envoy.overload_actions.{name}", "triggers": [{"name": _HEAP, **trigger}]}
-            for name, trigger in actions.items()
-        ],
+        "actions": actions,
     }
 
 

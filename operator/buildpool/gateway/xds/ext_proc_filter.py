@@ -35,11 +35,16 @@ def routes(label: str) -> Iterable[dict[str, Any]]:
         f"{CONTROL}Status": read,
         # Its answer, too: what it says about other builds than the one in question is left out.
         f"{CONTROL}ListenBuildHistory": {**read, "response_body_mode": "STREAMED"},
+        # Which build, or which of its content, only the message says.
+        f"{CONTROL}UpdateBuildHistory": read,
+        f"{CONTENT}Info": read,
+        f"{CONTENT}Read": read,
         f"{CONTROL}Session": {"response_trailer_mode": "SEND"},
         f"{BRIDGE}Solve": read,
     }
     # Without it no more of a message is gathered than the window of its stream has room for.
-    longest = {f"{CONTROL}Status": QUESTION_ROOM, f"{CONTROL}ListenBuildHistory": QUESTION_ROOM}
+    questions = (f"{CONTROL}Status", f"{CONTROL}ListenBuildHistory", f"{CONTROL}UpdateBuildHistory")
+    longest = dict.fromkeys((*questions, f"{CONTENT}Info", f"{CONTENT}Read"), QUESTION_ROOM)
     onward = {"cluster": label, "timeout": "0s", "idle_timeout": "0s"}
     for path, mode in modes.items():
         gathered = {"request_body_buffer_limit": longest.get(path, MESSAGE_ROOM)}

@@ -176,9 +176,9 @@ class Publisher:
             for name, key in self._holders.items()
             if key in self._configs and name in self._configs[key].brief.server_names
         }
-        for key in self._configs:
-            names = naming.gateway_names(naming.service(key), key.namespace)
-            holders |= dict.fromkeys(names, key)
+        for key, config in self._configs.items():
+            names = config.brief.server_names
+            holders |= {name: key for name in names if naming.is_name_of(key, name)}
         served, refused = {}, {}
         for key, config in sorted(self._configs.items(), key=lambda item: _seniority(item[1])):
             wanted = config.brief.server_names

@@ -39,6 +39,9 @@ WEAKER: dict[str, tuple[Object, Object]] = {
         {"capabilities": {"drop": ["NET_RAW"]}},
     ),
     "it drops nothing": ({"capabilities": {"drop": ["ALL"]}}, {}),
+    "it is privileged where nothing was said": ({}, {"privileged": True}),
+    "it sees all of the kernel's files": ({}, {"procMount": "Unmasked"}),
+    "it gets more where nothing was said": ({}, {"capabilities": {"add": ["SYS_ADMIN"]}}),
     "it gets more": (
         {"capabilities": {"drop": ["ALL"], "add": ["SETUID"]}},
         {"capabilities": {"drop": ["ALL"], "add": ["SETUID", "SYS_ADMIN"]}},
@@ -60,6 +63,11 @@ NO_WEAKER: dict[str, tuple[Object, Object]] = {
         {"seccompProfile": {"type": "Localhost", "localhostProfile": "x"}},
     ),
     "a profile at all": ({"seccompProfile": {"type": "Unconfined"}}, {}),
+    "more for who has all": (
+        {"privileged": True},
+        {"privileged": True, "capabilities": {"add": ["SYS_ADMIN"]}},
+    ),
+    "root, where the image says whom": ({}, {"runAsUser": 0}),
     "it may not write any more": ({}, {"readOnlyRootFilesystem": True}),
 }
 
@@ -79,6 +87,38 @@ def test_what_is_stored_weaker_is_lost(place: str, wanted: Object, stored: Objec
     assert "securityContext" in lost.path
 
 
+OF_POD: dict[str, tuple[Object, Object]] = {
+    "it may be root": ({"runAsNonRoot": True}, {"runAsNonRoot": False}),
+    "it is root": ({"runAsUser": 1000}, {"runAsUser": 0}),
+    "it may call all": (
+        {"seccompProfile": {"type": "RuntimeDefault"}},
+        {"seccompProfile": {"type": "Unconfined"}},
+    ),
+    "nothing confines it": (
+        {"appArmorProfile": {"type": "RuntimeDefault"}},
+        {"appArmorProfile": {"type": "Unconfined"}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("of_pod", "of_container"), OF_POD.values(), ids=OF_POD)
+def test_what_a_pod_says_counts_for_a_container_that_is_stored_otherwise(
+    of_pod: Object, of_container: Object
+) -> None:
+    wanted = deployment({}, securityContext=of_pod)
+    (lost,) = lost_rights(deployment(of_container, securityContext=of_pod), wanted)
+    assert lost.path.startswith("spec.template.spec.containers[daemon].securityContext.")
+    assert lost_rights(deployment({"runAsGroup": 7}, securityContext=of_pod), wanted) == ()
+
+
+@pytest.mark.parametrize("field", ["hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"])
+def test_what_a_pod_shares_and_was_not_to_share_is_lost(field: str) -> None:
+    (lost,) = lost_rights(deployment({}, **{field: True}), deployment({}))
+    assert lost == (f"spec.template.spec.{field}", True)
+    assert lost_rights(deployment({}, **{field: False}), deployment({})) == ()
+    assert lost_rights(deployment({}, **{field: True}), deployment({}, **{field: True})) == ()
+
+
 @pytest.mark.parametrize(("wanted", "stored"), NO_WEAKER.values(), ids=NO_WEAKER)
 def test_what_is_stored_otherwise_but_no_weaker_is_not_lost(wanted: Object, stored: Object) -> None:
     assert lost_rights(deployment(stored), deployment(wanted)) == ()
@@ -90,6 +130,13 @@ def test_a_user_namespace_that_is_left_out_or_refused_is_lost() -> None:
         assert [lost.path for lost in lost_rights(stored, wanted)] == [
             "spec.template.spec.hostUsers"
         ]
+
+
+def test_a_token_of_the_cluster_that_the_pod_was_not_to_have_is_lost() -> None:
+    wanted = deployment({}, automountServiceAccountToken=False)
+    for stored in (deployment({}), deployment({}, automountServiceAccountToken=True)):
+        (lost,) = lost_rights(stored, wanted)
+        assert lost.path == "spec.template.spec.automountServiceAccountToken"
 
 
 @pytest.mark.parametrize("security", ["Rootless", "UserNamespace"])

@@ -11,8 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildpool.core.errors import CertificateError
-from buildpool.core.pki import KeyPair, issue, read, why_new_authority, why_reissue
-from buildpool.core.pki.reading import MAX_REMEMBERED_BYTES, load_certificate, load_trust
+from buildpool.core.pki import KeyPair, issue, read, reading, why_new_authority, why_reissue
+from buildpool.core.pki.reading import (
+    MAX_REMEMBERED_BYTES,
+    is_signed_by,
+    load_certificate,
+    load_trust,
+)
 from unit.core.pki.certificates import (
     CLIENT,
     DAY,
@@ -97,7 +102,7 @@ def test_a_damaged_certificate_raises_nothing_but_our_own_error(position, flips)
     with contextlib.suppress(CertificateError):
         read(pair)
     why_new_authority(pair, now=NOW)
-    why_reissue(replace(a_client(), pair=pair), CLIENT, an_authority(), now=NOW)
+    why_reissue(replace(a_client(), pair=pair), CLIENT, an_authority(), chance=0, now=NOW)
 
 
 def test_no_repr_shows_a_key_or_a_certificate():
@@ -114,3 +119,15 @@ def test_what_somebody_filled_a_secret_with_is_not_kept_in_memory():
     readers = (read, load_certificate, lambda pair: load_trust(pair.certificate))
     assert all(reader(PAIR) is reader(PAIR) for reader in readers)
     assert not any(reader(large) is reader(large) for reader in readers)
+
+
+def test_of_who_signed_large_certificates_nothing_is_kept_in_memory():
+    names = tuple(f"name-{number}.example" for number in range(400))
+    authority = load_certificate(an_authority())
+    small, large = (load_certificate(a_server(dns_names=n).pair) for n in ((), names))
+    reading._remembered_signature.cache_clear()
+    for _ in range(2):
+        assert is_signed_by(small, authority)
+        assert is_signed_by(large, authority)
+        assert not is_signed_by(authority, large)
+    assert reading._remembered_signature.cache_info().currsize == 1

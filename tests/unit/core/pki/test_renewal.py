@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -33,6 +33,13 @@ from unit.core.pki.certificates import (
 SECOND = timedelta(seconds=1)
 GOOD = a_server()
 OTHER = an_authority("other")
+OLD = a_server(dns_names=(*SERVER.dns_names, "ci.builds.svc.cluster.local"))
+PATIENT = replace(
+    SERVER,
+    dns_names=(*SERVER.dns_names, "ci.builds.svc.k8s.test"),
+    patient_names="ci.builds.svc.",
+)
+"""What is wanted in another domain."""
 
 
 def reason(finding: Finding | None) -> str | None:
@@ -100,6 +107,20 @@ REISSUE = {
         "NamesChanged",
     ),
     "a name went": (GOOD, replace(SERVER, dns_names=("localhost",)), NOW, "NamesChanged"),
+    "a name that can wait is another one": (OLD, PATIENT, NOW, None),
+    "a name that can wait came": (GOOD, PATIENT, NOW, None),
+    "beside a name that can wait, another came": (
+        OLD,
+        replace(PATIENT, dns_names=(*PATIENT.dns_names, "new")),
+        NOW,
+        "NamesChanged",
+    ),
+    "a name of another server cannot wait": (
+        OLD,
+        replace(PATIENT, patient_names="other.builds.svc."),
+        NOW,
+        "NamesChanged",
+    ),
     "an address went": (GOOD, replace(SERVER, ip_addresses=()), NOW, "NamesChanged"),
     "a URI came": (GOOD, replace(SERVER, uris=("buildpool://a/b",)), NOW, "NamesChanged"),
     "the common name changed": (GOOD, replace(SERVER, common_name="other"), NOW, "NamesChanged"),
@@ -120,7 +141,7 @@ REISSUE = {
     ("current", "wanted", "now", "expected"), REISSUE.values(), ids=REISSUE.keys()
 )
 def test_why_a_certificate_is_issued_anew(current, wanted, now, expected):
-    assert reason(why_reissue(current, wanted, an_authority(), now=now)) == expected
+    assert reason(why_reissue(current, wanted, an_authority(), chance=0, now=now)) == expected
 
 
 # sentence: (current, now, reason)
@@ -166,7 +187,9 @@ def test_why_a_bundle_needs_another_trust(trusted, wanted, expected):
 
 @pytest.mark.parametrize("trust", [OTHER.certificate, b"?"])
 def test_a_certificate_stays_whatever_its_bundle_trusts(trust):
-    assert why_reissue(replace(GOOD, trust=trust), SERVER, an_authority(), now=NOW) is None
+    assert (
+        why_reissue(replace(GOOD, trust=trust), SERVER, an_authority(), chance=0, now=NOW) is None
+    )
 
 
 def test_no_bundle_is_compared_with_a_trust_that_is_broken():
@@ -182,21 +205,27 @@ def test_every_reason_is_described():
 
 def test_a_message_names_the_difference():
     wanted = replace(SERVER, dns_names=("ci.builds.svc", "new"))
-    finding = why_reissue(GOOD, wanted, an_authority(), now=NOW)
+    finding = why_reissue(GOOD, wanted, an_authority(), chance=0, now=NOW)
     assert finding.message == (
         "the names changed; missing: DNS:new; no longer wanted: DNS:localhost"
     )
 
 
+def test_a_message_does_not_blame_a_name_that_can_wait():
+    wanted = replace(PATIENT, dns_names=(*PATIENT.dns_names, "new"))
+    finding = why_reissue(OLD, wanted, an_authority(), now=NOW)
+    assert finding.message == "the names changed; missing: DNS:new; no longer wanted: nothing"
+
+
 def test_a_broken_authority_is_not_blamed_on_the_certificate():
     with pytest.raises(CertificateError):
-        why_reissue(GOOD, SERVER, KeyPair(certificate=b"?", key=b"?"), now=NOW)
+        why_reissue(GOOD, SERVER, KeyPair(certificate=b"?", key=b"?"), chance=0, now=NOW)
 
 
 def test_a_life_cut_short_by_the_authority_is_as_wanted():
     authority = an_authority("short", 10 * DAY)
     cut = issue(authority, SERVER, now=NOW)
-    assert why_reissue(cut, SERVER, authority, now=NOW) is None
+    assert why_reissue(cut, SERVER, authority, chance=0, now=NOW) is None
 
 
 @given(
@@ -206,12 +235,24 @@ def test_a_life_cut_short_by_the_authority_is_as_wanted():
     lifetime=st.timedeltas(min_value=timedelta(minutes=1), max_value=3650 * DAY),
     use=st.sampled_from([SERVER, CLIENT]),
     part=st.floats(0, 0.999),
+    chance=st.floats(0, 1, exclude_max=True),
 )
-def test_a_certificate_stays_until_its_renewal_and_never_longer(now, lifetime, use, part):
+def test_a_certificate_stays_until_its_renewal_and_never_longer(now, lifetime, use, part, chance):
     wanted = replace(use, lifetime=lifetime)
     fresh: Bundle = issue(an_authority(), wanted, now=now)
-    due = renew_at(fresh.pair)
+    due = renew_at(fresh.pair, chance=chance)
+
+    def why(moment: datetime) -> Finding | None:
+        return why_reissue(fresh, wanted, an_authority(), chance=chance, now=moment)
+
     assert now < due < facts_of(fresh).not_after
-    assert why_reissue(fresh, wanted, an_authority(), now=now + (due - now) * part) is None
-    assert why_reissue(fresh, wanted, an_authority(), now=due) is not None
-    assert why_reissue(fresh, wanted, an_authority(), now=due + lifetime * part) is not None
+    assert why(now + (due - now) * part) is None
+    assert why(due) is not None
+    assert why(due + lifetime * part) is not None
+
+
+@given(chance=st.floats(0, 1, exclude_max=True), lifetime=st.timedeltas(DAY, 365 * DAY))
+def test_chance_brings_a_renewal_forward_by_a_tenth_of_the_life_at_most(chance, lifetime):
+    pair = issue(an_authority(), replace(SERVER, lifetime=lifetime), now=NOW).pair
+    latest = renew_at(pair, chance=0)
+    assert latest - lifetime / 10 - SECOND < renew_at(pair, chance=chance) <= latest

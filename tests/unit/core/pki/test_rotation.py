@@ -39,6 +39,7 @@ TERMS = Circumstances(
     is_requested=False,
     secrets_follow=True,
     everyone_has_it=True,
+    chance=0,
 )
 
 
@@ -63,11 +64,17 @@ STEPS = {
     "it stays for two thirds of its life": (
         STEADY,
         TERMS,
-        renew_at(A) - timedelta(seconds=1),
+        renew_at(A, chance=0) - timedelta(seconds=1),
         None,
         None,
     ),
-    "two thirds of its life are over": (STEADY, TERMS, renew_at(A), "introduce", "RenewalDue"),
+    "two thirds of its life are over": (
+        STEADY,
+        TERMS,
+        renew_at(A, chance=0),
+        "introduce",
+        "RenewalDue",
+    ),
     "it would cut a certificate short": (
         STEADY,
         terms(certificate_lifetime=2000 * DAY),
@@ -168,7 +175,13 @@ STEPS = {
         "retire",
         "Unreadable",
     ),
-    "a new one is not due while it takes over": (REPLACING, TERMS, renew_at(B), "retire", None),
+    "a new one is not due while it takes over": (
+        REPLACING,
+        TERMS,
+        renew_at(B, chance=0),
+        "retire",
+        None,
+    ),
     "no overlap is wanted": (INTRODUCING, terms(overlap=timedelta(0)), NOW, "replace", None),
 }
 
@@ -265,7 +278,7 @@ def test_the_signer_is_trusted_first_and_no_part_runs_into_the_next():
 @pytest.mark.parametrize(
     ("authority", "expected"),
     [
-        (STEADY, [renew_at(A), NOW + 3650 * DAY]),
+        (STEADY, [renew_at(A, chance=0), NOW + 3650 * DAY]),
         (FRESH, [NOW + 3650 * DAY]),
         (INTRODUCING, [NOW + HOUR, NOW + 3650 * DAY]),
         (
@@ -275,13 +288,13 @@ def test_the_signer_is_trusted_first_and_no_part_runs_into_the_next():
     ],
 )
 def test_when_to_look_at_an_authority_again(authority, expected):
-    found = deadlines(authority, overlap=HOUR, certificate_lifetime=90 * DAY)
+    found = deadlines(authority, overlap=HOUR, certificate_lifetime=90 * DAY, chance=0)
     assert list(found) == expected
 
 
 def test_an_authority_that_must_sign_long_certificates_is_due_earlier():
-    first, _ = deadlines(STEADY, overlap=HOUR, certificate_lifetime=2000 * DAY)
-    assert first == NOW + 1650 * DAY < renew_at(A)
+    first, _ = deadlines(STEADY, overlap=HOUR, certificate_lifetime=2000 * DAY, chance=0)
+    assert first == NOW + 1650 * DAY < renew_at(A, chance=0)
 
 
 def test_every_phase_is_described():

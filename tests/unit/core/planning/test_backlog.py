@@ -16,6 +16,7 @@ from buildpool.core.planning import plan as planning
 from buildpool.core.planning.backlog import (
     BLOCKED_AFTER,
     Backlog,
+    backlog_of,
 )
 from buildpool.core.reporting.outcome import Outcome
 from buildpool.core.reporting.report import report_pass
@@ -72,6 +73,11 @@ def test_a_build_that_waits_wakes_the_pool() -> None:
     assert verdict.status.scaling.message.startswith("0 builds run and 1 waits; ")
     assert story.names() == ["ci-builder-0"] or story.settle()
     assert story.names() == ["ci-builder-0"]
+
+
+def test_builds_that_share_a_slot_are_counted_whichever_gateway_they_came_through() -> None:
+    entries = (GatewayStatus(name=POD, shared=9), GatewayStatus(name=OTHER_POD, shared=3))
+    assert backlog_of(entries) == Backlog(shared=12)
 
 
 def test_builds_that_wait_count_as_those_that_run_whichever_gateway_they_wait_at() -> None:
@@ -219,12 +225,12 @@ def test_a_brief_says_what_the_spec_means() -> None:
         cache={"registry": {"ref": "r.example/cache"}},
         access={"clients": [{"name": "ci", "weight": 2}, {"name": "pr", "inject": "Import"}]},
     )
-    brief = brief_of(pool)
+    brief = brief_of(pool, domain="k8s.test")
     assert brief == Brief.read(brief.model_dump_json(by_alias=True, exclude_none=True))
     assert brief.server_names == (
         "ci.builds",
         "ci.builds.svc",
-        "ci.builds.svc.cluster.local",
+        "ci.builds.svc.k8s.test",
         "ci.example.com",
     )
     assert brief.upstream_name == "ci.builds.svc"
@@ -238,7 +244,7 @@ def test_a_brief_says_what_the_spec_means() -> None:
 
 
 def test_a_pool_without_a_cache_has_nothing_to_add_to_builds() -> None:
-    brief = brief_of(a_pool(routing="Gateway"))
+    brief = brief_of(a_pool(routing="Gateway"), domain="k8s.test")
     assert brief.cache is None
     assert {client.inject for client in brief.clients} == {Inject.NONE}
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -12,6 +13,7 @@ from buildpool.core import naming
 from buildpool.core.api import Pool
 from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.observation import Observation
+from buildpool.core.pauses import lot
 from buildpool.core.pki import (
     Authority,
     AuthorityPhase,
@@ -318,7 +320,26 @@ def test_a_rotation_that_goes_on_is_the_one_that_is_asked_for() -> None:
 
 
 def test_the_first_renewal_of_a_new_pool_is_that_of_its_certificates() -> None:
-    assert min(renewals(a_situation(POOL, settled()))) == NOW + 60 * DAY
+    due = NOW + 90 * DAY * (2 / 3 - lot(POOL.uid) / 10)
+    assert min(renewals(a_situation(POOL, settled()))) == due
+
+
+def test_pools_of_one_minute_are_not_renewed_in_one_minute() -> None:
+    pools = [a_pool(uid=f"{number}") for number in range(1000)]
+    bundle = bundle_at(settled(), LEAVES[0])
+    assert bundle is not None
+    due = [renew_at(bundle.pair, chance=a_situation(pool).chance) for pool in pools]
+    assert NOW + 51 * DAY <= min(due) < NOW + 52 * DAY
+    assert NOW + 59 * DAY < max(due) <= NOW + 60 * DAY
+    minutes = Counter((moment - NOW) // timedelta(minutes=1) for moment in due)
+    assert max(minutes.values()) <= 4
+
+
+def test_all_certificates_of_a_pool_are_renewed_together() -> None:
+    seen = settled()
+    first = min(renewals(a_situation(POOL, seen)))
+    assert asked(seen, now=first - timedelta(seconds=1)) == []
+    assert secrets(asked(seen, now=first)) == LEAVES
 
 
 def test_a_pool_without_certificates_has_nothing_to_renew() -> None:
@@ -329,7 +350,7 @@ def test_an_authority_has_its_own_times() -> None:
     steady = settled()
     signer = the_authority(steady).signer
     found = set(renewals(a_situation(POOL, steady)))
-    assert {renew_at(signer), read(signer).not_after} < found
+    assert {renew_at(signer, chance=lot(POOL.uid)), read(signer).not_after} < found
     introduced = written(issued(steady, asking("authority"))[0])
     counted = written(issued(introduced)[0])
     assert min(renewals(a_situation(POOL, counted))) == NOW + HOUR

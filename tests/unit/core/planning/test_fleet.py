@@ -13,13 +13,14 @@ from buildpool.core import naming
 from buildpool.core.api import Pool, RetireReason
 from buildpool.core.api.reasons import EventReason
 from buildpool.core.objects.refs import Object, Ref
+from buildpool.core.observed.load import Load, RunningBuild
 from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.fleet import (
     Member,
 )
 from buildpool.core.planning.removal import plan_removal
 from buildpool.core.planning.situation import Situation
-from buildpool.core.scaling import SETTLE
+from buildpool.core.scaling import FRESH, SETTLE
 from memory_cluster import MemoryCluster, settled
 from plans import image
 from samples import DAY, NOW, OTHER_UID, a_load, a_pod, a_pool, a_situation, foreign, planned
@@ -137,6 +138,27 @@ def test_builds_are_those_that_its_daemon_says() -> None:
     member = only(cluster)
     assert (member.builder.builds, member.served) == (2, 7)
     assert [build.ref for build in member.builds] == ["build-0", "build-1"]
+
+
+@pytest.mark.parametrize(
+    ("routing", "age", "fresh"),
+    [
+        ("Gateway", timedelta(), 1),
+        ("Gateway", FRESH - timedelta(milliseconds=1), 1),
+        ("Gateway", FRESH, 0),
+        ("Gateway", -FRESH, 0),  # its clock is wrong, and says nothing
+        ("Direct", timedelta(), 0),
+    ],
+)
+def test_a_build_behind_the_gateway_is_fresh_for_a_moment(
+    routing: str, age: timedelta, fresh: int
+) -> None:
+    builds = (RunningBuild("old", NOW - DAY), RunningBuild("new", NOW - age))
+    silent = RunningBuild("without a time", None)
+    load = Load((*builds, silent), NOW)
+    pod = a_pod()
+    member = seen(pod, pool=a_pool(routing=routing), loads={pod["metadata"]["uid"]: load})
+    assert (member.builder.builds, member.builder.fresh) == (3, fresh)
 
 
 def test_a_daemon_that_does_not_answer_may_run_builds() -> None:

@@ -10,6 +10,7 @@ import pytest
 from buildpool.core import naming
 from buildpool.core.api import EventReason, Pool
 from buildpool.core.objects.refs import Object, Ref
+from buildpool.core.pauses import lot
 from buildpool.core.pki import AuthorityPhase, CertificateReason, read, renew_at
 from buildpool.core.planning.certificates import certificate_requests
 from buildpool.core.planning.plan import RESYNC
@@ -86,12 +87,15 @@ def test_a_settled_pool_is_looked_at_again_after_ten_minutes() -> None:
 def test_a_renewal_that_comes_sooner_is_not_missed() -> None:
     pool = a_pool(access={"certificateDuration": "1h"})
     cluster = settled(pool)
-    almost = asked(pool, cluster.observe(pool), NOW + timedelta(minutes=36))
+    due = earliest_renewal(pool, cluster)
+    assert NOW + timedelta(minutes=34) <= due <= NOW + timedelta(minutes=40)
+    before = due - timedelta(minutes=4)
+    almost = asked(pool, cluster.observe(pool), before)
     assert almost.is_empty
     assert almost.recheck == timedelta(minutes=4)
-    assert ordered(pool, cluster.observe(pool), NOW + timedelta(minutes=36)) == ()
-    due = ordered(pool, cluster.observe(pool), NOW + timedelta(minutes=40))
-    assert {issuance.why.reason for issuance in due} == {CertificateReason.RENEWAL_DUE}
+    assert ordered(pool, cluster.observe(pool), before) == ()
+    renewed = ordered(pool, cluster.observe(pool), due)
+    assert {issuance.why.reason for issuance in renewed} == {CertificateReason.RENEWAL_DUE}
 
 
 @pytest.mark.parametrize("duration", ["1h", "90d", "825d"])
@@ -187,7 +191,8 @@ def ends(pool: Pool, cluster: MemoryCluster) -> list[datetime]:
 
 def earliest_renewal(pool: Pool, cluster: MemoryCluster) -> datetime:
     pairs = [pair_of(secret) for secret in bundles(pool, cluster)]
-    return min(renew_at(pair) for pair in pairs if pair is not None)
+    chance = lot(pool.uid)
+    return min(renew_at(pair, chance=chance) for pair in pairs if pair is not None)
 
 
 def test_what_was_issued_in_this_pass_goes_before_what_is_live() -> None:

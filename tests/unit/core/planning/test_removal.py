@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +10,7 @@ from buildpool.core import naming
 from buildpool.core.api import EventReason, Pool, identify_pool
 from buildpool.core.objects.refs import Object, Ref, maker_of
 from buildpool.core.observed.observation import Observation
+from buildpool.core.planning.certificates import clients_with_secrets
 from buildpool.core.planning.plan import strays
 from buildpool.core.planning.removal import Removal, plan_removal
 from memory_cluster import MemoryCluster, settled
@@ -125,9 +127,38 @@ def test_only_what_goes_first_has_an_owner(spec: dict[str, object]) -> None:
     for ref, obj in cluster.objects.items():
         metadata = obj["metadata"]
         assert ("ownerReferences" in metadata) == (ref in first), ref
-        assert (maker_of(obj) == pool.uid) == (ref not in first), ref
+        assert maker_of(obj) == pool.uid, ref
         # GitOps tools take what has this label and no owner for what they have deployed.
         assert ("app.kubernetes.io/instance" in metadata["labels"]) == (ref in first), ref
+
+
+@given(specs)
+def test_a_deletion_that_leaves_behind_what_is_owned_leaves_nothing(
+    spec: dict[str, object],
+) -> None:
+    """``--cascade=orphan``: the garbage collector takes the owner off, whenever it comes to it."""
+    cluster, pool = settled(a_pool(**spec)), leaving()
+    for obj in cluster.objects.values():
+        obj["metadata"].pop("ownerReferences", None)
+    for _ in range(5):
+        next_step(cluster, pool)
+        cluster.drain()
+    assert next_step(cluster, pool) == Removal(delete=(), draining=())
+    assert cluster.objects == {}
+
+
+def test_builders_that_an_older_operator_has_made_get_their_mark_and_stay() -> None:
+    pool, mark = a_pool(replicas=2), naming.ANNOTATION_POOL_UID
+    cluster = settled(pool)
+    builders = [cluster[f"Deployment/ci-builder-{n}"] for n in range(2)]
+    for builder in builders:
+        del builder["metadata"]["annotations"][mark]
+        builder["metadata"]["annotations"][naming.ANNOTATION_APPLIED] = "of an older operator"
+    pods = dict(cluster.pods)
+    cluster.settle(pool)
+    marks = [maker_of(cluster[f"Deployment/ci-builder-{n}"]) for n in range(2)]
+    assert marks == [pool.uid, pool.uid]
+    assert cluster.pods == pods
 
 
 def test_what_a_namesake_has_left_is_noticed_and_what_is_foreign_is_not() -> None:
@@ -138,6 +169,17 @@ def test_what_a_namesake_has_left_is_noticed_and_what_is_foreign_is_not() -> Non
     assert not a_situation(pool, cluster.observe(pool)).has_namesakes
     taken[naming.ANNOTATION_POOL_UID] = OTHER_UID
     assert a_situation(pool, cluster.observe(pool)).has_namesakes
+
+
+def test_what_was_restored_from_another_namespace_has_nobody_sweep() -> None:
+    """The sweeper leaves it alone, and would be asked again and again."""
+    cluster, pool = settled(a_pool()), a_pool()
+    metadata = cluster["ConfigMap/ci-builder"]["metadata"]
+    metadata["annotations"][naming.ANNOTATION_POOL_UID] = OTHER_UID
+    metadata["labels"][naming.LABEL_POOL_NAMESPACE] = "elsewhere"
+    s = a_situation(pool, cluster.observe(pool))
+    assert not s.has_namesakes
+    assert [ref.kind for ref in s.taken] == ["ConfigMap"], "and the pool says NameConflict"
 
 
 @given(specs, st.lists(st.integers(0, 6), max_size=6))
@@ -163,6 +205,31 @@ def test_a_pool_with_a_broken_spec_can_be_deleted_too() -> None:
         next_step(cluster, pool)
         cluster.drain()
     assert cluster.objects == {}
+
+
+def test_clients_secrets_are_found_though_the_authority_that_notes_them_is_gone() -> None:
+    cluster = settled(a_pool(access=clients("ana", "bob")))
+    pool = cluster.known(leaving())
+    del cluster.objects[Ref("Secret", HOME, naming.authority(pool.key))]
+    for _ in range(5):
+        next_step(cluster, pool)
+        cluster.drain()
+    assert cluster.objects == {}
+
+
+def test_a_client_is_let_go_though_the_authority_that_notes_it_is_gone() -> None:
+    cluster = settled(a_pool(access=clients("ana", "bob")))
+    del cluster.objects[Ref("Secret", HOME, naming.authority(a_pool().key))]
+    cluster.settle(a_pool(access=clients("ana")))
+    assert cluster.names("Secret") == ["authority.builds.ci", "ci-builder", "ci-client-ana"]
+
+
+@pytest.mark.parametrize("name", ["../../pods", "a/b", "a%2fb", "Ana", "..", "a?watch=1", "a\n"])
+def test_a_status_that_names_odd_clients_has_nothing_else_looked_at(name: str) -> None:
+    client = {"name": name, "secret": "x", "notAfter": "2026-01-01T00:00:00Z"}
+    pool = identify_pool({**a_raw_pool(), "status": {"clients": [client]}})
+    assert [each.name for each in pool.status.clients] == [name]
+    assert clients_with_secrets(pool, None) == frozenset()
 
 
 def test_what_a_rollout_and_a_smaller_pool_left_behind_goes_too() -> None:

@@ -23,7 +23,7 @@ from samples import GATEWAY, OTHER_UID, a_pool, a_situation, clients, planned
 
 CACHED = {"registry": {"managed": {}}}
 CORE = Path(buildpool.core.__file__).parent
-READERS = ("_remembered_facts", "_remembered_leaf", "_remembered_authorities", "is_signed_by")
+READERS = ("facts", "leaf", "authorities", "signature")
 
 
 def known(cluster: MemoryCluster, **spec: object) -> Situation:
@@ -58,7 +58,7 @@ def test_each_certificate_is_read_once_in_a_pass(
         return load(pem)
 
     for reader in READERS:
-        getattr(reading, reader).cache_clear()
+        getattr(reading, f"_remembered_{reader}").cache_clear()
     monkeypatch.setattr(module, "bundle_of", counted_bundle)
     monkeypatch.setattr(module, "authority_in", counted_authority)
     monkeypatch.setattr(x509, "load_pem_x509_certificates", counted_load)

@@ -230,6 +230,20 @@ def test_an_external_registry_is_asked_as_its_entry_in_registries_says() -> None
 
 
 @pytest.mark.parametrize(
+    ("routing", "below"),
+    [("Gateway", "auto/buildpool-preflight"), ("Direct", "buildpool-preflight")],
+)
+def test_a_repository_is_tried_where_caches_will_lie(routing: str, below: str) -> None:
+    target = cache_target(a_situation(a_pool(cache=EXTERNAL, routing=routing)))
+    assert isinstance(target, CacheTarget)
+    assert target.below == below
+    flat = {"registry": EXTERNAL["registry"] | {"layout": "Tags"}}
+    target = cache_target(a_situation(a_pool(cache=flat, routing=routing)))
+    assert isinstance(target, CacheTarget)
+    assert target.below == ""
+
+
+@pytest.mark.parametrize(
     ("objects", "reason", "words"),
     [
         ([], Reason.SECRET_NOT_FOUND, "Secret login does not exist"),

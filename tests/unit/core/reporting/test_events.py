@@ -96,7 +96,8 @@ def test_builds_on_builders_that_drain_count_as_busy_but_their_slots_do_not() ->
 def test_under_a_conflict_the_size_stays_the_last_that_was_decided() -> None:
     story = told_story(replicas=2)
     service = next(ref for ref in story.cluster.objects if ref.kind == "Service")
-    story.cluster.objects[service]["metadata"]["ownerReferences"] = []
+    metadata = story.cluster.objects[service]["metadata"]
+    metadata |= {"ownerReferences": [], "annotations": {}}
     before = story.pool.status.scaling
     verdict = story.look()
     assert says(verdict, READY) == ("False", "NameConflict")

@@ -126,6 +126,18 @@ def test_no_builder_is_killed_for_being_slow() -> None:
         assert "livenessProbe" not in pod(**builders)["containers"][0]
 
 
+def test_what_steps_leave_behind_is_looked_for_where_the_kernel_does_not_end_it() -> None:
+    """A rootless step has no process namespace of its own; and rootlesskit reaps nobody."""
+    rootless, nested = pod(), pod(security="UserNamespace")
+    assert rootless["shareProcessNamespace"] is True
+    assert "shareProcessNamespace" not in nested
+    (daemon,), (other,) = rootless["containers"], nested["containers"]
+    assert daemon["readinessProbe"]["exec"]["command"][:2] == ["sh", "-c"]
+    asks = daemon["startupProbe"]["exec"]["command"]
+    assert daemon["readinessProbe"]["exec"]["command"][2].endswith(f"\nexec {' '.join(asks)}\n")
+    assert other["readinessProbe"]["exec"]["command"][0] == "buildctl"
+
+
 def test_two_pods_never_share_a_volume() -> None:
     spec = deployment(3, builders=PERSISTENT)["spec"]
     assert spec["strategy"] == {"type": "Recreate"}
@@ -287,8 +299,8 @@ def test_only_the_daemon_sends_traces() -> None:
     ]
     found = pod(env=env)["containers"][0]
     assert [entry["name"] for entry in found["env"]] == [entry["name"] for entry in env]
-    without = ["env", "-u", "OTEL_EXPORTER_OTLP_ENDPOINT", "-u", "OTEL_SERVICE_NAME", "buildctl"]
-    for probe in ("startupProbe", "readinessProbe"):
-        assert found[probe]["exec"]["command"][:6] == without
+    without = ["env", "-u", "OTEL_EXPORTER_OTLP_ENDPOINT", "-u", "OTEL_SERVICE_NAME"]
+    for probe, program in (("startupProbe", "buildctl"), ("readinessProbe", "sh")):
+        assert found[probe]["exec"]["command"][:6] == [*without, program]
     drain = found["lifecycle"]["preStop"]["exec"]["command"][-1]
     assert drain.startswith("unset OTEL_EXPORTER_OTLP_ENDPOINT OTEL_SERVICE_NAME\n")

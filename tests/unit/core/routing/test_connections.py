@@ -461,6 +461,34 @@ def test_where_no_builder_is_heard_they_are_used_all_the_same() -> None:
     assert {building(connections, state, name).uid for name in "ab"} == {"uid-0", "uid-1"}
 
 
+# --- what the operator is told --------------------------------------------------------------------
+
+
+def test_all_but_one_of_the_targets_of_a_bake_share_a_slot() -> None:
+    connections, state = Connections(), a_world(slots=4)
+    admitted(connections, state, "bake", "single")
+    for ref in ("a", "b", "c"):
+        building(connections, state, "bake", ref)
+    building(connections, state, "single", "d")
+    assert connections.shared(state) == 0, "no daemon says that any of them runs"
+    running = replace(state, builds={"uid-0": frozenset("abcd")})
+    assert connections.shared(running) == 2
+    strangers = replace(state, builds={"uid-0": frozenset("abcdxyz")})
+    assert connections.shared(strangers) == 2, "builds of others have slots of their own"
+    connections.end("bake", "a", now=NOW)
+    assert connections.shared(replace(state, builds={"uid-0": frozenset("bcd")})) == 1
+
+
+def test_what_runs_on_a_builder_that_takes_no_builds_needs_no_room() -> None:
+    connections, state = Connections(), a_world(slots=4)
+    admitted(connections, state, "bake")
+    for ref in ("a", "b"):
+        building(connections, state, "bake", ref)
+    retired = replace(a_builder(), is_serving=False)
+    state = replace(state, builders=(retired,), builds={"uid-0": frozenset("ab")})
+    assert connections.shared(state) == 0
+
+
 # --- leases ---------------------------------------------------------------------------------------
 
 

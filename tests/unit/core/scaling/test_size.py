@@ -28,8 +28,9 @@ def sized(
     size: int | None = None,
     calm: Calm | None = None,
     now: datetime = NOW,
+    **gateway: int,
 ) -> Sizing:
-    return size_for(spec, pool, memory=LastDecision(size, calm), now=now)
+    return size_for(spec, pool, memory=LastDecision(size, calm), now=now, **gateway)
 
 
 def running(*builds: int | None, size: int | None = None, **scaling: Any) -> Sizing:
@@ -112,6 +113,43 @@ def test_builds_on_retired_builders_need_no_room():
 def test_a_flaw_does_not_make_builds_count_less():
     flawed = [a_builder(0, 3, flaw=OUTDATED)]
     assert sized(a_spec(), flawed, size=1).size == 2
+
+
+def test_the_targets_of_a_bake_need_the_one_slot_that_they_have():
+    rest = sized(a_spec(), builders(10), size=1, shared=9)
+    assert (rest.size, rest.reason) == (1, SizeReason.AT_MINIMUM)
+    assert rest.message == "10 builds run in 1 slot; the 1 builder of scaling.min will do."
+    assert sized(a_spec(), builders(10), size=1, shared=9, waiting=1).size == 2
+
+
+def test_builds_that_share_never_count_as_none():
+    """The gateway says it a moment later than the daemons, or somebody else wrote it."""
+    assert sized(a_spec(min=0), builders(3), size=0, shared=2**31).size == 1
+    assert sized(a_spec(min=0), builders(0), size=0, shared=5).size == 0
+
+
+def test_a_pool_grows_by_fresh_builds_only_once_it_is_known_that_they_need_room():
+    pool = [a_builder(builds=10, fresh=9)]
+    early = sized(a_spec(), pool, size=1)
+    assert (early.size, early.is_early) == (1, True)
+    assert early.message == (
+        "10 builds run; 9 of them began a moment ago, and may need no slot of their own."
+    )
+    assert sized(a_spec(), [a_builder(builds=10, fresh=4)], size=1).size == 4
+    later = sized(a_spec(), [a_builder(builds=10)], size=1)
+    assert (later.size, later.is_early) == (7, False)
+
+
+def test_a_pool_grows_at_once_for_builds_that_wait_beside_fresh_ones():
+    assert sized(a_spec(), [a_builder(builds=2, fresh=2)], size=1, waiting=4).size == 3
+
+
+def test_fresh_builds_hold_the_size_that_a_pool_has():
+    calm = Calm(NOW - MINUTE, 1)
+    assert sized(a_spec(), [a_builder(builds=10, fresh=10)], size=7, calm=calm).reason == (
+        SizeReason.FOLLOWS_LOAD
+    )
+    assert sized(a_spec(), [a_builder(builds=10, fresh=10)], size=1, calm=calm).calm == calm
 
 
 def test_a_silent_builder_grows_no_pool():

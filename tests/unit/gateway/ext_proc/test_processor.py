@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -15,14 +17,17 @@ from google.protobuf import struct_pb2
 
 from buildpool.buildkit import protobuf
 from buildpool.buildkit.methods import BRIDGE, CONTENT, CONTROL, TRACES
-from buildpool.buildkit.solve_requests import frame, read_solve, unframe
+from buildpool.buildkit.solve_requests import Solve, frame, read_solve, unframe
 from buildpool.core.api import Inject
 from buildpool.core.api.brief import CacheBrief, ClientBrief
-from buildpool.core.routing.affinity import Traits
-from buildpool.core.routing.sharing import Share, reference_of
-from buildpool.gateway.ext_proc.bodies import with_import, with_share
-from buildpool.gateway.ext_proc.processor import MAX_STATUS_BYTES, Processor
+from buildpool.core.routing.sharing import Share
+from buildpool.gateway.ext_proc.bodies import with_share, with_shared_imports
+from buildpool.gateway.ext_proc.calls import read_call
+from buildpool.gateway.ext_proc.processor import Processor
+from buildpool.gateway.ext_proc.records import MAX_QUESTION_BYTES
+from buildpool.gateway.ext_proc.traits import traits_of
 from buildpool.gateway.metrics import GatewayMetrics
+from buildpool.gateway.pools.cache_memory import CacheMemory
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
 from buildpool.gateway.slots.refusals import Unreadable
 from samples import NOW
@@ -60,6 +65,13 @@ class Conversation:
         body = ext_proc.HttpBody(body=frame(message), end_of_stream=True)
         self._messages.put_nowait(ext_proc.ProcessingRequest(request_body=body))
         return await self.answer()
+
+    async def ends_well(self) -> None:
+        """The builder answers."""
+        headers = ext_proc.HttpTrailers()
+        headers.trailers.headers.add(key="grpc-status", raw_value=b"0")
+        self._messages.put_nowait(ext_proc.ProcessingRequest(response_trailers=headers))
+        await self.answer()
 
     async def end(self) -> None:
         await self._answers.aclose()
@@ -109,15 +121,28 @@ class ProcessorLab:
         await conversation.answer()
         return conversation
 
-    async def export_of(self, identity: str, session: str) -> str:
-        """The cache that is added to a solve which says nothing of itself but its session."""
+    async def context_of(self, identity: str, session: str) -> str:
+        """The context of a solve which says nothing of itself but its session."""
+        (served,) = self.cluster.pools.each()
+        call = read_call(a_request(SOLVE, identity=identity))
+        solve = read_solve(protobuf.field(5, session.encode()))
+        return (await traits_of(call, served, "", solve)).context
+
+    async def added_to(self, identity: str, *parts: bytes) -> Solve:
+        """A solve as it goes on, which has ended well."""
         solve = self.asks(identity, SOLVE)
         await solve.answer()
-        message = protobuf.field(1, b"ref") + protobuf.field(5, session.encode())
+        message = b"".join((protobuf.field(1, identity.encode()), *parts))
         answer = await solve.answer_to(message)
-        await solve.end()
         changed = answer.request_body.response.body_mutation.body
-        return read_solve(unframe(changed)).exports[0].ref if changed else ""
+        await solve.ends_well()
+        await solve.end()
+        return read_solve(unframe(changed) if changed else message)
+
+    @property
+    def caches(self) -> CacheMemory:
+        """What is remembered of the shared caches of the pool."""
+        return self.cluster.pools.each()[0].caches
 
     async def stop(self) -> None:
         for conversation in self._open:
@@ -147,16 +172,16 @@ async def test_a_build_is_known_by_the_context_of_its_session() -> None:
     async with a_processor() as lab:
         await lab.builds(ANN)
         await lab.opens(ANN, "session", "app")
-        assert await lab.export_of(ANN, "session") == reference_of(CACHE, Traits(context="app"))
+        assert await lab.context_of(ANN, "session") == "app"
 
 
 async def test_a_session_may_open_a_moment_later_than_its_solve() -> None:
     async with a_processor() as lab:
         await lab.builds(ANN)
-        solving = asyncio.create_task(lab.export_of(ANN, "session"))
+        solving = asyncio.create_task(lab.context_of(ANN, "session"))
         await asyncio.sleep(0)
         await lab.opens(ANN, "session", "app")
-        assert await solving == reference_of(CACHE, Traits(context="app"))
+        assert await solving == "app"
 
 
 async def test_a_session_without_an_id_is_of_no_build() -> None:
@@ -164,7 +189,7 @@ async def test_a_session_without_an_id_is_of_no_build() -> None:
         await lab.builds(ANN)
         await lab.builds(BOB)
         await lab.opens(BOB, "", "what bob chose")
-        assert await lab.export_of(ANN, "") == ""
+        assert await lab.context_of(ANN, "") == ""
 
 
 async def test_the_session_of_another_client_says_nothing_though_it_has_the_same_id() -> None:
@@ -173,8 +198,7 @@ async def test_the_session_of_another_client_says_nothing_though_it_has_the_same
         await lab.builds(BOB)
         await lab.opens(ANN, "session", "app")
         theirs = await lab.opens(BOB, "session", "what bob chose")
-        expected = reference_of(CACHE, Traits(context="app"))
-        assert await lab.export_of(ANN, "session") == expected
+        assert await lab.context_of(ANN, "session") == "app"
         await theirs.end()
         assert lab.cluster.pools.each()[0].contexts.known(ANN, "session") == "app"
 
@@ -185,7 +209,7 @@ async def test_the_end_of_a_session_is_none_of_another_with_its_id() -> None:
         first = await lab.opens(ANN, "session", "app")
         await lab.opens(ANN, "session", "app")
         await first.end()
-        assert await lab.export_of(ANN, "session") == reference_of(CACHE, Traits(context="app"))
+        assert await lab.context_of(ANN, "session") == "app"
 
 
 @pytest.mark.parametrize("solves_first", [False, True])
@@ -232,7 +256,7 @@ GARBAGE = b"\x0f"
         (grpc.StatusCode.UNAVAILABLE, SOLVE, {"pool": "builds/none"}, None),
         (grpc.StatusCode.INVALID_ARGUMENT, SOLVE, {}, GARBAGE),
         (grpc.StatusCode.INVALID_ARGUMENT, STATUS, {}, GARBAGE),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, STATUS, {}, bytes(MAX_STATUS_BYTES)),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, STATUS, {}, bytes(MAX_QUESTION_BYTES)),
     ],
 )
 async def test_what_is_refused_ends_with_the_status_of_its_refusal(
@@ -264,9 +288,9 @@ async def test_a_frontend_that_is_no_text_is_refused_before_anything_begins() ->
 def test_what_cannot_be_extended_is_refused() -> None:
     solve = replace(read_solve(b""), takes_imports_directly=True)
     with pytest.raises(Unreadable):
-        with_share(GARBAGE, solve, Share(imports="r.example/cache/app"))
+        with_share(GARBAGE, solve, Share(imports=("r.example/cache/app",)))
     with pytest.raises(Unreadable):
-        with_import(GARBAGE, "r.example/cache/app")
+        with_shared_imports(GARBAGE, ["r.example/cache/app"])
 
 
 async def test_garbage_about_a_part_of_a_build_is_refused() -> None:
@@ -281,6 +305,87 @@ async def test_garbage_about_a_part_of_a_build_is_refused() -> None:
         answer = await part.answer_to(GARBAGE)
         status = answer.immediate_response.grpc_status.status
         assert status == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+
+
+def a_build(**attributes: str) -> bytes:
+    """What a solve of one project says of itself; it needs no frontend of the client."""
+    told = {name.replace("__", ":"): value for name, value in attributes.items()}
+    source = {"vcs:source": "https://github.com/acme/app.git"}
+    return protobuf.field(6, b"dockerfile.v0") + protobuf.map_fields(7, source | told)
+
+
+async def test_each_variant_of_a_bake_exports_a_cache_of_its_own_and_finds_it() -> None:
+    cache = CACHE.model_copy(update={"export_interval": timedelta(minutes=1)})
+    async with a_processor(cache) as lab:
+        await lab.builds(ANN)
+        builds = [a_build(**{"build-arg__V": version}) for version in "123"]
+        builds.append(a_build(platform="linux/arm64"))
+        builds.append(a_build())
+        first = [await lab.added_to(ANN, build) for build in builds]
+        exports = [[entry.ref for entry in each.exports] for each in first]
+        own = [each[0] for each in exports]
+        assert len(set(own)) == len(builds)
+        assert [len(each) for each in exports] == [2, 1, 1, 1, 1], "one exports what all share"
+        again = [await lab.added_to(ANN, build) for build in builds]
+        assert [each.imports[0].ref for each in again] == own
+        assert not any(each.exports for each in again), "each within its own interval"
+        guest = [await lab.added_to(EVE, build) for build in builds]
+        assert [each.imports[0].ref for each in guest] == own
+
+
+async def test_a_build_that_fails_leaves_its_exports_to_the_next_one() -> None:
+    cache = CACHE.model_copy(update={"export_interval": timedelta(minutes=1)})
+    async with a_processor(cache) as lab:
+        await lab.builds(ANN)
+        solve = lab.asks(ANN, SOLVE)
+        await solve.answer()
+        message = protobuf.field(1, b"ref") + a_build(**{"build-arg__V": "1"})
+        await solve.answer_to(message)
+        assert len(lab.caches.exported) == 2
+        await solve.end()
+        assert not lab.caches.exported
+
+
+@pytest.mark.parametrize(
+    "exact",
+    [
+        protobuf.map_fields(7, {"attest:provenance": "mode=max"}),
+        protobuf.field(
+            13, protobuf.field(1, b"oci") + protobuf.map_fields(2, {"rewrite-timestamp": "true"})
+        ),
+    ],
+    ids=["full provenance", "rewritten timestamps"],
+)
+async def test_a_build_whose_result_an_import_would_change_imports_only_what_it_names(
+    exact: bytes,
+) -> None:
+    asked = json.dumps([{"Type": "registry", "Attrs": {"ref": "r.example/mine"}}])
+    about = {"buildkit-controlapi-buildid": "ref"}
+    async with a_processor() as lab:
+        await lab.builds(ANN)
+        usual = await lab.added_to(ANN, a_build())
+        changed = await lab.added_to(ANN, a_build(), exact)
+        assert usual.imports
+        assert not changed.imports
+        assert changed.exports
+        own = await lab.added_to(ANN, a_build(**{"cache-imports": asked}), exact)
+        assert [entry.ref for entry in own.imports] == ["r.example/mine"]
+        build = lab.asks(ANN, SOLVE)
+        await build.answer()
+        await build.answer_to(protobuf.field(1, b"ref") + a_build() + exact)
+        part = lab.asks(ANN, f"{BRIDGE}Solve", **about)
+        await part.answer()
+        answer = await part.answer_to(protobuf.field(2, b"dockerfile.v0"))
+        assert not answer.request_body.response.body_mutation.body
+
+
+async def test_a_build_that_only_its_context_names_gets_no_cache() -> None:
+    """Each new machine gives its contexts another name, and would leave a cache behind."""
+    async with a_processor() as lab:
+        await lab.builds(ANN)
+        await lab.opens(ANN, "session", "app:4f1kq2")
+        added = await lab.added_to(ANN, protobuf.field(5, b"session"))
+        assert not added.exports
 
 
 def an_entry(kind: str, **attributes: str) -> bytes:

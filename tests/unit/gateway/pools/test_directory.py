@@ -38,7 +38,7 @@ from buildpool.gateway.slots.store import ConnectionStore
 from buildpool.kube.cluster import Cluster
 from daemons import Silent, until
 from endings import ENDINGS, a_reachable_pod, hostile_pods
-from samples import HOME, NOW, a_pool, a_situation
+from samples import HOME, INSTALLATION, NOW, a_pool, a_situation
 
 POOL = a_pool(routing="Gateway")
 SERVER = Bundle(KeyPair(b"a certificate", b"a key"), trust=b"an authority")
@@ -47,7 +47,7 @@ UPSTREAM = Bundle(KeyPair(b"another", b"its key"), trust=b"an authority")
 
 def secrets() -> tuple[Object, Object]:
     return (
-        gateway_secret(POOL, SERVER, namespace=HOME),
+        gateway_secret(POOL, SERVER, installation=INSTALLATION),
         upstream_secret(POOL, UPSTREAM, namespace=HOME),
     )
 
@@ -69,9 +69,9 @@ def test_router_and_operator_mean_the_same_by_what_is_served() -> None:
     assert tenant_of(changed, secrets()[1]).acknowledgement == told
 
 
-BRIEF = brief_of(a_pool(routing="Gateway", builders={"slots": 7})).model_dump_json(
-    by_alias=True, exclude_none=True
-)
+BRIEF = brief_of(
+    a_pool(routing="Gateway", builders={"slots": 7}), domain=INSTALLATION.domain
+).model_dump_json(by_alias=True, exclude_none=True)
 
 
 def serving_pod(**changes: Any) -> Object:
@@ -118,7 +118,7 @@ async def reading(feed: Feed) -> AsyncIterator[Directory]:
 def test_what_the_operator_tells_is_read_as_it_was_written() -> None:
     config = tenant_of(*secrets())
     assert config.key == POOL.key
-    assert config.brief == brief_of(POOL)
+    assert config.brief == brief_of(POOL, domain=INSTALLATION.domain)
     assert (config.server, config.upstream) == (SERVER.pair, UPSTREAM.pair)
     assert config.trust == b"an authority"
 

@@ -138,3 +138,42 @@ async def test_who_waits_for_a_pool_that_has_closed_is_told_so() -> None:
     assert lab.closed == [config.key]
     with pytest.raises(NotServed, match="pool builds/ci is not served here any more"):
         await following
+
+
+async def test_who_waits_goes_on_waiting_where_a_pool_is_missing_for_a_moment() -> None:
+    """Somebody deletes its Secret, and the operator restores it."""
+    config = a_config(clients=CLIENTS)
+    lab = PoolsLab(config)
+    served = lab.pools.find(config.key)
+    assert served is not None
+    admitting = asyncio.ensure_future(served.scheduler.admit("a", ANN, max_wait=LONG))
+    asking = asyncio.ensure_future(served.scheduler.any_builder("b", ANN, max_wait=LONG))
+    await asyncio.sleep(0)
+    lab.misses(config.key)
+    lab.has_builder = True
+    lab.pools.refresh(config.key)
+    await asyncio.sleep(0)
+    assert served.waiting["ann"] == 2, "its builders may be about to go"
+    assert not served.is_closing
+    lab.configs = {config.key: config}
+    lab.pools.refresh(config.key)
+    async with asyncio.timeout(5):
+        await admitting
+        await asking
+    lab.now += module.RESTORED
+    lab.pools.refresh(config.key)
+    assert not served.is_closing
+
+
+async def test_who_builds_goes_on_where_a_pool_is_missing_for_a_moment() -> None:
+    config = a_config(clients=CLIENTS)
+    lab = PoolsLab(config)
+    lab.has_builder = True
+    served = lab.pools.find(config.key)
+    assert served is not None
+    lab.pools.refresh(config.key)
+    await served.scheduler.admit("a", ANN, max_wait=LONG)
+    await served.scheduler.begin("a", ANN, None, "first")
+    lab.misses(config.key)
+    placement = await served.scheduler.begin("a", ANN, None, "second")
+    assert placement.builder.name == "ci-builder-0"

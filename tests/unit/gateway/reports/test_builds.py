@@ -25,8 +25,8 @@ def a_build(pool: PoolKey = POOL, **changes: Any) -> BuildRecord:
         "builder": Target("ci-builder-0", "uid", "10.0.0.1:1234"),
         "started": NOW,
         "waited": timedelta(seconds=2.5),
-        "imports": None,
-        "exports": None,
+        "imports": (),
+        "exports": (),
         "is_internal": False,
     }
     return BuildRecord(**known | changes)  # type: ignore[arg-type]
@@ -74,6 +74,13 @@ def test_a_build_is_one_line_and_the_same_in_fields(caplog: pytest.LogCaptureFix
         "steps": 4,
     }
     assert "result=succeeded status=OK cachedSteps=3 steps=4" in record.getMessage()
+
+
+def test_the_caches_of_a_build_stand_in_its_line(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        log_build(a_build(imports=("r/a:1", "r/a:2"), exports=("r/a:1",)))
+    (record,) = caplog.records
+    assert "imports=r/a:1,r/a:2 exports=r/a:1" in record.getMessage()
 
 
 def test_a_client_that_was_removed_waits_no_more() -> None:

@@ -74,6 +74,11 @@ def begun(work: Coroutine[None, None, T]) -> asyncio.Task[T]:
     return asyncio.create_task(work)
 
 
+async def nowhere() -> str:
+    """No builder has a record."""
+    return ""
+
+
 async def settled() -> None:
     """Until everything that can go on has gone on."""
     for _ in range(10):
@@ -215,14 +220,24 @@ async def test_a_connection_that_builds_nothing_does_not_wait_to_be_told_of_a_bu
     if has_said_hello:
         await place.admit("a")
     async with asyncio.timeout(5):
-        assert await place.scheduler.locator.teller_of("a", "ref") == a_builder()
+        assert await place.scheduler.locator.teller_of("a", "ref", nowhere) == a_builder()
     with pytest.raises(Unavailable, match="has no builder now; a build wakes it"):
-        await Place().scheduler.locator.teller_of("a", "ref")
+        await Place().scheduler.locator.teller_of("a", "ref", nowhere)
+
+
+async def test_who_asks_about_a_build_that_has_ended_is_told_where_its_record_is() -> None:
+    place = Place(a_builder(0), a_builder(1))
+
+    async def find() -> str:
+        return "uid-1"
+
+    async with asyncio.timeout(1):  # it does not wait for a build that may come
+        assert await place.scheduler.locator.teller_of("a", "ref", find) == a_builder(1)
 
 
 async def test_a_build_and_the_question_about_it_may_come_together_in_any_order() -> None:
     place = Place(a_builder())
-    asked = begun(place.scheduler.locator.teller_of("a", "ref"))
+    asked = begun(place.scheduler.locator.teller_of("a", "ref", nowhere))
     await asyncio.sleep(0)
     placement = await place.scheduler.begin("a", "ann", None, "ref")
     assert await asked == placement.builder
@@ -237,7 +252,7 @@ async def test_a_connection_that_has_built_does_not_wait_either(
     place.scheduler.end("a", "built")
     async with asyncio.timeout(5):
         for ref in ("built", "another"):
-            assert await place.scheduler.locator.teller_of("a", ref) == a_builder()
+            assert await place.scheduler.locator.teller_of("a", ref, nowhere) == a_builder()
 
 
 async def test_what_is_asked_about_a_solve_that_has_come_waits_until_it_begins(
@@ -248,7 +263,7 @@ async def test_what_is_asked_about_a_solve_that_has_come_waits_until_it_begins(
     place = Place(a_builder(0), a_builder(1))
     locator = place.scheduler.locator
     with locator.solving("a"), locator.solving("a"):
-        asked = begun(locator.teller_of("a", "ref"))
+        asked = begun(locator.teller_of("a", "ref", nowhere))
         await asyncio.sleep(0.1)
         assert not asked.done()
         placement = await place.scheduler.begin("a", "ann", None, "ref")
@@ -275,6 +290,20 @@ async def test_every_change_of_the_backlog_is_told() -> None:
     waiting.cancel()
     await settled()
     assert place.told > told
+
+
+async def test_it_is_told_how_many_builds_share_a_slot() -> None:
+    place = Place(a_builder())
+    await place.admit("a")
+    for ref in ("one", "two", "three"):
+        await place.scheduler.begin("a", "ann", None, ref)
+    told = place.told
+    place.state = replace(place.state, builds={"uid-0": frozenset({"one", "two", "three"})})
+    place.scheduler.dispatch()
+    assert place.scheduler.backlog == Backlog(shared=2)
+    assert place.told == told + 1
+    place.is_closed = True
+    assert place.scheduler.backlog == Backlog()
 
 
 async def test_the_next_process_knows_which_connection_builds_where() -> None:
@@ -642,7 +671,7 @@ async def test_what_is_asked_about_a_build_waits_as_long_as_that_waits_for_its_s
 
     solving = begun(solve())
     await settled()
-    status = begun(place.scheduler.locator.teller_of("b", "ref b"))
+    status = begun(place.scheduler.locator.teller_of("b", "ref b", nowhere))
     await place.scheduler.follow("b", "ann", None)
     with pytest.raises(Exhausted, match="gave its slot back"):
         await place.scheduler.locator.home_of("b", "ref b")  # a frontend at the client cannot wait
@@ -696,7 +725,7 @@ async def test_a_build_that_waits_in_vain_is_told_so_by_whatever_it_has_asked() 
 
     solving = begun(solve())
     await settled()
-    status = begun(place.scheduler.locator.teller_of("b", "ref b"))
+    status = begun(place.scheduler.locator.teller_of("b", "ref b", nowhere))
     await place.scheduler.follow("b", "ann", None)
     for each in (solving, status):
         with pytest.raises(Exhausted, match="for a slot, 1 of 1 builders busy"):

@@ -16,12 +16,13 @@ def a_config(
     *,
     namespace: str = "builds",
     hostnames: tuple[str, ...] = (),
+    domain: str = naming.USUAL_DOMAIN,
     issue: str = "first",
     acknowledgement: str = "as it is",
     **changes: Any,
 ) -> PoolConfig:
     """A pool, whose certificates differ by ``issue``."""
-    names = naming.gateway_names(name, namespace)
+    names = naming.gateway_names(name, namespace, domain)
     brief: dict[str, Any] = {
         "namespace": namespace,
         "name": name,

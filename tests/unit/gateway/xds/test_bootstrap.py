@@ -10,6 +10,7 @@ from envoy.extensions.resource_monitors.downstream_connections.v3 import (
     downstream_connections_pb2,
 )
 from envoy.extensions.resource_monitors.fixed_heap.v3 import fixed_heap_pb2
+from envoy.extensions.resource_monitors.injected_resource.v3 import injected_resource_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf import json_format
 
@@ -19,9 +20,10 @@ from buildpool.gateway.xds.bootstrap import MAX_CONNECTIONS, ROUTER, bootstrap
 HTTP2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def parsed(memory: int = 0) -> bootstrap_pb2.Bootstrap:
+def parsed(memory: int = 0, goaway_file: str = "") -> bootstrap_pb2.Bootstrap:
     """As Envoy reads it: fields that it does not know are errors."""
-    text = json.dumps(bootstrap(router_port=19001, admin_port=19901, memory=memory))
+    static = bootstrap(router_port=19001, admin_port=19901, memory=memory, goaway_file=goaway_file)
+    text = json.dumps(static)
     return json_format.Parse(text, bootstrap_pb2.Bootstrap())
 
 
@@ -97,3 +99,13 @@ def test_near_the_end_of_its_memory_the_largest_requests_end_and_not_envoy() -> 
         "stop_accepting_connections",
     ]
     assert not parsed().overload_manager.actions
+
+
+def test_who_keeps_a_connection_is_sent_elsewhere_by_a_file() -> None:
+    manager = parsed(goaway_file="/bootstrap/goaway").overload_manager
+    file = injected_resource_pb2.InjectedResourceConfig()
+    assert manager.resource_monitors[1].typed_config.Unpack(file)
+    assert file.filename == "/bootstrap/goaway"
+    (action,) = manager.actions
+    assert action.name == "envoy.overload_actions.disable_http_keepalive"
+    assert [trigger.name for trigger in action.triggers] == [manager.resource_monitors[1].name]

@@ -250,12 +250,16 @@ async def test_a_name_that_a_pool_gave_up_is_not_its_own_when_it_comes_back(
     assert lab.names == {SHARED: "builds/b"}
 
 
-async def test_no_pool_takes_the_names_by_which_another_is_known(lab: PublisherLab) -> None:
+@pytest.mark.parametrize("suffix", ["", ".k8s.test"])
+async def test_no_pool_takes_the_names_by_which_another_is_known(
+    lab: PublisherLab, suffix: str
+) -> None:
     """Not even the pool that came first: such a name says which pool it means."""
-    usurper = a_config("a", namespace="other", hostnames=("ci.builds.svc",))
+    name = f"ci.builds.svc{suffix}"
+    usurper = a_config("a", namespace="other", hostnames=(name,))
     await lab.becomes(usurper)
-    assert lab.names == {"ci.builds.svc": "other/a"}
-    await lab.becomes(usurper, a_config("ci"))
+    assert lab.names == {name: "other/a"}
+    await lab.becomes(usurper, a_config("ci", domain="k8s.test"))
     assert lab.names == {}
     assert lab.served == {"builds/ci", "other/a"}
     assert [pool for pool, _ in lab.refused] == [usurper.key]

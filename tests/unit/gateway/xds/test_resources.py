@@ -16,10 +16,10 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from envoy.extensions.transport_sockets.tls.v3.common_pb2 import TlsParameters
 
-from buildpool.buildkit.methods import BRIDGE, CONTROL
+from buildpool.buildkit.methods import BRIDGE, CONTENT, CONTROL
 from buildpool.buildkit.solve_requests import MAX_MESSAGE
 from buildpool.core.routing.values import ROUTE_BUILDER, ROUTE_METADATA
-from buildpool.gateway.ext_proc.processor import MAX_STATUS_BYTES
+from buildpool.gateway.ext_proc.records import MAX_QUESTION_BYTES
 from buildpool.gateway.xds.ext_proc_filter import FILTER
 from buildpool.gateway.xds.resources import chain, cluster, listener, secrets
 from unit.gateway.xds.configs import a_config
@@ -154,8 +154,11 @@ def test_only_what_the_router_says_is_an_address() -> None:
     [
         (f"{CONTROL}Solve", MAX_MESSAGE),
         (f"{BRIDGE}Solve", MAX_MESSAGE),
-        (f"{CONTROL}Status", MAX_STATUS_BYTES),
-        (f"{CONTROL}ListenBuildHistory", MAX_STATUS_BYTES),
+        (f"{CONTROL}Status", MAX_QUESTION_BYTES),
+        (f"{CONTROL}ListenBuildHistory", MAX_QUESTION_BYTES),
+        (f"{CONTROL}UpdateBuildHistory", MAX_QUESTION_BYTES),
+        (f"{CONTENT}Info", MAX_QUESTION_BYTES),
+        (f"{CONTENT}Read", MAX_QUESTION_BYTES),
     ],
 )
 def test_little_more_of_a_message_is_gathered_than_is_taken(path: str, longest: int) -> None:

@@ -1,0 +1,1 @@
+../kubernetes-1.31/main.go

@@ -1,0 +1,119 @@
+"""What steps leave behind does not stay in a rootless builder, and no build comes to harm by that.
+
+The kubelet probes every 15 seconds. Where a test shall not wait for it, it runs the probe's own
+command in the builder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from buildpool.core.resources.scripts import PATIENCE
+from cluster import Api, eventually
+from e2e.clients import BASE, Client, RunningBuild, client_of, context, running_build
+from e2e.pools import deploy, pods_of
+
+LEAVES = f"FROM {BASE}\nRUN (setsid sleep 100000 > /dev/null 2>&1 &); echo ok\n"
+HANGS_ON = f"FROM {BASE}\nRUN sleep 100001 & echo running; sleep 100002\n"
+"""Something in the background holds the output of the step after its main process was killed."""
+BACKGROUND = f"""\
+FROM {BASE}
+RUN for n in $(seq 30); do (setsid sh -c "sleep 20; echo >> /alive" >/dev/null 2>&1 &); done; \\
+    echo running; sleep 30; test $(wc -l < /alive) = 30
+"""
+
+
+@pytest.fixture(scope="module")
+def pool(api: Api, shared_namespace: str) -> str:
+    """The namespace of a pool, tidy, with one builder."""
+    deploy(api, "tidy", shared_namespace, scaling={"max": 1})
+    return shared_namespace
+
+
+@pytest.fixture
+def client(api: Api, pool: str, tmp_path: Path) -> Client:
+    return client_of(api, "tidy", pool, tmp_path)
+
+
+def inside(api: Api, namespace: str, *command: str) -> str:
+    """Runs a command in the builder."""
+    builder = ("deploy/tidy-builder-0", "-c", "buildkitd")
+    return api.must("exec", "-n", namespace, *builder, "--", *command)
+
+
+def probe(api: Api, namespace: str) -> None:
+    """What the kubelet does every 15 seconds."""
+    (pod,) = pods_of(api, "tidy", namespace)
+    (daemon,) = (c for c in pod["spec"]["containers"] if c["name"] == "buildkitd")
+    inside(api, namespace, *daemon["readinessProbe"]["exec"]["command"])
+
+
+def leftovers(api: Api, namespace: str) -> list[str]:
+    """The processes named sleep in the pod, those that are dead and not reaped included."""
+    names = inside(api, namespace, "sh", "-c", "cat /proc/[0-9]*/comm 2> /dev/null")
+    return [name for name in names.split() if name == "sleep"]
+
+
+def log_of(api: Api, namespace: str) -> str:
+    return api.must("logs", "-n", namespace, "deploy/tidy-builder-0", "-c", "buildkitd")
+
+
+def test_what_steps_leave_behind_is_ended_and_the_builder_stays(
+    api: Api, pool: str, client: Client, tmp_path: Path
+) -> None:
+    (before,) = pods_of(api, "tidy", pool)
+    folder = context(tmp_path / "context", LEAVES)
+    for _ in range(5):
+        client.build(folder, "--no-cache")
+    eventually(lambda: not leftovers(api, pool), within=60, what="nothing is left", every=1)
+    (after,) = pods_of(api, "tidy", pool)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["status"]["containerStatuses"][0]["restartCount"] == 0
+    assert "ended what a step had left behind: sleep" in log_of(api, pool)
+
+
+def test_a_step_keeps_what_it_has_in_the_background_however_often_is_looked(
+    api: Api, pool: str, client: Client, tmp_path: Path
+) -> None:
+    over, looks = Event(), []
+
+    def look() -> None:
+        while not over.is_set():
+            probe(api, pool)
+            looks.append(1)
+
+    looking = Thread(target=look)
+    looking.start()
+    try:
+        client.build(context(tmp_path / "context", BACKGROUND), "--no-cache")
+    finally:
+        over.set()
+        looking.join()
+    assert len(looks) > PATIENCE
+
+
+def test_a_build_that_hangs_after_its_client_has_gone_ends(
+    api: Api, pool: str, client: Client, tmp_path: Path
+) -> None:
+    command = client.build_command(context(tmp_path / "context", HANGS_ON), "--no-cache")
+    build = RunningBuild(command, tmp_path / "progress.log")
+    build.reach_its_long_step()
+    build.process.kill()
+    build.process.wait(timeout=10)
+
+    def is_over() -> bool:
+        probe(api, pool)
+        return client.ask("debug", "histories").count("STARTED") == 1
+
+    with running_build(client, tmp_path / "beside") as other:
+        assert client.ask("debug", "histories").count("STARTED") == 2
+        eventually(is_over, within=120, what="only the other build runs")
+        (pod,) = pods_of(api, "tidy", pool)
+        other.end(pod["status"]["podIP"])
+    log = log_of(api, pool)
+    assert "a step has ended and hangs: its output is held by sleep" in log
+    assert "failed a step that hung: its output was held by sleep" in log
+    eventually(lambda: not leftovers(api, pool), within=60, what="nothing is left", every=1)
