@@ -6,6 +6,7 @@ Time is an argument, and nothing here talks to anybody. ``gateway`` carries out 
     connection   one of them
     states       the table: how far a connection has come, and its lease
     index        connections by state, builder and build
+    occupancy    how many slots of the builders are taken
     pool_state   what there is of a pool beside its connections
     fairness     whose turn it is
     affinity     which builder a build likes most

@@ -15,18 +15,11 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import takewhile
 
+from buildpool.core.routing import occupancy
 from buildpool.core.routing.affinity import Candidate, choose
 from buildpool.core.routing.connection import Connection
 from buildpool.core.routing.fairness import Turns, Waiting, next_in_line
 from buildpool.core.routing.index import ConnectionIndex
-from buildpool.core.routing.occupancy import (
-    can_have,
-    count_free,
-    held,
-    least_crowded,
-    takes_of_all,
-    used,
-)
 from buildpool.core.routing.pool_state import Placement, PoolState
 from buildpool.core.routing.states import (
     ACTIVE,
@@ -85,11 +78,11 @@ class Connections:
         admitted: list[str] = []
         if not self._index.count(QUEUED):
             return ()
-        free = count_free(self._index, state)
+        free = occupancy.count_free(self._index, state)
         while (following := self._next(state, free)) is not None:
             name, known = following.connection, self._index[following.connection]
             self._turns.take(following.client, state.weights.get(following.client, 1))
-            free -= takes_of_all(known, state)
+            free -= occupancy.takes_of_all(known, state)
             self._on(name, known, Event.SLOT, now)
             admitted.append(name)
         return tuple(admitted)
@@ -185,7 +178,7 @@ class Connections:
         None where no builder takes builds, or the connection needs no slot of it.
         """
         known = self._know(connection, client, now)
-        builder = least_crowded(self._index, state)
+        builder = occupancy.least_crowded(self._index, state)
         if builder is None or TABLE[known.state][Event.ATTACH] is not State.ATTACHED:
             return None
         known.builder = builder.uid
@@ -265,13 +258,11 @@ class Connections:
 
     def used(self, builder: Target, state: PoolState) -> int:
         """Slots of a builder that are taken: by connections of ours, and by builds of others."""
-        return used(self._index, builder, state)
+        return occupancy.used(self._index, builder, state)
 
     def shared(self, state: PoolState) -> int:
         """Builds that run on builders which take builds, in slots of others of their connection."""
-        running = ((builder, len(state.builds.get(builder.uid, ()))) for builder in state.serving)
-        # A build alone shares with nobody, and to count slots takes time.
-        return sum(max(0, n - self.used(b, state)) for b, n in running if n > 1)
+        return occupancy.shared(self._index, state)
 
     def _know(self, connection: str, client: str, now: datetime) -> Connection:
         return self._index.find(connection) or Connection(client, now)
@@ -307,11 +298,13 @@ class Connections:
     ) -> Placement | None:
         own = self._own(known, state)
         if known.state is State.ATTACHED:  # its session is there, and nowhere else
-            can = can_have(self._index, known, state, count_free(self._index, state))
+            can = occupancy.can_have(
+                self._index, known, state, occupancy.count_free(self._index, state)
+            )
             return Placement(own) if own and (can or event is Event.SESSION) else None
         if own is not None:
             return Placement(own)
-        if needs_slot(known.state, event) and count_free(self._index, state) <= 0:
+        if needs_slot(known.state, event) and occupancy.count_free(self._index, state) <= 0:
             return None
         candidates = {builder.name: builder for builder in sorted(state.takers, key=_uid)}
         chosen = choose(
@@ -343,10 +336,9 @@ class Connections:
         """Who gets the next slot, where so many are free for all."""
         first = FIRST if self._index.count(FIRST) else QUEUED
         states = first if free > 0 else (State.ATTACHED,)
-        can = lambda each: can_have(self._index, self._index[each.connection], state, free)  # noqa: E731
         return next_in_line(
-            filter(can, self._queue(states)),
-            held=held(self._index),
+            occupancy.eligible(self._index, self._queue(states), state, free),
+            held=occupancy.held(self._index),
             turns=self._turns,
             weights=state.weights,
         )

@@ -5,7 +5,10 @@ Counted from what connections here do and from what daemons say. Pure, and never
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from buildpool.core.routing.connection import Connection
+from buildpool.core.routing.fairness import Waiting
 from buildpool.core.routing.index import ConnectionIndex
 from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.states import ACTIVE, RESERVING, State
@@ -31,6 +34,13 @@ def used(index: ConnectionIndex, builder: Target, state: PoolState) -> int:
     return len(active) + others
 
 
+def shared(index: ConnectionIndex, state: PoolState) -> int:
+    """Builds that run on builders which take builds, in slots of others of their connection."""
+    running = ((builder, len(state.builds.get(builder.uid, ()))) for builder in state.serving)
+    # A build alone shares with nobody, and to count slots takes time.
+    return sum(max(0, n - used(index, b, state)) for b, n in running if n > 1)
+
+
 def count_free(index: ConnectionIndex, state: PoolState) -> int:
     """Slots that nobody has, and nobody has reserved; none where that is not known yet."""
     if not state.is_complete:
@@ -50,6 +60,13 @@ def can_have(index: ConnectionIndex, known: Connection, state: PoolState, free: 
     if builder is None or used(index, builder, state) >= state.slots:
         return False
     return free > 0 if builder in state.takers else builder.uid in state.heard
+
+
+def eligible(
+    index: ConnectionIndex, queue: Iterable[Waiting], state: PoolState, free: int
+) -> Iterator[Waiting]:
+    """Those who wait that can be given a slot now, as ``can_have`` says."""
+    return (each for each in queue if can_have(index, index[each.connection], state, free))
 
 
 def takes_of_all(known: Connection, state: PoolState) -> bool:
