@@ -20,7 +20,7 @@ from devcluster.layout import BUILDKIT_SOCKET, CONTAINERD_SOCKET, Layout
 from devcluster.plan import Plan
 from devcluster.store import locked
 
-PATIENCE: Final = 30.0
+PATIENCE_SECONDS: Final = 30.0
 LAYOUT: Final = "oci-layout://"
 ASSEMBLED: Final = "image://"
 
@@ -145,7 +145,7 @@ def _daemon(box: Identity, layout: Layout) -> Iterator[None]:
     request = {"component": "buildkitd"}
     ask(box, {"do": "start", **request})
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while ask(box, {"do": "start", **request})[0].state != "ready":
             if time.monotonic() > deadline:
                 raise DevclusterError("buildkitd does not start", log=layout.log("buildkitd"))

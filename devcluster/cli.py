@@ -37,7 +37,7 @@ app = typer.Typer(
 )
 _console = Console(stderr=True, highlight=False)
 
-LINE_EVERY: Final = 30.0
+LINE_EVERY_SECONDS: Final = 30.0
 """Seconds between progress lines where the output is no terminal."""
 
 Name = Annotated[str, typer.Option("--name", envvar="DEVCLUSTER_NAME", help="Which cluster.")]
@@ -54,7 +54,7 @@ class _Progress:
 
     def __init__(self) -> None:
         self._started = time.monotonic()
-        self._printed = -LINE_EVERY
+        self._printed = -LINE_EVERY_SECONDS
         self._stage = ""
         self._status = _console.status("") if _console.is_terminal else None
 
@@ -65,7 +65,7 @@ class _Progress:
             self._status.update(escape(f"{message} ({elapsed:.0f} s)"))
             return
         stage = " ".join(message.split()[:2]).rstrip(":")
-        if stage != self._stage or elapsed - self._printed >= LINE_EVERY:
+        if stage != self._stage or elapsed - self._printed >= LINE_EVERY_SECONDS:
             self._stage, self._printed = stage, elapsed
             _console.print(f"{elapsed:6.1f} s  {escape(message)}", soft_wrap=True)
 

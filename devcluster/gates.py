@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from devcluster.components import Gate
 
-PATIENCE: Final = 2.0
+PATIENCE_SECONDS: Final = 2.0
 """Seconds for one look."""
 
 
@@ -21,7 +21,7 @@ def is_open(gate: Gate, pki: Path) -> bool:
     try:
         if where.scheme == "unix":
             with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(PATIENCE)
+                client.settimeout(PATIENCE_SECONDS)
                 client.connect(where.path)
             return True
         connection: http.client.HTTPConnection
@@ -32,10 +32,10 @@ def is_open(gate: Gate, pki: Path) -> bool:
             if gate.identity:
                 context.load_cert_chain(pki / f"{gate.identity}.crt", pki / f"{gate.identity}.key")
             connection = http.client.HTTPSConnection(
-                where.netloc, timeout=PATIENCE, context=context
+                where.netloc, timeout=PATIENCE_SECONDS, context=context
             )
         else:
-            connection = http.client.HTTPConnection(where.netloc, timeout=PATIENCE)
+            connection = http.client.HTTPConnection(where.netloc, timeout=PATIENCE_SECONDS)
         try:
             connection.request("GET", where.path)
             return connection.getresponse().status == http.HTTPStatus.OK

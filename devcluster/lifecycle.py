@@ -29,7 +29,7 @@ from devcluster.prerequisites import (
 )
 from devcluster.store import Progress, locked
 
-BOX_PATIENCE: Final = 10.0
+BOX_PATIENCE_SECONDS: Final = 10.0
 """Seconds for the box to be made and its supervisor to answer."""
 GIVES_UP_AFTER: Final = 6
 """Restarts of one component, while we wait, after which waiting longer is pointless."""
@@ -183,7 +183,7 @@ def _start_box(layout: Layout, progress: Progress) -> Identity:
         )
     if done.returncode:
         raise DevclusterError("the namespaces cannot be made", log=log)
-    deadline = time.monotonic() + BOX_PATIENCE
+    deadline = time.monotonic() + BOX_PATIENCE_SECONDS
     while box := running_box(layout):
         try:
             ask(box, {"do": "status"})

@@ -27,14 +27,14 @@ from devcluster.identity import identify
 from devcluster.layout import CONTROL_SOCKET, Layout
 from devcluster.plan import Plan
 
-GATE_INTERVAL: Final = 0.1
-FIRST_PAUSE: Final = 0.25
-LONGEST_PAUSE: Final = 10.0
-LONG_LIFE: Final = 60.0
+GATE_INTERVAL_SECONDS: Final = 0.1
+FIRST_PAUSE_SECONDS: Final = 0.25
+LAST_PAUSE_SECONDS: Final = 10.0
+LONG_LIFE_SECONDS: Final = 60.0
 """A component that lived this long starts again with the shortest pause."""
-STOP_PATIENCE: Final = 5.0
+STOP_PATIENCE_SECONDS: Final = 5.0
 """Seconds between asking a component to end and ending it."""
-LARGEST_LOG: Final = 50 * 1024 * 1024
+MAX_LOG_BYTES: Final = 50 * 1024 * 1024
 
 
 class State(StrEnum):
@@ -51,7 +51,7 @@ class State(StrEnum):
 
 def pause_before_restart(failures: int) -> float:
     """Seconds to wait after so many short lives in a row."""
-    return float(min(FIRST_PAUSE * 2 ** max(failures - 1, 0), LONGEST_PAUSE))
+    return float(min(FIRST_PAUSE_SECONDS * 2 ** max(failures - 1, 0), LAST_PAUSE_SECONDS))
 
 
 @dataclass(slots=True)
@@ -131,7 +131,7 @@ class Supervisor:
             if component.kind is Kind.TASK and code == 0:
                 tended.enter(State.DONE)
                 return
-            failures = 1 if time.monotonic() - started > LONG_LIFE else failures + 1
+            failures = 1 if time.monotonic() - started > LONG_LIFE_SECONDS else failures + 1
             if tended.asked:
                 tended.asked, failures = False, 0
                 tended.enter(State.WAITING)
@@ -157,7 +157,7 @@ class Supervisor:
 
     def _spawn(self, component: Component) -> subprocess.Popen[bytes] | None:
         log = self._layout.log(component.name)
-        if log.exists() and log.stat().st_size > LARGEST_LOG:
+        if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
             log.replace(log.with_suffix(".log.1"))
         with log.open("ab") as output:
             try:
@@ -179,7 +179,7 @@ class Supervisor:
             return
         gate = tended.component.gate
         while gate and not await asyncio.to_thread(is_open, gate, self._layout.pki):  # noqa: ASYNC110
-            await asyncio.sleep(GATE_INTERVAL)
+            await asyncio.sleep(GATE_INTERVAL_SECONDS)
         tended.enter(State.READY)
 
     def _reap(self) -> None:
@@ -226,7 +226,7 @@ class Supervisor:
         tended.asked = True
         tended.enter(State.STOPPING)
         self._signal(tended, signal.SIGTERM)
-        asyncio.get_running_loop().call_later(STOP_PATIENCE, self._end, tended, tended.pid)
+        asyncio.get_running_loop().call_later(STOP_PATIENCE_SECONDS, self._end, tended, tended.pid)
 
     def _end(self, tended: Tended, pid: int) -> None:
         if tended.pid == pid:

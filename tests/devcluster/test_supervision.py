@@ -12,7 +12,7 @@ from devcluster.control import Report
 from devcluster.lifecycle import GIVES_UP_AFTER, find_hopeless
 from devcluster.prerequisites import parse_packages
 from devcluster.provisioner import is_released, volume_for, wants_volume
-from devcluster.supervisor import LONGEST_PAUSE, pause_before_restart
+from devcluster.supervisor import LAST_PAUSE_SECONDS, pause_before_restart
 
 
 def a_report(**overrides: Any) -> Report:
@@ -69,7 +69,7 @@ def test_pauses_between_restarts_grow_to_a_limit() -> None:
     pauses = [pause_before_restart(failures) for failures in range(20)]
     assert pauses == sorted(pauses)
     assert pauses[0] < 1
-    assert pauses[-1] == LONGEST_PAUSE
+    assert pauses[-1] == LAST_PAUSE_SECONDS
 
 
 @pytest.mark.parametrize(

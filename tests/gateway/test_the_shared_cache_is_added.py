@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from buildpool.buildkit import protobuf
-from buildpool.buildkit.solve_requests import MAX_MESSAGE, read_bridge_solve, read_solve
+from buildpool.buildkit.solve_requests import MAX_MESSAGE_BYTES, read_bridge_solve, read_solve
 from buildpool.core.api import Inject
 from buildpool.core.api.brief import CacheBrief
 from gateway.asking import CACHE, HELLO, SOLVE, a_full_client, a_solve, about, asked, begun, refusal
@@ -116,7 +116,7 @@ async def test_a_definition_may_be_as_long_as_buildkit_takes_it_and_no_longer(la
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
     builder.release.set()
     head = a_solve(source="github.com/acme/app")
-    request = head + protobuf.field(2, bytes(MAX_MESSAGE - len(head) - 300))
+    request = head + protobuf.field(2, bytes(MAX_MESSAGE_BYTES - len(head) - 300))
     async with lab.connect(pool) as channel:
         await call(channel, HELLO)
         await call(channel, SOLVE, request)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -196,3 +197,27 @@ def test_the_map_of_a_package_names_all_that_is_in_it(package: Path) -> None:
     inside = {each.stem for each in package.parent.glob("*.py")} - {"__init__", "__main__"}
     inside |= {each.parent.name for each in package.parent.glob("*/__init__.py")}
     assert {name for name in inside if not re.search(rf"\b{name}\b", text)} == set()
+
+
+UNITS = {"Seconds": "SECONDS", "Bytes": "BYTES", "Characters": "CHARACTERS", "Share": "SHARE"}
+"""What an attribute docstring may begin with, and what the name of a number then ends with."""
+
+
+def measures(module: Path) -> dict[str, str]:
+    """The numbers that a module names, and what their docstrings begin with."""
+    found, body = {}, ast.parse(module.read_text()).body
+    for statement, said in pairwise(body):
+        match statement, said:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=int() | float())),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                found[name] = text.split(maxsplit=1)[0].strip(".,;")
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_the_name_of_a_measure_says_its_unit(module: Path) -> None:
+    for name, word in measures(module).items():
+        if word in UNITS:
+            assert UNITS[word] in name, f"{name} is in {word.lower()}"

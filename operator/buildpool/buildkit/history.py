@@ -17,7 +17,7 @@ from itertools import chain
 from typing import Final
 
 from buildpool.buildkit.protobuf import Reader, WireError, text
-from buildpool.buildkit.solve_requests import MAX_FIELDS, MAX_NAME
+from buildpool.buildkit.solve_requests import MAX_FIELDS, MAX_NAME_CHARACTERS
 from buildpool.core.observed.load import RunningBuild
 
 METHOD: Final = "/moby.buildkit.v1.Control/ListenBuildHistory"
@@ -94,8 +94,8 @@ def _read_record(
             counts[number] = value
     if not ref:
         raise WireError("an event names no build")
-    if len(ref) > MAX_NAME:
-        raise WireError(f"the name of a build has more than {MAX_NAME} characters")
+    if len(ref) > MAX_NAME_CHARACTERS:
+        raise WireError(f"the name of a build has more than {MAX_NAME_CHARACTERS} characters")
     steps = counts[_RECORD_CACHED_STEPS], counts[_RECORD_STEPS]
     return RunningBuild(ref, _read_time(reader, created)), steps
 

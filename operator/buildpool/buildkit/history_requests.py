@@ -18,13 +18,13 @@ from buildpool.buildkit.solve_requests import MAX_FIELDS
 _REF, _EARLY_EXIT, _FILTER = 2, 3, 4
 _PLAIN: Final = re.compile("[a-z0-9]+")
 """Refs that stand in a filter as they are, as those of all clients do."""
-_HEAD: Final = 5
+_HEAD_BYTES: Final = 5
 """Bytes before each message of a stream: whether it is compressed, and its length."""
 _BEFORE_REF: Final = re.compile(
     rb"(\x08[\x80-\xff]{0,9}[\0-\x7f])? \x12[\x80-\xff]{0,9}[\0-\x7f] (?=\x0a)", re.VERBOSE
 )
 """How a BuildHistoryEvent begins: with its type, and a record, which begins with its ref."""
-_MAX_BEFORE_REF: Final = 22
+_MAX_BEFORE_REF_BYTES: Final = 22
 _RECORD_REF: Final = 1
 
 
@@ -111,18 +111,18 @@ class EventsOf:
 
     def _wanted(self) -> int:
         """How much of an event has to be there for the next step."""
-        if len(self._start) < _HEAD:
-            return _HEAD
-        return _HEAD + min(self._length(), _MAX_BEFORE_REF + len(self._record))
+        if len(self._start) < _HEAD_BYTES:
+            return _HEAD_BYTES
+        return _HEAD_BYTES + min(self._length(), _MAX_BEFORE_REF_BYTES + len(self._record))
 
     def _length(self) -> int:
-        return int.from_bytes(self._start[1:_HEAD], "big")
+        return int.from_bytes(self._start[1:_HEAD_BYTES], "big")
 
     def _judged(self) -> bytes:
         """What passes of the start of an event, once enough of it is there."""
         event = bytes(self._start)
-        self._left = _HEAD + self._length() - len(event)
+        self._left = _HEAD_BYTES + self._length() - len(event)
         self._start.clear()
-        before = _BEFORE_REF.match(event, _HEAD)
+        before = _BEFORE_REF.match(event, _HEAD_BYTES)
         self._passes = before is None or event.startswith(self._record, before.end())
         return event if self._passes else b""

@@ -29,7 +29,7 @@ NAMED_CONTEXT: Final = "context:"
 """How attributes start that make a variant, each with a name of the client's."""
 MAX_INPUTS: Final = 256
 """How many of them are looked at: builds that have more are one variant."""
-MAX_STEADIED: Final = 200
+MAX_STEADIED_BYTES: Final = 200
 """Bytes of a value in which what passes is looked for. Longer ones count as they are."""
 
 _HOST: Final = r"(?P<host>\w[\w.-]+(?::\d+)?)"
@@ -156,12 +156,12 @@ class Inputs:
         if name.startswith(ARGUMENT):
             if _PASSING.search(name.removeprefix(ARGUMENT).replace("-", "_")):
                 return
-            if len(value) > MAX_STEADIED:
+            if len(value) > MAX_STEADIED_BYTES:
                 self._made[name] = sha256(value).digest()
                 return
             made = _PASSES.sub(_marked, _text(value))
         elif name.startswith(NAMED_CONTEXT):
-            made = _named_context(_text(value[:MAX_STEADIED]))
+            made = _named_context(_text(value[:MAX_STEADIED_BYTES]))
         else:
             return
         self._made[name] = sha256(made.encode()).digest()

@@ -21,11 +21,11 @@ from typing import Final
 from buildpool.buildkit import protobuf, solve_identity
 from buildpool.buildkit.protobuf import Reader, WireError
 
-MAX_MESSAGE: Final = 16 << 20
+MAX_MESSAGE_BYTES: Final = 16 << 20
 """Bytes of one request that BuildKit takes (containerd's ``defaults.DefaultMaxRecvMsgSize``)."""
 ANY_NAME: Final = "*"
 """The name of an image that gets its own from the result of its build."""
-MAX_NAME: Final = 256
+MAX_NAME_CHARACTERS: Final = 256
 """Characters of the name of a build or session."""
 MAX_FIELDS: Final = 20_000
 """How many fields of a request are read: some 6,000 build arguments, or 0.1 s of our time."""
@@ -241,7 +241,7 @@ def with_imports(message: bytes, imports: Sequence[CacheEntry]) -> bytes:
 
 def _extended(message: bytes, added: bytes) -> bytes:
     """Nobody has asked for what is added: a request that it would make too long goes without."""
-    return message + added if len(message) + len(added) <= MAX_MESSAGE else message
+    return message + added if len(message) + len(added) <= MAX_MESSAGE_BYTES else message
 
 
 def _telling(number: int, imports: Sequence[CacheEntry]) -> bytes:
@@ -285,8 +285,10 @@ def _last(parts: Mapping[int, Sequence[memoryview]], number: int, name: str) -> 
 
 def _name(text: str) -> str:
     """A ref, or the name of a session: BuildKit's own have 25 characters. Raises WireError."""
-    if len(text) > MAX_NAME:
-        raise WireError(f"the name of a build or session has more than {MAX_NAME} characters")
+    if len(text) > MAX_NAME_CHARACTERS:
+        raise WireError(
+            f"the name of a build or session has more than {MAX_NAME_CHARACTERS} characters"
+        )
     return text
 
 

@@ -25,14 +25,15 @@ AT_ONCE: Final = 32
 """Registries asked at a time, but for those in trouble."""
 TROUBLED_AT_ONCE: Final = 16
 """Registries in trouble asked at a time. Most of them take the whole time of a look."""
-MANAGED: Final = 10.0
+MANAGED_SECONDS: Final = 10.0
 """Seconds between two looks at a managed registry: its disk can fill within a build."""
-EXTERNAL: Final = 60.0
+EXTERNAL_SECONDS: Final = 60.0
 """Seconds between two looks at somebody else's registry."""
-TROUBLED: Final = 5.0
-"""Seconds until the next look where something was wrong; doubled while it is, up to ``EXTERNAL``.
+TROUBLED_SECONDS: Final = 5.0
+"""Seconds until the next look where something was wrong; doubled while it is, up to
+``EXTERNAL_SECONDS``.
 """
-WRITTEN: Final = 600.0
+WRITTEN_SECONDS: Final = 600.0
 """Seconds between two attempts to write to somebody else's registry. The keeper tells of ours."""
 log: Final = logging.getLogger(__name__)
 
@@ -114,12 +115,12 @@ class CachePoller:
             async with self._troubled_slots if failures else self._slots:
                 report = await self._look(pool, target, write=write)
             if write:
-                write_due = clock() + WRITTEN
+                write_due = clock() + WRITTEN_SECONDS
             failures = failures + 1 if report.trouble else 0
             self._tell(pool, report)
-            pause = MANAGED if is_managed else EXTERNAL
+            pause = MANAGED_SECONDS if is_managed else EXTERNAL_SECONDS
             if failures:
-                pause = pauses.growing(failures, first=TROUBLED, last=EXTERNAL)
+                pause = pauses.growing(failures, first=TROUBLED_SECONDS, last=EXTERNAL_SECONDS)
             await asyncio.sleep(pauses.spread(pause, chance=self._chance()))
 
     async def _look(self, pool: PoolKey, target: CacheTarget, *, write: bool) -> CacheReport:

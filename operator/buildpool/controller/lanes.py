@@ -14,14 +14,14 @@ from typing import Final
 
 from buildpool.core.naming import PoolKey
 
-PATIENCE: Final = 3.0
+PATIENCE_SECONDS: Final = 3.0
 """Seconds after which a pass counts as slow. Most take a tenth of one."""
 
 
 class Lanes:
     """Slots for passes, in two lanes."""
 
-    def __init__(self, width: int, *, patience: float = PATIENCE) -> None:
+    def __init__(self, width: int, *, patience: float = PATIENCE_SECONDS) -> None:
         """``width``: slots of each lane; ``patience``: seconds that a quick pass may take."""
         self._quick = asyncio.Semaphore(width)
         self._slow = asyncio.Semaphore(width)

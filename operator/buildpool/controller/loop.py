@@ -26,11 +26,11 @@ from buildpool.core.errors import KubernetesError
 from buildpool.core.naming import PoolKey
 from buildpool.core.planning.plan import RESYNC
 
-MIN_INTERVAL: Final = 0.2
+MIN_INTERVAL_SECONDS: Final = 0.2
 """Seconds between the starts of two passes: a burst of events is one pass."""
-FIRST_RETRY: Final = 0.5
+FIRST_RETRY_SECONDS: Final = 0.5
 """Seconds from a pass that failed to the next one; doubled while they fail."""
-LAST_RETRY: Final = 30.0
+LAST_RETRY_SECONDS: Final = 30.0
 END_SECONDS: Final = 10.0
 """For passes that run when all tending ends."""
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 def backoff(failures: int, *, chance: float) -> float:
     """Seconds to wait after so many failures in a row; ``chance`` is from 0 up to 1."""
-    pause = pauses.growing(failures, first=FIRST_RETRY, last=LAST_RETRY)
+    pause = pauses.growing(failures, first=FIRST_RETRY_SECONDS, last=LAST_RETRY_SECONDS)
     return pauses.spread(pause, chance=chance)
 
 
@@ -119,7 +119,7 @@ class PoolLoop:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await wakeup.wait()
-                await asyncio.sleep(max(0.0, started + MIN_INTERVAL - clock()))
+                await asyncio.sleep(max(0.0, started + MIN_INTERVAL_SECONDS - clock()))
         finally:
             self._tasks.pop(pool, None)
             self._wakeups.close(pool)

@@ -21,14 +21,15 @@ from buildpool.core.naming import PoolKey
 from buildpool.core.objects.refs import JSON
 from buildpool.kube.cluster import Cluster
 
-INTERVAL: Final = 60.0
+INTERVAL_SECONDS: Final = 60.0
 """Seconds between two questions for one namespace; as often as a metrics server measures."""
-PATIENCE: Final = 2.0
+PATIENCE_SECONDS: Final = 2.0
 """Seconds that an answer may take, tries again included."""
-MAX_AGE: Final = 300.0
+MAX_AGE_SECONDS: Final = 300.0
 """Seconds after which an answer counts no more."""
-LAST_RETRY: Final = 600.0
-"""Seconds between two questions, at most, while there is no answer: from ``INTERVAL``, doubled."""
+LAST_RETRY_SECONDS: Final = 600.0
+"""Seconds between two questions, at most, while there is no answer; doubled from
+``INTERVAL_SECONDS``."""
 AT_ONCE: Final = 4
 """Namespaces asked for at a time."""
 log: Final = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class MemoryPoller:
             self._namespaces[pool.namespace] = _Namespace()
             self._is_new.set()
         known = self._namespaces[pool.namespace]
-        if asyncio.get_running_loop().time() > known.as_of + MAX_AGE:
+        if asyncio.get_running_loop().time() > known.as_of + MAX_AGE_SECONDS:
             return {}
         return known.usage
 
@@ -83,7 +84,7 @@ class MemoryPoller:
             due = [name for name, known in self._namespaces.items() if known.due <= clock()]
             await asyncio.gather(*(self._ask(name) for name in due))
             moments = [known.due for known in self._namespaces.values()]
-            pause = max(0.0, min(moments, default=clock() + INTERVAL) - clock())
+            pause = max(0.0, min(moments, default=clock() + INTERVAL_SECONDS) - clock())
             try:
                 async with asyncio.timeout(pause):
                     await self._is_new.wait()
@@ -98,14 +99,14 @@ class MemoryPoller:
             if known is None:
                 return  # forgotten while it waited
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(PATIENCE_SECONDS):
                     found = await self._cluster.select("PodMetrics", namespace, labels)
                 known.usage, known.as_of, known.failures = _usage(found), clock(), 0
             except Exception as error:  # noqa: BLE001 - whatever it is, it is asked again
                 known.failures += 1
                 if known.failures == 1:
                     _log(namespace, error)
-            pause = pauses.growing(known.failures, first=INTERVAL, last=LAST_RETRY)
+            pause = pauses.growing(known.failures, first=INTERVAL_SECONDS, last=LAST_RETRY_SECONDS)
             known.due = clock() + pauses.spread(pause, chance=self._chance())
 
 
@@ -122,7 +123,7 @@ def _usage(found: Iterable[JSON]) -> dict[str, int]:
 
 def _log(namespace: str, error: Exception) -> None:
     is_known = isinstance(error, KubernetesError | TimeoutError)
-    told = str(error) or f"no answer within {PATIENCE:g} s"
+    told = str(error) or f"no answer within {PATIENCE_SECONDS:g} s"
     log.warning(
         "Namespace %s: builders.recycle.maxMemory rests: %s",
         namespace,

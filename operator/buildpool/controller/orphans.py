@@ -36,10 +36,11 @@ from buildpool.core.planning.certificates import noted_clients
 from buildpool.core.planning.removal import goes_first
 from buildpool.kube.cluster import Cluster
 
-INTERVAL: Final = 3600.0
+INTERVAL_SECONDS: Final = 3600.0
 """Seconds between two sweeps."""
-RETRY: Final = 60.0
-"""Seconds from a sweep that failed to the next one; doubled while they fail, up to ``INTERVAL``.
+RETRY_SECONDS: Final = 60.0
+"""Seconds from a sweep that failed to the next one; doubled while they fail, up to
+``INTERVAL_SECONDS``.
 
 And at least so long from one that was asked for to the next such one.
 """
@@ -83,7 +84,9 @@ class OrphanSweeper:
         Where such a thing stays, each pass over the pool asks.
         """
         now = asyncio.get_running_loop().time()
-        self._heeded = {key: when for key, when in self._heeded.items() if now < when + RETRY}
+        self._heeded = {
+            key: when for key, when in self._heeded.items() if now < when + RETRY_SECONDS
+        }
         if pool not in self._heeded:
             self._heeded[pool] = now
             self._pools.add(pool)
@@ -96,8 +99,12 @@ class OrphanSweeper:
             self._asked.clear()
             rest = await self.sweep()
             failures = failures + 1 if rest.failed else 0
-            pause = pauses.growing(failures, first=RETRY, last=INTERVAL) if failures else INTERVAL
-            pause = RETRY if rest.waits else pause
+            pause = (
+                pauses.growing(failures, first=RETRY_SECONDS, last=INTERVAL_SECONDS)
+                if failures
+                else INTERVAL_SECONDS
+            )
+            pause = RETRY_SECONDS if rest.waits else pause
             with suppress(TimeoutError):
                 async with asyncio.timeout(pauses.spread(pause, chance=self._chance())):
                     await self._asked.wait()

@@ -19,7 +19,7 @@ from buildpool.core.naming import PoolKey
 from buildpool.core.objects.refs import Ref
 from buildpool.kube.cluster import Cluster
 
-MIN_ROUND: Final = 1.0
+MIN_ROUND_SECONDS: Final = 1.0
 """Seconds a round takes at least, however few Secrets there are."""
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class SecretPoller:
     async def run(self) -> None:
         """Goes round for ever."""
         while True:
-            round_ends = asyncio.get_running_loop().time() + MIN_ROUND
+            round_ends = asyncio.get_running_loop().time() + MIN_ROUND_SECONDS
             for pool in tuple(self._seen):
                 for ref in self._seen.get(pool, {}):
                     await self._look(pool, ref)

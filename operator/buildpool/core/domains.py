@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-MAX_DOMAIN: Final = 120
+MAX_DOMAIN_CHARACTERS: Final = 120
 """Characters. Before it there is room for the name and the namespace of any Service: both together
 may have no more than the 253 characters of a DNS name."""
 _LABEL: Final = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -25,8 +25,8 @@ def parse_domain(text: str) -> str:
     domain = text.removesuffix(".").lower() if text.isascii() else text
     if not _DOMAIN.fullmatch(domain) or _ADDRESS.fullmatch(domain):
         raise ValueError(f"{text!r} is no domain; write it like cluster.local")
-    if len(domain) > MAX_DOMAIN:
-        raise ValueError(f"{text!r} is longer than {MAX_DOMAIN} characters")
+    if len(domain) > MAX_DOMAIN_CHARACTERS:
+        raise ValueError(f"{text!r} is longer than {MAX_DOMAIN_CHARACTERS} characters")
     return domain
 
 

@@ -64,7 +64,7 @@ KEEPER_PORT: Final = 5001
 GUARD_PORT: Final = 1235
 """The TCP port of the guard of the cache, in each builder's pod: build steps share its ports."""
 
-MAX_POOL_NAME: Final = 40
+MAX_POOL_NAME_CHARACTERS: Final = 40
 """Leaves room for ``-builder-NNN`` and the suffix of a pod within a label's 63 characters."""
 
 

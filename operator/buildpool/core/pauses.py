@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-SPREAD: Final = 0.2
+SPREAD_SHARE: Final = 0.2
 """The share of a pause by which chance may shorten it: what failed together is not tried together.
 """
 
@@ -22,7 +22,7 @@ def growing(failures: int, *, first: float, last: float) -> float:
 
 def spread(seconds: float, *, chance: float) -> float:
     """A pause, shortened by up to a fifth; ``chance`` is from 0 up to 1. It is never longer."""
-    return seconds * (1 - SPREAD * chance)
+    return seconds * (1 - SPREAD_SHARE * chance)
 
 
 def lot(uid: str) -> float:

@@ -21,7 +21,7 @@ from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.served import ServedPools
 from buildpool.gateway.xds.resources import CHAIN, CONNECTION, FAILURE, NOBODY, SERVER_NAME
 
-MAX_LOGGED: Final = 200
+MAX_LOGGED_CHARACTERS: Final = 200
 """Characters of what a client sent that are logged."""
 log: Final = logging.getLogger(__name__)
 
@@ -95,6 +95,6 @@ class AccessLog(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[misc]
             log.warning(
                 "refused a connection from %s to %r: %s",
                 end.peer,
-                end.server_name[:MAX_LOGGED],
-                end.failure[:MAX_LOGGED] or "no pool has this name, or it is no TLS",
+                end.server_name[:MAX_LOGGED_CHARACTERS],
+                end.failure[:MAX_LOGGED_CHARACTERS] or "no pool has this name, or it is no TLS",
             )

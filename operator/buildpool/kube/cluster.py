@@ -23,11 +23,11 @@ from buildpool.core.objects.refs import JSON, Object, Ref, ref_of
 from buildpool.kube.errors import error_of, network_errors
 from buildpool.kube.metrics import RequestMetrics
 
-TIMEOUT: Final = 15.0
+TIMEOUT_SECONDS: Final = 15.0
 """Seconds for one request. The API server itself gives up after 60."""
 ATTEMPTS: Final = 4
 """Tries of a request that the API server puts off with 429 or 503."""
-MAX_RETRY_AFTER: Final = 5.0
+MAX_RETRY_AFTER_SECONDS: Final = 5.0
 
 
 class _Resource(NamedTuple):
@@ -209,7 +209,7 @@ class Cluster:
                 answer.code = str(status)
             if status not in (429, 503) or attempt == ATTEMPTS:
                 break
-            await asyncio.sleep(min(retry_after or 2.0 ** (attempt - 2), MAX_RETRY_AFTER))
+            await asyncio.sleep(min(retry_after or 2.0 ** (attempt - 2), MAX_RETRY_AFTER_SECONDS))
         if status >= 300:
             raise error_of(status, data)
         with network_errors():
@@ -223,11 +223,11 @@ class Cluster:
             await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, method, body)
             if self._is_cut:
                 raise UnavailableError("the connection was cut")
-            async with asyncio.timeout(TIMEOUT) as limit:
+            async with asyncio.timeout(TIMEOUT_SECONDS) as limit:
                 self._limits.add(limit)
                 try:
                     response = await self._api.call_api(
-                        method, url, headers, body, _request_timeout=TIMEOUT
+                        method, url, headers, body, _request_timeout=TIMEOUT_SECONDS
                     )
                     data: bytes = await response.read()  # type: ignore[no-untyped-call]
                 finally:

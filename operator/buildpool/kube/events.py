@@ -17,13 +17,13 @@ from typing import Final
 from buildpool.core import naming
 from buildpool.core.api import EventReason, Reason
 from buildpool.core.api.events import Event, EventType
-from buildpool.core.api.status import MAX_MESSAGE, format_time
+from buildpool.core.api.status import MAX_MESSAGE_CHARACTERS, format_time
 from buildpool.core.errors import KubernetesError
 from buildpool.core.naming import PoolKey
 from buildpool.core.objects.refs import Ref
 from buildpool.kube.cluster import Cluster
 
-REMEMBERED: Final = 2048
+MAX_REMEMBERED_EVENTS: Final = 2048
 """Events whose repetition is recognised; the oldest are forgotten first."""
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class EventRecorder:
                 },
                 "type": str(event.type),
                 "reason": str(event.reason),
-                "message": event.message[:MAX_MESSAGE],
+                "message": event.message[:MAX_MESSAGE_CHARACTERS],
                 "source": {"component": naming.FIELD_MANAGER},
                 "reportingComponent": f"{naming.GROUP}/operator",
                 "reportingInstance": self._identity,
@@ -100,7 +100,7 @@ class EventRecorder:
             }
         )
         self._told[key] = _Told(ref, 1)
-        while len(self._told) > REMEMBERED:
+        while len(self._told) > MAX_REMEMBERED_EVENTS:
             self._told.popitem(last=False)
 
 

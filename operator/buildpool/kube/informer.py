@@ -19,13 +19,13 @@ from buildpool.core.errors import KubernetesError, RefusedError, UnavailableErro
 from buildpool.core.objects.refs import JSON, Object
 from buildpool.kube.cluster import Cluster
 
-SERVER_TIMEOUT: Final = 25
+SERVER_TIMEOUT_SECONDS: Final = 25
 """Seconds after which the API server ends a watch, which then goes on where it was. A connection
 that says nothing for longer is dead (see ``handlers.registry``)."""
-INACTIVITY: Final = 30.0
-FIRST_RETRY: Final = 0.5
+INACTIVITY_SECONDS: Final = 30.0
+FIRST_RETRY_SECONDS: Final = 0.5
 """Seconds from a failure to the next try; doubled while it fails."""
-LAST_RETRY: Final = 5.0
+LAST_RETRY_SECONDS: Final = 5.0
 log: Final = logging.getLogger(__name__)
 
 Key = tuple[str, str]
@@ -76,8 +76,8 @@ class Informer:
                     await self._list()
                 await self._follow()
                 failures = 0
-                if clock() < started + FIRST_RETRY:
-                    await self._pause(FIRST_RETRY)
+                if clock() < started + FIRST_RETRY_SECONDS:
+                    await self._pause(FIRST_RETRY_SECONDS)
             except Exception as error:
                 is_known = isinstance(error, KubernetesError)
                 if failures == 0:  # one line for an outage, not one for each try
@@ -86,7 +86,9 @@ class Informer:
                 if isinstance(error, RefusedError) or not is_known:
                     self._version = None
                 failures += 1
-                await self._pause(pauses.growing(failures, first=FIRST_RETRY, last=LAST_RETRY))
+                await self._pause(
+                    pauses.growing(failures, first=FIRST_RETRY_SECONDS, last=LAST_RETRY_SECONDS)
+                )
 
     async def _pause(self, seconds: float) -> None:
         await asyncio.sleep(pauses.spread(seconds, chance=self._chance()))
@@ -118,8 +120,8 @@ class Informer:
             self._namespace,
             self._labels,
             version=self._version or "",
-            duration=SERVER_TIMEOUT,
-            inactivity=INACTIVITY,
+            duration=SERVER_TIMEOUT_SECONDS,
+            inactivity=INACTIVITY_SECONDS,
         )
         async for event in _events(lines):
             match event:

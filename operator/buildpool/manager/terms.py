@@ -31,13 +31,13 @@ from buildpool.manager.assembly import Operator, Round
 from buildpool.process import health_pages, on_signal, serve_metrics
 from buildpool.settings import Settings
 
-FIRST_PAUSE: Final = 5.0
+FIRST_PAUSE_SECONDS: Final = 5.0
 """Seconds from a term that the API server made impossible to the next try; doubled each time."""
-LAST_PAUSE: Final = 30.0
-FIRST_RESTART: Final = 1.0
+LAST_PAUSE_SECONDS: Final = 30.0
+FIRST_RESTART_SECONDS: Final = 1.0
 """Seconds from a part that failed to its next start; doubled each time."""
-LAST_RESTART: Final = 60.0
-CALM: Final = 300.0
+LAST_RESTART_SECONDS: Final = 60.0
+CALM_SECONDS: Final = 300.0
 """Seconds after which what has run so long is no longer thought to fail again and again."""
 END_SECONDS: Final = 30.0
 """How long the end of a term may take; Kopf needs two or three."""
@@ -73,8 +73,10 @@ async def operate(settings: Settings, *, stop: asyncio.Event, registry: Collecto
                 try:
                     await election.lead(partial(_term, operator, cluster, metrics, stop), stop)
                 except UnavailableError:
-                    failures = failures + 1 if clock() < started + CALM else 1
-                    pause = pauses.growing(failures, first=FIRST_PAUSE, last=LAST_PAUSE)
+                    failures = failures + 1 if clock() < started + CALM_SECONDS else 1
+                    pause = pauses.growing(
+                        failures, first=FIRST_PAUSE_SECONDS, last=LAST_PAUSE_SECONDS
+                    )
                     pause = pauses.spread(pause, chance=random.random())  # noqa: S311
                     log.exception("This term has failed, another is tried in %.1f s.", pause)
                     with suppress(TimeoutError):
@@ -137,8 +139,8 @@ async def kept_up(part: Round, *, chance: Callable[[], float] = random.random) -
             error: Exception | None = None
         except Exception as raised:  # noqa: BLE001 - whatever it is, pools have to be tended
             error = raised
-        failures = failures + 1 if clock() < started + CALM else 1
-        pause = pauses.growing(failures, first=FIRST_RESTART, last=LAST_RESTART)
+        failures = failures + 1 if clock() < started + CALM_SECONDS else 1
+        pause = pauses.growing(failures, first=FIRST_RESTART_SECONDS, last=LAST_RESTART_SECONDS)
         pause = pauses.spread(pause, chance=chance())
         told = f"{type(part).__name__} has ended and is started again in {pause:.1f} s"
         log.error(told, exc_info=error)

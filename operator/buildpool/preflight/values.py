@@ -14,7 +14,7 @@ from buildpool.core.api import Reason
 from buildpool.core.errors import BuildpoolError
 from buildpool.core.words import Finding
 
-MAX_QUOTED: Final = 100
+MAX_QUOTED_CHARACTERS: Final = 100
 """Characters of a server's own words that a message may quote."""
 _CODE: Final = re.compile(r"[A-Z][A-Z_]{1,40}")
 _READ_ONLY: Final = re.compile(rb"read[ -]?only", re.IGNORECASE)
@@ -71,7 +71,9 @@ class RegistryAnswer:
         raw = self.json()
         errors = raw.get("errors") if isinstance(raw, dict) else None
         codes = [e.get("code") for e in errors or () if isinstance(e, dict)] if errors else []
-        return ", ".join(c for c in codes if isinstance(c, str) and _CODE.fullmatch(c))[:MAX_QUOTED]
+        return ", ".join(c for c in codes if isinstance(c, str) and _CODE.fullmatch(c))[
+            :MAX_QUOTED_CHARACTERS
+        ]
 
     @property
     def says_read_only(self) -> bool:
@@ -107,4 +109,4 @@ class PreflightFailure(BuildpoolError):  # noqa: N818 - a finding, not a fault o
 
 def plain(text: str) -> str:
     """A server's own words, fit to be quoted on one line."""
-    return "".join(c for c in text if c.isprintable())[:MAX_QUOTED]
+    return "".join(c for c in text if c.isprintable())[:MAX_QUOTED_CHARACTERS]

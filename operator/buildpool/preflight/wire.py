@@ -27,7 +27,7 @@ from buildpool.preflight.values import Peer, PreflightFailure, RegistryAnswer
 
 CONNECT: Final = timedelta(seconds=3)
 """How long a connection may take to be made."""
-MAX_BODY: Final = 64 * 1024
+MAX_BODY_BYTES: Final = 64 * 1024
 """Bytes of a body that are read. Tokens are the longest that matters."""
 
 
@@ -210,14 +210,14 @@ async def _read(response: aiohttp.ClientResponse) -> RegistryAnswer:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) >= MAX_BODY:
+        if len(body) >= MAX_BODY_BYTES:
             break
     return RegistryAnswer(
         response.status,
         content_type=response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
         location=response.headers.get("Location"),
         challenges=tuple(response.headers.getall("WWW-Authenticate", ())),
-        body=bytes(body[:MAX_BODY]),
+        body=bytes(body[:MAX_BODY_BYTES]),
     )
 
 

@@ -16,13 +16,13 @@ REPOSITORY: Final = rf"{_PART}(?:/{_PART})*"
 TAG: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 DIGEST: Final = rf"{PREFIX}[0-9a-f]{{64}}"
 """Regular expressions, without anchors and groups."""
-MAX_REPOSITORY: Final = 255
+MAX_REPOSITORY_CHARACTERS: Final = 255
 """Characters of a repository's name."""
 
 
 def is_repository(text: str) -> bool:
     """Whether it may name a repository; such a name is safe as a path below a folder."""
-    return len(text) <= MAX_REPOSITORY and re.fullmatch(REPOSITORY, text) is not None
+    return len(text) <= MAX_REPOSITORY_CHARACTERS and re.fullmatch(REPOSITORY, text) is not None
 
 
 def is_tag(text: str) -> bool:

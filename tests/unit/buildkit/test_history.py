@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from buildpool.buildkit.history import BuildEvent, BuildEventKind, read_event
 from buildpool.buildkit.protobuf import WireError
-from buildpool.buildkit.solve_requests import MAX_FIELDS, MAX_NAME
+from buildpool.buildkit.solve_requests import MAX_FIELDS, MAX_NAME_CHARACTERS
 from buildpool.core.observed.load import RunningBuild
 from daemons import STARTED as LATER
 from daemons import a_record, a_timestamp, an_event, field, number
@@ -177,9 +177,9 @@ def test_a_record_has_room_for_all_arguments_that_a_request_may_have() -> None:
 
 
 def test_the_name_of_a_build_is_as_short_as_in_a_request() -> None:
-    longest = "é" * MAX_NAME
+    longest = "é" * MAX_NAME_CHARACTERS
     assert read_event(field(2, field(1, longest.encode()))).build.ref == longest
-    with pytest.raises(WireError, match=f"more than {MAX_NAME} characters"):
+    with pytest.raises(WireError, match=f"more than {MAX_NAME_CHARACTERS} characters"):
         read_event(field(2, field(1, f"{longest}é".encode())))
 
 

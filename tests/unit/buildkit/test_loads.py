@@ -24,7 +24,7 @@ from buildpool.buildkit.watcher import Connect
 from buildpool.controller.wakeups import Wakeups
 from buildpool.core.naming import PoolKey
 from buildpool.core.observed.load import RunningBuild
-from buildpool.core.pauses import SPREAD
+from buildpool.core.pauses import SPREAD_SHARE
 from daemons import (
     HistoryServer,
     an_access,
@@ -282,7 +282,7 @@ async def test_a_daemon_with_which_no_connection_lasts_is_tried_less_and_less_of
         pauses = [after - before for before, after in pairwise(times)]
         slack = 0.01  # of looking
         for number, pause in enumerate(pauses):
-            assert pause > 0.05 * 2**number * (1 - SPREAD) - slack
+            assert pause > 0.05 * 2**number * (1 - SPREAD_SHARE) - slack
 
 
 async def test_builds_too_short_for_any_answer_are_counted() -> None:

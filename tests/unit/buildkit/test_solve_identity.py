@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from buildpool.buildkit.solve_identity import (
     MAX_INPUTS,
-    MAX_STEADIED,
+    MAX_STEADIED_BYTES,
     Inputs,
     folder_of,
     part_of,
@@ -198,7 +198,7 @@ def test_named_contexts_make_variants() -> None:
     assert len(made) == len(told)
 
 
-@given(st.binary(max_size=2 * MAX_STEADIED))
+@given(st.binary(max_size=2 * MAX_STEADIED_BYTES))
 def test_whatever_bytes_an_input_has_it_makes_a_variant(value: bytes) -> None:
     for name in ("build-arg:X", "context:x"):
         assert one_input(name, value)

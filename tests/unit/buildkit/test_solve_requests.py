@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from buildpool.buildkit.protobuf import WireError
 from buildpool.buildkit.solve_requests import (
     MAX_FIELDS,
-    MAX_MESSAGE,
-    MAX_NAME,
+    MAX_MESSAGE_BYTES,
+    MAX_NAME_CHARACTERS,
     CacheEntry,
     frame,
     read_bridge_solve,
@@ -442,9 +442,9 @@ def test_a_large_build_argument_is_none_of_our_business() -> None:
 
 
 def test_a_request_that_would_become_too_long_stays_as_it_is() -> None:
-    solve = field(2, bytes(MAX_MESSAGE - 5))
-    part = field(1, bytes(MAX_MESSAGE - 5))
-    assert len(solve) == len(part) == MAX_MESSAGE
+    solve = field(2, bytes(MAX_MESSAGE_BYTES - 5))
+    part = field(1, bytes(MAX_MESSAGE_BYTES - 5))
+    assert len(solve) == len(part) == MAX_MESSAGE_BYTES
     assert with_cache(solve, exports=[EXPORT], imports=[]) is solve
     assert with_imports(part, [IMPORT]) is part
 
@@ -619,10 +619,10 @@ def test_the_build_that_a_status_is_about_is_read() -> None:
 
 
 def test_the_names_of_builds_and_sessions_are_short() -> None:
-    assert read_solve(a_solve(Ref="r" * MAX_NAME)).ref == "r" * MAX_NAME
+    assert read_solve(a_solve(Ref="r" * MAX_NAME_CHARACTERS)).ref == "r" * MAX_NAME_CHARACTERS
     for which in ("Ref", "Session"):
         with pytest.raises(WireError, match="more than 256 characters"):
-            read_solve(a_solve(**{which: "r" * (MAX_NAME + 1)}))
+            read_solve(a_solve(**{which: "r" * (MAX_NAME_CHARACTERS + 1)}))
 
 
 def test_what_is_no_frontend_or_build_is_said_with_the_field() -> None:

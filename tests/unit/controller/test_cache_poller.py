@@ -16,11 +16,11 @@ import pytest
 import virtual_time
 from buildpool.controller.cache_poller import (
     AT_ONCE,
-    EXTERNAL,
-    MANAGED,
-    TROUBLED,
+    EXTERNAL_SECONDS,
+    MANAGED_SECONDS,
     TROUBLED_AT_ONCE,
-    WRITTEN,
+    TROUBLED_SECONDS,
+    WRITTEN_SECONDS,
     CachePoller,
 )
 from buildpool.controller.wakeups import Wakeups
@@ -104,7 +104,7 @@ def test_the_same_answer_wakes_nobody_and_another_one_does() -> None:
             poller.watch(CI, TARGET)
             await flag.wait()
             flag.clear()
-            await asyncio.sleep(10 * TROUBLED)
+            await asyncio.sleep(10 * TROUBLED_SECONDS)
             assert len(registries.asked) > 2
             assert not flag.is_set()
             registries.answer = lambda _: FINE
@@ -195,7 +195,7 @@ def test_a_pool_that_is_watched_when_the_end_has_come_is_not_asked() -> None:
 
 
 WRITES = {
-    "a healthy one": (TARGET, FINE, lambda time: time % WRITTEN < EXTERNAL),
+    "a healthy one": (TARGET, FINE, lambda time: time % WRITTEN_SECONDS < EXTERNAL_SECONDS),
     "a troubled one": (TARGET, DOWN, lambda _: True),
     "a managed one": (OURS, DOWN, lambda _: False),
 }
@@ -209,7 +209,7 @@ def test_a_registry_is_seldom_written_to(
         registries = Registries(lambda _: report, takes=lambda _: 0.0)
         async with polling(registries) as (poller, _):
             poller.watch(CI, target)
-            await asyncio.sleep(WRITTEN * 2 - 1)
+            await asyncio.sleep(WRITTEN_SECONDS * 2 - 1)
         assert len(registries.asked) > 15
         assert all(write is is_due(time) for time, _, write in registries.asked)
 
@@ -259,13 +259,13 @@ def test_a_registry_in_trouble_is_asked_with_growing_pauses_and_soon_when_it_rec
             poller.watch(CI, TARGET)
             await asyncio.sleep(200)
             registries.answer = lambda _: FINE
-            await asyncio.sleep(EXTERNAL)
+            await asyncio.sleep(EXTERNAL_SECONDS)
             registries.answer = lambda _: DOWN
-            await asyncio.sleep(EXTERNAL + TROUBLED)
+            await asyncio.sleep(EXTERNAL_SECONDS + TROUBLED_SECONDS)
         times = registries.times()
         gaps = [after - before for before, after in itertools.pairwise(times)]
         assert gaps[:6] == [5, 10, 20, 40, 60, 60]
-        assert gaps[-1] == TROUBLED
+        assert gaps[-1] == TROUBLED_SECONDS
 
     virtual_time.run(story())
 
@@ -276,15 +276,15 @@ def test_pauses_are_spread_so_that_what_failed_together_is_not_asked_together() 
         async with polling(registries, chance=random.Random(7).random) as (poller, _):
             for number in range(10):
                 poller.watch(PoolKey("builds", str(number)), CacheTarget(f"r{number}"))
-            await asyncio.sleep(TROUBLED)
+            await asyncio.sleep(TROUBLED_SECONDS)
         second = [time for time, _, _ in registries.asked if time > 0]
         assert len(set(second)) == 10
-        assert min(second) >= 0.8 * TROUBLED
+        assert min(second) >= 0.8 * TROUBLED_SECONDS
 
     virtual_time.run(story())
 
 
-@pytest.mark.parametrize(("target", "pause"), [(OURS, MANAGED), (TARGET, EXTERNAL)])
+@pytest.mark.parametrize(("target", "pause"), [(OURS, MANAGED_SECONDS), (TARGET, EXTERNAL_SECONDS)])
 def test_a_thousand_caches_are_all_asked_in_their_time(target: CacheTarget, pause: float) -> None:
     async def story() -> None:
         registries = Registries()
@@ -322,9 +322,9 @@ def test_registries_that_swallow_all_questions_starve_nobody(holes: int) -> None
             times = registries.times(CacheTarget(f"r{number}"))
             assert times[0] <= BLACK_HOLE * (holes // AT_ONCE + 1)
             gaps = [after - before for before, after in itertools.pairwise(times)]
-            assert max(gaps) < EXTERNAL + 1
+            assert max(gaps) < EXTERNAL_SECONDS + 1
         fewest = min(len(registries.times(CacheTarget(f"hole{n}"))) for n in range(holes))
-        turn = max(EXTERNAL + BLACK_HOLE, holes * BLACK_HOLE / TROUBLED_AT_ONCE)
+        turn = max(EXTERNAL_SECONDS + BLACK_HOLE, holes * BLACK_HOLE / TROUBLED_AT_ONCE)
         assert fewest > 0.5 * HOUR / turn
 
     virtual_time.run(story())

@@ -14,9 +14,9 @@ import pytest
 
 import virtual_time
 from buildpool.controller.loop import (
-    FIRST_RETRY,
-    LAST_RETRY,
-    MIN_INTERVAL,
+    FIRST_RETRY_SECONDS,
+    LAST_RETRY_SECONDS,
+    MIN_INTERVAL_SECONDS,
     PoolLoop,
     backoff,
     next_look,
@@ -191,7 +191,7 @@ async def test_a_burst_of_wake_ups_is_one_pass() -> None:
         for _ in range(100):
             tended.wakeups.wake(CI)
             await asyncio.sleep(0)
-        await asyncio.sleep(3 * MIN_INTERVAL)
+        await asyncio.sleep(3 * MIN_INTERVAL_SECONDS)
         assert len(tended.passes.started) == 2
 
 
@@ -202,7 +202,7 @@ async def test_two_passes_keep_their_distance_whatever_wakes_them() -> None:
         tended.append(found)
         await passes.reach(4)
     gaps = [b - a for a, b in zip(passes.started, passes.started[1:], strict=False)]
-    assert min(gaps) > 0.9 * MIN_INTERVAL
+    assert min(gaps) > 0.9 * MIN_INTERVAL_SECONDS
 
 
 async def test_the_passes_of_one_pool_never_overlap() -> None:
@@ -298,7 +298,16 @@ async def test_tending_can_be_broken_off() -> None:
     assert passes_counted(tended.metrics, "done") is None, "what is known of it goes"
 
 
-PAUSES = {1: 0.5, 2: 1.0, 3: 2.0, 4: 4.0, 5: 8.0, 6: 16.0, 7: LAST_RETRY, 10_000: LAST_RETRY}
+PAUSES = {
+    1: 0.5,
+    2: 1.0,
+    3: 2.0,
+    4: 4.0,
+    5: 8.0,
+    6: 16.0,
+    7: LAST_RETRY_SECONDS,
+    10_000: LAST_RETRY_SECONDS,
+}
 
 
 @pytest.mark.parametrize(("failures", "seconds"), PAUSES.items())
@@ -330,4 +339,4 @@ def test_pools_that_fail_together_do_not_come_again_together() -> None:
         await tended.tender.end()
 
     virtual_time.run(story())
-    assert passes.started[3] - passes.started[2] > 0.1 * FIRST_RETRY
+    assert passes.started[3] - passes.started[2] > 0.1 * FIRST_RETRY_SECONDS

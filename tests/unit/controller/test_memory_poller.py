@@ -14,7 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import virtual_time
-from buildpool.controller.memory_poller import INTERVAL, LAST_RETRY, MAX_AGE, MemoryPoller
+from buildpool.controller.memory_poller import (
+    INTERVAL_SECONDS,
+    LAST_RETRY_SECONDS,
+    MAX_AGE_SECONDS,
+    MemoryPoller,
+)
 from buildpool.core import naming
 from buildpool.core.errors import UnavailableError
 from buildpool.core.naming import PoolKey
@@ -44,10 +49,10 @@ def test_each_namespace_is_asked_once_a_minute_however_many_pools_and_passes() -
             for _ in range(100):
                 for pool in (CI, OTHER, AWAY):
                     poller.watch(pool)
-                await asyncio.sleep(INTERVAL / 10)
+                await asyncio.sleep(INTERVAL_SECONDS / 10)
             assert dict(poller.watch(CI)) == {"a": 1024}
         times = [time for time, namespace, _ in cluster.selected if namespace == "builds"]
-        assert {after - before for before, after in pairwise(times)} == {INTERVAL}
+        assert {after - before for before, after in pairwise(times)} == {INTERVAL_SECONDS}
         assert len(cluster.selected) == 2 * len(times)
         labels = naming.installation_selector("builder")
         assert all(selected == labels for _, _, selected in cluster.selected)
@@ -60,7 +65,7 @@ def test_a_new_namespace_is_asked_for_at_once() -> None:
         cluster = Measured()
         async with polling(cluster) as poller:
             poller.watch(CI)
-            await asyncio.sleep(INTERVAL / 2)
+            await asyncio.sleep(INTERVAL_SECONDS / 2)
             poller.watch(AWAY)
             await asyncio.sleep(0.1)
             assert [(t, n) for t, n, _ in cluster.selected] == [(0, "builds"), (30, "away")]
@@ -75,12 +80,12 @@ def test_nobody_asks_when_the_last_pool_of_a_namespace_is_forgotten() -> None:
             for pool in (CI, OTHER):
                 poller.watch(pool)
             poller.forget(CI)
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(INTERVAL_SECONDS)
             asked = len(cluster.selected)
             assert asked > 0
             poller.forget(OTHER)
             poller.forget(AWAY)
-            await asyncio.sleep(10 * INTERVAL)
+            await asyncio.sleep(10 * INTERVAL_SECONDS)
             assert len(cluster.selected) == asked
 
     virtual_time.run(story())
@@ -104,17 +109,17 @@ def test_an_api_that_fails_is_told_once_and_asked_with_growing_pauses(
             poller.watch(CI)
             await asyncio.sleep(1)
             cluster.error, cluster.takes = error, takes
-            await asyncio.sleep(MAX_AGE - 2)
+            await asyncio.sleep(MAX_AGE_SECONDS - 2)
             assert poller.watch(CI), "the last answer is used"
             await asyncio.sleep(10)
             assert not poller.watch(CI), "but not for ever"
-            await asyncio.sleep(10 * LAST_RETRY)
+            await asyncio.sleep(10 * LAST_RETRY_SECONDS)
             gaps = [after - before for (before, *_), (after, *_) in pairwise(cluster.selected)]
-            assert gaps[1] < INTERVAL + 3
-            assert INTERVAL * 2 <= gaps[2] < INTERVAL * 2 + 3
-            assert max(gaps) < LAST_RETRY + 3
+            assert gaps[1] < INTERVAL_SECONDS + 3
+            assert INTERVAL_SECONDS * 2 <= gaps[2] < INTERVAL_SECONDS * 2 + 3
+            assert max(gaps) < LAST_RETRY_SECONDS + 3
             cluster.error, cluster.takes = None, 0.0
-            await asyncio.sleep(LAST_RETRY)
+            await asyncio.sleep(LAST_RETRY_SECONDS)
             assert poller.watch(CI)
 
     virtual_time.run(story())
@@ -132,7 +137,7 @@ def test_one_namespace_without_an_answer_costs_no_other() -> None:
         async with polling(Partly([measured("a", "1Ki")])) as poller:
             poller.watch(AWAY)
             poller.watch(CI)
-            await asyncio.sleep(20 * INTERVAL)
+            await asyncio.sleep(20 * INTERVAL_SECONDS)
             assert poller.watch(CI)
 
     virtual_time.run(story())

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import virtual_time
 from buildpool.controller.gateway_watch import GatewayWatch
-from buildpool.controller.orphans import INTERVAL, RETRY, OrphanSweeper
+from buildpool.controller.orphans import INTERVAL_SECONDS, RETRY_SECONDS, OrphanSweeper
 from buildpool.controller.secret_poller import SecretPoller
 from buildpool.controller.wakeups import Wakeups
 from buildpool.core import naming
@@ -251,8 +251,8 @@ def test_builders_of_a_pool_that_is_gone_are_told_to_go_and_the_rest_waits_for_t
 def test_what_waits_for_builders_is_looked_at_again_soon() -> None:
     cluster = left_behind()
     cluster.objects = [*cluster.objects, a_builder_pod(since="2026-01-01T00:00:00Z")]
-    swept(cluster, within=2.5 * RETRY)
-    assert sorted({round(time) for time in cluster.times}) == [0, RETRY, 2 * RETRY]
+    swept(cluster, within=2.5 * RETRY_SECONDS)
+    assert sorted({round(time) for time in cluster.times}) == [0, RETRY_SECONDS, 2 * RETRY_SECONDS]
 
 
 def test_what_does_not_say_who_made_it_is_left_to_its_owner() -> None:
@@ -350,19 +350,19 @@ def test_no_object_ends_a_sweep(objects: list[Any], pool: Any) -> None:
 
 def test_a_sweep_that_fails_is_repeated_with_growing_pauses() -> None:
     cluster = Holding(error=KeyError("items"))
-    swept(cluster, within=10 * INTERVAL)
+    swept(cluster, within=10 * INTERVAL_SECONDS)
     gaps = [after - before for before, after in pairwise(sorted(set(cluster.times)))]
-    assert gaps[:3] == [RETRY, 2 * RETRY, 4 * RETRY]
-    assert max(gaps) == INTERVAL
+    assert gaps[:3] == [RETRY_SECONDS, 2 * RETRY_SECONDS, 4 * RETRY_SECONDS]
+    assert max(gaps) == INTERVAL_SECONDS
 
 
 def test_a_namespace_in_which_nothing_may_be_listed_keeps_no_other_from_a_sweep() -> None:
     cluster = left_behind()
     cluster.refused = ("ConfigMap", "closed")
     sweeper = a_sweeper(cluster, namespaces=("closed", "builds"))
-    virtual_time.run(during(sweeper.run, RETRY + 1))
+    virtual_time.run(during(sweeper.run, RETRY_SECONDS + 1))
     assert cluster.deleted[-1].name == "authority.builds.ci"
-    assert set(cluster.times) == {0, RETRY}, "and it is looked at again"
+    assert set(cluster.times) == {0, RETRY_SECONDS}, "and it is looked at again"
 
 
 def test_a_sweep_that_is_asked_for_comes_at_once_and_the_next_one_a_minute_later() -> None:
@@ -379,7 +379,7 @@ def test_a_sweep_that_is_asked_for_comes_at_once_and_the_next_one_a_minute_later
         running.cancel()
 
     virtual_time.run(story())
-    assert sorted(set(cluster.times)) == [0, 10, 10 + RETRY, 10 + 2 * RETRY]
+    assert sorted(set(cluster.times)) == [0, 10, 10 + RETRY_SECONDS, 10 + 2 * RETRY_SECONDS]
 
 
 def test_who_asks_for_the_first_time_does_not_wait_for_others_who_do_so_again_and_again() -> None:
@@ -423,8 +423,8 @@ def test_what_does_not_say_who_made_it_is_no_orphan_at_home_where_its_pool_lives
 def test_nothing_is_removed_once_the_pool_is_another_than_was_seen() -> None:
     cluster = left_behind(uid="1")
     cluster.pools = {"ci": [None, a_living("1")["ci"]]}
-    assert swept(cluster, within=2.5 * RETRY) == []
-    assert RETRY in cluster.times, "it is looked at again soon"
+    assert swept(cluster, within=2.5 * RETRY_SECONDS) == []
+    assert RETRY_SECONDS in cluster.times, "it is looked at again soon"
 
 
 # --- the gateway's pods --------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildpool.core.domains import MAX_DOMAIN, domain_in, parse_domain
+from buildpool.core.domains import MAX_DOMAIN_CHARACTERS, domain_in, parse_domain
 from buildpool.core.naming import Installation
 from buildpool.core.resources import pool_service
 from samples import OWN_IMAGE, a_pool
@@ -111,7 +111,7 @@ def test_whatever_is_written_a_domain_is_refused_or_stays_as_it_is_once_parsed(t
     except ValueError:
         return
     assert domain == parse_domain(domain)
-    assert len(domain) <= MAX_DOMAIN
+    assert len(domain) <= MAX_DOMAIN_CHARACTERS
 
 
 LABEL = st.from_regex(r"[a-z]([a-z0-9-]{0,14}[a-z0-9])?", fullmatch=True)
@@ -125,7 +125,7 @@ def test_the_domain_of_a_pods_file_is_found(domain: str, namespace: str) -> None
 
 def test_the_longest_domain_leaves_room_for_the_longest_service() -> None:
     domain = ".".join(["d" * 59, "d" * 60])
-    assert len(parse_domain(domain)) == MAX_DOMAIN
+    assert len(parse_domain(domain)) == MAX_DOMAIN_CHARACTERS
     installation = Installation("n" * 63, OWN_IMAGE, "s" * 63, domain)
     service = pool_service(a_pool(routing="Gateway"), gateway=installation.gateway_host)
     assert len(service["spec"]["externalName"]) <= 253

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import pytest
 
 from buildpool.core import naming
-from buildpool.core.api.spec import MAX_CLIENT_NAME
+from buildpool.core.api.spec import MAX_CLIENT_NAME_CHARACTERS
 from buildpool.core.naming import PoolKey
 from buildpool.core.resources import builder_deployment, pool_service
 from samples import CERTIFICATE, OWN_IMAGE, a_pool
 
-LONGEST = PoolKey("n" * 63, "p" * naming.MAX_POOL_NAME)
+LONGEST = PoolKey("n" * 63, "p" * naming.MAX_POOL_NAME_CHARACTERS)
 CI = PoolKey("builds", "ci")
 
 NAMES: dict[str, tuple[Callable[[PoolKey], str], str]] = {
@@ -57,7 +57,7 @@ def test_the_labels_of_the_longest_pool_are_valid(
 
 def test_the_names_of_the_longest_pool_are_valid() -> None:
     names = (
-        naming.client_certificate(LONGEST, "c" * MAX_CLIENT_NAME),
+        naming.client_certificate(LONGEST, "c" * MAX_CLIENT_NAME_CHARACTERS),
         naming.authority(LONGEST),
         naming.builder_certificate(LONGEST),
     )

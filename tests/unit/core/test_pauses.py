@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildpool.core.pauses import SPREAD, Pause, growing, lot, spread
+from buildpool.core.pauses import SPREAD_SHARE, Pause, growing, lot, spread
 
 numbers = st.floats(0.01, 1e6)
 
@@ -27,7 +27,7 @@ def test_a_pause_is_doubled_each_time() -> None:
 
 @given(numbers, st.floats(0, 1))
 def test_chance_makes_a_pause_shorter_but_not_much(seconds: float, chance: float) -> None:
-    assert (1 - SPREAD) * seconds <= spread(seconds, chance=chance) * (1 + 1e-9)
+    assert (1 - SPREAD_SHARE) * seconds <= spread(seconds, chance=chance) * (1 + 1e-9)
     assert spread(seconds, chance=chance) <= seconds
 
 

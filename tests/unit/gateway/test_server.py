@@ -110,7 +110,7 @@ def _haste(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "Daemon", lambda *_: Silent())
     monkeypatch.setattr(module, "HEARING_SECONDS", 0.1)
     monkeypatch.setattr(module, "GRACE_SECONDS", 1.0)
-    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SOLVE_PATIENCE", 0.5)
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SOLVE_PATIENCE_SECONDS", 0.5)
 
 
 @pytest.mark.parametrize("is_signal", [True, False])

@@ -18,7 +18,7 @@ from buildpool.core.errors import KubernetesError, RefusedError, UnavailableErro
 from buildpool.core.objects.refs import Object
 from buildpool.kube.cluster import Cluster
 from buildpool.kube.errors import error_of
-from buildpool.kube.informer import LAST_RETRY, Informer
+from buildpool.kube.informer import LAST_RETRY_SECONDS, Informer
 from samples import any_json
 
 Event = Any
@@ -124,7 +124,7 @@ def test_pauses_grow_to_a_limit_while_it_fails() -> None:
     server = Server(watches=[UnavailableError("no")] * 8)
     mirrored(server)
     gaps = [after - before for before, after in zip(server.times, server.times[1:], strict=False)]
-    assert gaps[:5] == [0.5, 1.0, 2.0, 4.0, LAST_RETRY]
+    assert gaps[:5] == [0.5, 1.0, 2.0, 4.0, LAST_RETRY_SECONDS]
 
 
 def test_a_server_that_ends_each_watch_at_once_is_not_asked_without_a_pause() -> None:

@@ -11,7 +11,12 @@ from itertools import pairwise
 import pytest
 
 import virtual_time
-from buildpool.manager.terms import CALM, FIRST_RESTART, LAST_RESTART, kept_up
+from buildpool.manager.terms import (
+    CALM_SECONDS,
+    FIRST_RESTART_SECONDS,
+    LAST_RESTART_SECONDS,
+    kept_up,
+)
 
 
 @dataclass
@@ -47,8 +52,12 @@ def test_a_part_that_ends_is_started_again_with_growing_pauses(
     error: Exception | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     pauses = Part(error=error).pauses(1000.0)
-    assert pauses[:3] == [FIRST_RESTART, 2 * FIRST_RESTART, 4 * FIRST_RESTART]
-    assert pauses[-1] == LAST_RESTART
+    assert pauses[:3] == [
+        FIRST_RESTART_SECONDS,
+        2 * FIRST_RESTART_SECONDS,
+        4 * FIRST_RESTART_SECONDS,
+    ]
+    assert pauses[-1] == LAST_RESTART_SECONDS
     record = caplog.records[0]
     assert record.levelno == logging.ERROR
     assert "Part has ended and is started again in 1.0 s" in record.getMessage()
@@ -56,10 +65,10 @@ def test_a_part_that_ends_is_started_again_with_growing_pauses(
 
 
 def test_pauses_are_short_again_after_a_calm_time() -> None:
-    part = Part(lasts=lambda start: CALM + 1 if start == 5 else 0.0)
-    pauses = part.pauses(2 * CALM)
-    assert pauses[4] == CALM + 1 + FIRST_RESTART
-    assert pauses[5] == 2 * FIRST_RESTART
+    part = Part(lasts=lambda start: CALM_SECONDS + 1 if start == 5 else 0.0)
+    pauses = part.pauses(2 * CALM_SECONDS)
+    assert pauses[4] == CALM_SECONDS + 1 + FIRST_RESTART_SECONDS
+    assert pauses[5] == 2 * FIRST_RESTART_SECONDS
 
 
 def test_a_part_that_is_to_end_ends() -> None:

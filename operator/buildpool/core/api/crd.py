@@ -124,7 +124,7 @@ def schema() -> dict[str, Any]:
             "metadata": {
                 "type": "object",
                 "properties": {
-                    "name": {"type": "string", "maxLength": naming.MAX_POOL_NAME},
+                    "name": {"type": "string", "maxLength": naming.MAX_POOL_NAME_CHARACTERS},
                 },
             },
             "spec": _structural(PoolSpec.model_json_schema()),

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Final
 
 PATTERN: Final = r"^([0-9]{1,6}d)?([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$"
-MAX_LENGTH: Final = 28
+MAX_CHARACTERS: Final = 28
 
 _PARTS: Final = re.compile(PATTERN)
 _UNITS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
@@ -22,7 +22,7 @@ def parse_duration(text: str) -> timedelta:
     """The span of time that ``text`` names."""
     match = _PARTS.fullmatch(text)
     if not text or match is None:
-        raise ValueError(f"{text[:MAX_LENGTH]!r} is not a duration such as 45s, 2h30m or 90d")
+        raise ValueError(f"{text[:MAX_CHARACTERS]!r} is not a duration such as 45s, 2h30m or 90d")
     parts = [part for part in match.groups() if part]
     return timedelta(seconds=sum(int(part[:-1]) * _UNITS[part[-1]] for part in parts))
 

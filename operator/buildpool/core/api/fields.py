@@ -25,7 +25,7 @@ _CEL_SECONDS: Final = (
 )
 """A duration in seconds: CEL knows no days."""
 
-LABEL_KEY_LENGTH: Final = 317
+LABEL_KEY_CHARACTERS: Final = 317
 """A DNS subdomain of 253 characters, a slash and a name of 63."""
 
 ObjectName = Annotated[
@@ -37,7 +37,7 @@ LabelKey = Annotated[
     str,
     Field(
         pattern="^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$",
-        max_length=LABEL_KEY_LENGTH,
+        max_length=LABEL_KEY_CHARACTERS,
     ),
 ]
 LabelValue = Annotated[
@@ -82,7 +82,7 @@ class DurationText:
             "type": "string",
             "pattern": duration.PATTERN,
             "minLength": 2,
-            "maxLength": duration.MAX_LENGTH,
+            "maxLength": duration.MAX_CHARACTERS,
             VALIDATIONS: [
                 {
                     "rule": f"[{_CEL_SECONDS}].all(s, s >= {low} && s <= {high})",
@@ -118,7 +118,7 @@ class QuantityText:
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "x-kubernetes-int-or-string": True,
             "pattern": quantity.PATTERN,
-            "maxLength": quantity.MAX_LENGTH,
+            "maxLength": quantity.MAX_CHARACTERS,
         }
         if self.minimum != "0":
             result[VALIDATIONS] = [

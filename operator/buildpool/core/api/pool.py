@@ -21,12 +21,12 @@ from buildpool.core.api.validation import problems_of, structural_problems
 from buildpool.core.errors import InvalidSpecError
 from buildpool.core.naming import PoolKey
 
-_NAME: Final = f"[a-z]([a-z0-9-]{{0,{naming.MAX_POOL_NAME - 2}}}[a-z0-9])?"
+_NAME: Final = f"[a-z]([a-z0-9-]{{0,{naming.MAX_POOL_NAME_CHARACTERS - 2}}}[a-z0-9])?"
 NAME_RULE: Final = Rule(
     cel=f"self.metadata.name.matches('^{_NAME}$')",
     holds=lambda name: re.fullmatch(_NAME, name) is not None,
     message="the name of a pool must be a DNS label that starts with a letter",
-    remedy=f"use at most {naming.MAX_POOL_NAME} characters of a-z, 0-9 and -",
+    remedy=f"use at most {naming.MAX_POOL_NAME_CHARACTERS} characters of a-z, 0-9 and -",
 )
 """On the object as a whole; its Python twin takes the name."""
 

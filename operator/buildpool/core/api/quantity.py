@@ -14,7 +14,7 @@ _NUMBER: Final = r"[0-9]+(\.[0-9]+)?"
 _SUFFIX: Final = "[KMGTPE]i|[mkMGTPE]|[eE]-?[0-9]{1,2}"
 PATTERN: Final = f"^{_NUMBER}({_SUFFIX})?$"
 """What the custom resource accepts: no sign, nothing too small to be kept. Go reads it alike."""
-MAX_LENGTH: Final = 32
+MAX_CHARACTERS: Final = 32
 
 _BINARY: Final = {f"{letter}i": 1024**power for power, letter in enumerate("KMGTPE", start=1)}
 _DECIMAL: Final = {"m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
@@ -23,7 +23,7 @@ _QUANTITY: Final = re.compile(f"(?P<number>{_NUMBER})(?P<suffix>{_SUFFIX})?")
 _SMALLEST: Final = Decimal("1e-3")
 _LARGEST: Final = 2**63 - 1
 _PRECISION: Final = 256
-"""More digits than any quantity of ``MAX_LENGTH`` characters has: arithmetic stays exact."""
+"""More digits than any quantity of ``MAX_CHARACTERS`` characters has: arithmetic stays exact."""
 
 
 def parse(text: str | int) -> Decimal:
@@ -60,8 +60,8 @@ def format_bytes(number: int) -> str:
 def _split(text: str | int) -> tuple[Decimal, str]:
     spelled = str(text)
     match = _QUANTITY.fullmatch(spelled)
-    if match is None or len(spelled) > MAX_LENGTH:
-        raise ValueError(f"{spelled[:MAX_LENGTH]!r} is not a quantity such as 500m, 2 or 20Gi")
+    if match is None or len(spelled) > MAX_CHARACTERS:
+        raise ValueError(f"{spelled[:MAX_CHARACTERS]!r} is not a quantity such as 500m, 2 or 20Gi")
     return Decimal(match["number"]), match["suffix"] or ""
 
 

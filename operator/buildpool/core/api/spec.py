@@ -17,7 +17,7 @@ from buildpool.core.api.cache import HOST, Cache, Frontends, Inject
 from buildpool.core.api.fields import DataKey, DurationText, ObjectName, ReadableHost, UniqueBy
 from buildpool.core.api.model import Model, Rule, exactly_one
 
-MAX_CLIENT_NAME: Final = 40
+MAX_CLIENT_NAME_CHARACTERS: Final = 40
 CLIENT_NAME: Final = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 """How clients may be called, as a regular expression for the whole name."""
 
@@ -168,7 +168,7 @@ class Client(Model):
 
     name: Annotated[
         str,
-        Field(pattern=f"^{CLIENT_NAME}$", min_length=1, max_length=MAX_CLIENT_NAME),
+        Field(pattern=f"^{CLIENT_NAME}$", min_length=1, max_length=MAX_CLIENT_NAME_CHARACTERS),
     ]
     """Name of the client; its Secret is `<pool>-client-<name>`."""
     weight: Annotated[int, Field(ge=1, le=100)] = 1

@@ -23,10 +23,10 @@ from pydantic import (
 from buildpool.core.api.fields import UniqueBy
 from buildpool.core.api.model import Model
 
-LONGEST_TEXT: Final = 4096
+MAX_TEXT_CHARACTERS: Final = 4096
 MAX_BUILDERS: Final = 256
 """Builders that a status names."""
-MAX_MESSAGE: Final = 1024
+MAX_MESSAGE_CHARACTERS: Final = 1024
 """Characters of a message of a condition or an Event; Events take no more."""
 
 
@@ -36,8 +36,8 @@ def format_time(moment: datetime) -> str:
 
 
 def _shorten(text: object) -> object:
-    if isinstance(text, str) and len(text) > LONGEST_TEXT:
-        return text[: LONGEST_TEXT - 1] + "…"
+    if isinstance(text, str) and len(text) > MAX_TEXT_CHARACTERS:
+        return text[: MAX_TEXT_CHARACTERS - 1] + "…"
     return text
 
 
@@ -46,7 +46,7 @@ Time = Annotated[
     PlainSerializer(format_time, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-Text = Annotated[str, BeforeValidator(_shorten), Field(max_length=LONGEST_TEXT)]
+Text = Annotated[str, BeforeValidator(_shorten), Field(max_length=MAX_TEXT_CHARACTERS)]
 """Text of any length, cut to what the status has room for: a status must never be refused."""
 Name = Annotated[str, Field(max_length=253)]
 BuildName = Annotated[str, Field(max_length=256)]

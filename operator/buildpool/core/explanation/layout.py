@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from buildpool.core.api.duration import format_duration
 
-WIDTH: Final = 100
+WIDTH_COLUMNS: Final = 100
 """Columns of a terminal. Only a command is longer if need be: it has to be copied whole."""
 
 
@@ -28,7 +28,7 @@ def laid_out(rows: Iterable[Row]) -> Iterator[str]:
     """Labels on the left, what is said on the right."""
     for label, paragraphs in rows:
         for number, text in enumerate(paragraphs):
-            yield from hung(f"{'' if number else label:{_INDENT}}", text)
+            yield from hung(f"{'' if number else label:{_INDENT_COLUMNS}}", text)
 
 
 def hung(head: str, text: str) -> Iterator[str]:
@@ -37,16 +37,16 @@ def hung(head: str, text: str) -> Iterator[str]:
         yield head + text
         return
     indent = len(head)
-    if indent > WIDTH - _NARROWEST and len(text) > WIDTH - indent:
+    if indent > WIDTH_COLUMNS - _NARROWEST_COLUMNS and len(text) > WIDTH_COLUMNS - indent:
         yield head.rstrip()
         head, indent = " " * 6, 6
-    lines = wrap(text, WIDTH - indent, break_long_words=False, break_on_hyphens=False)
+    lines = wrap(text, WIDTH_COLUMNS - indent, break_long_words=False, break_on_hyphens=False)
     for number, line in enumerate(lines or [""]):
         yield f"{' ' * indent if number else head}{line}".rstrip()
 
 
-_INDENT: Final = 14
-_NARROWEST: Final = 36
+_INDENT_COLUMNS: Final = 14
+_NARROWEST_COLUMNS: Final = 36
 """Columns that a text needs in order to be readable."""
 
 

@@ -203,7 +203,7 @@ def _troubles(pool: Pool, spec: PoolSpec | None) -> Iterator[Row]:
 
 
 _HEAD: Final = ("NAME", "STATE", "BUILDS", "SERVED", "REVISION")
-_REVISION: Final = 8
+_REVISION_CHARACTERS: Final = 8
 """Characters of a revision that are shown: enough to tell two from each other."""
 
 
@@ -216,7 +216,7 @@ def _table(builders: Sequence[BuilderStatus], spec: PoolSpec | None, told: str) 
             builder.state.value,
             ("?" if builder.builds is None else str(builder.builds)) + slots,
             "-" if builder.served is None else str(builder.served),
-            builder.revision[:_REVISION],
+            builder.revision[:_REVISION_CHARACTERS],
         )
         for builder in builders
     ]

@@ -31,7 +31,7 @@ NODE_LOST: Final = frozenset({"DeletionByTaintManager", "DeletionByPodGC"})
 A taint may as well drain a node that lives. Of one that does not, the cluster takes ``Ready`` from
 the pods.
 """
-MAX_SAID: Final = 300
+MAX_SAID_CHARACTERS: Final = 300
 """Characters of what the cluster or a daemon says that are quoted."""
 
 MEMORY_FIELDS: Final = {
@@ -258,10 +258,10 @@ def _last_words(text: str) -> str:
     """What a daemon says it died of; a stack and rootlesskit's own report come after it."""
     lines = text.strip().splitlines()
     of_the_daemon = [line for line in lines if line.startswith("buildkitd: ")]
-    return (of_the_daemon or lines or [""])[-1][:MAX_SAID]
+    return (of_the_daemon or lines or [""])[-1][:MAX_SAID_CHARACTERS]
 
 
 def _quoted(text: str) -> str:
     """What somebody else says, as a part of one of our sentences: one line, and not too long."""
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-    return line[:MAX_SAID].rstrip(". ;")
+    return line[:MAX_SAID_CHARACTERS].rstrip(". ;")

@@ -38,7 +38,7 @@ _UNREADABLE: Final = (
 )
 
 
-REMEMBERED: Final = 4096
+MAX_REMEMBERED_CERTIFICATES: Final = 4096
 """Certificates of which it is remembered what they say: the same bytes always say the same."""
 MAX_REMEMBERED_BYTES: Final = 4096
 """What is larger is read each time: others can write into Secrets, and memory is not theirs."""
@@ -110,9 +110,9 @@ def _authorities(pem: bytes) -> tuple[x509.Certificate, ...]:
         return tuple(x509.load_pem_x509_certificates(pem))
 
 
-_remembered_facts = lru_cache(REMEMBERED)(_facts)
-_remembered_leaf = lru_cache(REMEMBERED)(_leaf)
-_remembered_authorities = lru_cache(REMEMBERED)(_authorities)
+_remembered_facts = lru_cache(MAX_REMEMBERED_CERTIFICATES)(_facts)
+_remembered_leaf = lru_cache(MAX_REMEMBERED_CERTIFICATES)(_leaf)
+_remembered_authorities = lru_cache(MAX_REMEMBERED_CERTIFICATES)(_authorities)
 
 
 def is_signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
@@ -134,7 +134,7 @@ def _size(certificate: x509.Certificate) -> int:
     return len(certificate.tbs_certificate_bytes) + len(certificate.signature)
 
 
-_remembered_signature = lru_cache(REMEMBERED)(_signature)
+_remembered_signature = lru_cache(MAX_REMEMBERED_CERTIFICATES)(_signature)
 
 
 def _extension(certificate: x509.Certificate, kind: type[_E]) -> _E | None:

@@ -19,7 +19,7 @@ CLOCK_SKEW: Final = timedelta(minutes=5)
 AUTHORITY_SKEW: Final = timedelta(days=1)
 """How much further an authority reaches back: one that is not valid yet shuts everybody out."""
 
-MAX_COMMON_NAME: Final = 64
+MAX_COMMON_NAME_CHARACTERS: Final = 64
 """X.520's limit of a common name. Subject alternative names, which matter, have no such limit."""
 
 
@@ -133,4 +133,4 @@ class Facts:
 
 def short_name(common_name: str) -> str:
     """The part of a common name that a certificate can hold."""
-    return common_name[:MAX_COMMON_NAME]
+    return common_name[:MAX_COMMON_NAME_CHARACTERS]

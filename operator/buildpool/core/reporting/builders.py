@@ -12,7 +12,7 @@ from typing import Final
 from buildpool.core.api import BuilderState, BuilderStatus, EventReason, Pool, PoolStatus, Reason
 from buildpool.core.api.duration import format_duration
 from buildpool.core.api.events import Event, EventType
-from buildpool.core.api.status import MAX_BUILDERS, MAX_MESSAGE, format_time
+from buildpool.core.api.status import MAX_BUILDERS, MAX_MESSAGE_CHARACTERS, format_time
 from buildpool.core.observed.load import RunningBuild
 from buildpool.core.planning.fleet import Member
 from buildpool.core.planning.plan import Plan
@@ -80,7 +80,7 @@ def _status(s: Situation, member: Member, plan: Plan, outcome: Outcome) -> Build
         overdue=overdue,
         overdue_since=since if overdue else None,
         reason=why.reason.value if why else None,
-        message=why.message[:MAX_MESSAGE] if why else None,
+        message=why.message[:MAX_MESSAGE_CHARACTERS] if why else None,
     )
 
 

@@ -17,7 +17,7 @@ from buildpool.core.api import (
     Reason,
 )
 from buildpool.core.api.quantity import format_bytes
-from buildpool.core.api.status import MAX_MESSAGE
+from buildpool.core.api.status import MAX_MESSAGE_CHARACTERS
 from buildpool.core.objects.pods import is_ready
 from buildpool.core.objects.refs import Ref
 from buildpool.core.observed.usage import Usage
@@ -156,6 +156,6 @@ def _condition(pool: Pool, status: ConditionStatus, what: Finding[Reason]) -> Co
         type=ConditionType.CACHE_READY,
         status=status,
         reason=what.reason,
-        message=f"{text}."[:MAX_MESSAGE],
+        message=f"{text}."[:MAX_MESSAGE_CHARACTERS],
         observed_generation=pool.generation,
     )

@@ -17,7 +17,7 @@ from buildpool.core.api import (
     Pool,
     Reason,
 )
-from buildpool.core.api.status import MAX_MESSAGE, format_time
+from buildpool.core.api.status import MAX_MESSAGE_CHARACTERS, format_time
 from buildpool.core.pki import begins
 from buildpool.core.reporting.case import (
     Case,
@@ -52,7 +52,7 @@ def state_of(
         type=kind,
         status=_STATUSES[holds],
         reason=why.reason,
-        message=why.message[:MAX_MESSAGE],
+        message=why.message[:MAX_MESSAGE_CHARACTERS],
         observed_generation=pool.generation,
     )
 

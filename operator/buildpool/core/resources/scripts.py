@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Final
 
-FORGET: Final = 10
+FORGET_SECONDS: Final = 10
 """Seconds until no proxy of the cluster leads to a pod that goes. A moment, as a rule; but proxies
 that have lost the API server pause for longer and longer before they ask again."""
 
@@ -101,7 +101,7 @@ until [ "$(cat {files} | sha256sum | cut -c 1-16)" = {expected} ]; do sleep 0.2;
 def drain(socket: str, port: int, *, unset: Sequence[str] = ()) -> str:
     """What holds back SIGTERM: an eviction, ``kubectl delete pod``, ourselves.
 
-    First every proxy must forget this pod (``FORGET``); what connects meanwhile is still served.
+    First every proxy must forget this pod (``FORGET_SECONDS``); what connects is still served.
     Then until no build is active and no client is connected: BuildKit does not list all solves, and
     a daemon that got SIGTERM finishes its builds but refuses new connections, of which a build of
     linked targets needs one to go on. A daemon that does not answer is busy, not idle. One that
@@ -109,7 +109,7 @@ def drain(socket: str, port: int, *, unset: Sequence[str] = ()) -> str:
     ``unset`` are variables that the daemon has and ``buildctl`` must not.
     """
     without = f"unset {' '.join(unset)}\n" if unset else ""
-    return without + _DRAIN.format(forget=FORGET, socket=socket, port=port)
+    return without + _DRAIN.format(forget=FORGET_SECONDS, socket=socket, port=port)
 
 
 def clean_up(then: Sequence[str]) -> str:

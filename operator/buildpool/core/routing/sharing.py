@@ -30,8 +30,8 @@ COMMON_INTERVAL: Final = timedelta(minutes=15)
 uploads what is new to each of the two."""
 FOLDER: Final = "auto"
 """Below it lie the caches that the gateway adds: apart from those that clients name."""
-_LONGEST_SLUG: Final = 100
-_LONGEST_NAME: Final = 255
+_MAX_SLUG_CHARACTERS: Final = 100
+_MAX_NAME_CHARACTERS: Final = 255
 """Characters of a repository, its host included: a longer name fails the build, which never asked
 for a cache."""
 
@@ -105,12 +105,12 @@ def repository_of(cache: CacheBrief, traits: Traits) -> str | None:
     named = f"{kind.value}\0{value}" + f"\0{traits.part}" * bool(traits.part)
     digest = sha256(named.encode()).hexdigest()[:12]
     if cache.is_flat:  # with the longest architecture, such a tag has 128 characters, as it may
-        return f"{cache.location}:{FOLDER}-{_slug(value, _LONGEST_SLUG)}{digest}"
+        return f"{cache.location}:{FOLDER}-{_slug(value, _MAX_SLUG_CHARACTERS)}{digest}"
     folder = f"{cache.location}/{FOLDER}/"
-    room = _LONGEST_NAME - len(folder) - len(digest)
+    room = _MAX_NAME_CHARACTERS - len(folder) - len(digest)
     if room < 0:
         return None
-    return f"{folder}{_slug(value, min(room - 1, _LONGEST_SLUG))}{digest}"
+    return f"{folder}{_slug(value, min(room - 1, _MAX_SLUG_CHARACTERS))}{digest}"
 
 
 def variant_of(cache: CacheBrief, traits: Traits) -> str:

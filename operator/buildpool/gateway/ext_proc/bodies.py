@@ -11,7 +11,7 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 
 from buildpool.buildkit.protobuf import WireError
 from buildpool.buildkit.solve_requests import (
-    MAX_MESSAGE,
+    MAX_MESSAGE_BYTES,
     CacheEntry,
     Solve,
     frame,
@@ -33,7 +33,7 @@ async def read_message(
     messages: AsyncIterator[ext_proc.ProcessingRequest],
     read: Callable[[bytes], T],
     *,
-    longest: int = MAX_MESSAGE,
+    longest: int = MAX_MESSAGE_BYTES,
 ) -> tuple[bytes, T]:
     """The message of a request, and what is read of it. Raises Exhausted or Unreadable."""
     body = await _body(messages, longest)

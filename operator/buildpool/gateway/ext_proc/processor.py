@@ -50,7 +50,7 @@ from buildpool.gateway.slots.refusals import NotServed, Refused
 
 MAX_SOLVES: Final = 4
 """Solves of one client that are read at once: each may have 16 MiB, and some copies."""
-MAX_LOGGED: Final = 300
+MAX_LOGGED_CHARACTERS: Final = 300
 """Characters of what a client sends that are logged."""
 log: Final = logging.getLogger(__name__)
 
@@ -298,7 +298,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         name = client.name if client is not None else ""
         pool = served.brief.key if served is not None else pool_of("")
         said = (call.method, call.identity, refused)
-        words = (str(each)[:MAX_LOGGED] for each in said)
+        words = (str(each)[:MAX_LOGGED_CHARACTERS] for each in said)
         log.warning("%s: refused %s to %s: %s", call.chain, *words)
         self._metrics.refused(pool, refused.status.name, client=name)
         return responses.refuse(refused.status, str(refused))

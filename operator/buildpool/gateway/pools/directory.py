@@ -37,7 +37,7 @@ from buildpool.gateway.pools.config import PoolConfig
 from buildpool.kube.cluster import Cluster
 from buildpool.kube.informer import Informer
 
-REMEMBERED: Final = 60.0
+REMEMBERED_SECONDS: Final = 60.0
 """Seconds for which it is known what became of a builder."""
 log: Final = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class Directory:
         elif (old := self._troubles.get(builder.address)) and old.uid != builder.uid:
             del self._troubles[builder.address]  # the address is another one's now
         for address, old in tuple(self._troubles.items()):
-            if now - old.since > REMEMBERED:
+            if now - old.since > REMEMBERED_SECONDS:
                 del self._troubles[address]
 
     def _tell(self, pool: PoolKey) -> None:

@@ -19,7 +19,7 @@ from buildpool.gateway.slots.changes import Changes
 from buildpool.gateway.slots.refusals import Refused, SlotLost, Unavailable
 from buildpool.gateway.slots.store import Home
 
-PATIENCE: Final = 8.0
+PATIENCE_SECONDS: Final = 8.0
 """Seconds that a request waits for the build that it is about: its client gives up after ten."""
 
 TOGETHER_SECONDS: Final = 1.5
@@ -110,7 +110,7 @@ class BuildLocator:
         is_attached = self._connections.is_attached
         await self._begins(connection, ref)
         found = await self._changes.until(
-            lambda: self._running(connection, ref), patience=PATIENCE
+            lambda: self._running(connection, ref), patience=PATIENCE_SECONDS
         ) or self.known_home(connection, ref)
         if connection in self._solves and (found is None or is_attached(connection)):
             raise SlotLost(self._pool)  # its solve waits on, but who asks so could not
@@ -213,7 +213,7 @@ class BuildLocator:
         await self._begins(connection, ref)
         nobody = ""
         find = lambda: self._connections.owner_of(ref) or (nobody if self.runs(ref) else None)  # noqa: E731
-        return await self._changes.until(find, patience=PATIENCE) or None
+        return await self._changes.until(find, patience=PATIENCE_SECONDS) or None
 
     def decided(self, connection: str, ref: str = "") -> None:
         """What was said of a connection for the time being is of no use any more.

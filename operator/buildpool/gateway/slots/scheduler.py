@@ -35,9 +35,9 @@ from buildpool.gateway.slots.refusals import (
 from buildpool.gateway.slots.store import ConnectionStore, Home
 
 T = TypeVar("T")
-SOLVE_PATIENCE: Final = 2.0
+SOLVE_PATIENCE_SECONDS: Final = 2.0
 """Seconds that a session waits for the solve that says what is built."""
-SESSION_PATIENCE: Final = 6.0
+SESSION_PATIENCE_SECONDS: Final = 6.0
 """Seconds that it may wait after these for a slot: its client gives up after ten."""
 
 
@@ -159,7 +159,7 @@ class SlotScheduler:
         Raises Exhausted, within seconds, or Unavailable where the pool goes.
         """
         begin = partial(self._begin, connection, client, key, ref, is_internal=is_internal)
-        placement = await self._until(connection, begin, patience=SESSION_PATIENCE)
+        placement = await self._until(connection, begin, patience=SESSION_PATIENCE_SECONDS)
         if placement is None:
             raise SlotLost(self.pool)
         return placement
@@ -172,11 +172,11 @@ class SlotScheduler:
         """
         if self.connections.home_of(connection, self._state()) is None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._settled[connection].wait(), SOLVE_PATIENCE)
+                await asyncio.wait_for(self._settled[connection].wait(), SOLVE_PATIENCE_SECONDS)
         begin = partial(self._begin, connection, client, key)
         attach = partial(self._attach, connection, client)
         placement = await self._until(
-            connection, begin, patience=SESSION_PATIENCE, otherwise=attach
+            connection, begin, patience=SESSION_PATIENCE_SECONDS, otherwise=attach
         )
         if placement is None:
             raise self.locator.refuse(connection, NoBuilder(self.pool))

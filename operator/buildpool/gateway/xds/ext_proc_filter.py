@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from buildpool.buildkit.methods import BRIDGE, CONTENT, CONTROL, HEALTH, TRACES
-from buildpool.buildkit.solve_requests import MAX_MESSAGE
+from buildpool.buildkit.solve_requests import MAX_MESSAGE_BYTES
 from buildpool.core.routing.values import ROUTE_METADATA
 from buildpool.gateway.xds.bootstrap import ROUTER
 
@@ -15,9 +15,9 @@ FILTER: Final = "router-asked"
 LONGEST_ANSWER: Final = "3600s"
 """How long the router may take for an answer: the most that Envoy allows. The longest wait for a
 slot is shorter (``gateway.maxWait``)."""
-MESSAGE_ROOM: Final = MAX_MESSAGE + (1 << 20)
+MESSAGE_ROOM_BYTES: Final = MAX_MESSAGE_BYTES + (1 << 20)
 """Bytes that Envoy gathers of a message, more than the router takes of a build,"""
-QUESTION_ROOM: Final = 128 << 10
+QUESTION_ROOM_BYTES: Final = 128 << 10
 """or of a question about builds."""
 _TYPE: Final = "type.googleapis.com/envoy."
 
@@ -44,10 +44,10 @@ def routes(label: str) -> Iterable[dict[str, Any]]:
     }
     # Without it no more of a message is gathered than the window of its stream has room for.
     questions = (f"{CONTROL}Status", f"{CONTROL}ListenBuildHistory", f"{CONTROL}UpdateBuildHistory")
-    longest = dict.fromkeys((*questions, f"{CONTENT}Info", f"{CONTENT}Read"), QUESTION_ROOM)
+    longest = dict.fromkeys((*questions, f"{CONTENT}Info", f"{CONTENT}Read"), QUESTION_ROOM_BYTES)
     onward = {"cluster": label, "timeout": "0s", "idle_timeout": "0s"}
     for path, mode in modes.items():
-        gathered = {"request_body_buffer_limit": longest.get(path, MESSAGE_ROOM)}
+        gathered = {"request_body_buffer_limit": longest.get(path, MESSAGE_ROOM_BYTES)}
         yield {
             "match": {"path": path},
             "route": onward,

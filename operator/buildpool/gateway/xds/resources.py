@@ -41,7 +41,7 @@ from envoy.extensions.upstreams.http.v3 import (
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from buildpool.buildkit.solve_requests import MAX_MESSAGE
+from buildpool.buildkit.solve_requests import MAX_MESSAGE_BYTES
 from buildpool.core.pki import KeyPair
 from buildpool.core.routing.values import ROUTE_BUILDER, ROUTE_METADATA, label_of
 from buildpool.gateway.pools.config import PoolConfig
@@ -91,7 +91,7 @@ def listener(chains: Iterable[FilterChain], *, port: int) -> listener_pb2.Listen
             },
             "enable_reuse_port": True,
             # A request that starts a build is gathered as a whole.
-            "per_connection_buffer_limit_bytes": MAX_MESSAGE + (1 << 20),
+            "per_connection_buffer_limit_bytes": MAX_MESSAGE_BYTES + (1 << 20),
             "listener_filters": [
                 {
                     "name": "tls_inspector",

@@ -48,7 +48,7 @@ NOTEWORTHY: Final = timedelta(seconds=1)
 """How long a request is held without a word in the log."""
 LAST_ANSWERS: Final = timedelta(milliseconds=250)
 """How long requests under way have at the end, and once more until they are cut off."""
-NO_CACHE: Final = 300
+NO_CACHE_STATUS: Final = 300
 """Status that has BuildKit do without a cache. Of 3xx it follows those with a location only."""
 
 log = logging.getLogger(__name__)
@@ -200,7 +200,7 @@ def _no_cache(objection: Objection) -> web.Response:
         return _refusal(404, "MANIFEST_UNKNOWN", objection.message)
     # BuildKit shows the status line only, and a status line is printable ASCII.
     reason = "".join(c if c.isascii() and c.isprintable() else "?" for c in objection.message)
-    return _refusal(NO_CACHE, "MANIFEST_UNKNOWN", objection.message, reason=reason)
+    return _refusal(NO_CACHE_STATUS, "MANIFEST_UNKNOWN", objection.message, reason=reason)
 
 
 def _refusal(

@@ -22,7 +22,7 @@ from typing import Final, Self
 import aiohttp
 
 from buildpool.core.errors import BuildpoolError
-from buildpool.sidecars.names import DIGEST, MAX_REPOSITORY, REPOSITORY, TAG
+from buildpool.sidecars.names import DIGEST, MAX_REPOSITORY_CHARACTERS, REPOSITORY, TAG
 from buildpool.sidecars.tls import FILES, context_of, present
 
 CONNECT: Final = timedelta(seconds=2)
@@ -31,7 +31,7 @@ REGISTRY_PATIENCE: Final = timedelta(seconds=15)
 """How long the registry may take: none of what it is asked for here is large."""
 PASSED_ON: Final = ("Content-Type", "Content-Length", "Docker-Content-Digest")
 """Headers of the registry's answers that matter to BuildKit."""
-MAX_MESSAGE: Final = 300
+MAX_MESSAGE_CHARACTERS: Final = 300
 """Characters of a keeper's message that are passed on."""
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Wanted:
     def read(cls, path: str) -> Self | None:
         """A path as it was sent, without its query; None: neither a manifest's nor a blob's."""
         found = _PATH.fullmatch(path)
-        if not found or len(found["name"]) > MAX_REPOSITORY:
+        if not found or len(found["name"]) > MAX_REPOSITORY_CHARACTERS:
             return None
         return cls(path, found["name"], found["blob"] or found["manifest"], bool(found["blob"]))
 
@@ -228,4 +228,6 @@ def _objection(body: bytes) -> Objection:
         words = [f"the cache is {reason}", str(said.get("message", ""))]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Objection("the cache is absent or damaged")
-    return Objection(": ".join(filter(None, words))[:MAX_MESSAGE], is_absent=reason == "absent")
+    return Objection(
+        ": ".join(filter(None, words))[:MAX_MESSAGE_CHARACTERS], is_absent=reason == "absent"
+    )

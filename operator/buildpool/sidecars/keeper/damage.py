@@ -12,11 +12,11 @@ from typing import Final
 from buildpool.sidecars.keeper.inventory import Blob, Fault, Inventory, Key, Revision, Tag, Verdict
 from buildpool.sidecars.keeper.retention import CacheRemoval
 
-SCRUB_FROM: Final = 0.75
+SCRUB_FROM_SHARE: Final = 0.75
 """Share of the interval at whose end a blob is due: early enough to be done within the interval."""
-SCRUB_WITHIN: Final = 0.2
+SCRUB_WITHIN_SHARE: Final = 0.2
 """Share of the interval within which all of them are read if all are due at once."""
-MIN_SCRUB: Final = 200 * 1000**2
+MIN_SCRUB_BYTES: Final = 200 * 1000**2
 """Bytes that are read again in a round, at least."""
 
 
@@ -90,13 +90,13 @@ def due_for_scrub(
     As many as it takes to read each within ``interval``, ``passed`` having passed since the last
     round, however long that took; and one at least.
     """
-    share = passed / (interval * SCRUB_WITHIN)
-    budget = max(MIN_SCRUB, int(share * sum(blob.size for blob in blobs.values())))
+    share = passed / (interval * SCRUB_WITHIN_SHARE)
+    budget = max(MIN_SCRUB_BYTES, int(share * sum(blob.size for blob in blobs.values())))
     never = now - 2 * interval
     read = {name: verdicts[name].at if name in verdicts else never for name in blobs}
     chosen = []
     for digest in sorted(blobs, key=lambda digest: (read[digest], digest)):
-        if budget <= 0 or read[digest] > now - SCRUB_FROM * interval:
+        if budget <= 0 or read[digest] > now - SCRUB_FROM_SHARE * interval:
             break
         budget -= blobs[digest].size
         chosen.append(digest)

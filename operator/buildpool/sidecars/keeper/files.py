@@ -38,7 +38,7 @@ _UNREADABLE: Final = frozenset(
 """What a damaged file causes, and a volume that is away for a moment, too."""
 _NO_FILE: Final = frozenset({errno.ELOOP, errno.ENXIO})
 """What opening a link or a socket causes."""
-_MAX_PATH: Final = 4096
+_MAX_PATH_BYTES: Final = 4096
 """Bytes of a path, its end among them. What lies deeper cannot be asked for."""
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
@@ -154,7 +154,7 @@ def entries(folder: os.PathLike[str] | str) -> list[os.DirEntry[str]]:
 
 
 def _can_be_asked_for(path: str) -> bool:
-    return len(path) < _MAX_PATH // 4 or len(os.fsencode(path)) < _MAX_PATH
+    return len(path) < _MAX_PATH_BYTES // 4 or len(os.fsencode(path)) < _MAX_PATH_BYTES
 
 
 def folders(folder: os.PathLike[str] | str) -> list[os.DirEntry[str]]:

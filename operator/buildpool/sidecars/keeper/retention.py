@@ -18,11 +18,11 @@ from typing import Final
 from buildpool.sidecars.keeper.inventory import Blob, Inventory, Key, Leftover, Link, Revision, Tag
 
 _MIB: Final = 1024**2
-CROWDED: Final = 0.90
+CROWDED_SHARE: Final = 0.90
 """Share of the capacity above which room is made."""
-ROOMY: Final = 0.75
+ROOMY_SHARE: Final = 0.75
 """Share of the capacity down to which it is made."""
-FULL: Final = 0.98
+FULL_SHARE: Final = 0.98
 """Share of the capacity from which on it counts as full."""
 SCARCE: Final = (0.05, 1024 * _MIB)
 """What is free on the file system below which room is made: that share of the capacity, and never
@@ -32,7 +32,7 @@ AMPLE: Final = (0.10, 2048 * _MIB)
 """What is free up to which room is made then, likewise."""
 MIN_FREE: Final = (0.01, 256 * _MIB)
 """What is free below which it counts as full, likewise."""
-LEAST_FREE: Final = 4 * _MIB
+MIN_FREE_BYTES: Final = 4 * _MIB
 """Bytes that must be free in any case, or it counts as full."""
 
 ABANDONED: Final = timedelta(minutes=15)
@@ -64,16 +64,16 @@ class Budget:
     @property
     def is_full(self) -> bool:
         """Whether hardly anything can be stored."""
-        return self.used >= FULL * self.capacity or self.free < max(
-            self._bounded(MIN_FREE), LEAST_FREE
+        return self.used >= FULL_SHARE * self.capacity or self.free < max(
+            self._bounded(MIN_FREE), MIN_FREE_BYTES
         )
 
     def needed(self, freed: int) -> int:
         """Bytes that should become free besides these; 0 while there is enough room."""
         used, free = self.used - freed, self.free + freed
-        if used <= CROWDED * self.capacity and free >= self._bounded(SCARCE):
+        if used <= CROWDED_SHARE * self.capacity and free >= self._bounded(SCARCE):
             return 0
-        return max(0, ceil(used - ROOMY * self.capacity), ceil(self._bounded(AMPLE) - free))
+        return max(0, ceil(used - ROOMY_SHARE * self.capacity), ceil(self._bounded(AMPLE) - free))
 
     def _bounded(self, limit: tuple[float, int]) -> float:
         share, most = limit

@@ -51,9 +51,9 @@ from buildpool.sidecars.keeper.inventory import (
 )
 from buildpool.sidecars.names import hex_of, is_digest
 
-MAX_MANIFEST: Final = 4 * 1024**2
+MAX_MANIFEST_BYTES: Final = 4 * 1024**2
 """Bytes; the registry takes no larger manifest, so a larger file is none."""
-_MAX_LINK: Final = 256
+_MAX_LINK_BYTES: Final = 256
 
 
 class Disk(NamedTuple):
@@ -127,7 +127,7 @@ class RegistryStorage:
             identity = identify(found)
             if fresh or self._links.get(key) != identity:
                 self._links.pop(key, None)
-                if self._read(file, _MAX_LINK) == digest.encode():
+                if self._read(file, _MAX_LINK_BYTES) == digest.encode():
                     self._links[key] = identity
         except GONE:
             return None
@@ -143,7 +143,7 @@ class RegistryStorage:
         if known and known[0] == identity and not fresh:
             return known[1]
         try:
-            content = self._read(self.data(digest), MAX_MANIFEST)
+            content = self._read(self.data(digest), MAX_MANIFEST_BYTES)
         except GONE:
             return None
         refers = references(content) if digest_of(content) == digest else None
@@ -250,7 +250,7 @@ class RegistryStorage:
 
     def _read_link(self, folder: Path) -> tuple[str | None, datetime]:
         file = folder / "link"
-        content = self._read(file, _MAX_LINK).decode("ascii", "replace")
+        content = self._read(file, _MAX_LINK_BYTES).decode("ascii", "replace")
         return content if is_digest(content) else None, modified(state(file))
 
     def _read(self, file: Path, limit: int) -> bytes:

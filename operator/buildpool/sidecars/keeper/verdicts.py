@@ -19,7 +19,7 @@ from buildpool.sidecars.keeper.files import GONE, UnreadableError, modified, rea
 from buildpool.sidecars.keeper.inventory import Identity, Verdict
 from buildpool.sidecars.names import PREFIX, hex_of
 
-MAX_FILE: Final = 128 * 1024**2
+MAX_FILE_BYTES: Final = 128 * 1024**2
 """Bytes; a line for each blob has about a hundred."""
 _LINE: Final = re.compile(
     rb"([0-9a-f]{64}) ([0-9]{1,20}) ([0-9]{1,19}) ([0-9]{1,19}) ([0-9]{1,11})"
@@ -32,7 +32,7 @@ def load(file: Path) -> tuple[dict[str, Verdict], datetime | None]:
     Raises OSError where it says nothing of the file.
     """
     try:
-        content = read(file, MAX_FILE)
+        content = read(file, MAX_FILE_BYTES)
         saved = modified(state(file))
     except (*GONE, UnreadableError):
         return {}, None

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildpool.core.api.status import (
-    LONGEST_TEXT,
+    MAX_TEXT_CHARACTERS,
     AuthorityStatus,
     BuilderState,
     BuilderStatus,
@@ -123,7 +123,7 @@ def test_a_status_that_cannot_be_read_is_reported_anew() -> None:
 
 def test_a_text_too_long_for_the_status_is_cut_and_says_so() -> None:
     condition = a_condition(message="x" * 10_000)
-    assert len(condition.message) == LONGEST_TEXT
+    assert len(condition.message) == MAX_TEXT_CHARACTERS
     assert condition.message.endswith("…")
 
 

@@ -216,7 +216,7 @@ def test_a_set_size_says_how_to_hand_it_back() -> None:
 
 
 def test_a_command_is_never_broken_and_nothing_else_is_wider_than_a_terminal() -> None:
-    name = "a" * naming.MAX_POOL_NAME
+    name = "a" * naming.MAX_POOL_NAME_CHARACTERS
     message = "no node takes the pod: " + "0/3 nodes are available. " * 20
     builder = a_builder(0, ready=False, reason="Unschedulable", message=message)
     builder |= {"name": f"{name}-builder-100", "builds": None}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from buildpool.core.objects.pods import (
-    MAX_SAID,
+    MAX_SAID_CHARACTERS,
     Cause,
     address_of,
     daemon_of,
@@ -115,7 +115,7 @@ def read(pod: Object) -> None:
     for ending in (ending_of(pod), ending_of(pod, restarts=0)):
         said = str(ending)
         assert said.isprintable()
-        assert len(said) < 2 * MAX_SAID
+        assert len(said) < 2 * MAX_SAID_CHARACTERS
 
 
 @given(hostile_pods())

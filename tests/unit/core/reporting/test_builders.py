@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from buildpool.buildkit.solve_requests import MAX_NAME
+from buildpool.buildkit.solve_requests import MAX_NAME_CHARACTERS
 from buildpool.core import naming
 from buildpool.core.api import BuilderState, EventReason
 from buildpool.core.api.events import EventType
@@ -241,10 +241,10 @@ def test_that_a_build_is_overdue_is_told_once_and_since_when_it_was_reported() -
 
 def test_the_longest_name_that_a_build_may_have_is_told() -> None:
     story = told_story(replicas=1)
-    story.start(0, "r" * MAX_NAME)
+    story.start(0, "r" * MAX_NAME_CHARACTERS)
     story.wait(LIMIT)
     story.look()
-    assert story.builder(0).overdue == ("r" * MAX_NAME,)
+    assert story.builder(0).overdue == ("r" * MAX_NAME_CHARACTERS,)
 
 
 def test_a_build_is_not_overdue_a_second_too_early() -> None:

@@ -22,7 +22,7 @@ from buildpool.core.api import (
     parse_pool,
 )
 from buildpool.core.api.events import Event, EventType
-from buildpool.core.api.status import MAX_MESSAGE, CertificatesStatus
+from buildpool.core.api.status import MAX_MESSAGE_CHARACTERS, CertificatesStatus
 from buildpool.core.errors import InvalidSpecError
 from buildpool.core.objects.refs import Ref
 from buildpool.core.observed.observation import Observation
@@ -221,7 +221,7 @@ def test_a_status_whose_text_has_no_end_is_cut() -> None:
     pool = a_pool()
     endless = a_pod(waiting=("ErrImagePull", "x" * 100_000))
     verdict = judged(pool, with_pods(settled(pool).observe(pool), endless))
-    assert len(condition(verdict, READY).message) <= MAX_MESSAGE
+    assert len(condition(verdict, READY).message) <= MAX_MESSAGE_CHARACTERS
     assert PoolStatus.read(verdict.status.to_dict()) == verdict.status
 
 

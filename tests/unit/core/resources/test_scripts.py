@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from buildpool.core.resources.scripts import FORGET, PATIENCE, clean_up, drain
+from buildpool.core.resources.scripts import FORGET_SECONDS, PATIENCE, clean_up, drain
 from cluster import eventually
 
 READY = ["echo", "ready"]
@@ -212,7 +212,7 @@ def draining(pod: Pod) -> subprocess.Popen[str]:
     (pod.folder / "buildctl").write_text("#!/bin/sh\ncat histories\n")
     (pod.folder / "buildctl").chmod(0o755)
     (pod.folder / "histories").write_text("STARTED\n")
-    script = drain("unix:///socket", 1234).replace(f"sleep {FORGET}", "sleep 0")
+    script = drain("unix:///socket", 1234).replace(f"sleep {FORGET_SECONDS}", "sleep 0")
     return pod.start(f"cd {pod.folder}; PATH={pod.folder}:$PATH\n{script}")
 
 

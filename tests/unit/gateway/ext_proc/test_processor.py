@@ -161,7 +161,7 @@ async def a_processor(cache: CacheBrief | None = CACHE) -> AsyncIterator[Process
 @pytest.fixture
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A session waits for no solve."""
-    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SOLVE_PATIENCE", 0.01)
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SOLVE_PATIENCE_SECONDS", 0.01)
     return
 
 

@@ -205,7 +205,7 @@ async def test_a_build_is_found_on_another_connection_by_its_ref() -> None:
 async def test_a_build_that_nobody_runs_is_said_to_be_nowhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SESSION_PATIENCE", 0.0)
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SESSION_PATIENCE_SECONDS", 0.0)
     with pytest.raises(Unavailable, match="no builder runs the build ref"):
         await Place(a_builder()).scheduler.locator.home_of("a", "ref")
 
@@ -635,9 +635,9 @@ async def test_a_solve_for_which_there_is_no_slot_waits_as_long_as_any_build() -
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions that find no slot wait for moments only."""
-    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SOLVE_PATIENCE", 0.01)
-    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SESSION_PATIENCE", 0.02)
-    monkeypatch.setattr("buildpool.gateway.slots.locator.PATIENCE", 0.05)
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SOLVE_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SESSION_PATIENCE_SECONDS", 0.02)
+    monkeypatch.setattr("buildpool.gateway.slots.locator.PATIENCE_SECONDS", 0.05)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -686,7 +686,7 @@ async def test_what_is_asked_about_a_target_waits_for_its_own_solve_though_other
     question: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a bake with very many targets, however long the last one takes to be read."""
-    monkeypatch.setattr("buildpool.gateway.slots.locator.PATIENCE", 0.01)
+    monkeypatch.setattr("buildpool.gateway.slots.locator.PATIENCE_SECONDS", 0.01)
     place = Place(a_builder())
     locator = place.scheduler.locator
     await place.admit("a")

@@ -17,7 +17,7 @@ from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from envoy.extensions.transport_sockets.tls.v3.common_pb2 import TlsParameters
 
 from buildpool.buildkit.methods import BRIDGE, CONTENT, CONTROL
-from buildpool.buildkit.solve_requests import MAX_MESSAGE
+from buildpool.buildkit.solve_requests import MAX_MESSAGE_BYTES
 from buildpool.core.routing.values import ROUTE_BUILDER, ROUTE_METADATA
 from buildpool.gateway.ext_proc.records import MAX_QUESTION_BYTES
 from buildpool.gateway.xds.ext_proc_filter import FILTER
@@ -152,8 +152,8 @@ def test_only_what_the_router_says_is_an_address() -> None:
 @pytest.mark.parametrize(
     ("path", "longest"),
     [
-        (f"{CONTROL}Solve", MAX_MESSAGE),
-        (f"{BRIDGE}Solve", MAX_MESSAGE),
+        (f"{CONTROL}Solve", MAX_MESSAGE_BYTES),
+        (f"{BRIDGE}Solve", MAX_MESSAGE_BYTES),
         (f"{CONTROL}Status", MAX_QUESTION_BYTES),
         (f"{CONTROL}ListenBuildHistory", MAX_QUESTION_BYTES),
         (f"{CONTROL}UpdateBuildHistory", MAX_QUESTION_BYTES),
@@ -218,4 +218,4 @@ def test_all_goes_to_the_pools_own_cluster() -> None:
 
 def test_a_solve_of_the_greatest_length_has_room() -> None:
     served = listener((), port=PORT).per_connection_buffer_limit_bytes.value
-    assert MAX_MESSAGE < served < 2 * MAX_MESSAGE
+    assert MAX_MESSAGE_BYTES < served < 2 * MAX_MESSAGE_BYTES

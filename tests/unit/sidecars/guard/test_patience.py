@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from buildpool.sidecars.guard.server import NO_CACHE, PAUSE
+from buildpool.sidecars.guard.server import NO_CACHE_STATUS, PAUSE
 from buildpool.sidecars.guard.upstream import CONNECT
 from buildpool.sidecars.keeper.upkeep import PATIENCE
 from unit.sidecars.guarded import (
@@ -77,7 +77,7 @@ async def test_a_registry_with_trouble_of_its_own_is_waited_for(guarded):
 
 @pytest.mark.parametrize(
     ("path", "patience", "status"),
-    [(MANIFEST, "manifest_patience", NO_CACHE), (BLOB, "blob_patience", 503)],
+    [(MANIFEST, "manifest_patience", NO_CACHE_STATUS), (BLOB, "blob_patience", 503)],
 )
 async def test_patience_ends(guarded, path, patience, status):
     async with guarded.running(patience=timedelta(0), **{patience: timedelta(seconds=1)}):
@@ -105,7 +105,7 @@ async def test_an_attempt_that_hangs_does_not_outlast_the_patience(guarded, who)
         async with a_silent_server(silent.port):
             response, _ = await asked
             held = time.monotonic() - begin
-    assert response.status == NO_CACHE
+    assert response.status == NO_CACHE_STATUS
     assert held < CONNECT.total_seconds(), "or the second attempt was waited for"
 
 
@@ -123,7 +123,7 @@ async def test_a_keeper_that_is_too_slow_is_not_waited_for(guarded):
         begin = time.monotonic()
         response, _ = await guarded.ask(MANIFEST)
         held = time.monotonic() - begin
-    assert response.status == NO_CACHE
+    assert response.status == NO_CACHE_STATUS
     assert "timed out" in response.reason
     assert 0.6 <= held < 0.6 + 2 * PAUSE.total_seconds() + SLACK
     assert not guarded.registry.requests

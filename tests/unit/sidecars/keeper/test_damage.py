@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from buildpool.sidecars.keeper.damage import MIN_SCRUB, affected, due_for_scrub, suspects
+from buildpool.sidecars.keeper.damage import MIN_SCRUB_BYTES, affected, due_for_scrub, suspects
 from buildpool.sidecars.keeper.inventory import Blob, Fault, Identity, Inventory, Key, Verdict
 from buildpool.sidecars.keeper.scanning import take_inventory
 from unit.sidecars.stored import (
@@ -127,18 +127,18 @@ def read_at(found: dict[str, Blob], *ages: timedelta) -> dict[str, Verdict]:
 
 
 def test_what_was_never_read_is_read_first_and_then_the_oldest() -> None:
-    found = blobs(4, MIN_SCRUB // 4)
+    found = blobs(4, MIN_SCRUB_BYTES // 4)
     first, second, _, unread = found
     verdicts = read_at(found, 20 * HOUR, 22 * HOUR, HOUR)
     assert due_for_scrub(found, verdicts, NOW, MINUTE, DAY) == (unread, second, first)
 
 
 def test_no_more_is_read_in_a_round_than_its_share() -> None:
-    assert len(due_for_scrub(blobs(10, MIN_SCRUB // 4), {}, NOW, MINUTE, DAY)) == 4
+    assert len(due_for_scrub(blobs(10, MIN_SCRUB_BYTES // 4), {}, NOW, MINUTE, DAY)) == 4
 
 
 def test_a_blob_that_exceeds_the_share_is_read_all_the_same() -> None:
-    assert len(due_for_scrub(blobs(3, 10 * MIN_SCRUB), {}, NOW, MINUTE, DAY)) == 1
+    assert len(due_for_scrub(blobs(3, 10 * MIN_SCRUB_BYTES), {}, NOW, MINUTE, DAY)) == 1
 
 
 def test_nothing_is_due_when_all_was_read_today() -> None:

@@ -22,7 +22,7 @@ from buildpool.sidecars.keeper.inventory import (
 )
 from buildpool.sidecars.keeper.retention import (
     ABANDONED,
-    ROOMY,
+    ROOMY_SHARE,
     SCARCE,
     Budget,
     CacheRemoval,
@@ -231,7 +231,7 @@ def test_a_large_file_system_that_is_fairly_full_is_no_reason() -> None:
 SIZES = st.integers(0, 2**60)
 
 
-@given(capacity=SIZES, free=SIZES, share=st.floats(0, ROOMY))
+@given(capacity=SIZES, free=SIZES, share=st.floats(0, ROOMY_SHARE))
 def test_nothing_goes_for_room_while_our_share_is_small_and_a_little_is_free(
     capacity: int, free: int, share: float
 ) -> None:
@@ -243,7 +243,7 @@ def test_nothing_goes_for_room_while_our_share_is_small_and_a_little_is_free(
 @given(capacity=SIZES, free=SIZES, used=SIZES)
 def test_no_more_is_asked_for_than_helps(capacity: int, free: int, used: int) -> None:
     needed = Budget(used, capacity, free).needed(0)
-    assert needed <= max(ceil(used - ROOMY * capacity), AMPLE_MOST, 0)
+    assert needed <= max(ceil(used - ROOMY_SHARE * capacity), AMPLE_MOST, 0)
     assert Budget(used, capacity, free).needed(needed) == 0
 
 
