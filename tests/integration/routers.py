@@ -152,9 +152,7 @@ def envoy_of(router: RouterProcess, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def a_held_client(
-    api: Api, pool: PoolKey, port: int, *, host: str = "127.0.0.1"
-) -> Iterator[grpc.Future]:
+def a_held_client(api: Api, pool: PoolKey, port: int) -> Iterator[grpc.Future]:
     """The first word of a build, by a client with its Secret; it leaves when the block ends."""
     secret = api.get("secret", naming.client_certificate(pool, "default"), pool.namespace)
     assert secret is not None
@@ -164,8 +162,7 @@ def a_held_client(
     name = f"{naming.service(pool)}.{pool.namespace}.svc"
     options = [("grpc.ssl_target_name_override", name), ("grpc.enable_http_proxy", 0)]
     credentials = grpc.ssl_channel_credentials(trust, key, certificate)
-    address = naming.authority_form(host, port)
-    with grpc.secure_channel(address, credentials, options=options) as channel:
+    with grpc.secure_channel(f"127.0.0.1:{port}", credentials, options=options) as channel:
         yield channel.unary_unary(f"{CONTROL}ListWorkers").future(b"", timeout=300)
 
 
