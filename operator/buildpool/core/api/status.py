@@ -32,7 +32,12 @@ MAX_MESSAGE_CHARACTERS: Final = 1024
 
 def format_time(moment: datetime) -> str:
     """A moment as Kubernetes writes it: UTC, whole seconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError:  # at either end of time, where hours do not matter
+        pass
+    # Not by strftime: it writes years before 1000 with fewer digits.
+    return moment.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def _shorten(text: object) -> object:

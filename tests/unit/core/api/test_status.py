@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +27,26 @@ LATER = NOW + timedelta(hours=1)
 def a_condition(**overrides: object) -> Condition:
     values = {"type": "Ready", "status": "True", "reason": "Ready", "message": "2 of 2 builders"}
     return Condition.model_validate(values | overrides)
+
+
+@given(st.datetimes(timezones=st.timezones() | st.just(UTC)))
+def test_every_moment_is_written_so_that_the_cluster_takes_it(moment: datetime) -> None:
+    """Whatever stands in a status, written back in full, is taken: RFC 3339."""
+    written = format_time(moment)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", written)
+    assert abs(datetime.fromisoformat(written) - moment) < timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("stored", "written"),
+    [
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+        ("0001-01-01T00:00:00+05:00", "0001-01-01T00:00:00Z"),
+        ("9999-12-31T23:59:59-05:00", "9999-12-31T23:59:59Z"),
+    ],
+)
+def test_the_ends_of_time_are_written_as_they_are(stored: str, written: str) -> None:
+    assert format_time(datetime.fromisoformat(stored)) == written
 
 
 def test_a_new_condition_has_changed_just_now() -> None:
