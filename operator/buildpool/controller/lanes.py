@@ -1,8 +1,8 @@
-"""How many passes run at once: so many quick ones, and as many slow ones beside them.
+"""How many passes run at once: so many quick ones, and as many of pools that were slow before.
 
-A pass that takes long waits for something of its own pool, such as a webhook that hangs. It makes
-way, so that no other pool waits for the same; and the next pass over its pool begins among the slow
-ones. Knows nothing of what a pass does. For one event loop.
+A pass that takes long waits for something of its own pool, such as a webhook that hangs. It leaves
+its slot to others, so that no pool waits for another one's trouble; and the next pass over its pool
+waits among the slow ones. Knows nothing of what a pass does. For one event loop.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 from buildpool.core.naming import PoolKey
 
-PATIENCE_SECONDS: Final = 3.0
+PATIENCE_SECONDS: Final = 1.0
 """Seconds after which a pass counts as slow. Most take a tenth of one."""
 
 
@@ -31,17 +31,27 @@ class Lanes:
 
     @asynccontextmanager
     async def slot(self, pool: PoolKey) -> AsyncIterator[None]:
-        """Waits for a slot, and holds it for the length of a block."""
-        held = [self._slow if pool in self._slow_pools else self._quick]
-        await held[0].acquire()
+        """Waits for a slot, and holds it for the length of a block, but no longer than patience."""
+        lane = self._slow if pool in self._slow_pools else self._quick
+        await lane.acquire()
         clock = asyncio.get_running_loop().time
-        started = clock()
-        leaving = asyncio.create_task(self._make_way(held))
+        started, is_held = clock(), True
+
+        def make_way() -> None:
+            nonlocal is_held
+            is_held = False
+            lane.release()
+
+        leaving = None
+        if lane is self._quick:
+            leaving = asyncio.get_running_loop().call_later(self._patience, make_way)
         try:
             yield
         finally:
-            leaving.cancel()
-            held[0].release()
+            if leaving is not None:
+                leaving.cancel()
+            if is_held:
+                lane.release()
             if clock() < started + self._patience:
                 self._slow_pools.discard(pool)
             else:
@@ -50,11 +60,3 @@ class Lanes:
     def forget(self, pool: PoolKey) -> None:
         """Remembers nothing more of a pool that is gone."""
         self._slow_pools.discard(pool)
-
-    async def _make_way(self, held: list[asyncio.Semaphore]) -> None:
-        """Takes a pass that has become slow into the other lane, once there is room."""
-        await asyncio.sleep(self._patience)
-        if held[0] is self._quick:
-            await self._slow.acquire()
-            held[0] = self._slow
-            self._quick.release()

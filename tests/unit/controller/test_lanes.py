@@ -69,9 +69,24 @@ async def test_passes_that_hang_make_way() -> None:
     await passes.end("good", "slow-1", "slow-2")
 
 
-async def test_slow_ones_are_bounded_too() -> None:
-    passes = Passes(1, 0.0)
-    passes.begin("a", "b", "c")
+async def test_however_many_hang_at_once_no_other_waits_for_one_to_end() -> None:
+    """As where a webhook dies on which many pools depend."""
+    passes = Passes(2, 0.0)
+    slow = [f"slow-{number}" for number in range(9)]
+    passes.begin(*slow)
+    await passes.run(*slow)
+    passes.begin("good")
+    await passes.run("good")
+    await passes.end("good", *slow)
+
+
+async def test_pools_that_were_slow_are_bounded_among_themselves() -> None:
+    passes = Passes(2, 0.0)
+    slow = ["a", "b", "c"]
+    passes.begin(*slow)
+    await passes.run(*slow)
+    await passes.end(*slow)
+    passes.begin(*slow)
     await passes.run("a", "b")
     await passes.settle()
     assert passes.running == {"a", "b"}

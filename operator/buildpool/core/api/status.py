@@ -7,6 +7,7 @@ read is dropped, and reported anew in the next pass.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Self
@@ -32,10 +33,8 @@ MAX_MESSAGE_CHARACTERS: Final = 1024
 
 def format_time(moment: datetime) -> str:
     """A moment as Kubernetes writes it: UTC, whole seconds."""
-    try:
+    with suppress(OverflowError):  # at either end of time, where hours do not matter
         moment = moment.astimezone(UTC)
-    except OverflowError:  # at either end of time, where hours do not matter
-        pass
     # Not by strftime: it writes years before 1000 with fewer digits.
     return moment.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
