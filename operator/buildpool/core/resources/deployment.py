@@ -289,6 +289,8 @@ def _inputs(pool: Pool, expected: str) -> Object:
         f"{config.CERTIFICATES}/cert.pem",
     )
     script = scripts.inputs(files, expected)
+    if pool.spec.builders.security is Security.USER_NAMESPACE:
+        script = scripts.nobody_on_its_node() + script
     container = _init_container(pool, "inputs", ["sh", "-c", script], restricted())
     container["volumeMounts"] = [_certificates(), _config()]
     return container
@@ -322,6 +324,7 @@ def _init_container(pool: Pool, name: str, command: list[str], rights: Object) -
         "image": builders.resolved_image,
         "command": command,
         "securityContext": rights,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [{"name": "state", "mountPath": STATE_DIRECTORY[builders.security]}],
         # A quota wants to know of every container. It costs nothing: these run before the daemon.
         **compute(builders.resources),

@@ -92,6 +92,15 @@ fail_hanging() {
 ) 2> /dev/null
 """
 
+_NOBODY: Final = """\
+read -r _ outside _ < /proc/self/uid_map
+if [ "$outside" = 0 ]; then
+  echo 'root of this pod would be root of its node, which gave it no user namespace; enable the \
+feature gate UserNamespacesSupport there, or set builders.security to Rootless' >&2
+  exit 1
+fi
+"""
+
 _INPUTS: Final = """\
 trap 'exit 1' TERM
 until [ "$(cat {files} | sha256sum | cut -c 1-16)" = {expected} ]; do sleep 0.2; done
@@ -128,6 +137,15 @@ def clean_up(then: Sequence[str]) -> str:
     would look like success.
     """
     return f"{_CLEAN_UP.strip().replace('PATIENCE', str(PATIENCE))}\nexec {shlex.join(then)}\n"
+
+
+def nobody_on_its_node() -> str:
+    """Ends the pod before its daemon starts where its root is root of the node.
+
+    The API server may have stored a user namespace, and forget it of each pod later, when the
+    feature is turned off; a node may not know it. This is the last who can see it.
+    """
+    return _NOBODY
 
 
 def inputs(files: Sequence[str], expected: str) -> str:

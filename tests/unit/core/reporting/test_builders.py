@@ -11,7 +11,7 @@ from buildpool.core import naming
 from buildpool.core.api import BuilderState, EventReason
 from buildpool.core.api.events import EventType
 from buildpool.core.observed.load import RunningBuild
-from buildpool.core.reporting.builders import MAX_MESSAGE
+from buildpool.core.reporting.builders import MAX_MESSAGE_CHARACTERS
 from buildpool.core.scaling import NOTICE, SETTLE
 from samples import a_pool
 from unit.passes import HOUR, MINUTE, PROGRESSING, READY, SECOND, Story, says, told, told_story
@@ -138,7 +138,7 @@ def test_a_message_without_end_is_cut() -> None:
     story.look()
     message = story.builder(0).message
     assert message is not None
-    assert len(message) == MAX_MESSAGE
+    assert len(message) == MAX_MESSAGE_CHARACTERS
 
 
 # --- daemons that do not answer ------------------------------------------------------------------

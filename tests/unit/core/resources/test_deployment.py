@@ -198,6 +198,27 @@ def test_a_builder_waits_until_it_sees_the_files_it_is_made_of(
     assert done.stdout == ("" if stale is None else "waits\n")
 
 
+@pytest.mark.parametrize(
+    ("outside", "goes_on"), [("0 4294967295", False), ("65536 65536", True)], ids=["node", "nobody"]
+)
+def test_no_daemon_starts_whose_root_would_be_root_of_its_node(
+    tmp_path: Path, outside: str, goes_on: bool
+) -> None:
+    """An API server may forget the user namespace of each pod, and a node may not know it."""
+    first, *_ = pod(security="UserNamespace")["initContainers"]
+    script = first["command"][-1].partition("trap")[0] + "echo goes on"
+    table = tmp_path / "uid_map"
+    table.write_text(f"         0 {outside:>20}\n")
+    script = script.replace("/proc/self/uid_map", str(table))
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) is goes_on
+    assert (done.stdout == "goes on\n") is goes_on
+    assert ("enable the feature gate UserNamespacesSupport" in done.stderr) is not goes_on
+    assert first["terminationMessagePolicy"] == "FallbackToLogsOnError"
+    (rootless, *_) = pod()["initContainers"]
+    assert "uid_map" not in rootless["command"][-1]
+
+
 @pytest.mark.parametrize("number", [0, 2], ids=["for its inputs", "for its volume"])
 def test_what_waits_in_vain_goes_when_it_is_told_to(tmp_path: Path, number: int) -> None:
     """As process 1 of a container it would not be ended by the signal itself."""
