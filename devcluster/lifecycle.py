@@ -73,8 +73,8 @@ def up(
             if (found.has_node, found.family, found.kubernetes) != wanted:
                 kind = "with" if found.has_node else "without"
                 raise DevclusterError(
-                    f"the cluster {layout.name} is up {kind} a node, with {found.family} "
-                    f"and Kubernetes {found.kubernetes}",
+                    f"the cluster {layout.name} is up {kind} a node, "
+                    f"with Kubernetes {found.kubernetes} and {found.family}",
                     remedy="Remove it first with `devcluster down`.",
                 )
             was_up = all(report.settled for report in ask(box, {"do": "status"}))

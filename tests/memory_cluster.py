@@ -114,8 +114,9 @@ class MemoryCluster:
 
     def situation(self, pool: Pool) -> Situation:
         """What a pass knows."""
+        pool = self.known(pool)
         return a_situation(
-            self.known(pool),
+            pool,
             self.observe(pool),
             now=self.now,
             installation=self.installation,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 import pytest
@@ -41,7 +41,7 @@ def pool_of(
     """The pool of a seed, prepared together with the next ones."""
     bring("registry")
     folder = tmp_path_factory.mktemp("removals")
-    prepared: dict[int, LeavingPool] = {}
+    prepared: dict[int, Future[LeavingPool]] = {}
 
     def prepare(seed: int) -> LeavingPool:
         name = f"leaving-{seed}"
@@ -52,8 +52,8 @@ def pool_of(
             first = SEEDS.index(seed)
             batch = SEEDS[first : first + TOGETHER]
             with ThreadPoolExecutor(TOGETHER) as threads:
-                prepared.update(zip(batch, threads.map(prepare, batch), strict=True))
-        return prepared[seed]
+                prepared.update({each: threads.submit(prepare, each) for each in batch})
+        return prepared[seed].result()
 
     return take
 

@@ -266,13 +266,13 @@ class RunningBuild:
 
         eventually(runs, within=120, what="the build runs")
 
-    def end(self, host: str) -> None:
+    def end(self, host: str, *, within: float = 30) -> None:
         """Lets the build on this builder end, which has to be a good end."""
         assert self.is_running, self.progress
         eventually(
             lambda: is_open(host, RELEASE), within=60, what="the build can be released", every=0.5
         )
-        code = self.process.wait(timeout=30)
+        code = self.process.wait(timeout=within)
         assert code == 0, f"the build ended with {code}: {self.progress[-2000:]}"
         assert "released" in self.progress
 

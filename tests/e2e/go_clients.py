@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ def command(client: Client, *args: str) -> list[str]:
     return [str(program()), *files, *server, *args]
 
 
-def builds(client: Client, *args: str, within: float = 120) -> list[GoBuild]:
+def builds(client: Client, *args: str, within: float = 400) -> list[GoBuild]:
     """Runs it to its end, and tells of its builds in the order in which they ended."""
     done = run(*command(client, *args), within=within)
     assert "goclient:" not in done.stderr, done.stderr[-2000:]
@@ -42,6 +43,10 @@ def builds(client: Client, *args: str, within: float = 120) -> list[GoBuild]:
 def failures(found: list[GoBuild]) -> set[str]:
     """What builds failed with."""
     return {build.error for build in found if build.error}
+
+
+LONGEST_SECONDS = 180
+"""How long one build may take."""
 
 
 class Kept:
@@ -54,9 +59,17 @@ class Kept:
         """Builds once; what became of it."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return GoBuild(**json.loads(self._process.stdout.readline()))
+        # One that hangs is ended: nobody else ends the wait for its line.
+        timer = threading.Timer(LONGEST_SECONDS, self._process.kill)
+        timer.start()
+        try:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        finally:
+            timer.cancel()
+        assert line, "the program has ended"
+        return GoBuild(**json.loads(line))
 
     def builds_well(self) -> GoBuild:
         """Builds once, which has to succeed."""

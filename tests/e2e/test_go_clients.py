@@ -21,10 +21,11 @@ from e2e.test_the_gateway_is_replaced import gateways, is_ready
 WAYS = {"client.Build": (), "client.Solve": ("-solve",)}
 REPLACED = threading.Event()
 """The gateway that there was takes no connections any more; it takes its time to go."""
-TURN_SECONDS = 180
+TURN_SECONDS = 420
 """How long that may take, and a pool of its own before it."""
 SESSION_SECONDS = 12
-"""A session that was not answered for ten seconds is of no use any more to its client."""
+"""A session that was not answered for ten seconds is of no use any more to its client. Only time can
+show that it was answered: nothing else is seen of it."""
 
 
 def fifty_builds_in_turn_use_one_connection(api: Api, namespace: str, folder: Path) -> None:
@@ -121,7 +122,7 @@ def _a_connection_is_kept(api: Api, namespace: str, folder: Path) -> None:
                 {pod["metadata"]["name"] for pod in gateways(api) if is_ready(pod)} - before
                 and not before & {pod["metadata"]["name"] for pod in gateways(api)}
             ),
-            within=90,
+            within=180,
             what="the next gateway is there, and the one before is told to go",
             every=0.5,
         )

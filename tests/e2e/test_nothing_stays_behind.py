@@ -13,7 +13,8 @@ import pytest
 
 from buildpool.core.resources.scripts import PATIENCE
 from cluster import Api, eventually
-from e2e.clients import BASE, Client, RunningBuild, client_of, context, running_build
+from e2e.caches import build_of
+from e2e.clients import BASE, RELEASE, Client, client_of, context, running_build
 from e2e.pools import deploy, pods_of
 
 LEAVES = f"FROM {BASE}\nRUN (setsid sleep 100000 > /dev/null 2>&1 &); echo ok\n"
@@ -21,8 +22,11 @@ HANGS_ON = f"FROM {BASE}\nRUN sleep 100001 & echo running; sleep 100002\n"
 """Something in the background holds the output of the step after its main process was killed."""
 BACKGROUND = f"""\
 FROM {BASE}
-RUN for n in $(seq 30); do (setsid sh -c "sleep 20; echo >> /alive" >/dev/null 2>&1 &); done; \\
-    echo running; sleep 30; test $(wc -l < /alive) = 30
+RUN for n in $(seq 30); do \\
+      (setsid sh -c "until [ -e /go ]; do sleep 1; done; echo >> /alive" >/dev/null 2>&1 &); \\
+    done; \\
+    echo running; nc -l -p {RELEASE} < /dev/null; echo released; touch /go; \\
+    for n in $(seq 60); do [ $(wc -l < /alive) = 30 ] && exit 0; sleep 1; done; exit 1
 """
 
 
@@ -87,22 +91,26 @@ def test_a_step_keeps_what_it_has_in_the_background_however_often_is_looked(
 
     looking = Thread(target=look)
     looking.start()
+    command = client.build_command(context(tmp_path / "context", BACKGROUND), "--no-cache")
     try:
-        client.build(context(tmp_path / "context", BACKGROUND), "--no-cache")
+        with build_of(command, tmp_path) as build:
+            build.reach_its_long_step()
+            eventually(lambda: len(looks) > PATIENCE, within=300, what="it was looked at often")
+            (pod,) = pods_of(api, "tidy", pool)
+            build.end(pod["status"]["podIP"], within=90)
     finally:
         over.set()
         looking.join()
-    assert len(looks) > PATIENCE
 
 
 def test_a_build_that_hangs_after_its_client_has_gone_ends(
     api: Api, pool: str, client: Client, tmp_path: Path
 ) -> None:
     command = client.build_command(context(tmp_path / "context", HANGS_ON), "--no-cache")
-    build = RunningBuild(command, tmp_path / "progress.log")
-    build.reach_its_long_step()
-    build.process.kill()
-    build.process.wait(timeout=10)
+    with build_of(command, tmp_path) as build:
+        build.reach_its_long_step()
+        build.process.kill()
+        build.process.wait(timeout=10)
 
     def is_over() -> bool:
         probe(api, pool)
@@ -110,7 +118,7 @@ def test_a_build_that_hangs_after_its_client_has_gone_ends(
 
     with running_build(client, tmp_path / "beside") as other:
         assert client.ask("debug", "histories").count("STARTED") == 2
-        eventually(is_over, within=120, what="only the other build runs")
+        eventually(is_over, within=300, what="only the other build runs")
         (pod,) = pods_of(api, "tidy", pool)
         other.end(pod["status"]["podIP"])
     log = log_of(api, pool)

@@ -74,14 +74,15 @@ def test_a_collector_of_traces_that_is_silent_keeps_no_builder_from_serving(
     eventually(lambda: collector.is_called, within=60, what="the daemon sends traces", every=0.5)
     (pod,) = pods_of(api, "traced", shared_namespace)
     assert [each["restartCount"] for each in pod["status"]["containerStatuses"]] == [0]
-    assert not hung_probes(api, pod)
+    # A probe that called the collector would hang each time; a busy node makes one or two slow.
+    assert sum(event.get("count") or 1 for event in hung_probes(api, pod)) < 3
 
 
-def hung_probes(api: Api, pod: dict[str, Any]) -> list[str]:
-    """What the kubelet says of probes of a pod that got no answer in time."""
+def hung_probes(api: Api, pod: dict[str, Any]) -> list[dict[str, Any]]:
+    """The Events about probes of a pod that got no answer in time."""
     events = api.list("events", pod["metadata"]["namespace"])
     return [
-        event["message"]
+        event
         for event in events
         if event["reason"] == "Unhealthy"
         and event["involvedObject"]["uid"] == pod["metadata"]["uid"]

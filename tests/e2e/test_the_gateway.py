@@ -29,7 +29,7 @@ from e2e.clients import (
     running_build,
 )
 from e2e.gateways import a_build, buildx_build, deploy, ends_well, know_builder, status
-from e2e.pools import change, newcomer, pods_of, port_forward, serving
+from e2e.pools import address_of, change, newcomer, pods_of, port_forward, serving
 from e2e.stories import Story
 
 HOLD = float(os.environ.get("GATEWAY_HOLD_SECONDS", "50"))
@@ -184,13 +184,16 @@ def records_of_all_builders_are_found_as_those_of_one(
     client = client_of(api, "remembers", namespace, folder)
     for turn in ("first", "second"):  # one on each builder
         with (
-            a_build(client, folder / f"{turn}-here", seconds=5) as here,
-            a_build(client, folder / f"{turn}-there", seconds=5) as there,
+            a_build(client, folder / f"{turn}-here", seconds=20) as here,
+            a_build(client, folder / f"{turn}-there", seconds=20) as there,
         ):
             ends_well(here)
             ends_well(there)
     refs = [line.split()[1] for line in client.ask("debug", "histories").splitlines()[1:]]
     assert len(refs) == 4
+    assert [
+        client.at(address_of(pod)).builds() for pod in pods_of(api, "remembers", namespace)
+    ] == [2, 2]
     know_builder(client, folder)
     buildx = Buildx(folder / "config")
     listed = buildx("history", "ls", "--builder=remote", "--no-trunc")

@@ -6,7 +6,10 @@ import asyncio
 import time
 from datetime import timedelta
 
+import pytest
+
 from buildpool.core.api import Inject
+from buildpool.gateway.pools import served
 from daemons import until
 from gateway.asking import (
     CACHE,
@@ -187,7 +190,10 @@ async def test_refusals_are_counted_by_client_and_reason(lab: Lab) -> None:
     assert lab.metric("refused_total", pool="ci") == 2
 
 
-async def test_of_a_pool_that_is_gone_nothing_is_shown(lab: Lab) -> None:
+async def test_of_a_pool_that_is_gone_nothing_is_shown(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served, "RESTORED", timedelta(seconds=0.5))
     pool, other = PoolLab(), PoolLab(name="other")
     builders: list[FakeBuilder] = []
     for each in (pool, other):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import grpc
+import pytest
 
 from buildpool.buildkit import protobuf
 from buildpool.buildkit.history import read_event
 from buildpool.buildkit.methods import CONTENT
+from buildpool.gateway.pools import served
 from gateway.asking import (
     HELLO,
     SOLVE,
@@ -170,7 +173,10 @@ async def test_other_pools_come_change_and_go_and_a_build_does_not_notice(lab: L
         assert await running
 
 
-async def test_a_build_whose_pool_is_not_served_any_more_goes_on_to_its_end(lab: Lab) -> None:
+async def test_a_build_whose_pool_is_not_served_any_more_goes_on_to_its_end(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served, "RESTORED", timedelta(seconds=0.5))
     pool = PoolLab()
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
     async with lab.connect(pool) as channel, lab.connect(pool) as late:

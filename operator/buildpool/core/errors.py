@@ -19,8 +19,11 @@
         ├── Denied                it may not do this
         ├── Unreadable            its message cannot be read
         ├── Exhausted             no slot became free in time, or it asks for too much
+        │   ├── NoBuilder         its session can wait no longer, and there is no builder yet
+        │   └── SlotLost          it began nothing while its slot was kept
         └── Unavailable           no builder can answer
-            └── NotServed         the pool is gone, or its clients reach it another way
+            ├── NotServed         the pool is gone, or its clients reach it another way
+            └── SessionEnded      its session has ended while it waited for a slot
 
 Foreign exceptions are mapped into this tree in one place (``kube.errors``).
 """
