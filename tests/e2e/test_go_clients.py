@@ -24,8 +24,8 @@ REPLACED = threading.Event()
 TURN_SECONDS = 420
 """How long that may take, and a pool of its own before it."""
 SESSION_SECONDS = 12
-"""A session that was not answered for ten seconds is of no use any more to its client. Only time can
-show that it was answered: nothing else is seen of it."""
+"""A session that was not answered for ten seconds is of no use any more to its client. Only time
+can show that it was answered: nothing else is seen of it."""
 
 
 def fifty_builds_in_turn_use_one_connection(api: Api, namespace: str, folder: Path) -> None:

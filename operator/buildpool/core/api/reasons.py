@@ -218,7 +218,7 @@ class EventReason(Word):
     )
     STATUS_REFUSED = (
         "StatusRefused",
-        "The cluster refuses to store the pool's status, which is old therefore.",
+        "The cluster refuses to store the pool's status, so the status is out of date.",
     )
     REPAIRED_DRIFT = (
         "RepairedDrift",

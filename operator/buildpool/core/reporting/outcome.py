@@ -47,7 +47,10 @@ def insecure(ref: Ref, lost: Sequence[Difference], *, runs: bool) -> Failure:
 
 def status_refused(error: RefusedError) -> Event:
     """What to tell the user where the status itself may not be written."""
-    message = f"What the pool's status says is old, for the cluster refuses a new one: {error}"
+    message = (
+        "The cluster refuses the new status of the pool, so the one that is shown is out of date; "
+        f"let the operator write buildkitpools/status: {error}"
+    )
     return Event(EventType.WARNING, EventReason.STATUS_REFUSED, message)
 
 

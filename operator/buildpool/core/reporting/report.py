@@ -147,8 +147,8 @@ def report_unseen(pool: Pool, error: RefusedError, *, now: datetime) -> Report:
 def report_unheld(pool: Pool, failure: Failure, *, now: datetime) -> Report:
     """The status of a pool on which the operator may not put its finalizer."""
     words = (
-        f"{failure}. The operator makes and changes nothing for a pool before it has its finalizer "
-        "there; let it write that."
+        f"{failure}. The operator does nothing for a pool before it has put its finalizer there; "
+        "let it write finalizers."
     )
     return _report_untended(pool, Finding(failure.reason, words), now=now)
 
