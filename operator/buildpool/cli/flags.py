@@ -62,8 +62,8 @@ DenyNetwork = Annotated[
 ClusterDomain = Annotated[
     str,
     typer.Option(
-        help="Domain of the cluster, with which full names of Services end; empty: as in this pod's "
-        "/etc/resolv.conf, or else cluster.local.",
+        help="Domain of the cluster, with which full names of Services end; empty: as this pod's "
+        "/etc/resolv.conf says, or else cluster.local.",
         envvar="BUILDPOOL_CLUSTER_DOMAIN",
     ),
 ]

@@ -17,6 +17,9 @@ from buildpool.core.naming import PoolKey
 PATIENCE_SECONDS: Final = 1.0
 """Seconds after which a pass counts as slow. Most take a tenth of one."""
 
+SLOW_FACTOR: Final = 5
+"""How many times as long a pass of the slow lane keeps its slot: a good one may be among them."""
+
 
 class Lanes:
     """Slots for passes, in two lanes."""
@@ -42,14 +45,12 @@ class Lanes:
             is_held = False
             lane.release()
 
-        leaving = None
-        if lane is self._quick:
-            leaving = asyncio.get_running_loop().call_later(self._patience, make_way)
+        patience = self._patience * (1 if lane is self._quick else SLOW_FACTOR)
+        leaving = asyncio.get_running_loop().call_later(patience, make_way)
         try:
             yield
         finally:
-            if leaving is not None:
-                leaving.cancel()
+            leaving.cancel()
             if is_held:
                 lane.release()
             if clock() < started + self._patience:

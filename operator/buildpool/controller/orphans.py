@@ -25,6 +25,7 @@ from buildpool.core.objects.refs import (
     Object,
     Ref,
     component_of,
+    is_of_pool,
     maker_of,
     mapping_at,
     namespace_of_pool,
@@ -152,9 +153,11 @@ class OrphanSweeper:
             # The authority is the last to go: it says which clients' Secrets to look for.
             authority = Ref("Secret", self._home, naming.authority(key))
             names = await self._secrets(key, pool, authority)
-            secrets = [await self._cluster.get(ref) for ref in names]
+            found = [await self._cluster.get(ref) for ref in names]
+            # Two pools can have Secrets of one name: that of a client, and that of builders.
+            secrets = [s for s in found if s is not None and is_of_pool(s, key)]
             orphans = [
-                *(s for s in secrets if s is not None and self._is_orphan(s, uid)),
+                *(s for s in secrets if self._is_orphan(s, uid)),
                 *sorted(orphans, key=lambda obj: ref_of(obj) == authority),
             ]
         # Its builders are told to go, as when a pool is deleted, and drain by themselves.

@@ -7,6 +7,7 @@ the pool again.
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import Pool, PoolStatus
@@ -15,6 +16,9 @@ from buildpool.core.naming import PoolKey
 from buildpool.core.objects.refs import Object, pool_ref
 from buildpool.core.planning.situation import Situation
 from buildpool.kube.cluster import Cluster
+
+TRIES: Final = 3
+"""Of a change that somebody else's came before. A webhook may say so of every one."""
 
 
 async def write_status(cluster: Cluster, pool: Pool, status: PoolStatus) -> None:
@@ -69,7 +73,7 @@ async def remove_rotation_request(cluster: Cluster, pool: Pool) -> None:
     if asked is not None and "-" in asked:
         return
     ref = pool_ref(pool.key)
-    while asked is not None:
+    for _ in range(TRIES if asked is not None else 0):  # the next pass tries again
         raw = await cluster.get(ref)
         metadata = raw["metadata"] if raw else {}
         if (metadata.get("annotations") or {}).get(naming.ANNOTATION_ROTATE) != asked:

@@ -86,6 +86,7 @@ async def test_pools_that_were_slow_are_bounded_among_themselves() -> None:
     passes.begin(*slow)
     await passes.run(*slow)
     await passes.end(*slow)
+    passes.lanes._patience = LONG
     passes.begin(*slow)
     await passes.run("a", "b")
     await passes.settle()
@@ -93,6 +94,19 @@ async def test_pools_that_were_slow_are_bounded_among_themselves() -> None:
     await passes.end("a")
     await passes.run("c")
     await passes.end("b", "c")
+
+
+async def test_a_good_pool_among_the_slow_ones_does_not_wait_for_those_that_hang() -> None:
+    passes = Passes(1, 0.01)
+    passes.begin("hangs", "was slow once")
+    await passes.run("hangs", "was slow once")
+    await asyncio.sleep(0.05)
+    await passes.end("hangs", "was slow once")
+    passes.begin("hangs")
+    await passes.run("hangs")
+    passes.begin("was slow once")
+    await passes.run("was slow once")
+    await passes.end("hangs", "was slow once")
 
 
 async def test_a_pool_whose_pass_was_slow_waits_for_other_slow_ones_only() -> None:

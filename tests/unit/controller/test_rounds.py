@@ -306,6 +306,22 @@ def test_a_clients_secret_is_found_though_the_authority_of_its_pool_went_before(
     assert [ref.name for ref in cluster.deleted] == found
 
 
+def test_a_secret_of_another_pool_stays_though_a_client_of_this_one_would_have_its_name() -> None:
+    """The builders' certificate of pool ci-client-x, and that of a client x-builder of pool ci."""
+    other = a_part("Secret", "ci-client-x-builder", uid="2", pool="ci-client-x")
+    pools = a_living("1")
+    pools["ci"]["spec"] = {"access": {"clients": [{"name": "x-builder"}]}}
+    cluster = Holding([], named=[other], pools=pools)
+
+    async def story() -> None:
+        sweeper = a_sweeper(cluster)
+        sweeper.ask(CI)
+        await during(sweeper.run, 1.0)
+
+    virtual_time.run(story())
+    assert cluster.deleted == []
+
+
 FOREIGN: dict[str, Labels] = {
     "another chart's": {"app.kubernetes.io/name": "loki", naming.LABEL_POOL: None},
     "one that looks like ours": {"app.kubernetes.io/name": "loki"},

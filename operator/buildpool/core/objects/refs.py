@@ -59,6 +59,11 @@ def namespace_of_pool(obj: Object) -> str:
     return text_at(obj, "metadata", "labels", naming.LABEL_POOL_NAMESPACE)
 
 
+def is_of_pool(obj: Object, pool: PoolKey) -> bool:
+    """Whether an object says that it is of a pool of this name, whatever its own name is."""
+    return text_at(obj, "metadata", "labels", naming.LABEL_POOL) == pool.name
+
+
 def owners_of(obj: Object) -> frozenset[str]:
     """The uids of all to whom an object says it belongs: the pool that made it, and owners."""
     owners = mappings_at(obj, "metadata", "ownerReferences")

@@ -74,10 +74,14 @@ def member_of(
     """
     name = naming.builder(pool.key, index)
     asked = [loads.get(pod["metadata"]["uid"]) for pod in pods if has_daemon(pod)]
+    is_current = revision_of(deployment) == revision
     known = [load for load in asked if load is not None]
     metadata = deployment["metadata"]
     created = moment_at(metadata, "creationTimestamp") or now
     retired = moment_at(metadata, "annotations", naming.ANNOTATION_RETIRED)
+    # Who is retired already, for a reason of its own, and who has no daemon waits for nothing: the
+    # one must not serve again, and the other could not start with what it was made for.
+    waits = waits and retired is None and bool(asked)
     before = next((b for b in pool.status.builders if b.name == name), None)
     # A daemon that does not answer has served no fewer than before.
     served = sum(load.served for load in known) if known else (before and before.served) or 0
@@ -86,7 +90,7 @@ def member_of(
     return Member(
         name=name,
         deployment=deployment,
-        is_held=waits and revision_of(deployment) != revision,
+        is_held=not is_current and waits,
         pods=pods,
         builds=tuple(sorted((b for load in known for b in load.builds), key=lambda b: b.ref)),
         served=served,
@@ -101,7 +105,7 @@ def member_of(
             as_of=min((load.as_of for load in known), default=now) if is_settled else None,
             flaw=_flaw(
                 pool,
-                waits or revision_of(deployment) == revision,
+                is_current or waits,
                 age_started=created,
                 served=served,
                 memory=max((memory.get(pod["metadata"]["name"], 0) for pod in pods), default=0),

@@ -20,6 +20,7 @@ from buildpool.core.objects.pods import has_ended, name_of_builder
 from buildpool.core.objects.refs import (
     Object,
     Ref,
+    is_of_pool,
     is_owned,
     is_terminating,
     maker_of,
@@ -111,7 +112,10 @@ class Situation:
         """
         live, here = self.observation.live, ("", self.pool.key.namespace)
         return any(
-            maker_of(obj) and namespace_of_pool(obj) in here and ref not in self.own
+            maker_of(obj)
+            and is_of_pool(obj, self.pool.key)
+            and namespace_of_pool(obj) in here
+            and ref not in self.own
             for ref, obj in live.items()
         )
 

@@ -14,10 +14,13 @@ FORGET_SECONDS: Final = 10
 that have lost the API server pause for longer and longer before they ask again."""
 
 _DRAIN: Final = """\
-for daemon in $(grep -ls '^Name:[[:space:]]*buildkitd$' /proc/[0-9]*/status); do
-  [ "${{daemon%/status}}/ns/ipc" -ef /proc/self/ns/ipc ] && break
-  daemon=
-done
+lives() {{
+  for daemon in $(grep -ls '^Name:[[:space:]]*buildkitd$' /proc/[0-9]*/status); do
+    [ "${{daemon%/status}}/ns/ipc" -ef /proc/self/ns/ipc ] && return
+  done
+  return 1
+}}
+lives && is_seen=yes || is_seen=
 sleep {forget}
 idle() {{
   seen=$(buildctl --addr {socket} debug histories) || return 1
@@ -25,7 +28,7 @@ idle() {{
   ! cat /proc/net/tcp /proc/net/tcp6 | grep -q ': [0-9A-F]*:{port:04X} [0-9A-F:]* 01 '
 }}
 until idle 2>/dev/null && sleep 1 && idle 2>/dev/null; do
-  [ -z "$daemon" ] || [ -e "$daemon" ] || exit 0
+  [ -z "$is_seen" ] || lives || exit 0
   sleep 1
 done
 """

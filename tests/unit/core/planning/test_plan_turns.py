@@ -95,6 +95,34 @@ def test_idle_while_it_waits_a_pool_causes_no_write() -> None:
     assert (cluster.status, cluster.version) == (status, version)
 
 
+def test_who_was_retired_before_an_upgrade_does_not_serve_again() -> None:
+    """Its user wants another image; that the pool waits now is about those that serve."""
+    scaling = {"scaling": {"max": 4}, "builders": {"slots": 1}}
+    old = a_cached_pool(**scaling)
+    cluster = settled(old)
+    cluster.builds["ci-builder-0"] = 1
+    pool = changed(old, scaling=scaling["scaling"], builders={"slots": 1, "image": "r.example/b:2"})
+    cluster.settle(pool)
+    assert cluster.status is not None
+    assert {b.name: b.state for b in cluster.status.builders}["ci-builder-0"] == "Draining"
+    upgraded(pool, cluster)
+    cluster.builds |= dict.fromkeys(cluster.names("Deployment"), 5)
+    for plan in cluster.settle(pool):
+        assert plan.decision is not None
+        assert plan.decision.restore == ()
+    assert {b.name: b.state for b in cluster.status.builders}["ci-builder-0"] == "Draining"
+
+
+def test_a_builder_without_a_daemon_waits_for_no_turn() -> None:
+    """What it was made to wait for never comes: its configuration is the new one already."""
+    pool = a_cached_pool(replicas=2)
+    cluster = upgraded(pool)
+    cluster.full.add("ci-builder-1")  # its pod was evicted, say
+    cluster.roll()
+    _, gone, _ = turnover(cluster.step(pool))
+    assert gone == ["ci-builder-1"]
+
+
 def test_a_rollout_that_has_begun_is_not_stopped() -> None:
     pool = a_cached_pool(replicas=2)
     cluster = upgraded(pool)
