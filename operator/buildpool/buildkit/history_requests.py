@@ -76,6 +76,17 @@ def _text_in(message: bytes, wanted: int, name: str) -> str:
     return found
 
 
+def is_about(event: bytes, ref: str) -> bool:
+    """Whether a BuildHistoryEvent is about a build, by its start: to read it all may take long."""
+    before = _BEFORE_REF.match(event)
+    return before is not None and event.startswith(_start_of(ref), before.end())
+
+
+def _start_of(ref: str) -> bytes:
+    """How a record of the build starts."""
+    return protobuf.field(_RECORD_REF, ref.encode())
+
+
 class EventsOf:
     """Lets the events of one build through, of a stream that comes in pieces.
 
@@ -84,8 +95,7 @@ class EventsOf:
     """
 
     def __init__(self, ref: str) -> None:
-        self._record = protobuf.field(_RECORD_REF, ref.encode())
-        """How a record of the build starts."""
+        self._record = _start_of(ref)
         self._start = bytearray()
         """What has come of an event that is not judged yet,"""
         self._left = 0

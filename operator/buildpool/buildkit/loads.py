@@ -7,8 +7,8 @@ of those that do not answer. It never decides what an answer means.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Final, Protocol
@@ -21,6 +21,7 @@ from buildpool.process import utc_now
 
 ASKED_AT_ONCE: Final = 16
 """Daemons of a pool that are asked for their records at a time."""
+log: Final = logging.getLogger(__name__)
 
 
 class Waker(Protocol):
@@ -94,9 +95,12 @@ class Loads:
 
         async def ask(uid: str, watcher: Watcher) -> None:
             async with at_once:
-                # One that fails, or is told to go meanwhile, says nothing of the others.
-                with suppress(DaemonError):
+                try:
                     found[uid] = await watcher.records(request)
+                except DaemonError as error:
+                    log.debug("%s, pod %s: no records: %s", pool, uid, error)
+                except Exception:  # whatever it is, the others can answer
+                    log.exception("%s, pod %s: a defect in asking for records", pool, uid)
 
         async with asyncio.TaskGroup() as group:
             for uid, watcher in self._watched.get(pool, {}).items():

@@ -29,6 +29,8 @@ NAMED_CONTEXT: Final = "context:"
 """How attributes start that make a variant, each with a name of the client's."""
 MAX_INPUTS: Final = 256
 """How many of them are looked at: builds that have more are one variant."""
+MAX_ARGUMENT_CHARACTERS: Final = 200
+"""Of the name of a build argument that says what kind of value it has."""
 MAX_STEADIED_BYTES: Final = 200
 """Bytes of a value in which what passes is looked for. Longer ones count as they are."""
 
@@ -139,6 +141,15 @@ def _platform(name: str) -> str:
     return f"{system}/{named if full in _USUAL_VARIANTS else full}".rstrip("/")
 
 
+def is_passing(argument: str) -> bool:
+    """Whether a build argument is called like what is another in every build.
+
+    No longer name is looked at: to look takes time, and a request may have thousands.
+    """
+    name = argument[: MAX_ARGUMENT_CHARACTERS + 1]
+    return len(name) <= MAX_ARGUMENT_CHARACTERS and bool(_PASSING.search(name.replace("-", "_")))
+
+
 class Inputs:
     """The build arguments and named contexts of one request, as far as they make a variant.
 
@@ -154,7 +165,7 @@ class Inputs:
         if len(self._made) > MAX_INPUTS:
             return
         if name.startswith(ARGUMENT):
-            if _PASSING.search(name.removeprefix(ARGUMENT).replace("-", "_")):
+            if is_passing(name.removeprefix(ARGUMENT)):
                 return
             if len(value) > MAX_STEADIED_BYTES:
                 self._made[name] = sha256(value).digest()

@@ -129,7 +129,7 @@ def frame(message: bytes) -> bytes:
 
 def read_status(message: bytes) -> str:
     """The build that a StatusRequest is about. Raises WireError."""
-    return _last_text(message, _REF, "Ref")
+    return _name(_last_text(message, _REF, "Ref"))
 
 
 def read_solve(message: bytes) -> Solve:

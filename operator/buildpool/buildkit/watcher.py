@@ -177,6 +177,7 @@ class Watcher:
                 await self._sleep()
                 if connection.target != self._target and (successor := await self._successor()):
                     old, connection = connection, successor
+                    self._daemon = connection.daemon
                     await old.close()
                 connection.check()
                 await self._ask(connection.daemon)

@@ -125,10 +125,7 @@ class Connections:
         return known is not None and known.state in ADMITTED
 
     def claim(self, connection: str, client: str, *, now: datetime) -> bool:
-        """Whether a connection that is about to begin something has a slot; else it asks for one.
-
-        As ``begin`` would, which needs to know what is built.
-        """
+        """As ``begin``, before it is known what: whether it has a slot; else it asks for one."""
         known = self._know(connection, client, now)
         is_admitted = known.state in ADMITTED
         # What it is about to begin may take a while to be read, as it does after a hello.
@@ -229,10 +226,14 @@ class Connections:
     def runs(self, ref: str, state: PoolState) -> Target | None:
         """The builder that runs a build, as we know or as its daemon says."""
         known = self._builder_of(ref)
-        if known is not None and (uid := known.builder or known.last):
-            return state.builder(uid)
-        uid = next((uid for uid, refs in state.builds.items() if ref in refs), "")
-        return state.builder(uid)
+        uid = "" if known is None else known.builder or known.last
+        return state.builder(uid) if uid else state.runner_of(ref)
+
+    def running(self, ref: str, state: PoolState) -> Target | None:
+        """The same, but only of a build that has not ended: its connection may be elsewhere now."""
+        known = self._builder_of(ref)
+        goes_on = known is not None and known.refs.get(ref)
+        return self.runs(ref, state) if goes_on else state.runner_of(ref)
 
     @property
     def has_connections(self) -> bool:

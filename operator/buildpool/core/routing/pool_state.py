@@ -37,6 +37,10 @@ class PoolState:
         """One of them; None where it is gone."""
         return next((builder for builder in self.builders if builder.uid == uid), None)
 
+    def runner_of(self, ref: str) -> Target | None:
+        """The builder whose daemon says that it runs a build; None where none says so."""
+        return self.builder(next((uid for uid, refs in self.builds.items() if ref in refs), ""))
+
     @property
     def serving(self) -> tuple[Target, ...]:
         """Those that are ready to take new builds."""

@@ -26,8 +26,9 @@ class Variants:
     """The variants of one project that were built last."""
 
     def __init__(self) -> None:
-        self._built: dict[str, tuple[int, datetime]] = {}
-        """Number and last build of each, the one that was built longest ago first."""
+        self._built: dict[bytes, tuple[int, datetime]] = {}
+        """Number and last build of each, by a digest of it, for clients may write long ones. First
+        that which was built longest ago."""
 
     def number_of(self, variant: str, *, now: datetime, exports: bool) -> int | None:
         """The number of a variant that is built now; None where others have all there are.
@@ -38,9 +39,10 @@ class Variants:
             if now - built < FORGOTTEN_AFTER:
                 break
             del self._built[other]
-        if variant in self._built:
-            number, _ = self._built.pop(variant)
-            self._built[variant] = number, now
+        key = sha256(variant.encode()).digest()
+        if key in self._built:
+            number, _ = self._built.pop(key)
+            self._built[key] = number, now
             return number
         if len(self._built) >= MOST:
             return None
@@ -48,7 +50,7 @@ class Variants:
         tried = (_number(variant, attempt) for attempt in count())
         number = next(each for each in tried if each not in taken)
         if exports:
-            self._built[variant] = number, now
+            self._built[key] = number, now
         return number
 
 

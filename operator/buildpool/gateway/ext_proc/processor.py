@@ -198,7 +198,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         build = self._build(call, served, client, solve, placement, shared)
         try:
             yield responses.go_on_with(placement.builder, with_share(message, solve, shared))
-            del message  # it may be large, and the build long
+            del message, solve, traits  # they may be large, and the build long
             async for answer in messages:
                 if answer.HasField("response_headers"):
                     said = headers_of(answer.response_headers)
@@ -207,7 +207,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                     self._outcome(build, headers_of(answer.response_trailers))
                     yield responses.response_trailers()
         finally:
-            scheduler.end(call.connection, solve.ref)
+            scheduler.end(call.connection, build.ref)
             if build.result != "succeeded":
                 served.caches.forget_exports(build.exports)
             self._build_log.close(build, now=self._clock())

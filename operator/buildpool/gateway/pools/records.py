@@ -13,19 +13,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from buildpool.buildkit.history import read_event
-from buildpool.buildkit.history_requests import by_ref
-from buildpool.buildkit.protobuf import WireError
+from buildpool.buildkit.history_requests import by_ref, is_about
 from buildpool.buildkit.solve_requests import frame
 
 AT_ONCE: Final = 2
 """Questions that go to all daemons of a pool at once: each may be answered by some megabytes."""
 MAX_LISTED_BYTES: Final = 8 << 20
 """Of the records of other builders that are added to those of one; what is more is left out."""
-MAX_READERS: Final = 256
+MAX_READERS: Final = 128
 """Connections of which it is known what they have read; the oldest are forgotten."""
-MAX_DIGESTS: Final = 20_000
-"""Of the content of builds, for one connection."""
+MAX_DIGESTS: Final = 2_000
+"""Of the content of builds, for one connection: what fifty builds on ten builders have made."""
 _DIGEST: Final = re.compile(rb"sha256:[0-9a-f]{64}")
 
 Ask = Callable[[bytes], Awaitable[Mapping[str, tuple[bytes, ...]]]]
@@ -125,11 +123,8 @@ def _note(digests: dict[bytes, str], event: bytes, uid: str) -> None:
 
 
 def _tells_of(ref: str, events: tuple[bytes, ...]) -> bool:
-    """Whether any of these events is about a build. A daemon tells of others beside it."""
-    for event in events:
-        try:
-            if read_event(event).build.ref == ref:
-                return True
-        except WireError:
-            continue
-    return False
+    """Whether any of these events is about a build. A daemon tells of others beside it.
+
+    Only the start of each is looked at: a hostile daemon may send what takes long to read.
+    """
+    return any(is_about(event, ref) for event in events)

@@ -18,6 +18,8 @@ class Arrivals:
         self._coming: Counter[str] = Counter()
         self._waiting: dict[str, dict[str, asyncio.Event]] = {}
         """By connection and ref."""
+        self._waiters: Counter[asyncio.Event] = Counter()
+        """How many wait for each."""
 
     def __contains__(self, connection: str) -> bool:
         """Whether a solve of this connection has come and not begun."""
@@ -43,5 +45,16 @@ class Arrivals:
 
     async def begins(self, connection: str, ref: str) -> None:
         """Waits until this build has begun, or no solve of the connection may be its own."""
-        if connection in self._coming:
-            await self._waiting.setdefault(connection, {}).setdefault(ref, asyncio.Event()).wait()
+        if connection not in self._coming:
+            return
+        event = self._waiting.setdefault(connection, {}).setdefault(ref, asyncio.Event())
+        self._waiters[event] += 1
+        try:
+            await event.wait()
+        finally:
+            self._waiters[event] -= 1
+            if not self._waiters[event]:
+                del self._waiters[event]
+                waiting = self._waiting.get(connection, {})
+                if waiting.get(ref) is event:
+                    del waiting[ref]

@@ -6,8 +6,9 @@ this process may end before it is. Nothing here gives slots; ``scheduler`` does.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from buildpool.core.naming import PoolKey
@@ -22,6 +23,8 @@ from buildpool.gateway.slots.store import Home
 PATIENCE_SECONDS: Final = 8.0
 """Seconds that a request waits for the build that it is about: its client gives up after ten."""
 
+COMING_SECONDS: Final = 60.0
+"""Seconds after which a build is none of the solves that come: each is read in half of that."""
 TOGETHER_SECONDS: Final = 1.5
 """Seconds between requests that a client makes at once,"""
 MOMENT_SECONDS: Final = 0.1
@@ -50,7 +53,9 @@ class BuildLocator:
         """Uids of builders: where solves go should this process end before it decides."""
         self._solves = Arrivals()
         self._refusals: dict[str, Refused] = {}
-        """What was said last to connections whose sessions or solves were refused."""
+        """What was said last to connections whose sessions or solves were refused,"""
+        self._sessions: dict[str, Refused] = {}
+        """and to those whose sessions were."""
 
     def present(self, connection: str) -> Target | None:
         """To answer what is no build: the connection's own builder, or the least loaded.
@@ -160,15 +165,15 @@ class BuildLocator:
             await self._changes.next()
         refusal = self.refusal(connection)
         if refusal is not None and refusal is not before:
-            raise refusal
+            raise refusal.again()
 
     def builder(self, uid: str) -> Target | None:
         """The builder with this pod; None where it is gone."""
         return self._state().builder(uid)
 
     def builder_of(self, ref: str) -> Target | None:
-        """Where a build runs, or has run for a connection that is known; None elsewhere."""
-        return self._connections.runs(ref, self._state())
+        """Where a build runs; None where that is not known, or it has ended."""
+        return self._connections.running(ref, self._state())
 
     @contextmanager
     def solving(self, connection: str) -> Iterator[None]:
@@ -178,7 +183,7 @@ class BuildLocator:
         try:
             yield
         except Refused as refused:
-            self._refusals[connection] = refused
+            self._refusals[connection] = refused.again()
             raise
         finally:
             self._solves.over(connection)
@@ -192,13 +197,20 @@ class BuildLocator:
         """Waits while the solve of a build may have come and not begun, on one that has a slot."""
         is_known = not ref or self._connections.owner_of(ref) is not None
         if not is_known and self._connections.is_admitted(connection):
-            await self._solves.begins(connection, ref)
+            # It may be none of those that come, and these may come without end.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(COMING_SECONDS):
+                    await self._solves.begins(connection, ref)
 
     def refuse(self, connection: str, refused: Refused) -> Refused:
         """A session is refused: what of its connection waits for it is refused likewise."""
-        self._refusals[connection] = refused
+        self._refusals[connection] = self._sessions[connection] = refused.again()
         self._changes.tell()
         return refused
+
+    def refusal_of_session(self, connection: str) -> Refused | None:
+        """The same of its session: then no solve of the connection can go on."""
+        return self._sessions.get(connection)
 
     def refusal(self, connection: str) -> Refused | None:
         """What a connection was refused with last."""
@@ -223,12 +235,14 @@ class BuildLocator:
         self._solves.begun(connection, ref)
         self._provisional.pop(connection, None)
         self._refusals.pop(connection, None)
+        self._sessions.pop(connection, None)
 
     def forget_unknown(self) -> None:
         """Forgets connections that the account does not know."""
         known = self._connections.is_known
         self._provisional = {name: uid for name, uid in self._provisional.items() if known(name)}
         self._refusals = {name: why for name, why in self._refusals.items() if known(name)}
+        self._sessions = {name: why for name, why in self._sessions.items() if known(name)}
 
     def _running(self, connection: str, ref: str) -> Target | None:
         """Where a build runs, or all that its connection does."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 import grpc
 
@@ -24,6 +24,13 @@ class Refused(BuildpoolError):  # noqa: N818 - no fault of ours: the answer to a
 
     status: ClassVar[grpc.StatusCode]
     """The status of gRPC with which the request ends."""
+
+    def again(self) -> Self:
+        """The same words, to be kept or said to another request.
+
+        One that was raised keeps all that was there where it was: a message of many megabytes.
+        """
+        return type(self).__new__(type(self), *self.args)
 
 
 class Denied(Refused):

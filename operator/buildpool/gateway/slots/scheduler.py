@@ -131,12 +131,12 @@ class SlotScheduler:
 
         Raises as ``admit``, and where a session of the connection is refused meanwhile.
         """
-        since, before = self._clock(), self.locator.refusal(connection)
+        since, before = self._clock(), self.locator.refusal_of_session(connection)
 
         def attempt() -> bool | None:
-            refusal = self.locator.refusal(connection)
+            refusal = self.locator.refusal_of_session(connection)
             if refusal is not None and refusal is not before:
-                raise refusal
+                raise refusal.again()
             return self.connections.claim(connection, client, now=self._clock()) or None
 
         if attempt():

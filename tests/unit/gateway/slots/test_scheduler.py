@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -14,6 +16,7 @@ from buildpool.core.naming import PoolKey
 from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.states import GRACE, PATIENCE
 from buildpool.core.routing.values import Backlog, Target
+from buildpool.gateway.slots.arrivals import Arrivals
 from buildpool.gateway.slots.refusals import Exhausted, NotServed, Unavailable
 from buildpool.gateway.slots.scheduler import SlotScheduler
 from buildpool.gateway.slots.store import ConnectionStore
@@ -223,6 +226,60 @@ async def test_a_connection_that_builds_nothing_does_not_wait_to_be_told_of_a_bu
         assert await place.scheduler.locator.teller_of("a", "ref", nowhere) == a_builder()
     with pytest.raises(Unavailable, match="has no builder now; a build wakes it"):
         await Place().scheduler.locator.teller_of("a", "ref", nowhere)
+
+
+async def test_nothing_is_kept_of_a_message_whose_build_was_refused() -> None:
+    """A refusal that was raised would keep all that was there, for as long as its connection."""
+
+    class Message:
+        """Of which it can be seen whether it is there."""
+
+    place, seen = Place(a_builder()), []
+
+    async def solve() -> None:
+        message = Message()
+        seen.append(weakref.ref(message))
+        with place.scheduler.locator.solving("a"):
+            raise Exhausted("it is too long")
+
+    await place.admit("a")
+    with pytest.raises(Exhausted):
+        await solve()
+    gc.collect()
+    assert [message() for message in seen] == [None]
+    refusal = place.scheduler.locator.refusal("a")
+    assert (type(refusal), str(refusal)) == (Exhausted, "it is too long")
+    assert str(NotServed(POOL).again()) == str(NotServed(POOL))
+
+
+async def test_the_refusal_of_one_solve_is_not_that_of_another() -> None:
+    place = Place(a_builder())
+    await place.admit("a")
+    await place.scheduler.begin("a", "ann", None, "ref")
+    waiting = begun(place.scheduler.wait_for_slot("b", "bob", max_wait=LONG))
+    await settled()
+    with pytest.raises(Exhausted), place.scheduler.locator.solving("b"):
+        raise Exhausted("another one of this connection")
+    await settled()
+    assert not waiting.done()
+    place.scheduler.end("a", "ref")
+    await waiting
+
+
+async def test_who_waits_for_a_solve_and_gives_up_leaves_nothing_behind() -> None:
+    arrivals = Arrivals()
+    arrivals.come("a")
+    waiting = [begun(arrivals.begins("a", "x" * 200 + f"{number % 2}")) for number in range(10)]
+    await settled()
+    for each in waiting:
+        each.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert arrivals._waiting == {"a": {}}
+    assert not arrivals._waiters
+    following = begun(arrivals.begins("a", "ref"))
+    await settled()
+    arrivals.begun("a", "ref")
+    await following
 
 
 async def test_who_asks_about_a_build_that_has_ended_is_told_where_its_record_is() -> None:
