@@ -46,7 +46,7 @@ from buildpool.gateway.ext_proc.traits import affinity_key, traits_of
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.served import ServedPool, ServedPools
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
-from buildpool.gateway.slots.refusals import NotServed, Refused
+from buildpool.gateway.slots.refusals import Denied, NotServed, Refused
 
 MAX_SOLVES: Final = 4
 """Solves of one client that are read at once: each may have 16 MiB, and some copies."""
@@ -221,7 +221,11 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
             yield responses.go_on(self._known_home(call, served))
             _, ref = await read_message(messages, read_status, longest=records.MAX_QUESTION_BYTES)
         if served.brief.client(call.identity) is None:
-            await check_owner(call, served, ref)
+            try:
+                await check_owner(call, served, ref)
+            except Denied:
+                client_of(call, served)  # that it was removed is said first
+                raise
         locator = served.scheduler.locator
         builder = await locator.teller_of(call.connection, ref, partial(served.records.find, ref))
         served.records.reads(call.connection, builder.uid)
