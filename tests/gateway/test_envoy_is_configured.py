@@ -109,18 +109,19 @@ async def test_a_pool_is_said_to_be_served_only_once_envoy_has_taken_it(lab: Lab
     first = replace(pool.config(), acknowledgement="first")
     await lab.becomes(pool, first)
     said = lab.status.serves[pool.key]
-    assert said[-1] == "first"
+    await until(lambda: said[-1] == "first", "it is said to be served")
     assert await serves(lab, pool)
     odd = KeyPair(first.server.certificate, stranger.config().server.key)
     await lab.becomes(pool, replace(first, server=odd, acknowledgement="what Envoy refuses"))
     assert await serves(lab, pool), "what was good before serves on"
     await lab.becomes(pool, replace(pool.config(), acknowledgement="last"))
+    await until(lambda: said[-1] == "last", "it is said to be served as it is now")
     assert said[-2:] == ["first", "last"]
     # What Envoy need not know of is served at once.
     more = pool.config(slots=2)
     await lab.becomes(pool, replace(more, server=first.server, acknowledgement="slots"))
     await lab.settled()
-    assert said[-1] == "slots"
+    await until(lambda: said[-1] == "slots", "that is said, too")
 
 
 async def test_a_pool_that_comes_while_there_is_no_envoy_is_said_to_be_served_by_nobody(
