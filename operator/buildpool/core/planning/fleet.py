@@ -81,7 +81,8 @@ def member_of(
     retired = moment_at(metadata, "annotations", naming.ANNOTATION_RETIRED)
     # Who is retired already, for a reason of its own, and who has no daemon waits for nothing: the
     # one must not serve again, and the other could not start with what it was made for.
-    waits = waits and retired is None and bool(asked)
+    lives = any(is_ready(pod) or has_daemon(pod) for pod in pods)
+    waits = waits and retired is None and lives
     before = next((b for b in pool.status.builders if b.name == name), None)
     # A daemon that does not answer has served no fewer than before.
     served = sum(load.served for load in known) if known else (before and before.served) or 0
