@@ -136,9 +136,9 @@ class OperatorProcess:
     log: Path
     identity: str = "one"
     flags: tuple[str, ...] = ()
+    metrics_port: int = field(default_factory=free_port)
     within: tuple[str, ...] = ()
     """A command that starts it, in surroundings of its own; empty: nothing does."""
-    metrics_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def start(self) -> None:

@@ -88,7 +88,7 @@ def pod(kubeconfig: Path, addresses: Addresses, tmp_path: Path) -> Iterator[Oper
     """The operator, as it is in its pod: it finds the API server as one, and the domain, too."""
     within = in_a_pod(tmp_path, kubeconfig, addresses)
     flags = (*GATEWAY, "--health-port", str(free_port()))
-    process = OperatorProcess(kubeconfig, tmp_path / "pod.log", "in-a-pod", flags, within)
+    process = OperatorProcess(kubeconfig, tmp_path / "pod.log", "in-a-pod", flags, within=within)
     api_server = {"server_host": addresses.loopback, "at": (addresses.node, 443)}
     with proxy_to(6443, **api_server), operator_process(process):
         eventually(
