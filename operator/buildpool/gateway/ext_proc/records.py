@@ -5,7 +5,8 @@ No daemon is asked by a ref (``buildkit.history_requests``).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
@@ -81,37 +82,32 @@ async def _listen(call: Call, served: ServedPool, messages: Messages) -> Convers
                 others = b""
 
 
-async def _update(call: Call, served: ServedPool, messages: Messages) -> Conversation:
-    """A record is pinned, completed or dropped."""
-    async for answer in _read(call, served, messages, record_in):
-        yield answer
+async def _holder_of(call: Call, served: ServedPool, digest: str) -> Target:
+    """The builder that has what a build has made: its attestations, its log."""
+    locator = served.scheduler.locator
+    known = locator.builder(served.records.holder_of(call.connection, digest))
+    return known or locator.caretaker(call.connection)
 
 
-async def _content(call: Call, served: ServedPool, messages: Messages) -> Conversation:
-    """What a build has made is read: its attestations, its log."""
-    async for answer in _read(call, served, messages, digest_in):
-        yield answer
-
-
-async def _read(
-    call: Call, served: ServedPool, messages: Messages, named: Callable[[bytes], str]
+async def _ask(
+    named: Callable[[bytes], str],
+    find: Callable[[Call, ServedPool, str], Awaitable[Target]],
+    call: Call,
+    served: ServedPool,
+    messages: Messages,
 ) -> Conversation:
+    """One question: what it is about, its message says, and who knows, ``find``."""
     check_care(call, served, client_of(call, served))
     async with served.bounds.reader(call.identity, MAX_QUESTIONS):
         yield responses.go_on()
         _, name = await read_message(messages, named, longest=MAX_QUESTION_BYTES)
-        if named is record_in:
-            builder = await keeper_of(call, served, name)
-        else:
-            locator = served.scheduler.locator
-            known = locator.builder(served.records.holder_of(call.connection, name))
-            builder = known or locator.caretaker(call.connection)
+        builder = await find(call, served, name)
     yield responses.go_on_with(builder)
 
 
 ANSWERS: Final[Mapping[str, Callable[[Call, ServedPool, Messages], Conversation]]] = {
     LISTEN: _listen,
-    UPDATE: _update,
-    **dict.fromkeys(CONTENT_READS, _content),
+    UPDATE: partial(_ask, record_in, keeper_of),
+    **dict.fromkeys(CONTENT_READS, partial(_ask, digest_in, _holder_of)),
 }
 """By the path of the request."""
