@@ -2,6 +2,8 @@
 
 The end of a connection gives back what it held. A handshake that failed is reported here and
 nowhere else: its client sees little (buildx says "context deadline exceeded" after 20 s).
+A client that left was not refused, however far it came: load balancers and probes connect and hang
+up all day.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from buildpool.gateway.xds.resources import CHAIN, CONNECTION, FAILURE, NOBODY, 
 
 MAX_LOGGED_CHARACTERS: Final = 200
 """Characters of what a client sent that are logged."""
+SOCKET_BROKE: Final = "system_library"
+"""The part of Envoy's TLS library that a failure names where the client's socket broke."""
 log: Final = logging.getLogger(__name__)
 
 
@@ -35,7 +39,7 @@ class ConnectionEnd:
     peer: str
     """Address and port of the client."""
     chain: str
-    """The filter chain that took the connection; empty where none did."""
+    """The filter chain that took the connection; empty where it ended before it asked for any."""
     server_name: str
     """The name that the client asked for; empty where it asked for none."""
     failure: str
@@ -62,8 +66,9 @@ class ConnectionEnd:
 
     @property
     def was_refused(self) -> bool:
-        """Whether no request ever came through it."""
-        return bool(self.failure) or self.chain in ("", NOBODY)
+        """Whether it was we that let no request through it."""
+        has_left = not self.chain or SOCKET_BROKE in self.failure
+        return not has_left and (bool(self.failure) or self.chain == NOBODY)
 
 
 class AccessLog(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[misc]
@@ -96,5 +101,7 @@ class AccessLog(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[misc]
                 "refused a connection from %s to %r: %s",
                 end.peer,
                 end.server_name[:MAX_LOGGED_CHARACTERS],
-                end.failure[:MAX_LOGGED_CHARACTERS] or "no pool has this name, or it is no TLS",
+                end.failure[:MAX_LOGGED_CHARACTERS] or "no pool has this name",
             )
+        else:
+            log.debug("the connection from %s has ended", end.peer)

@@ -69,8 +69,8 @@ class GatewayMetrics:
         self._refused = Counter(
             "buildpool_gateway_refused_total",
             "Requests and connections that were refused, by gRPC status; TLS for a handshake that "
-            "failed, NO_POOL for a name that no pool has. The client is empty where it is none of "
-            "the pool's.",
+            "failed, NO_POOL for a name that no pool has. A client that hung up was not refused. "
+            "The client is empty where it is none of the pool's.",
             (*CLIENT, "reason"),
             registry=own,
         )

@@ -35,10 +35,22 @@ def test_a_connection_that_a_pool_took_was_not_refused() -> None:
 REFUSALS = {
     "its handshake failed": {CHAIN: "builds/ci", FAILURE: "TLS_error: no certificate"},
     "no pool has the name": {CHAIN: NOBODY, SERVER_NAME: "x.example"},
-    "it is no TLS": {CHAIN: "-", SERVER_NAME: "-"},
+    "it is no TLS": {CHAIN: NOBODY, FAILURE: "TLS_error|error:1000009c:SSL_routines:HTTP_REQUEST"},
+}
+LEFT = {
+    "it asked for nothing": {CHAIN: "-", SERVER_NAME: "-"},
+    "its socket broke": {
+        CHAIN: "builds/ci",
+        FAILURE: "TLS_error:|33554464:system_library:OPENSSL_internal:Broken_pipe:TLS_error_end",
+    },
 }
 
 
 @pytest.mark.parametrize("tags", REFUSALS.values(), ids=REFUSALS)
 def test_a_connection_that_came_to_no_pool_was_refused(tags: dict[str, str]) -> None:
     assert ConnectionEnd.read(an_entry(**tags)).was_refused
+
+
+@pytest.mark.parametrize("tags", LEFT.values(), ids=LEFT)
+def test_a_client_that_left_was_not_refused(tags: dict[str, str]) -> None:
+    assert not ConnectionEnd.read(an_entry(**tags)).was_refused
