@@ -49,6 +49,8 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         """Whether sessions are sent messages without end."""
         self.sent = 0
         """Bytes that sessions were sent."""
+        self.stalls = False
+        """Whether it reads nothing of what sessions send, until it is released."""
         self.port = 0
         self._server: grpc.aio.Server | None = None
         self._relay: asyncio.Server | None = None
@@ -70,6 +72,8 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         while self.floods:
             yield protobuf.field(1, bytes(1 << 16))
             self.sent += 1 << 16
+        if self.stalls:
+            await self.release.wait()
         async for _ in requests:
             pass
         yield b""

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from bench.figures import report
+from bench.gateway.residents import resident_of
 from buildpool.core.pki import KeyPair
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.xds import resources
@@ -108,12 +109,6 @@ def resident(lab: Lab) -> float:
     """Memory that Envoy has, in MiB."""
     assert lab.envoy is not None
     return resident_of(lab.envoy.pid)
-
-
-def resident_of(pid: int) -> float:
-    """Memory that a process has, in MiB."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
 
 
 async def test_bench_a_thousand_pools(lab: Lab) -> None:
