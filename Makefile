@@ -22,8 +22,8 @@ demo: install ## A cluster, the operator, a pool, a real image built through it 
 	$(PYTHON) -m demo
 
 .PHONY: test
-test: install ## Everything CI runs: check, unit, integration, devcluster, e2e
-	$(TIMED) check unit integration devcluster e2e
+test: install ## Everything CI runs: check, unit, integration, failures, devcluster, e2e
+	$(TIMED) check integration+unit,failures,devcluster e2e
 
 ##@ Develop
 
@@ -75,8 +75,12 @@ unit: install ## The pure core; seconds
 
 .PHONY: integration
 integration: install ## Real API server and a real Envoy, operators as processes, no kubelet
-	$(PYTHON) -m tests.in_cluster --control-plane tests/gateway tests/integration
+	$(PYTHON) -m tests.in_cluster --control-plane tests/gateway tests/integration --ignore=tests/integration/failures
 	$(PYTHON) -m tests.in_cluster --ipv6 tests/integration/test_address_families.py
+
+.PHONY: failures
+failures: install ## As integration, where operators are killed and the API server fails: much waiting
+	$(PYTHON) -m tests.in_cluster --control-plane --name=failures tests/integration/failures
 
 .PHONY: devcluster
 devcluster: install ## The devcluster itself: repair, two side by side, nothing left

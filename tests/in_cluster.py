@@ -7,7 +7,7 @@ With --kubernetes 1.31, the control plane is an older one. With --helm-3, there 
 the newest, which HELM_3 names.
 
 The name of the devcluster is derived from this checkout: two checkouts do not meet, and what a
-killed run left is repaired by the next one.
+killed run left is repaired by the next one. Two runs of one checkout need another --name each.
 
 A KUBECONFIG of the user's is of no account, unless BUILDPOOL_CLUSTER=kubeconfig names its cluster
 for this: then the tests run there, change it, and leave things behind. Give them one that can be
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     is_of_ipv6: bool = flags.ipv6
     plane: bool = flags.control_plane or is_of_ipv6
     older = flags.kubernetes.replace(".", "-")
-    kind = f"plane{6 if is_of_ipv6 else older}" if plane else "node"
+    kind = flags.name or (f"plane{6 if is_of_ipv6 else older}" if plane else "node")
     options = ["--control-plane"] * plane + ["--ip-family=ipv6"] * is_of_ipv6
     options.append(f"--kubernetes={flags.kubernetes}")
     try:
@@ -86,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     for flag in ("--control-plane", "--ipv6", "--keep", "--helm-3"):
         parser.add_argument(flag, action="store_true")
-    parser.add_argument("--kubernetes", default="")
+    for option in ("--kubernetes", "--name"):
+        parser.add_argument(option, default="")
     return parser
 
 

@@ -10,6 +10,8 @@ from hypothesis import settings
 TESTS = Path(__file__).parent
 TRIES = 20
 """Examples that hypothesis tries unless it is asked for more; then a unit test may take longer."""
+BUSY = 4
+"""How many times longer than a quiet machine a busy one may take until what a test waits for."""
 LIMITS = {
     "unit": 60,
     "gateway": 120,

@@ -54,7 +54,7 @@ def test_a_pool_gets_its_objects(
     ]
 
 
-def test_a_deleted_child_comes_back_within_two_seconds(
+def test_a_deleted_child_comes_back_at_once(
     installed: Api, operator: OperatorProcess, namespace: str
 ) -> None:
     """But for a builder: in its stead comes another one, perhaps with another number."""
@@ -91,7 +91,7 @@ def one_builder(api: Api, namespace: str, *, but: dict[str, Any], within: float)
     return builder
 
 
-def test_an_edited_child_is_put_right_within_two_seconds(
+def test_an_edited_child_is_put_right_at_once(
     installed: Api, operator: OperatorProcess, namespace: str
 ) -> None:
     created(installed, namespace)

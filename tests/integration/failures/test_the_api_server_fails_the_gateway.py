@@ -22,7 +22,7 @@ from cluster import (
     operator_process,
 )
 from integration.charts import credentials_of
-from integration.overload import storm_of_429
+from integration.failures.overload import storm_of_429
 from integration.proxies import Proxy, proxy_to
 from integration.routers import ACCOUNT, RouterProcess, behind, router_process, takes_builds
 

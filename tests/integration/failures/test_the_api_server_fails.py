@@ -26,7 +26,7 @@ from cluster import (
     operator_process,
 )
 from gateway.ports import free_port
-from integration.overload import storm_of_429
+from integration.failures.overload import storm_of_429
 from integration.proxies import Proxy, proxy_to
 from integration.test_a_pool_converges import children, created
 
