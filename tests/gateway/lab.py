@@ -333,8 +333,13 @@ async def call(
     *,
     headers: Mapping[str, str] | None = None,
     within: float = 30,
+    deadline: float | None = None,
 ) -> bytes:
-    """One request; the answer, or ``grpc.aio.AioRpcError``."""
-    return await channel.unary_unary(method)(  # type: ignore[no-any-return]
-        request, metadata=tuple((headers or {}).items()), timeout=within
-    )
+    """One request; the answer, or ``grpc.aio.AioRpcError``.
+
+    ``deadline``: what the client says for how long it waits, in seconds; builds say nothing.
+    """
+    async with asyncio.timeout(within):
+        return await channel.unary_unary(method)(  # type: ignore[no-any-return]
+            request, metadata=tuple((headers or {}).items()), timeout=deadline
+        )

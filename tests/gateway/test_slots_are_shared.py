@@ -72,6 +72,35 @@ async def test_a_pool_without_builders_is_waited_for(lab: Lab) -> None:
         assert b"ci-builder-0" in await waiting
 
 
+async def test_somebody_who_only_looks_takes_no_slot_and_no_turn(lab: Lab) -> None:
+    """As buildx ls, inspect and create do: they wait 20 s at most, and say so."""
+    pool = PoolLab()
+    (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    async with lab.connect(pool) as first, lab.connect(pool) as second, lab.connect(pool) as third:
+        assert await call(third, HELLO, deadline=20)
+        await call(first, HELLO)
+        running = begun(first, SOLVE, a_solve())
+        await asked(builder, SOLVE)
+        waiting = begun(second, HELLO)
+        await lab.queued(pool, 1)
+        assert b"ci-builder-0" in await call(third, HELLO, deadline=20)
+        await lab.queued(pool, 1)
+        builder.release.set()
+        await running
+        assert await waiting
+
+
+async def test_somebody_who_only_looks_wakes_no_pool(lab: Lab) -> None:
+    pool = PoolLab()
+    await lab.add_pool(pool)
+    async with lab.connect(pool) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await call(channel, HELLO, deadline=20)
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert error.value.details() == "pool builds/ci has no builder now; a build wakes it"
+    assert lab.metric("waiting", pool="ci") == 0
+
+
 async def test_a_client_that_asks_before_it_builds_is_not_overtaken(lab: Lab) -> None:
     pool = PoolLab()
     (builder,) = await lab.add_pool(pool, "ci-builder-0")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import Enum
 from typing import Final
 from urllib.parse import unquote
@@ -17,6 +19,9 @@ class CallKind(Enum):
 
     HELLO = "hello"
     """How builds begin: it waits for a slot."""
+    LOOK = "look"
+    """A hello of somebody who only looks whether the pool answers: goes to a builder that is there,
+    and wakes nobody."""
     QUESTION = "question"
     """About the pool: needs a builder, no slot; wakes the pool."""
     CARE = "care"
@@ -39,6 +44,12 @@ _KINDS: Final = {
 }
 
 
+LOOK_TIME: Final = timedelta(seconds=30)
+"""A hello whose client gives up within it begins no build: buildx says 20 s for ls, inspect and
+create, and nothing for builds."""
+UNIT_SECONDS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+"""Of a deadline, as gRPC writes it."""
+DEADLINE: Final = re.compile(r"([0-9]{1,8})([HMSmun])", re.ASCII)
 READING: Final = frozenset(
     {
         f"{CONTROL}DiskUsage",
@@ -76,11 +87,15 @@ class Call:
     """The session that it is, where it is one."""
     shared_key: str = ""
     """What its client calls the context that it uploads."""
+    deadline: timedelta | None = None
+    """For how long its client waits; None: for ever, or nobody can tell."""
 
     @property
     def kind(self) -> CallKind:
         """What it means."""
-        return kind_of(self.path)
+        kind = kind_of(self.path)
+        is_look = self.deadline is not None and self.deadline <= LOOK_TIME
+        return CallKind.LOOK if kind is CallKind.HELLO and is_look else kind
 
     @property
     def method(self) -> str:
@@ -108,7 +123,17 @@ def read_call(request: ext_proc.ProcessingRequest) -> Call:
         ref=headers.get("buildkit-controlapi-buildid", ""),
         session=headers.get("x-docker-expose-session-uuid", ""),
         shared_key=shared_key,
+        deadline=read_deadline(headers.get("grpc-timeout", "")),
     )
+
+
+def read_deadline(written: str) -> timedelta | None:
+    """For how long a client waits, as gRPC's header says; None where it says nothing readable.
+
+    Source: gRPC over HTTP2, "Timeout".
+    """
+    found = DEADLINE.fullmatch(written)
+    return timedelta(seconds=int(found[1]) * UNIT_SECONDS[found[2]]) if found is not None else None
 
 
 def headers_of(message: ext_proc.HttpHeaders | ext_proc.HttpTrailers) -> dict[str, str]:

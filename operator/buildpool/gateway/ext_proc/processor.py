@@ -143,7 +143,8 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 await scheduler.any_builder(call.connection, call.identity, max_wait=rest)
             )
             return
-        check_care(call, served, client)
+        if call.kind is CallKind.CARE:
+            check_care(call, served, client)
         yield responses.go_on(scheduler.locator.caretaker(call.connection))
 
     async def _session(
