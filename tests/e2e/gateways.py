@@ -60,6 +60,17 @@ def know_builder(client: Client, folder: Path) -> None:
     subprocess.run(create, env=environment, check=True, capture_output=True, timeout=60)
 
 
+def looked_at(client: Client, folder: Path) -> str:
+    """What ``buildx inspect`` shows of the pool."""
+    know_builder(client, folder)
+    environment = {**os.environ, "BUILDX_CONFIG": str(folder / "config")}
+    inspect = ["buildx", "inspect", "remote"]
+    done = subprocess.run(
+        inspect, env=environment, check=True, capture_output=True, timeout=15, text=True
+    )
+    return done.stdout
+
+
 @contextmanager
 def buildx_build(client: Client, folder: Path, seconds: int = 0) -> Iterator[RunningBuild]:
     """The same by buildx, with a configuration of its own."""

@@ -28,7 +28,15 @@ from e2e.clients import (
     run,
     running_build,
 )
-from e2e.gateways import a_build, buildx_build, deploy, ends_well, know_builder, status
+from e2e.gateways import (
+    a_build,
+    buildx_build,
+    deploy,
+    ends_well,
+    know_builder,
+    looked_at,
+    status,
+)
 from e2e.pools import address_of, change, newcomer, pods_of, port_forward, serving
 from e2e.stories import Story
 
@@ -43,6 +51,8 @@ def an_idle_pool_wakes_for_a_build_and_falls_asleep(api: Api, namespace: str, fo
     assert api.condition("sleeps", namespace, "Ready")["reason"] == "Asleep"
     assert pods_of(api, "sleeps", namespace) == []
     client = client_of(api, "sleeps", namespace, folder)
+    assert "inactive" in looked_at(client, folder / "looks")
+    assert status(api, "sleeps", namespace)["waiting"] == 0, "who looks wakes nobody"
     for number in (1, 2):
         with a_build(client, folder / str(number)) as build:
             ends_well(build)
@@ -54,8 +64,6 @@ def an_idle_pool_wakes_for_a_build_and_falls_asleep(api: Api, namespace: str, fo
 def builds_wait_for_the_one_slot_and_all_end_well(api: Api, namespace: str, folder: Path) -> None:
     deploy(api, "queue", namespace)
     client = client_of(api, "queue", namespace, folder)
-    for number in (1, 3):
-        know_builder(client, folder / f"{number}")  # which waits, too, where all slots are taken
     with running_build(client, folder / "first") as first, ExitStack() as stack:
         (pod,) = pods_of(api, "queue", namespace)
         ways = enumerate((buildx_build, a_build, buildx_build), start=1)
@@ -87,6 +95,7 @@ def clients_that_wait_for_longer_than_they_would_connect_build_all_the_same(
                 lambda: status(api, "held", namespace)["waiting"] == 1, within=60, what="it waits"
             )
             with buildx_build(client, folder / "buildx") as other:
+                assert "running" in looked_at(client, folder / "buildx"), "and takes no turn"
                 time.sleep(HOLD)
                 assert waiting.is_running
                 assert other.is_running
