@@ -846,7 +846,16 @@ async def test_the_next_process_knows_where_the_session_of_a_solve_that_waits_is
     begun(place.wait_for_slot("c"))
     there = (await place.scheduler.follow("c", "ann", None)).builder
     following = place.another_desk()
-    await following.wait_for_slot("c", "ann", max_wait=LONG)
+    waiting = begun(following.wait_for_slot("c", "ann", max_wait=LONG))
+    await settled()
+    assert not waiting.done(), "it had no slot, and there is none"
+    (here,) = (n for n in ("a", "b") if following.connections.home_of(n, place.state) == there)
+    (elsewhere,) = {"a", "b"} - {here}
+    following.leave(elsewhere)
+    await settled()
+    assert not waiting.done(), "its session is not there"
+    following.leave(here)
+    await waiting
     assert (await following.begin("c", "ann", None, "ref c")).builder == there
 
 
