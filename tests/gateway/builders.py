@@ -42,7 +42,8 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.details = b""
         """What such a failure comes with: its place, with the whole Dockerfile."""
         self.steps: dict[str, tuple[int, int]] = {}
-        """Of builds: what is said as they end, their steps that were cached, and all."""
+        """Of builds: what is said as they end, their steps that were cached, and all. Of others
+        nothing is said, and their lines in the build log wait for seconds."""
         self.history: list[str] = []
         """Refs of the builds that clients are told of, whatever they ask of the history."""
         self._listeners: list[asyncio.Queue[bytes]] = []
@@ -84,7 +85,6 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         if method == f"{CONTROL}Solve":
             ref = read_solve(request).ref
             await self._build(ref)
-            self._complete(ref)
             if self.failure:
                 if self.details:
                     context.set_trailing_metadata((("grpc-status-details-bin", self.details),))
@@ -115,6 +115,7 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         finally:
             self.running.remove(ref)
             self._tell(BuildEventKind.COMPLETE, ref)
+            self._complete(ref)
 
     def _tell(self, kind: BuildEventKind, ref: str) -> None:
         for listener in self._listeners if self.names_builds else ():

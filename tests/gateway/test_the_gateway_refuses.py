@@ -245,7 +245,7 @@ async def test_a_client_that_never_reads_holds_up_nobody_else(lab: Lab) -> None:
         async with asyncio.timeout(30):
             while sent != builder.sent or not sent:
                 sent = builder.sent
-                await asyncio.sleep(1)
+                await asyncio.sleep(0.4)
         assert sent < 128 << 20, "what lies between them is bounded"
         await serves_on(lab, pool)
         session.cancel()
