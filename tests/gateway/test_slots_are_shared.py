@@ -134,6 +134,7 @@ async def test_a_client_that_waits_is_served_before_the_next_build_of_one_that_w
 async def test_a_build_that_says_no_hello_has_its_session_on_a_builder_and_waits_for_a_slot(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SOLVE_PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr("buildpool.gateway.slots.scheduler.SESSION_PATIENCE_SECONDS", 0.5)
     pool = PoolLab()
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
@@ -157,6 +158,7 @@ async def test_a_build_that_says_no_hello_has_its_session_on_a_builder_and_waits
 async def test_a_build_that_says_no_hello_to_a_pool_without_builders_hears_what_would_wait(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SOLVE_PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr("buildpool.gateway.slots.scheduler.SESSION_PATIENCE_SECONDS", 0.5)
     pool = PoolLab()
     await lab.add_pool(pool)

@@ -179,9 +179,10 @@ async def test_the_line_of_a_lost_build_has_what_the_cluster_says_later(
 
 @pytest.mark.parametrize("length", [48_000, 200_000, 1_000_000, 4_000_000])
 async def test_how_a_build_failed_comes_word_for_word_however_long_it_is(
-    lab: Lab, records: Callable[[], list[Record]], length: int
+    lab: Lab, records: Callable[[], list[Record]], monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
     """BuildKit sends the whole Dockerfile; and what else is on the connection goes on."""
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SOLVE_PATIENCE_SECONDS", 0.1)
     pool = PoolLab(slots=2)
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
     builder.steps = {"ref": (0, 1), "another": (0, 1)}

@@ -22,7 +22,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of one pool."""
+    """The limits of each pool."""
 
     connections: int = 4_000
     """Connections of its clients at once: no pool can have all that there are."""
@@ -32,6 +32,8 @@ class Limits:
     """Of one pool: it leaves time for other pools."""
     connection_rate: Rate = Rate(300, 4_000)
     """Of one connection: it leaves time for other connections."""
+    hello: timedelta = timedelta(seconds=5)
+    """Within what time a connection has to say which pool it asks for. The same for all pools."""
     ping_interval: timedelta = timedelta(seconds=30)
     """How often a client is asked whether it is there,"""
     ping_patience: timedelta = timedelta(seconds=20)

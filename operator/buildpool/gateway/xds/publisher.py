@@ -68,7 +68,7 @@ class Publisher:
         """Those of the last snapshot; None before the first."""
         self._parts: dict[PoolKey, _Parts] = {}
         self._chains: list[FilterChain] = []
-        self._listener = _listener((), port)
+        self._listener = _listener((), port, limits)
         """Made of these chains."""
         self._refused: Mapping[PoolKey, str] = {}
         self._holders: Mapping[str, PoolKey] = {}
@@ -165,7 +165,7 @@ class Publisher:
     def _listener_of(self, chains: list[FilterChain]) -> Resource:
         """The listener: another one only where a chain has changed, as it is large."""
         if chains != self._chains:
-            self._chains, self._listener = chains, _listener(chains, self._port)
+            self._chains, self._listener = chains, _listener(chains, self._port, self._limits)
         return self._listener
 
     def _fitting(self) -> dict[PoolKey, PoolConfig]:
@@ -207,8 +207,8 @@ def _seniority(config: PoolConfig) -> tuple[bool, datetime | None, PoolKey]:
     return created is None, created, config.key
 
 
-def _listener(chains: Iterable[FilterChain], port: int) -> Resource:
-    return Resource.of(LISTENER, resources.listener(chains, port=port))
+def _listener(chains: Iterable[FilterChain], port: int, limits: Limits) -> Resource:
+    return Resource.of(LISTENER, resources.listener(chains, port=port, limits=limits))
 
 
 def _parts(config: PoolConfig, before: _Parts | None, limits: Limits) -> _Parts:

@@ -72,7 +72,9 @@ _HTTP2: Final = {
 """What Envoy keeps of an upload whose builder does not read it: some large ones fill its memory."""
 
 
-def listener(chains: Iterable[FilterChain], *, port: int) -> listener_pb2.Listener:
+def listener(
+    chains: Iterable[FilterChain], *, port: int, limits: Limits = LIMITS
+) -> listener_pb2.Listener:
     """The one listener, with the chains of all pools."""
     result = _parsed(
         {
@@ -91,7 +93,7 @@ def listener(chains: Iterable[FilterChain], *, port: int) -> listener_pb2.Listen
                     },
                 }
             ],
-            "listener_filters_timeout": "5s",
+            "listener_filters_timeout": _seconds(limits.hello),
             "access_log": [_access_log()],
             # Hangs up on clients that ask for no pool. The listener is there without any pool, too.
             "default_filter_chain": {

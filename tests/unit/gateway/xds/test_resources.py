@@ -240,6 +240,8 @@ def test_a_connection_has_two_thousand_requests_and_each_kind_of_end() -> None:
     assert pings.timeout.ToTimedelta() == timedelta(seconds=20)
     idle = handled.common_http_protocol_options.idle_timeout.ToTimedelta()
     assert idle == timedelta(minutes=10)
+    hello = listener([], port=PORT).listener_filters_timeout.ToTimedelta()
+    assert hello == timedelta(seconds=5)
 
 
 @pytest.mark.parametrize(
