@@ -231,7 +231,7 @@ PLACED: Final = (*ACTIVE, State.RESTING, State.RESUMED, State.REJOINED)
 LOCATED: Final = (*PLACED, *TIED, State.QUIET)
 """Those that are on a builder, with a slot of it or without."""
 NOTED: Final = frozenset((*RESERVING, *LOCATED)) - {State.RESTING}
-"""Those of which the next process has to know: what they have, waits for nobody."""
+"""Those of which the next process has to know: they have a slot, or sessions on a builder."""
 ADMITTED: Final = frozenset((*RESERVING, *PLACED))
 """Those that begin what they like on their builder, and need no free slot for it."""
 RENEWED: Final = frozenset((*HOLDING, State.RESTING))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -598,6 +599,69 @@ def test_a_connection_of_the_last_process_may_end_a_stream_and_still_have_others
     assert taken_back(connections, state, now=NOW + GRACE) == (), "this one goes on"
     connections.end("a", "another", now=NOW + GRACE)
     assert taken_back(connections, state, now=NOW + GRACE) == ("a",)
+
+
+def test_a_connection_of_the_last_process_whose_daemon_runs_nothing_of_it_waits_for_a_slot() -> (
+    None
+):
+    connections, state = resumed(a_builder(), builds={"uid-0": frozenset({"of another"})})
+    connections.reclaim(state, now=NOW)
+    assert not connections.is_admitted("a")
+    assert not connections.claim("a", "ann", now=NOW)
+    assert connections.begin("a", "ann", None, state, ref="next", now=NOW) is None
+    idle = replace(state, builds={"uid-0": frozenset()})
+    assert connections.admit(idle, now=NOW) == ("a",)
+    assert connections.used(a_builder(), idle) == 1, "its slot is there, and nobody else's"
+    assert building(connections, idle, "a", "next") == a_builder()
+
+
+def test_a_session_of_the_last_process_is_where_its_solve_waits_for_a_slot() -> None:
+    connections = Connections()
+    connections.resume("a", "ann", "uid-0", "", now=NOW)
+    busy = {"uid-0": frozenset({"of another"}), "uid-1": frozenset[str]()}
+    state = a_world(a_builder(), a_builder(1), slots=1, builds=busy)
+    connections.reclaim(state, now=NOW)
+    assert not connections.is_building("a"), "it had no slot, and has no rights of one that has"
+    assert not connections.claim("a", "ann", now=NOW)
+    assert connections.admit(state, now=NOW) == (), "its session is not on the other one"
+    connections.reclaim(state, now=NOW + 2 * GRACE)
+    assert [each.connection for each in connections.waiting()] == ["a"], "for as long as others"
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["is going", "is gone"])
+def test_who_waits_for_a_builder_of_the_last_process_that_goes_is_like_any_other(
+    is_there: bool,
+) -> None:
+    connections = Connections()
+    connections.resume("a", "ann", "uid-0", "", now=NOW)
+    assert not connections.claim("a", "ann", now=NOW)
+    # Of one that is on its way out nobody hears what it runs.
+    going = replace(a_builder(), is_serving=False, is_leaving=True)
+    builders = [going] * is_there + [a_builder(1)]
+    state = a_world(*builders, slots=1, builds={"uid-1": frozenset()})
+    connections.reclaim(state, now=NOW)
+    assert connections.admit(state, now=NOW) == ("a",)
+    assert building(connections, state, "a") == a_builder(1)
+
+
+def test_a_connection_of_the_last_process_whose_builder_is_gone_takes_no_slot_of_another() -> None:
+    connections, _ = resumed(a_builder(), builds={})
+    state = a_world(a_builder(1), slots=1, builds={"uid-1": frozenset({"of another"})})
+    connections.reclaim(state, now=NOW)
+    assert connections.begin("a", "ann", None, state, ref="next", now=NOW) is None
+    assert [each.connection for each in connections.waiting()] == ["a"]
+
+
+def test_a_build_of_the_last_process_that_its_daemon_tells_of_late_is_not_held_up() -> None:
+    """It was not registered yet when the daemon was asked first; its other targets come now."""
+    connections, state = resumed(a_builder(), builds={"uid-0": frozenset()})
+    connections.reclaim(state, now=NOW)
+    late = replace(state, builds={"uid-0": frozenset({"ref"})})
+    connections.arrive("b", "bob", now=NOW)
+    assert not connections.claim("a", "ann", now=NOW)
+    assert connections.admit(late, now=NOW) == ("a",)
+    assert building(connections, late, "a", "linked") == a_builder()
+    assert connections.used(a_builder(), late) == 1
 
 
 def test_the_end_of_a_stream_gives_nobody_a_second_slot() -> None:

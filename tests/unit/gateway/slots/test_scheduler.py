@@ -898,6 +898,16 @@ async def test_a_connection_that_the_next_process_resumes_waits_like_others_once
     assert place.memory.recall(POOL) == []
 
 
+async def test_a_slot_that_was_taken_back_is_not_given_by_the_next_process() -> None:
+    place = Place(a_builder())
+    await place.admit("a")
+    place.now += PATIENCE
+    place.scheduler.dispatch()
+    assert not place.scheduler.connections.is_admitted("a")
+    following = place.another_desk()
+    assert not following.connections.is_admitted("a")
+
+
 async def test_what_has_ended_the_next_process_need_not_know() -> None:
     place = Place(a_builder())
     await place.admit("a")
