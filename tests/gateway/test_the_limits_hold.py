@@ -147,8 +147,10 @@ async def test_who_asks_too_often_is_refused_for_a_while(
                 assert each.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
                 assert each.details() == "local_rate_limited"
             async with pools.lab.connect(POOL) as neighbour:
-                again = await asyncio.gather(call(neighbour, INFO), return_exceptions=True)
-            assert isinstance(again[0], grpc.aio.AioRpcError) == is_shared
+                again = await asyncio.gather(
+                    *(call(neighbour, INFO) for _ in range(5)), return_exceptions=True
+                )
+            assert any(isinstance(each, grpc.aio.AioRpcError) for each in again) == is_shared
             await pools.others_are_served()
             async with asyncio.timeout(10):
                 while True:
@@ -194,7 +196,7 @@ async def test_who_asks_without_end_costs_only_itself_and_no_build_that_runs(
 
 
 async def test_a_client_that_is_gone_without_a_word_is_hung_up_on(tmp_path: Path) -> None:
-    soon = Limits(ping_interval=timedelta(seconds=0.2), ping_patience=timedelta(seconds=0.3))
+    soon = Limits(ping_interval=timedelta(seconds=0.2), ping_patience=timedelta(seconds=1.5))
     async with two_pools(tmp_path, soon) as pools, pools.lab.connect(POOL) as alive:
         await call(alive, HELLO)
         running = begun(alive, SOLVE, a_solve())
@@ -223,7 +225,7 @@ async def test_a_connection_without_any_request_is_closed_and_one_with_a_build_i
 async def test_a_connection_that_is_too_old_takes_nothing_new_and_its_build_goes_on(
     tmp_path: Path,
 ) -> None:
-    soon = Limits(oldest=timedelta(seconds=0.5))
+    soon = Limits(oldest=timedelta(seconds=1.5))
     async with two_pools(tmp_path, soon) as pools, pools.lab.connect(POOL) as channel:
         await call(channel, HELLO)
         running = begun(channel, SOLVE, a_solve())
