@@ -1,6 +1,6 @@
 """Each limit of the gateway, hit by a client of one pool while those of another are served.
 
-The numbers are lower than the product's, which ``test_limits`` of the resources holds.
+The numbers are lower than those of the product, which unit tests of what Envoy is given hold.
 """
 
 from __future__ import annotations
