@@ -1,6 +1,7 @@
 """Builders that only speak the protocol: they build nothing, and keep what they were asked.
 
-What runs on them they do not say: what the router knows of that, it knows by itself.
+What runs on them they say where a test wants it so: else, what the router knows of that, it knows
+by itself.
 """
 
 from __future__ import annotations
@@ -41,10 +42,15 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.details = b""
         """What such a failure comes with: its place, with the whole Dockerfile."""
         self.steps: dict[str, tuple[int, int]] = {}
-        """Of builds: what is said as they end, their steps that were cached, and all."""
+        """Of builds: what is said as they end, their steps that were cached, and all. Of others
+        nothing is said, and their lines in the build log wait for seconds."""
         self.history: list[str] = []
         """Refs of the builds that clients are told of, whatever they ask of the history."""
         self._listeners: list[asyncio.Queue[bytes]] = []
+        self.names_builds = False
+        """Whether the router is told what runs."""
+        self.running: list[str] = []
+        """Refs of the solves that go on."""
         self.floods = False
         """Whether sessions are sent messages without end."""
         self.sent = 0
@@ -81,8 +87,8 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
     async def _answer(self, method: str, request: bytes, context: Any) -> bytes:
         self.asked.append((method, request))
         if method == f"{CONTROL}Solve":
-            await self.release.wait()
-            self._complete(read_solve(request).ref)
+            ref = read_solve(request).ref
+            await self._build(ref)
             if self.failure:
                 if self.details:
                     context.set_trailing_metadata((("grpc-status-details-bin", self.details),))
@@ -92,6 +98,8 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _history(self, request: bytes, _: Any) -> AsyncIterator[bytes]:
         if request == RUNNING_BUILDS:
+            for ref in self.running if self.names_builds else ():
+                yield daemons.an_event(BuildEventKind.STARTED, ref)
             return
         if request == RUNNING_BUILDS_AND_ON:
             events: asyncio.Queue[bytes] = asyncio.Queue()
@@ -101,6 +109,21 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.asked.append((HISTORY, request))  # a client's
         for ref in self.history:
             yield daemons.an_event(BuildEventKind.COMPLETE, ref)
+
+    async def _build(self, ref: str) -> None:
+        """Until it is released, or its client has gone."""
+        self.running.append(ref)
+        self._tell(BuildEventKind.STARTED, ref)
+        try:
+            await self.release.wait()
+        finally:
+            self.running.remove(ref)
+            self._tell(BuildEventKind.COMPLETE, ref)
+            self._complete(ref)
+
+    def _tell(self, kind: BuildEventKind, ref: str) -> None:
+        for listener in self._listeners if self.names_builds else ():
+            listener.put_nowait(daemons.an_event(kind, ref))
 
     def _complete(self, ref: str) -> None:
         """A build has ended: who listens hears of it, twice, as BuildKit does."""

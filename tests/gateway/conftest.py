@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from buildpool.gateway.xds import publisher
 from gateway.lab import Lab, a_gateway
+
+
+@pytest.fixture(autouse=True)
+def _few_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes of pools are gathered for a moment only: here there are few, and all wait for it."""
+    monkeypatch.setattr(publisher, "QUIET_SECONDS", 0.01)
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.reports import builds
 from buildpool.gateway.reports.status import Entry
 from buildpool.gateway.server import Router
-from buildpool.gateway.xds.bootstrap import bootstrap
+from buildpool.gateway.xds.bootstrap import MAX_CONNECTIONS, bootstrap
+from buildpool.gateway.xds.limits import LIMITS, Limits
 from buildpool.settings import GatewaySettings
 from daemons import until
 from gateway.builders import BRIDGE, CONTROL, FakeBuilder
@@ -124,8 +125,13 @@ class BuildLines(logging.Handler):
 class Lab:
     """The gateway."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, limits: Limits = LIMITS, *, connections: int = MAX_CONNECTIONS
+    ) -> None:
+        """``limits`` are those of each pool; ``connections``, those of all together."""
         self.folder = folder
+        self.limits = limits
+        self.connections_of_all = connections
         self.source = LabSource()
         self.status = LabStatus()
         self.metrics = GatewayMetrics()
@@ -171,7 +177,7 @@ class Lab:
             memory_file=self.folder / "router.db",
             health_port=0,
         )
-        self.router = Router(settings, self.source, self.status, self.metrics)
+        self.router = Router(settings, self.source, self.status, self.metrics, limits=self.limits)
         self._running = asyncio.create_task(self.router.run(asyncio.Event()))
         answers = asyncio.create_task(self.router.answers.wait())
         await asyncio.wait({self._running, answers}, return_when=asyncio.FIRST_COMPLETED)
@@ -185,11 +191,11 @@ class Lab:
         assert served is not None
         return served.scheduler.connections
 
-    def asking(self, pool: PoolLab) -> int:
-        """How many requests of a pool are not over."""
+    def held(self, pool: PoolLab) -> int:
+        """How many requests of a pool wait for an answer."""
         served = self.router.pools.find(pool.key)
         assert served is not None
-        return served.bounds.asking
+        return served.bounds.waiting
 
     async def queued(self, pool: PoolLab, count: int) -> None:
         """Waits until exactly so many connections of a pool wait for a slot."""
@@ -247,6 +253,7 @@ class Lab:
             admin_port=self.admin_port,
             memory=self.memory,
             goaway_file=str(self.goaway_file),
+            connections=self.connections_of_all,
         )
         config.write_text(json.dumps(static))
         with (self.folder / "envoy.log").open("w") as log:
@@ -314,9 +321,11 @@ class Lab:
 
 
 @asynccontextmanager
-async def a_gateway(folder: Path) -> AsyncIterator[Lab]:
+async def a_gateway(
+    folder: Path, limits: Limits = LIMITS, *, connections: int = MAX_CONNECTIONS
+) -> AsyncIterator[Lab]:
     """A gateway that serves no pool yet."""
-    lab = Lab(folder)
+    lab = Lab(folder, limits, connections=connections)
     try:
         await lab.start_router()
         await lab.start_envoy()

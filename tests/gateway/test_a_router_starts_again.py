@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from buildpool.buildkit import protobuf
-from gateway.asking import HELLO, SOLVE, a_solve, asked, begun, home_of
+from gateway.asking import HELLO, SOLVE, a_solve, asked, begun, home_of, times_asked
 from gateway.lab import BRIDGE, CONTROL, Lab, PoolLab, call
 
 
@@ -79,3 +79,55 @@ async def test_what_belongs_to_a_build_finds_it_though_the_router_is_another_one
         home.release.set()
         assert await running
         assert await linked
+
+
+async def test_a_build_that_waits_at_its_session_waits_on_though_the_router_is_another_one(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``client.Solve`` of BuildKit's library does: its session is on the builder before it."""
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SESSION_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SOLVE_PATIENCE_SECONDS", 0.1)
+    pool = PoolLab()
+    (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    builder.names_builds = True
+    async with lab.connect(pool) as first, lab.connect(pool) as second:
+        await call(first, HELLO)
+        running = begun(first, SOLVE, a_solve("of the first"))
+        await asked(builder, SOLVE)
+        session = second.stream_stream(f"{CONTROL}Session")(timeout=60)
+        waiting = begun(second, SOLVE, a_solve("of the second"))
+        await asked(builder, f"{CONTROL}Session")
+        await lab.stop_router()
+        await lab.start_router()
+        await lab.queued(pool, 1)  # Envoy has asked again
+        assert times_asked(builder, SOLVE) == 1
+        builder.release.set()
+        assert await running
+        assert await waiting
+        session.cancel()
+
+
+async def test_a_connection_whose_build_ended_while_no_router_was_there_waits_as_any_other(
+    lab: Lab,
+) -> None:
+    pool = PoolLab()
+    (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    builder.names_builds = True
+    async with lab.connect(pool) as first, lab.connect(pool) as second:
+        await call(first, HELLO)
+        running = begun(first, SOLVE, a_solve("of the first"))
+        await asked(builder, SOLVE)
+        await lab.stop_router()
+        builder.release.set()
+        assert await running
+        builder.release.clear()
+        await lab.start_router()
+        await call(second, HELLO)
+        another = begun(second, SOLVE, a_solve("of the second"))
+        await asked(builder, SOLVE, 2)
+        waiting = begun(first, SOLVE, a_solve("the next of the first"))
+        await lab.queued(pool, 1)
+        assert times_asked(builder, SOLVE) == 2
+        builder.release.set()
+        assert await another
+        assert await waiting

@@ -14,7 +14,7 @@ import pytest
 
 from buildpool.buildkit import protobuf
 from buildpool.core.api.brief import ClientBrief
-from buildpool.gateway.pools import bounds, served
+from buildpool.gateway.pools import served
 from daemons import until
 from gateway.asking import (
     HELLO,
@@ -163,6 +163,7 @@ async def test_a_client_that_waits_is_served_before_the_next_build_of_one_that_w
 async def test_a_build_that_says_no_hello_has_its_session_on_a_builder_and_waits_for_a_slot(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SOLVE_PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr("buildpool.gateway.slots.scheduler.SESSION_PATIENCE_SECONDS", 0.5)
     pool = PoolLab()
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
@@ -186,6 +187,7 @@ async def test_a_build_that_says_no_hello_has_its_session_on_a_builder_and_waits
 async def test_a_build_that_says_no_hello_to_a_pool_without_builders_hears_what_would_wait(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SOLVE_PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr("buildpool.gateway.slots.scheduler.SESSION_PATIENCE_SECONDS", 0.5)
     pool = PoolLab()
     await lab.add_pool(pool)
@@ -255,30 +257,3 @@ async def test_one_slot_goes_from_build_to_build_by_weight(lab: Lab) -> None:
     for first in (4, 8, 12, 16):
         assert Counter(served[:first]) == {"ann": first * 3 // 4, "bob": first // 4}
     assert served[16:] == ["bob"] * 8, "ann has built all that she had"
-
-
-async def test_a_client_that_asks_without_end_costs_only_itself(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bounds, "MAX_REQUESTS_OF_CLIENT", 3)
-    monkeypatch.setattr(bounds, "MAX_REQUESTS", 4)
-    full, other = PoolLab(), PoolLab("other")
-    await lab.add_pool(full)
-    (builder,) = await lab.add_pool(other, "other-builder-0")
-    async with lab.connect(full) as channel, lab.connect(other) as neighbour:
-        held = [begun(channel, HELLO) for _ in range(3)]
-        await until(lambda: lab.asking(full) == 3, "three requests are held")
-        code, why = await refusal(begun(channel, HELLO))
-        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert why == (
-            "pool builds/ci: 3 requests of this client wait or go on already; "
-            "end some, or wait for their end"
-        )
-        await call(neighbour, HELLO)
-        assert [name for name, _ in builder.asked] == [HELLO]
-        held.pop().cancel()
-        await until(lambda: lab.asking(full) == 2, "one has given up")
-        held.append(begun(channel, HELLO))
-        await until(lambda: lab.asking(full) == 3, "another one is held")
-        for each in held:
-            each.cancel()

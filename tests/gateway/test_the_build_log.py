@@ -16,6 +16,7 @@ import grpc.aio
 import pytest
 
 from buildpool.cli.flags import LogFormat, LogLevel, set_up_logging
+from buildpool.gateway.reports import details
 from gateway.asking import (
     CACHE,
     HELLO,
@@ -101,6 +102,7 @@ async def test_the_line_says_how_long_a_build_waited_and_how_long_it_took(
         await lab.queued(pool, 1)
         await asyncio.sleep(0.3)
         (builder,) = await lab.add_pool(pool, "ci-builder-0")
+        builder.steps = {"ref": (0, 1)}
         await waiting
         waited = time.monotonic() - began
         running = begun(channel, SOLVE, a_solve())
@@ -116,8 +118,9 @@ async def test_the_line_says_how_long_a_build_waited_and_how_long_it_took(
 
 
 async def test_of_what_a_daemon_does_not_say_there_is_nothing_in_the_line(
-    lab: Lab, records: Callable[[], list[Record]]
+    lab: Lab, records: Callable[[], list[Record]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(details, "STEPS_SECONDS", 0.3)
     pool = PoolLab()
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
     builder.failure = "process did not complete: exit code 1"
@@ -141,6 +144,7 @@ async def test_a_build_that_its_client_left_has_no_status(
 ) -> None:
     pool = PoolLab()
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    builder.steps = {"ref": (0, 1)}
     async with lab.connect(pool) as channel:
         await call(channel, HELLO)
         running = begun(channel, SOLVE, a_solve())
@@ -175,11 +179,13 @@ async def test_the_line_of_a_lost_build_has_what_the_cluster_says_later(
 
 @pytest.mark.parametrize("length", [48_000, 200_000, 1_000_000, 4_000_000])
 async def test_how_a_build_failed_comes_word_for_word_however_long_it_is(
-    lab: Lab, records: Callable[[], list[Record]], length: int
+    lab: Lab, records: Callable[[], list[Record]], monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
     """BuildKit sends the whole Dockerfile; and what else is on the connection goes on."""
+    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SOLVE_PATIENCE_SECONDS", 0.1)
     pool = PoolLab(slots=2)
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    builder.steps = {"ref": (0, 1), "another": (0, 1)}
     builder.failure, builder.details = "exit code: 7", random.Random(length).randbytes(length)
     async with lab.connect(pool) as channel:
         await call(channel, HELLO)
@@ -209,6 +215,7 @@ async def test_a_builder_that_answers_what_nobody_can_take_is_not_said_to_be_gon
 ) -> None:
     pool = PoolLab()
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    builder.steps = {"ref": (0, 1)}
     builder.failure, builder.details = "exit code: 7", bytes(9 << 20)
     builder.release.set()
     async with lab.connect(pool) as channel:
@@ -223,6 +230,7 @@ async def test_the_question_that_buildx_asks_first_is_no_build(
 ) -> None:
     pool = PoolLab()
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    builder.steps = {"the ref": (0, 1)}
     builder.release.set()
     async with lab.connect(pool) as channel:
         await call(channel, HELLO)

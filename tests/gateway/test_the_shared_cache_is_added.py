@@ -11,6 +11,7 @@ from buildpool.buildkit import protobuf
 from buildpool.buildkit.solve_requests import MAX_MESSAGE_BYTES, read_bridge_solve, read_solve
 from buildpool.core.api import Inject
 from buildpool.core.api.brief import CacheBrief
+from buildpool.gateway.slots import locator
 from gateway.asking import CACHE, HELLO, SOLVE, a_full_client, a_solve, about, asked, begun, refusal
 from gateway.lab import BRIDGE, CONTROL, Lab, PoolLab, call
 
@@ -36,6 +37,7 @@ async def test_a_client_that_may_only_import_builds(lab: Lab) -> None:
 async def test_the_shared_cache_is_added_and_nothing_else_is_changed(lab: Lab) -> None:
     pool = PoolLab(cache=CACHE, clients=(a_full_client(),))
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    builder.steps = {"ref": (0, 1)}
     builder.release.set()
     request = a_solve(source="github.com/acme/app")
     bridge = protobuf.field(2, b"dockerfile.v0") + protobuf.map_fields(3, {"target": "x"})
@@ -87,7 +89,10 @@ async def test_a_client_that_may_only_import_cannot_export_by_itself(
     assert builder.asked == [(HELLO, b"")]
 
 
-async def test_no_client_decides_how_the_build_of_another_ends(lab: Lab) -> None:
+async def test_no_client_decides_how_the_build_of_another_ends(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locator, "PATIENCE_SECONDS", 0.5)
     ann, bob = a_full_client(), a_full_client("bob", inject=Inject.IMPORT, may_export=False)
     pool = PoolLab(cache=CACHE, clients=(ann, bob), slots=2)
     (builder,) = await lab.add_pool(pool, "ci-builder-0")

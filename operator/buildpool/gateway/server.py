@@ -2,8 +2,8 @@
 
 It answers Envoy only once it knows all pools, and gives slots only once the daemons have said what
 they run: a router that starts again must neither take a pool away nor give away slots that are
-taken. A connection that had a slot goes on at once: a daemon waits five seconds for the session of
-a build.
+taken. What runs goes on at once: a daemon waits five seconds for the session of a build. Nothing is
+reported before, either: who builds in the slot of another one, only daemons know.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from buildpool.gateway.reports.details import CompletedSteps, Details
 from buildpool.gateway.reports.status import Entry, StatusWriter
 from buildpool.gateway.slots.store import ConnectionStore
 from buildpool.gateway.xds.discovery import Discovery
+from buildpool.gateway.xds.limits import LIMITS, Limits
 from buildpool.gateway.xds.publisher import Publisher
 from buildpool.gateway.xds.subscriptions import Snapshot
 from buildpool.kube.cluster import connect
@@ -117,7 +118,10 @@ class Router:
         source: PoolSource,
         status: StatusSink,
         metrics: GatewayMetrics,
+        *,
+        limits: Limits = LIMITS,
     ) -> None:
+        """``limits`` are those of each pool."""
         self.answers = asyncio.Event()
         """Whether it answers Envoy: all pools are known."""
         self._settings = settings
@@ -135,6 +139,8 @@ class Router:
             on_completed=steps.note,
         )
         """The pools that it serves."""
+        self._is_heard = asyncio.Event()
+        """Whether the daemons have said what they run, or had time to."""
         self._discovery = Discovery(
             on_rejected=metrics.rejected_configurations.inc,
             on_connected=metrics.envoys.set,
@@ -145,6 +151,7 @@ class Router:
             port=settings.port,
             drain_time=settings.drain_time,
             on_refused=self._on_refused,
+            limits=limits,
         )
         build_log = BuildLog(metrics, complete=Details(self.pools, steps))
         self._processor = Processor(self.pools, build_log, metrics, clock=utc_now)
@@ -160,7 +167,7 @@ class Router:
                 for part in (
                     self._source.run(),
                     self.pools.run(),
-                    self._status.run(self._entry),
+                    self._report(),
                     self._publisher.run(),
                     self._serve(stop),
                     stop.wait(),
@@ -186,6 +193,10 @@ class Router:
         """Whether Envoy has taken all pools just as they are known now."""
         return self._publisher.is_up_to_date and self._discovery.is_settled
 
+    async def _report(self) -> None:
+        await self._is_heard.wait()
+        await self._status.run(self._entry)
+
     async def _serve(self, stop: asyncio.Event) -> None:
         await self._source.synced.wait()
         self._publish()
@@ -205,6 +216,7 @@ class Router:
         try:
             await self._daemons_heard()
             self.pools.release_slots()
+            self._is_heard.set()
             await asyncio.Event().wait()  # until ``run`` ends it, which waits for what follows
         finally:
             self.answers.clear()

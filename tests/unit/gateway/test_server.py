@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -13,17 +14,19 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as ext_proc_grpc
 
 from buildpool.buildkit.methods import CONTROL
+from buildpool.core.api.status import GatewayStatus
 from buildpool.core.naming import PoolKey
+from buildpool.core.observed.load import RunningBuild
 from buildpool.core.routing.values import Target
 from buildpool.gateway import server as module
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.reports.status import Entry
 from buildpool.gateway.server import Router
-from buildpool.gateway.slots.store import ConnectionStore
+from buildpool.gateway.slots.store import ConnectionStore, Home
 from buildpool.process import utc_now
 from buildpool.settings import GatewaySettings
-from daemons import Silent
+from daemons import Silent, until
 from gateway.ports import free_port
 from unit.gateway.requests import a_request
 from unit.gateway.xds.configs import a_config
@@ -55,14 +58,36 @@ class OnePool:
         raise RuntimeError("it has failed")
 
 
-class NoStatus:
-    """Where the router has its ``StatusWriter``."""
+class FirstStatus:
+    """Where the router has its ``StatusWriter``: what it would write first."""
+
+    def __init__(self) -> None:
+        self.written: list[GatewayStatus] = []
 
     def changed(self, pool: PoolKey) -> None:
         return
 
     async def run(self, entry: Entry) -> None:
+        self.written.append(entry(POOL.key))
         await asyncio.Event().wait()
+
+
+class Slow(Silent):
+    """A daemon that takes its time before it says what it runs."""
+
+    def __init__(self, *refs: str) -> None:
+        self.is_asked = asyncio.Event()
+        self.says = asyncio.Event()
+        self._refs = refs
+
+    async def snapshot(self) -> tuple[RunningBuild, ...]:
+        self.is_asked.set()
+        await self.says.wait()
+        return tuple(RunningBuild(ref, None) for ref in self._refs)
+
+    async def events(self) -> AsyncIterator[Any]:
+        await asyncio.Event().wait()
+        yield
 
 
 class RouterLab:
@@ -81,7 +106,8 @@ class RouterLab:
             health_port=0,
         )
         self.source = OnePool()
-        self.router = Router(settings, self.source, NoStatus(), GatewayMetrics())
+        self.status = FirstStatus()
+        self.router = Router(settings, self.source, self.status, GatewayMetrics())
         self.stop = asyncio.Event()
         self.running = asyncio.ensure_future(self.router.run(self.stop))
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
@@ -152,3 +178,33 @@ async def test_what_is_being_answered_when_a_signal_comes_is_answered(tmp_path: 
     assert isinstance(answer, ext_proc.ProcessingResponse)
     assert answer.HasField("request_headers")
     assert len(lab.noted()) == 1
+
+
+async def test_nothing_is_reported_before_daemons_have_said_who_builds_in_the_slot_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEARING_SECONDS", 10.0)
+    refs = ("one", "two", "three")
+    noted, now = ConnectionStore(tmp_path / "router.db", now=utc_now()), utc_now()
+    for ref in refs:
+        noted.keep(POOL.key, Home("1@a", "buildpool://ann", "uid", ref), now=now)
+    daemon = Slow(*refs)
+    monkeypatch.setattr(module, "Daemon", lambda *_: daemon)
+    lab = RouterLab(tmp_path)
+    await lab.router.answers.wait()
+    await daemon.is_asked.wait()
+    assert lab.status.written == []
+    daemon.says.set()
+    await until(lambda: lab.status.written, "it is reported")
+    assert [entry.shared for entry in lab.status.written] == [2]
+    lab.stop.set()
+    await lab.ended()
+
+
+async def test_a_daemon_that_never_answers_does_not_keep_the_router_from_reporting(
+    tmp_path: Path,
+) -> None:
+    lab = RouterLab(tmp_path)
+    await until(lambda: lab.status.written, "it is reported")
+    lab.stop.set()
+    await lab.ended()

@@ -5,6 +5,7 @@ Time is an argument, and nothing here talks to anybody. ``gateway`` carries out 
     connections  the connections of a pool: who waits, who has a slot, who builds where
     connection   one of them
     states       the table: how far a connection has come, and its lease
+    leases       whose lease is over, and of whom nothing runs any more
     index        connections by state, builder and build
     occupancy    how many slots of the builders are taken
     pool_state   what there is of a pool beside its connections

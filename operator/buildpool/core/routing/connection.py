@@ -13,9 +13,10 @@ from typing import Final
 from buildpool.core.routing.states import (
     ACTIVE,
     GRACE,
-    PLACED,
+    HOLDING,
+    LOCATED,
     RENEWED,
-    RESERVING,
+    SHARED_LEASES,
     TABLE,
     TERMS,
     Event,
@@ -55,9 +56,14 @@ class Connection:
         return self.streams > 0 and self.state is not State.ATTACHED
 
     @property
+    def may_run_unseen(self) -> bool:
+        """Whether a build of the last process may go on, of which daemons may tell nothing."""
+        return self.state is State.RESUMED or (self.state is State.QUIET and bool(self.refs))
+
+    @property
     def holds(self) -> bool:
         """Whether it takes a slot, whatever its daemon says."""
-        return self.is_active or self.state in RESERVING
+        return self.is_active or self.state in HOLDING
 
     def on(self, event: Event, *, now: datetime) -> None:
         """Something happens to it."""
@@ -68,11 +74,14 @@ class Connection:
             self.lease = self.lease.renewed(now=now)
 
     def resume(self, builder: str, ref: str, *, now: datetime) -> None:
-        """It was on this builder when the last process ended, and ran this, if that is known."""
-        self.state, self.since, self.builder = State.RESUMED, now, builder
-        self.lease = Lease.of(GRACE, now=now)
+        """It was on this builder when the last process ended, and ran this, if that is known.
+
+        Where nothing is known to have run, only its sessions can be there.
+        """
+        self.since, self.builder, self.lease = now, builder, Lease.of(GRACE, now=now)
         if ref:
             self.refs[ref] = True
+        self.state = State.RESUMED if self.refs else State.QUIET
 
     def note(self, ref: str, running: AbstractSet[str]) -> list[str]:
         """It builds this; returns what it forgets. ``running``: what its daemon says it runs."""
@@ -88,12 +97,11 @@ class Connection:
 
     def _enter(self, before: State, now: datetime) -> None:
         self.since = now
-        # Questions one after the other share one lease: to ask and ask would keep the slot.
-        keeps_lease = {before, self.state} == {State.ASKING, State.ASKED} and self.lease is not None
-        if not keeps_lease:
+        keeps_lease = any({before, self.state} <= shared for shared in SHARED_LEASES)
+        if not keeps_lease or self.lease is None:
             term = TERMS.get(self.state)
             self.lease = None if term is None else Lease.of(term, now=now)
-        if self.state not in (*PLACED, State.ATTACHED):
+        if self.state not in LOCATED:
             self.last, self.builder = self.builder or self.last, ""
         if self.state not in (*ACTIVE, State.RESUMED):
             self.refs = dict.fromkeys(self.refs, False)

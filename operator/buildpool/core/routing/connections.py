@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from itertools import takewhile
 
-from buildpool.core.routing import occupancy
+from buildpool.core.routing import leases, occupancy
 from buildpool.core.routing.affinity import Candidate, choose
 from buildpool.core.routing.connection import Connection
 from buildpool.core.routing.fairness import Turns, Waiting, next_in_line
@@ -25,11 +24,12 @@ from buildpool.core.routing.states import (
     ACTIVE,
     ADMITTED,
     FIRST,
-    FORGOTTEN,
+    HOLDING,
+    NOTED,
     QUEUED,
     RESERVING,
     TABLE,
-    TERMS,
+    TIED,
     Event,
     State,
     needs_slot,
@@ -44,6 +44,7 @@ class Connections:
         self._index = ConnectionIndex()
         self._arrivals = 0
         self._turns = Turns()
+        self._moved: dict[str, None] = {}
 
     def arrive(self, connection: str, client: str, *, now: datetime) -> None:
         """A connection asks for a slot. It is in the queue, unless it has one."""
@@ -52,9 +53,9 @@ class Connections:
     def resume(
         self, connection: str, client: str, builder: str, ref: str, *, now: datetime
     ) -> None:
-        """A connection that had a slot before this account began; what it runs, daemons say.
+        """A connection of which the last process has noted this; what it runs, daemons say.
 
-        ``builder`` is empty where it had not settled yet.
+        ``builder`` is empty where it had a slot, and had not settled yet.
         """
         known = self._know(connection, client, now)
         if builder:
@@ -71,6 +72,7 @@ class Connections:
         known = self._index.find(connection)
         if known is not None:
             known.state = State.GONE
+            self._moved[connection] = None
             self._index.file(connection, known)
 
     def admit(self, state: PoolState, *, now: datetime) -> tuple[str, ...]:
@@ -87,19 +89,27 @@ class Connections:
             admitted.append(name)
         return tuple(admitted)
 
-    def reclaim(self, state: PoolState, *, now: datetime) -> tuple[str, ...]:
-        """Takes back what those have whose lease is over.
+    def reclaim(self, state: PoolState, *, now: datetime) -> None:
+        """Takes back what those have whose lease is over, or of whom nothing runs any more."""
+        for event, find in ((Event.IDLE, leases.idle), (Event.EXPIRES, leases.expired)):
+            for name in dict.fromkeys(find(self._index, state, now=now)):
+                self._on(name, self._index[name], event, now)
 
-        Returns the connections of which the next process need not know.
+    def take_moved(self) -> Iterable[str]:
+        """The connections that have come to another state since this was asked last."""
+        moved, self._moved = self._moved, {}
+        return moved
+
+    def to_note(self, connection: str) -> tuple[str, bool] | None:
+        """What the next process has to know of a connection; None: nothing.
+
+        The uid of the builder on which it is, empty where it has a slot of the pool; and whether
+        its builds may go on.
         """
-        done = []
-        for name, known in tuple(self._expired(now)):
-            if known.streams or self._may_run(known, state, now):
-                continue
-            self._on(name, known, Event.EXPIRES, now)
-            if known.state in (State.ASIDE, State.GONE):
-                done.append(name)
-        return tuple(done)
+        known = self._index.find(connection)
+        if known is None or known.state not in NOTED:
+            return None
+        return known.builder, known.state in (*ACTIVE, State.RESUMED)
 
     def client_of(self, connection: str) -> str:
         """Whose a known connection is."""
@@ -112,12 +122,12 @@ class Connections:
     def is_building(self, connection: str) -> bool:
         """Whether sessions or solves of a connection go on, as far as is known."""
         known = self._index.find(connection)
-        return known is not None and (known.is_active or known.state is State.RESUMED)
+        return known is not None and (known.is_active or known.may_run_unseen)
 
     def is_attached(self, connection: str) -> bool:
         """Whether sessions of a connection are on a builder, and it waits there for a slot."""
         known = self._index.find(connection)
-        return known is not None and known.state is State.ATTACHED
+        return known is not None and known.state in TIED
 
     def is_admitted(self, connection: str) -> bool:
         """Whether a connection has a slot, or a builder that it may come back to."""
@@ -189,24 +199,19 @@ class Connections:
         if known is not None:
             self._on(connection, known, Event.GIVES_UP, now)
 
-    def end(self, connection: str, ref: str | None = None, *, now: datetime) -> bool:
-        """A session, or the solve of ``ref``, has ended; with the last one, the slot is free.
-
-        True where the connection has its slot still, but no builder any more.
-        """
+    def end(self, connection: str, ref: str | None = None, *, now: datetime) -> None:
+        """A session, or the solve of ``ref``, has ended; with the last one, the slot is free."""
         known = self._index.find(connection)
         if known is None or not known.streams:
-            return False
+            return
         known.streams -= 1
         if ref in known.refs:
             known.refs[ref] = False
         if not known.streams:
             self._on(connection, known, Event.ENDED, now)
-        if known.state is not State.ASKED:
-            return False
-        self._index.forget(connection, known.refs)  # it has built nothing
-        known.refs.clear()
-        return True
+        if known.state is State.ASKED:
+            self._index.forget(connection, known.refs)  # it has built nothing
+            known.refs.clear()
 
     def home_of(self, connection: str, state: PoolState) -> Target | None:
         """The builder that a connection has settled on; None where it would be given another."""
@@ -242,10 +247,11 @@ class Connections:
 
     def is_busy(self, state: PoolState) -> bool:
         """Whether anybody waits, has a slot, or may be building on a builder that is there."""
-        active = (*ACTIVE, *QUEUED, *RESERVING)
-        resumed = self._index.of_states((State.RESUMED,))
+        active = (*ACTIVE, *QUEUED, *HOLDING)
+        unseen = self._index.of_states((State.RESUMED, State.QUIET))
         return self._index.count(active) > 0 or any(
-            known.streams or state.builder(known.builder) is not None for _, known in resumed
+            known.may_run_unseen and (known.streams or state.builder(known.builder) is not None)
+            for _, known in unseen
         )
 
     def waiting(self) -> Iterator[Waiting]:
@@ -272,33 +278,18 @@ class Connections:
         """Something happens to a connection."""
         before = known.state
         known.on(event, now=now)
+        if known.state is not before:
+            self._moved[name] = None
         if known.state in QUEUED and before not in QUEUED:
             self._arrivals += 1
             known.order = self._arrivals
         self._index.file(name, known)
 
-    def _expired(self, now: datetime) -> Iterator[tuple[str, Connection]]:
-        """Those whose lease is over."""
-        is_over = lambda each: each[1].lease is None or each[1].lease.is_over(now=now)  # noqa: E731
-        for state, term in TERMS.items():
-            found = self._index.of_states((state,))
-            # Many may be aside, and the oldest come first: no turn looks at all of them.
-            yield from takewhile(is_over, found) if term == FORGOTTEN else filter(is_over, found)
-
-    def _may_run(self, known: Connection, state: PoolState, now: datetime) -> bool:
-        """Whether anything that a connection has built may run yet, as its daemon says, too."""
-        if not known.builder:
-            return False
-        running = state.builds.get(known.builder)
-        if running is not None:
-            return not running.isdisjoint(known.refs)
-        return state.builder(known.builder) is not None and now - known.since < FORGOTTEN
-
     def _place(
         self, known: Connection, key: str | None, state: PoolState, event: Event
     ) -> Placement | None:
         own = self._own(known, state)
-        if known.state is State.ATTACHED:  # its session is there, and nowhere else
+        if known.state in (*TIED, State.QUIET):  # its session is there, and nowhere else
             can = occupancy.can_have(
                 self._index, known, state, occupancy.count_free(self._index, state)
             )
@@ -322,7 +313,8 @@ class Connections:
     def _own(self, known: Connection, state: PoolState) -> Target | None:
         """Where a connection goes on; None where it has nothing to go on with."""
         own = state.builder(known.builder)
-        is_there = known.streams > 0 or known.state is State.RESUMED
+        of_before = (State.RESUMED, State.QUIET, State.BOUND, State.REJOINED)
+        is_there = known.streams > 0 or known.state in of_before
         return own if own is not None and (own.is_serving or is_there) else None
 
     def _builder_of(self, ref: str) -> Connection | None:
@@ -336,7 +328,7 @@ class Connections:
     def _next(self, state: PoolState, free: int) -> Waiting | None:
         """Who gets the next slot, where so many are free for all."""
         first = FIRST if self._index.count(FIRST) else QUEUED
-        states = first if free > 0 else (State.ATTACHED,)
+        states = first if free > 0 else TIED
         return next_in_line(
             occupancy.eligible(self._index, self._queue(states), state, free),
             held=occupancy.held(self._index),

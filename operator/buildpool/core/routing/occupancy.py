@@ -11,7 +11,7 @@ from buildpool.core.routing.connection import Connection
 from buildpool.core.routing.fairness import Waiting
 from buildpool.core.routing.index import ConnectionIndex
 from buildpool.core.routing.pool_state import PoolState
-from buildpool.core.routing.states import ACTIVE, RESERVING, State
+from buildpool.core.routing.states import ACTIVE, HOLDING, RESERVING, TIED, State
 from buildpool.core.routing.values import Target
 
 
@@ -52,11 +52,14 @@ def count_free(index: ConnectionIndex, state: PoolState) -> int:
 def can_have(index: ConnectionIndex, known: Connection, state: PoolState, free: int) -> bool:
     """Whether a connection can be given a slot now: one of ``free``, or of the builder it is on.
 
-    One of a builder that goes is for those that are on it, and nobody else.
+    One of a builder that goes is for those that are on it, and nobody else. Where a build of its
+    own runs, it has one.
     """
-    if known.state is not State.ATTACHED:
+    if known.state not in (*TIED, State.QUIET):
         return free > 0
     builder = state.builder(known.builder)
+    if builder is not None and not known.refs.keys().isdisjoint(state.builds.get(builder.uid, ())):
+        return True
     if builder is None or used(index, builder, state) >= state.slots:
         return False
     return free > 0 if builder in state.takers else builder.uid in state.heard
@@ -71,14 +74,13 @@ def eligible(
 
 def takes_of_all(known: Connection, state: PoolState) -> bool:
     """Whether the slot that a connection is given is one that others could have."""
-    attached = known.state is State.ATTACHED
-    return not attached or any(builder.uid == known.builder for builder in state.takers)
+    return known.state not in TIED or any(builder.uid == known.builder for builder in state.takers)
 
 
 def held(index: ConnectionIndex) -> dict[str, int]:
     """Slots by client."""
     found: dict[str, int] = {}
-    for _, known in index.of_states((*ACTIVE, State.RESUMED, *RESERVING)):
+    for _, known in index.of_states((*ACTIVE, State.RESUMED, *HOLDING)):
         if known.holds:
             found[known.client] = found.get(known.client, 0) + 1
     return found
@@ -89,7 +91,7 @@ def least_crowded(index: ConnectionIndex, state: PoolState) -> Target | None:
 
     def crowd(builder: Target) -> tuple[int, str]:
         here = index.of_builder(builder.uid).values()
-        attached = sum(known.state is State.ATTACHED for known in here)
-        return used(index, builder, state) + attached, builder.uid
+        waiting = sum(known.state in TIED for known in here)
+        return used(index, builder, state) + waiting, builder.uid
 
     return min(state.takers, key=crowd, default=None)

@@ -1,22 +1,26 @@
 """How far a connection has come, and what each event makes of it: one table, and nothing beside it.
 
-             hello   slot     session  probe    build    attach   claim   ended   gives up expires
-    aside    waiting .        asking   asking   building attached waiting .       .        gone
-    waiting  .       reserved asking   asking   building attached .       .       aside    .
-    attached .       building .        building building .        .       aside   .        .
-    reserved =       .        asking   asking   building .        next    .       .        lapsed
-    asking   .       .        .        .        building .        .       asked   .        .
-    asked    =       .        asking   asking   building .        called  .       .        owed
-    building .       .        .        .        .        .        .       resting .        .
-    resting  =       .        returned returned returned .        next    .       .        aside
-    returned .       .        .        .        .        .        .       aside   .        .
-    resumed  .       .        .        .        .        .        .       .       .        aside
-    lapsed   next    .        building building building attached next    .       .        gone
-    next     .       recalled building building building attached .       .       lapsed   .
-    recalled =       .        building building building .        next    .       .        aside
-    owed     called  .        building building building .        called  .       .        gone
-    called   .       recalled building building building .        .       .       owed     .
-    gone     .       .        .        .        .        .        .       .       .        .
+                                                                                gives
+           hello   slot     session  probe    build    attach   claim   ended   up     expires idle
+  aside    waiting .        asking   asking   building attached waiting .       .      gone    .
+  waiting  .       reserved asking   asking   building attached .       .       aside  .       .
+  attached .       building .        building building .        .       aside   .      .       .
+  reserved =       .        asking   asking   building .        next    .       .      lapsed  .
+  asking   .       .        .        .        building .        .       asked   .      .       .
+  asked    =       .        asking   asking   building .        called  .       .      owed    .
+  building .       .        .        .        .        .        .       resting .      .       .
+  resting  =       .        returned returned returned .        next    .       .      aside   .
+  returned .       .        .        .        .        .        .       aside   .      .       .
+  resumed  .       .        .        .        .        .        .       .       .      aside   quiet
+  quiet    waiting .        attached building building attached bound   .       .      aside   .
+  bound    .       rejoined attached building building attached .       .       quiet  waiting .
+  rejoined =       .        building building building .        next    .       .      aside   .
+  lapsed   next    .        building building building attached next    .       .      gone    .
+  next     .       recalled building building building attached .       .       lapsed .       .
+  recalled =       .        building building building .        next    .       .      aside   .
+  owed     called  .        building building building .        called  .       .      gone    .
+  called   .       recalled building building building .        .       .       owed   .       .
+  gone     .       .        .        .        .        .        .       .       .      .       .
 
 ``.`` it stays as it is; ``=`` it stays, and its lease is renewed. Each state is described at its
 name below, each event likewise. Some consequences:
@@ -32,9 +36,12 @@ name below, each event likewise. Some consequences:
 - A session can wait for seconds only, and a solve for as long as anybody. Who says no hello, or has
   lost its slot, is ``attached`` where none is free: its session goes to a builder, and its solve
   waits for a slot of that one.
+- Of a connection of the last process, only what its daemon says that it runs goes on without a
+  slot. All else waits in its turn, and for a slot of the builder on which sessions of it may be.
 - A connection that ends is ``gone``, whatever it was.
 
-Pure, and about one connection: who is next, and whether a lease is over, ``connections`` decides.
+Pure, and about one connection: who is next, ``connections`` decides, and whose lease is over,
+``leases``.
 """
 
 from __future__ import annotations
@@ -79,8 +86,15 @@ class State(StrEnum):
     """Has come back, and has a slot of its builder while any stream goes on. When the last one
     ends, it waits for its next build as others do."""
     RESUMED = "resumed"
-    """Had a builder when the last process ended, and may have streams that were never counted
-    here. So a connection of the last process begins."""
+    """Built something when the last process ended, which goes on as far as is known: its streams
+    were never counted here."""
+    QUIET = "quiet"
+    """Was on a builder when the last process ended, which runs nothing of it, as far as is known.
+    Sessions of it may be there."""
+    BOUND = "bound"
+    """In the queue, in its turn, for a slot of the builder on which its sessions may be."""
+    REJOINED = "rejoined"
+    """Has a slot of that builder, and has begun nothing yet."""
     LAPSED = "lapsed"
     """Its slot was taken back before it began anything: once, it is the next to get one."""
     NEXT = "next"
@@ -118,7 +132,10 @@ class Event(StrEnum):
     GIVES_UP = "gives up"
     """It does not wait any longer."""
     EXPIRES = "expires"
-    """Its lease is over, and nothing of it runs as far as is known."""
+    """Its lease is over, and nothing of it runs as far as is known; or the builder is gone on which
+    its sessions may have been."""
+    IDLE = "idle"
+    """Nothing runs of what the last process has noted of it: its daemon says so, or is gone."""
 
 
 _BEGINS: Final = {
@@ -127,6 +144,7 @@ _BEGINS: Final = {
     Event.BUILD: State.BUILDING,
 }
 _BUILDS: Final = dict.fromkeys(_BEGINS, State.BUILDING)
+_JOINS: Final = {**_BUILDS, Event.SESSION: State.ATTACHED, Event.ATTACH: State.ATTACHED}
 _RETURNS: Final = dict.fromkeys(_BEGINS, State.RETURNED)
 _MOVES: Final[Mapping[State, Mapping[Event, State]]] = {
     State.ASIDE: {
@@ -154,7 +172,20 @@ _MOVES: Final[Mapping[State, Mapping[Event, State]]] = {
     State.BUILDING: {Event.ENDED: State.RESTING},
     State.RESTING: {**_RETURNS, Event.CLAIM: State.NEXT, Event.EXPIRES: State.ASIDE},
     State.RETURNED: {Event.ENDED: State.ASIDE},
-    State.RESUMED: {Event.EXPIRES: State.ASIDE},
+    State.RESUMED: {Event.EXPIRES: State.ASIDE, Event.IDLE: State.QUIET},
+    State.QUIET: {
+        **_JOINS,
+        Event.HELLO: State.WAITING,
+        Event.CLAIM: State.BOUND,
+        Event.EXPIRES: State.ASIDE,
+    },
+    State.BOUND: {
+        **_JOINS,
+        Event.SLOT: State.REJOINED,
+        Event.GIVES_UP: State.QUIET,
+        Event.EXPIRES: State.WAITING,
+    },
+    State.REJOINED: {**_BUILDS, Event.CLAIM: State.NEXT, Event.EXPIRES: State.ASIDE},
     State.LAPSED: {
         **_BUILDS,
         Event.HELLO: State.NEXT,
@@ -183,41 +214,57 @@ TABLE: Final[Mapping[State, Mapping[Event, State]]] = {
 }
 """The table as it is drawn above: what an event does not move stays."""
 
-QUEUED: Final = (State.WAITING, State.ATTACHED, State.NEXT, State.CALLED)
+QUEUED: Final = (State.WAITING, State.ATTACHED, State.BOUND, State.NEXT, State.CALLED)
 """Those that wait for a slot."""
 FIRST: Final = (State.NEXT, State.CALLED)
 """Those of them that are served before the others."""
+TIED: Final = (State.ATTACHED, State.BOUND)
+"""Those of them that wait for a slot of one builder, and of no other."""
 RESERVING: Final = (State.RESERVED, State.ASKED, State.RECALLED)
 """Those that have a slot of the pool, and no builder."""
+HOLDING: Final = (*RESERVING, State.REJOINED)
+"""Those that have a slot, and nothing that goes on."""
 ACTIVE: Final = (State.ASKING, State.BUILDING, State.RETURNED)
 """Those of which streams go on."""
-PLACED: Final = (*ACTIVE, State.RESTING, State.RESUMED)
+PLACED: Final = (*ACTIVE, State.RESTING, State.RESUMED, State.REJOINED)
 """Those that have a builder."""
+LOCATED: Final = (*PLACED, *TIED, State.QUIET)
+"""Those that are on a builder, with a slot of it or without."""
+NOTED: Final = frozenset((*RESERVING, *LOCATED)) - {State.RESTING}
+"""Those of which the next process has to know: they have a slot, or sessions on a builder."""
 ADMITTED: Final = frozenset((*RESERVING, *PLACED))
 """Those that begin what they like on their builder, and need no free slot for it."""
-RENEWED: Final = frozenset((*RESERVING, State.RESTING))
+RENEWED: Final = frozenset((*HOLDING, State.RESTING))
 """Those whose lease a hello renews."""
 TERMS: Final[Mapping[State, timedelta]] = {
     State.RESERVED: PATIENCE,
     State.ASKED: PATIENCE,
     State.RECALLED: PATIENCE,
+    State.REJOINED: PATIENCE,
     State.RESTING: PATIENCE,
     State.RESUMED: GRACE,
+    State.QUIET: GRACE,
     State.ASIDE: FORGOTTEN,
     State.LAPSED: FORGOTTEN,
     State.OWED: FORGOTTEN,
 }
 """How long a lease of each state is; in the others there is none."""
+SHARED_LEASES: Final = (
+    # Questions one after the other share one lease: to ask and ask would keep the slot.
+    frozenset({State.ASKING, State.ASKED}),
+    # What the last process has noted is worth no more for being looked at.
+    frozenset({State.RESUMED, State.QUIET, State.BOUND}),
+)
+"""States of which the next goes on with the lease of the last."""
 
 
 def needs_slot(state: State, event: Event) -> bool:
     """Whether what begins in this state, not on its own builder, has to find a free slot.
 
-    The right of ``RESTING`` is to its own.
+    The right of ``RESTING`` and of ``REJOINED`` is to its own.
     """
-    return (state not in ADMITTED or state is State.RESTING) and not (
-        event is Event.SESSION and state in (State.OWED, State.CALLED)
-    )
+    is_elsewhere = state not in ADMITTED or state in (State.RESTING, State.REJOINED)
+    return is_elsewhere and not (event is Event.SESSION and state in (State.OWED, State.CALLED))
 
 
 @dataclass(frozen=True, slots=True)

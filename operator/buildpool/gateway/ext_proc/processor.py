@@ -87,11 +87,13 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         try:
             served = self._pool_of(call)
             began: float | None = perf_counter()
-            with served.bounds.asked_by(call.identity):
+            has_slot = served.scheduler.connections.is_admitted(call.connection)
+            with served.bounds.asked_by(call.identity, has_slot=has_slot) as request:
                 # Closed at once where this is: what it holds, others wait for.
                 async with aclosing(self._answers(call, served, messages)) as conversation:
                     async for answer in conversation:
                         if began is not None:
+                            request.is_answered()
                             self._metrics.decided(call.kind.value, perf_counter() - began)
                             began = None
                         yield answer

@@ -1,4 +1,9 @@
-"""What bounds the requests of one pool, so that they cost nobody but their client."""
+"""What bounds the requests of one pool, so that they cost nobody but their client.
+
+It is about the router's memory, which keeps some 30 KiB of each request until that is over. So what
+waits has a room of its own, and what goes on has another: however many builds of a client wait,
+those of its builds that run can ask what they need, and the reverse.
+"""
 
 from __future__ import annotations
 
@@ -11,51 +16,94 @@ from typing import Final
 from buildpool.core.naming import PoolKey
 from buildpool.gateway.slots.refusals import Exhausted
 
-MAX_REQUESTS: Final = 5_000
-"""Requests of one pool at once, those that wait or go on included. The router keeps some 30 KiB of
-each, and has to have room for other pools."""
-MAX_REQUESTS_OF_CLIENT: Final = 4_000
-"""Those of one client, so that the pool's other clients can ask, too."""
+MAX_REQUESTS: Final = 3_000
+"""Requests of one pool at once that wait for an answer, and as many that go on. The router has to
+have room for other pools."""
+MAX_REQUESTS_OF_CLIENT: Final = 2_500
+"""Those of one client, of each kind, so that the pool's other clients can ask, too."""
+
+
+class _Room:
+    """So many requests of one kind. For one event loop."""
+
+    def __init__(self, pool: PoolKey, kind: str) -> None:
+        self._pool = pool
+        self._kind = kind
+        self.taken: Counter[str] = Counter()
+        """By the identity of their client."""
+
+    def enter(self, identity: str) -> None:
+        """One more. Raises Exhausted where a client, or the pool, has too many."""
+        if self.taken[identity] >= MAX_REQUESTS_OF_CLIENT:
+            raise self._too_many(f"{MAX_REQUESTS_OF_CLIENT} requests of this client")
+        if self.taken.total() >= MAX_REQUESTS:
+            raise self._too_many(f"{MAX_REQUESTS} requests")
+        self.taken[identity] += 1
+
+    def leave(self, identity: str) -> None:
+        """One less."""
+        self.taken[identity] -= 1
+        if not self.taken[identity]:
+            del self.taken[identity]
+
+    def _too_many(self, found: str) -> Exhausted:
+        return Exhausted(
+            f"pool {self._pool}: {found} {self._kind} already; end some, or wait for their end"
+        )
+
+
+class _Request:
+    """One request, and the room in which it is."""
+
+    def __init__(self, identity: str, waiting: _Room, going_on: _Room, *, has_slot: bool) -> None:
+        self._identity = identity
+        self._going_on = going_on
+        self._room = going_on if has_slot else waiting
+        self._room.enter(identity)
+
+    def is_answered(self) -> None:
+        """It waits no longer. Raises Exhausted where too many go on, and it has to end."""
+        if self._room is not self._going_on:
+            self._going_on.enter(self._identity)
+            self._room.leave(self._identity)
+            self._room = self._going_on
+
+    def is_over(self) -> None:
+        """It costs nothing any more."""
+        self._room.leave(self._identity)
 
 
 class RequestBounds:
     """The requests of one pool that are not over. For one event loop."""
 
     def __init__(self, pool: PoolKey) -> None:
-        self._pool = pool
-        self._asking: Counter[str] = Counter()
-        """By the identity of their client."""
+        self._waiting = _Room(pool, "wait")
+        self._going_on = _Room(pool, "go on")
         self._readers: dict[tuple[str, int], asyncio.Semaphore] = {}
         """By client and bound."""
 
     @property
-    def asking(self) -> int:
-        """How many requests are not over."""
-        return self._asking.total()
+    def waiting(self) -> int:
+        """How many requests wait for an answer."""
+        return self._waiting.taken.total()
+
+    @property
+    def going_on(self) -> int:
+        """How many requests go on, of those that were answered or that belong to a slot."""
+        return self._going_on.taken.total()
 
     @contextmanager
-    def asked_by(self, identity: str) -> Iterator[None]:
+    def asked_by(self, identity: str, *, has_slot: bool) -> Iterator[_Request]:
         """For the length of a request. Raises Exhausted where a client, or the pool, has too many.
 
-        Who goes on building has as many as its builds need; these bounds are far above.
+        ``has_slot``: whether its connection has a slot, so that it belongs to what goes on.
         """
-        if self._asking[identity] >= MAX_REQUESTS_OF_CLIENT:
-            raise self._too_many(f"{MAX_REQUESTS_OF_CLIENT} requests of this client")
-        if self.asking >= MAX_REQUESTS:
-            raise self._too_many(f"{MAX_REQUESTS} requests")
-        self._asking[identity] += 1
+        request = _Request(identity, self._waiting, self._going_on, has_slot=has_slot)
         try:
-            yield
+            yield request
         finally:
-            self._asking[identity] -= 1
-            if not self._asking[identity]:
-                del self._asking[identity]
+            request.is_over()
 
     def reader(self, identity: str, at_once: int) -> asyncio.Semaphore:
         """What bounds the messages of one client, of one kind, that are read at once."""
         return self._readers.setdefault((identity, at_once), asyncio.Semaphore(at_once))
-
-    def _too_many(self, found: str) -> Exhausted:
-        return Exhausted(
-            f"pool {self._pool}: {found} wait or go on already; end some, or wait for their end"
-        )

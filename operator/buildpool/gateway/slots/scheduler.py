@@ -189,7 +189,8 @@ class SlotScheduler:
             connection, client, key, self._state(), ref=ref, now=self._clock(), **what
         )
         if placement is not None:
-            self._note(Home(connection, client, placement.builder.uid, ref or ""))
+            if ref:
+                self._note(Home(connection, client, placement.builder.uid, ref))
             if not self.connections.is_attached(connection):
                 self.locator.decided(connection, ref or "")
                 self._settled[connection].set()
@@ -199,9 +200,7 @@ class SlotScheduler:
 
     def _attach(self, connection: str, client: str) -> Placement | None:
         builder = self.connections.attach(connection, client, self._state(), now=self._clock())
-        if builder is not None:
-            self._note(Home(connection, client, builder.uid))
-            self.dispatch()
+        self.dispatch()
         return None if builder is None else Placement(builder)
 
     def end(self, connection: str, ref: str | None = None) -> None:
@@ -209,14 +208,9 @@ class SlotScheduler:
         if ref:
             self._memory.ended(self.pool, connection, ref)
         was_attached = self.connections.is_attached(connection)
-        has_slot = self.connections.end(connection, ref, now=self._clock())
-        is_attached = self.connections.is_attached(connection)
-        if was_attached and not is_attached:
+        self.connections.end(connection, ref, now=self._clock())
+        if was_attached and not self.connections.is_attached(connection):
             self.locator.refuse(connection, SessionEnded(self.pool))
-        if has_slot or not (is_attached or self.connections.is_admitted(connection)):
-            self._memory.drop(self.pool, connection)  # it has no builder any more
-        if has_slot:
-            self._note(Home(connection, self.connections.client_of(connection)))
         settled = self._settled.get(connection)  # None where it has left before this end came
         if settled is not None and not self.connections.is_building(connection):
             settled.clear()
@@ -231,7 +225,6 @@ class SlotScheduler:
         """A connection has ended, or has given up."""
         self.connections.leave(connection)
         self.locator.decided(connection)
-        self._memory.drop(self.pool, connection)
         self._settled.pop(connection, None)
         admission = self._admissions.pop(connection, None)
         if admission is not None and not admission.done():
@@ -258,19 +251,26 @@ class SlotScheduler:
         """Gives the slots that are free to those who wait, and wakes who waits for a change."""
         with suppress(NotServed):  # then there is none to give, and who ends goes on ending
             self._give()
+        self._remember()
         self._changes.tell()
         self._tell()
 
     def _give(self) -> None:
         now = self._clock()
-        for connection in self.connections.reclaim(self._state(), now=now):
-            self._memory.drop(self.pool, connection)
+        self.connections.reclaim(self._state(), now=now)
         for connection in self.connections.admit(self._state(), now=now):
             self._last_admission = now
-            home = self.connections.home_of(connection, self._state())
-            uid = home.uid if home is not None else ""
-            self._note(Home(connection, self.connections.client_of(connection), uid))
             self._grant(connection)
+
+    def _remember(self) -> None:
+        """Notes what the next process has to know of the connections of which it is another now."""
+        for connection in self.connections.take_moved():
+            found = self.connections.to_note(connection)
+            builder, builds_go_on = found or ("", False)
+            if not builds_go_on:
+                self._memory.drop(self.pool, connection)
+            if found is not None:
+                self._note(Home(connection, self.connections.client_of(connection), builder))
 
     @property
     def is_busy(self) -> bool:

@@ -19,12 +19,18 @@ _INJECTED: Final = "envoy.resource_monitors.injected_resource"
 
 
 def bootstrap(
-    *, router_port: int, admin_port: int, memory: int = 0, goaway_file: str = ""
+    *,
+    router_port: int,
+    admin_port: int,
+    memory: int = 0,
+    goaway_file: str = "",
+    connections: int = MAX_CONNECTIONS,
 ) -> dict[str, Any]:
     """Envoy's static configuration.
 
     ``memory``: the bytes that it may have; 0: any number. ``goaway_file``: once it says 1 and not
     0, each connection is told to take its next requests elsewhere; empty: that is never said.
+    ``connections``: how many clients may have at once.
     """
     loopback = "127.0.0.1"
     return {
@@ -46,7 +52,7 @@ def bootstrap(
                 }
             }
         },
-        "overload_manager": _overload_manager(memory, goaway_file),
+        "overload_manager": _overload_manager(memory, goaway_file, connections),
         "static_resources": {"clusters": [_router(loopback, router_port)]},
         "dynamic_resources": {
             "ads_config": {
@@ -61,13 +67,13 @@ def bootstrap(
     }
 
 
-def _overload_manager(memory: int, goaway_file: str) -> dict[str, Any]:
+def _overload_manager(memory: int, goaway_file: str, most: int) -> dict[str, Any]:
     """What bounds connections and memory: better some requests end than Envoy, and all with it."""
     connections = {
         "name": "envoy.resource_monitors.global_downstream_max_connections",
         "typed_config": {
             "@type": f"{_TYPE}downstream_connections.v3.DownstreamConnectionsConfig",
-            "max_active_downstream_connections": MAX_CONNECTIONS,
+            "max_active_downstream_connections": most,
         },
     }
     heap = {

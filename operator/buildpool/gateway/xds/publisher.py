@@ -21,6 +21,7 @@ from buildpool.core import naming
 from buildpool.core.naming import PoolKey
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.xds import resources
+from buildpool.gateway.xds.limits import LIMITS, Limits
 from buildpool.gateway.xds.subscriptions import CLUSTER, LISTENER, SECRET, Resource, Snapshot
 
 QUIET_SECONDS: Final = 0.2
@@ -50,8 +51,9 @@ class Publisher:
         port: int,
         drain_time: timedelta,
         on_refused: Callable[[PoolKey, str | None], None],
+        limits: Limits = LIMITS,
     ) -> None:
-        """``drain_time`` is Envoy's.
+        """``drain_time`` is Envoy's; ``limits`` are those of each pool.
 
         ``on_refused`` gets the pool that does not get a name that it wants, and why; None once it
         does, or is gone.
@@ -60,12 +62,13 @@ class Publisher:
         self._port = port
         self._drain_time = drain_time
         self._on_refused = on_refused
+        self._limits = limits
         self._configs: Mapping[PoolKey, PoolConfig] = {}
         self._published: Mapping[PoolKey, PoolConfig] | None = None
         """Those of the last snapshot; None before the first."""
         self._parts: dict[PoolKey, _Parts] = {}
         self._chains: list[FilterChain] = []
-        self._listener = _listener((), port)
+        self._listener = _listener((), port, limits)
         """Made of these chains."""
         self._refused: Mapping[PoolKey, str] = {}
         self._holders: Mapping[str, PoolKey] = {}
@@ -135,7 +138,7 @@ class Publisher:
         for key, config in served.items():
             known = self._parts.get(key)
             if known is None or known.config != config:
-                self._parts[key] = _parts(config, known)
+                self._parts[key] = _parts(config, known, self._limits)
             else:
                 known.gone = None
         for key, parts in tuple(self._parts.items()):
@@ -162,7 +165,7 @@ class Publisher:
     def _listener_of(self, chains: list[FilterChain]) -> Resource:
         """The listener: another one only where a chain has changed, as it is large."""
         if chains != self._chains:
-            self._chains, self._listener = chains, _listener(chains, self._port)
+            self._chains, self._listener = chains, _listener(chains, self._port, self._limits)
         return self._listener
 
     def _fitting(self) -> dict[PoolKey, PoolConfig]:
@@ -204,18 +207,18 @@ def _seniority(config: PoolConfig) -> tuple[bool, datetime | None, PoolKey]:
     return created is None, created, config.key
 
 
-def _listener(chains: Iterable[FilterChain], port: int) -> Resource:
-    return Resource.of(LISTENER, resources.listener(chains, port=port))
+def _listener(chains: Iterable[FilterChain], port: int, limits: Limits) -> Resource:
+    return Resource.of(LISTENER, resources.listener(chains, port=port, limits=limits))
 
 
-def _parts(config: PoolConfig, before: _Parts | None) -> _Parts:
+def _parts(config: PoolConfig, before: _Parts | None, limits: Limits) -> _Parts:
     """The parts of a pool. Its chain, which takes milliseconds, is kept where it is the same."""
     cluster = resources.cluster(config)
     secrets = resources.secrets(config)
     if before is not None and before.config.brief.server_names == config.brief.server_names:
         chain = before.chain
     else:
-        chain = resources.chain(config)
+        chain = resources.chain(config, limits)
     return _Parts(
         config,
         chain,

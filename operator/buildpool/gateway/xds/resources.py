@@ -8,6 +8,7 @@ by name. Nothing of the listener itself may change: that would cut all pools. Pu
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any, Final
 
 from envoy.config.cluster.v3 import cluster_pb2
@@ -47,6 +48,7 @@ from buildpool.core.routing.values import ROUTE_BUILDER, ROUTE_METADATA, label_o
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.xds.bootstrap import ROUTER
 from buildpool.gateway.xds.ext_proc_filter import FILTER, ext_proc_filter, routes
+from buildpool.gateway.xds.limits import LIMITS, Limits, Rate
 
 LISTENER: Final = "gateway"
 NOBODY: Final = "nobody"
@@ -59,17 +61,6 @@ CHAIN: Final = "chain"
 """Tag of the access log: the filter chain that took a connection, if one did."""
 FAILURE: Final = "failure"
 """Tag of the access log: why a handshake failed, if it did, as Envoy's TLS library says."""
-MAX_CONNECTIONS: Final = 4_000
-"""Connections of one pool's clients at once: no pool can have all that there are."""
-MAX_STREAMS: Final = 2_000
-"""Requests at once on one connection. Each target of a bake has three while it is built."""
-RATES: Final = {"pool": (1_000, 10_000), "connection": (300, 4_000)}
-"""Requests a second about which the router is asked, and how many at once after a quiet time. Those
-of one pool leave time for other pools, those of one connection for other connections."""
-LONGEST_CONNECTION: Final = "86400s"
-"""Age from which on a connection takes no new requests: the longest build
-(``builders.maxBuildDuration``). What runs on it goes on, but no client stays for ever with a
-certificate that has expired."""
 LONGEST_HEADERS_KIB: Final = 8192
 """Length of the headers of a builder's answer: the most that Envoy allows. BuildKit's own clients
 take 16 MiB."""
@@ -81,7 +72,9 @@ _HTTP2: Final = {
 """What Envoy keeps of an upload whose builder does not read it: some large ones fill its memory."""
 
 
-def listener(chains: Iterable[FilterChain], *, port: int) -> listener_pb2.Listener:
+def listener(
+    chains: Iterable[FilterChain], *, port: int, limits: Limits = LIMITS
+) -> listener_pb2.Listener:
     """The one listener, with the chains of all pools."""
     result = _parsed(
         {
@@ -100,7 +93,7 @@ def listener(chains: Iterable[FilterChain], *, port: int) -> listener_pb2.Listen
                     },
                 }
             ],
-            "listener_filters_timeout": "5s",
+            "listener_filters_timeout": _seconds(limits.hello),
             "access_log": [_access_log()],
             # Hangs up on clients that ask for no pool. The listener is there without any pool, too.
             "default_filter_chain": {
@@ -121,7 +114,7 @@ def listener(chains: Iterable[FilterChain], *, port: int) -> listener_pb2.Listen
     return result
 
 
-def chain(config: PoolConfig) -> FilterChain:
+def chain(config: PoolConfig, limits: Limits = LIMITS) -> FilterChain:
     """What becomes of a connection to one pool."""
     label = label_of(config.key)
     return _parsed(
@@ -136,10 +129,10 @@ def chain(config: PoolConfig) -> FilterChain:
                         "@type": f"{_TYPE}extensions.filters.network.connection_limit.v3."
                         "ConnectionLimit",
                         "stat_prefix": "gateway",
-                        "max_connections": MAX_CONNECTIONS,
+                        "max_connections": limits.connections,
                     },
                 },
-                {"name": "http", "typed_config": _connection_manager(label)},
+                {"name": "http", "typed_config": _connection_manager(label, limits)},
             ],
             "transport_socket_connect_timeout": "10s",
             "transport_socket": {
@@ -245,7 +238,7 @@ def secrets(config: PoolConfig) -> tuple[secret_pb2.Secret, ...]:
     )
 
 
-def _connection_manager(label: str) -> dict[str, Any]:
+def _connection_manager(label: str, limits: Limits) -> dict[str, Any]:
     return {
         "@type": f"{_TYPE}extensions.filters.network.http_connection_manager.v3."
         "HttpConnectionManager",
@@ -256,13 +249,15 @@ def _connection_manager(label: str) -> dict[str, Any]:
         "request_timeout": "0s",
         "http2_protocol_options": {
             **_HTTP2,
-            "max_concurrent_streams": MAX_STREAMS,
-            # Finds clients that are gone without a word.
-            "connection_keepalive": {"interval": "30s", "timeout": "20s"},
+            "max_concurrent_streams": limits.streams,
+            "connection_keepalive": {
+                "interval": _seconds(limits.ping_interval),
+                "timeout": _seconds(limits.ping_patience),
+            },
         },
         "common_http_protocol_options": {
-            "idle_timeout": "600s",
-            "max_connection_duration": LONGEST_CONNECTION,
+            "idle_timeout": _seconds(limits.idle),
+            "max_connection_duration": _seconds(limits.oldest),
         },
         "generate_request_id": False,
         # Nothing that a client says of itself: its address is half the name of its connection.
@@ -275,8 +270,8 @@ def _connection_manager(label: str) -> dict[str, Any]:
         },
         "http_filters": [
             *(
-                {"name": f"{of}-rate", "typed_config": _rate_limit(of)}
-                for of in ("connection", "pool")
+                {"name": f"{of}-rate", "typed_config": _rate_limit(of, rate)}
+                for of, rate in (("connection", limits.connection_rate), ("pool", limits.pool_rate))
             ),
             {"name": FILTER, "typed_config": ext_proc_filter()},
             {
@@ -290,15 +285,18 @@ def _connection_manager(label: str) -> dict[str, Any]:
     }
 
 
-def _rate_limit(of: str) -> dict[str, Any]:
+def _seconds(time: timedelta) -> str:
+    return f"{time.total_seconds():.3f}s"
+
+
+def _rate_limit(of: str, rate: Rate) -> dict[str, Any]:
     always = {"default_value": {"numerator": 100}}
-    rate, burst = RATES[of]
     return {
         "@type": f"{_TYPE}extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
         "stat_prefix": "gateway",
         "token_bucket": {
-            "max_tokens": burst,
-            "tokens_per_fill": rate,
+            "max_tokens": rate.burst,
+            "tokens_per_fill": rate.per_second,
             "fill_interval": "1s",
         },
         "filter_enabled": always,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -37,6 +38,13 @@ def admitted(connections: Connections, state: PoolState, *names: str, client: st
     for connection in names:
         connections.arrive(connection, client, now=NOW)
     assert connections.admit(state, now=NOW) == names
+
+
+def taken_back(connections: Connections, state: PoolState, *, now: datetime) -> tuple[str, ...]:
+    """Those of which the next process need not know any more, from this moment on."""
+    connections.take_moved()
+    connections.reclaim(state, now=now)
+    return tuple(each for each in connections.take_moved() if connections.to_note(each) is None)
 
 
 def building(connections: Connections, state: PoolState, connection: str, ref: str = "") -> Target:
@@ -144,10 +152,11 @@ def test_a_connection_that_stays_waits_for_its_next_build_as_others_do() -> None
     building(connections, state, "a", "ref")
     connections.end("a", now=NOW)
     running = replace(state, builds={"uid-0": frozenset({"ref"})})
-    assert connections.reclaim(running, now=NOW + PATIENCE) == (), "its daemon builds yet"
+    assert taken_back(connections, running, now=NOW + PATIENCE) == (), "its daemon builds yet"
     idle = replace(state, builds={"uid-0": frozenset()})
-    assert connections.reclaim(idle, now=NOW + PATIENCE - SECOND) == (), "it may be about to go on"
-    assert connections.reclaim(idle, now=NOW + PATIENCE) == ("a",)
+    soon = NOW + PATIENCE - SECOND
+    assert taken_back(connections, idle, now=soon) == (), "it may be about to go on"
+    assert taken_back(connections, idle, now=NOW + PATIENCE) == ("a",)
     connections.arrive("b", "ann", now=NOW)
     connections.arrive("a", "ann", now=NOW)
     assert connections.admit(idle, now=NOW) == ("b",)
@@ -173,7 +182,8 @@ def test_who_comes_back_later_is_counted_once_and_gets_the_builder_that_is_free(
         placement = connections.begin("a", "ann", key, state, ref=key, is_internal=True, now=NOW)
         assert placement is not None
         assert placement.builder == free
-        assert connections.end("a", now=NOW), "it only asked, and has its slot still"
+        connections.end("a", now=NOW)
+        assert connections.to_note("a") == ("", False), "it only asked, and has its slot still"
 
 
 def test_who_says_that_it_will_build_again_does_not_lose_its_builder_meanwhile() -> None:
@@ -183,7 +193,7 @@ def test_who_says_that_it_will_build_again_does_not_lose_its_builder_meanwhile()
     connections.end("a", now=NOW)
     connections.arrive("a", "ann", now=NOW + PATIENCE - SECOND)
     assert connections.is_admitted("a")
-    assert connections.reclaim(state, now=NOW + PATIENCE) == ()
+    assert taken_back(connections, state, now=NOW + PATIENCE) == ()
     assert connections.is_admitted("a")
 
 
@@ -203,8 +213,9 @@ def test_nothing_is_taken_from_a_connection_whose_daemon_is_silent() -> None:
     admitted(connections, state, "a")
     building(connections, state, "a")
     connections.end("a", now=NOW)
-    assert connections.reclaim(state, now=NOW + PATIENCE) == ()
-    assert connections.reclaim(a_world(a_builder(1)), now=NOW + PATIENCE) == ("a",), "it is gone"
+    assert taken_back(connections, state, now=NOW + PATIENCE) == ()
+    state = a_world(a_builder(1))
+    assert taken_back(connections, state, now=NOW + PATIENCE) == ("a",), "it is gone"
 
 
 def test_a_running_connection_stays_with_a_builder_that_retires() -> None:
@@ -266,7 +277,7 @@ def test_a_connection_whose_end_was_never_told_is_forgotten() -> None:
     building(connections, state, "a")
     building(connections, state, "b")
     connections.end("a", now=NOW)
-    assert connections.reclaim(state, now=NOW + FORGOTTEN) == ("a",)
+    assert taken_back(connections, state, now=NOW + FORGOTTEN) == ("a",)
     assert connections.home_of("a", state) is None
     assert connections.home_of("b", state) is not None
 
@@ -553,9 +564,9 @@ def resumed(
 
 def test_a_connection_of_the_last_process_that_builds_nothing_is_soon_like_any_other() -> None:
     connections, state = resumed(a_builder(), builds={"uid-0": frozenset()})
-    assert connections.reclaim(state, now=NOW + GRACE - SECOND) == ()
+    assert taken_back(connections, state, now=NOW + GRACE - SECOND) == ()
     assert connections.is_building("a"), "it may have begun what daemons do not tell of"
-    assert connections.reclaim(state, now=NOW + GRACE) == ("a",)
+    assert taken_back(connections, state, now=NOW + GRACE) == ("a",)
     assert not connections.is_building("a"), "who was removed from the pool's clients is out"
     assert not connections.is_busy(state)
     admitted(connections, state, "b")
@@ -585,9 +596,72 @@ def test_a_connection_of_the_last_process_may_end_a_stream_and_still_have_others
     connections.end("a", "linked", now=NOW)
     assert connections.is_building("a")
     assert building(connections, state, "a", "another") == a_builder()
-    assert connections.reclaim(state, now=NOW + GRACE) == (), "this one goes on"
+    assert taken_back(connections, state, now=NOW + GRACE) == (), "this one goes on"
     connections.end("a", "another", now=NOW + GRACE)
-    assert connections.reclaim(state, now=NOW + GRACE) == ("a",)
+    assert taken_back(connections, state, now=NOW + GRACE) == ("a",)
+
+
+def test_a_connection_of_the_last_process_whose_daemon_runs_nothing_of_it_waits_for_a_slot() -> (
+    None
+):
+    connections, state = resumed(a_builder(), builds={"uid-0": frozenset({"of another"})})
+    connections.reclaim(state, now=NOW)
+    assert not connections.is_admitted("a")
+    assert not connections.claim("a", "ann", now=NOW)
+    assert connections.begin("a", "ann", None, state, ref="next", now=NOW) is None
+    idle = replace(state, builds={"uid-0": frozenset()})
+    assert connections.admit(idle, now=NOW) == ("a",)
+    assert connections.used(a_builder(), idle) == 1, "its slot is there, and nobody else's"
+    assert building(connections, idle, "a", "next") == a_builder()
+
+
+def test_a_session_of_the_last_process_is_where_its_solve_waits_for_a_slot() -> None:
+    connections = Connections()
+    connections.resume("a", "ann", "uid-0", "", now=NOW)
+    busy = {"uid-0": frozenset({"of another"}), "uid-1": frozenset[str]()}
+    state = a_world(a_builder(), a_builder(1), slots=1, builds=busy)
+    connections.reclaim(state, now=NOW)
+    assert not connections.is_building("a"), "it had no slot, and has no rights of one that has"
+    assert not connections.claim("a", "ann", now=NOW)
+    assert connections.admit(state, now=NOW) == (), "its session is not on the other one"
+    connections.reclaim(state, now=NOW + 2 * GRACE)
+    assert [each.connection for each in connections.waiting()] == ["a"], "for as long as others"
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["is going", "is gone"])
+def test_who_waits_for_a_builder_of_the_last_process_that_goes_is_like_any_other(
+    is_there: bool,
+) -> None:
+    connections = Connections()
+    connections.resume("a", "ann", "uid-0", "", now=NOW)
+    assert not connections.claim("a", "ann", now=NOW)
+    # Of one that is on its way out nobody hears what it runs.
+    going = replace(a_builder(), is_serving=False, is_leaving=True)
+    builders = [going] * is_there + [a_builder(1)]
+    state = a_world(*builders, slots=1, builds={"uid-1": frozenset()})
+    connections.reclaim(state, now=NOW)
+    assert connections.admit(state, now=NOW) == ("a",)
+    assert building(connections, state, "a") == a_builder(1)
+
+
+def test_a_connection_of_the_last_process_whose_builder_is_gone_takes_no_slot_of_another() -> None:
+    connections, _ = resumed(a_builder(), builds={})
+    state = a_world(a_builder(1), slots=1, builds={"uid-1": frozenset({"of another"})})
+    connections.reclaim(state, now=NOW)
+    assert connections.begin("a", "ann", None, state, ref="next", now=NOW) is None
+    assert [each.connection for each in connections.waiting()] == ["a"]
+
+
+def test_a_build_of_the_last_process_that_its_daemon_tells_of_late_is_not_held_up() -> None:
+    """It was not registered yet when the daemon was asked first; its other targets come now."""
+    connections, state = resumed(a_builder(), builds={"uid-0": frozenset()})
+    connections.reclaim(state, now=NOW)
+    late = replace(state, builds={"uid-0": frozenset({"ref"})})
+    connections.arrive("b", "bob", now=NOW)
+    assert not connections.claim("a", "ann", now=NOW)
+    assert connections.admit(late, now=NOW) == ("a",)
+    assert building(connections, late, "a", "linked") == a_builder()
+    assert connections.used(a_builder(), late) == 1
 
 
 def test_the_end_of_a_stream_gives_nobody_a_second_slot() -> None:

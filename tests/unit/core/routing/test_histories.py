@@ -16,11 +16,12 @@ from buildpool.core.routing.states import (
     ACTIVE,
     FORGOTTEN,
     GRACE,
+    LOCATED,
     PATIENCE,
-    PLACED,
     QUEUED,
     RESERVING,
     TERMS,
+    TIED,
     State,
 )
 from buildpool.core.routing.values import Target
@@ -32,6 +33,8 @@ NAMES = st.sampled_from(["a", "b", "c", "d", "e"])
 CLIENTS = {"a": "ann", "b": "ann", "c": "bob", "d": "bob", "e": "cid"}
 BY_RIGHT = frozenset({State.RESUMED, State.OWED, State.CALLED})
 """States of which something begins though no slot is free: what runs may need it."""
+OF_ONE_BUILDER = frozenset({*TIED, State.QUIET})
+"""States of which nothing begins but on the builder where they are."""
 
 
 @dataclass
@@ -108,6 +111,10 @@ class Histories(RuleBasedStateMachine):
         reserved = sum(c.state in RESERVING for c in self.all().values())
         return sum(max(0, SLOTS - self.used(b)) for b in state.takers) - reserved
 
+    def runs(self, known: Connection) -> bool:
+        """Whether its daemon says that it runs a build of it."""
+        return not known.refs.keys().isdisjoint(self.pool.state.builds.get(known.builder, ()))
+
     def turn(self) -> None:
         state = self.pool.state
         self.connections.reclaim(state, now=self.now)
@@ -115,7 +122,8 @@ class Histories(RuleBasedStateMachine):
         theirs = {
             name
             for name, known in self.all().items()
-            if known.state is State.ATTACHED and state.builder(known.builder) not in state.takers
+            if known.state in TIED
+            and (state.builder(known.builder) not in state.takers or self.runs(known))
         }
         admitted = self.connections.admit(state, now=self.now)
         # What is free on a builder that goes is for those that are there.
@@ -125,7 +133,7 @@ class Histories(RuleBasedStateMachine):
             assert known is not None
             here = state.builder(known.builder)
             is_full = here is None or self.used(here) >= SLOTS
-            is_bound = known.state is State.ATTACHED
+            is_bound = known.state in TIED
             assert self.room() <= 0 or (is_bound and is_full), "nobody waits while a slot is free"
 
     # --- what happens -----------------------------------------------------------------------------
@@ -151,6 +159,10 @@ class Histories(RuleBasedStateMachine):
         known, room = self.known(name), self.room()
         before = State.ASIDE if known is None else known.state
         home = self.connections.home_of(name, self.pool.state)
+        runs = known is not None and self.runs(known)
+        may_go_on = runs or (
+            known is not None and (known.streams > 0 or known.builder not in self.pool.state.builds)
+        )
         placement = self.connections.begin(
             name, CLIENTS[name], "key", self.pool.state,
             ref=ref, is_internal=kind == "probe", now=self.now,
@@ -162,7 +174,8 @@ class Histories(RuleBasedStateMachine):
         uid = placement.builder.uid
         assert home is None or uid == home.uid, "linked targets stay together"
         assert placement.builder in self.pool.state.takers or home is not None
-        if before is State.ATTACHED and ref is not None:
+        assert before is not State.RESUMED or may_go_on, "its daemon runs something of it"
+        if before in OF_ONE_BUILDER and ref is not None and not runs:
             assert self.used(placement.builder) <= SLOTS, "it has waited for a slot of its builder"
         if before in RESERVING:
             assert self.room() >= room, "its slot was reserved"
@@ -227,16 +240,17 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def the_router_starts_again(self) -> None:
-        homes = self.all()
+        homes, before = self.all(), self.connections
         self.connections = Connections()
         for stream in self.pool.streams:
             stream.is_counted = False
         for name, known in homes.items():
-            if known.state in (*PLACED, State.ATTACHED):
-                for ref in ["", *(ref for ref, goes_on in known.refs.items() if goes_on)]:
-                    self.connections.resume(name, known.client, known.builder, ref, now=self.now)
-            elif known.state in RESERVING:
-                self.connections.resume(name, known.client, "", "", now=self.now)
+            if (noted := before.to_note(name)) is None:
+                continue
+            builder, builds_go_on = noted
+            refs = [ref for ref, goes_on in known.refs.items() if goes_on and builds_go_on]
+            for ref in ["", *refs]:
+                self.connections.resume(name, known.client, builder, ref, now=self.now)
         self.turn()
 
     # --- what stays true --------------------------------------------------------------------------
@@ -250,7 +264,7 @@ class Histories(RuleBasedStateMachine):
     def a_connection_is_what_its_state_says(self) -> None:
         for known in self.all().values():
             is_there = known.state in (*ACTIVE, State.ATTACHED)
-            assert (known.builder != "") == (is_there or known.state in PLACED)
+            assert (known.builder != "") == (known.state in LOCATED)
             assert known.streams == 0 or is_there or known.state is State.RESUMED
             assert known.streams > 0 or not is_there
             assert known.lease is not None or known.state not in TERMS
@@ -416,6 +430,7 @@ def test_a_connection_of_the_last_process_that_runs_nothing_is_like_any_other_af
         elif what == "claim":
             connections.claim("a", "ann", now=now)
         connections.reclaim(state, now=now)
+    connections.give_up("a", now=now)  # as all that wait do in the end
     connections.reclaim(state, now=NOW + GRACE)
     connections.arrive("a", "ann", now=NOW + GRACE)
     connections.admit(state, now=NOW + GRACE)

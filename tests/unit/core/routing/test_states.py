@@ -12,12 +12,13 @@ from buildpool.core.routing.connection import Connection
 from buildpool.core.routing.states import (
     ACTIVE,
     ADMITTED,
+    HOLDING,
     PATIENCE,
     QUEUED,
     RENEWED,
-    RESERVING,
     TABLE,
     TERMS,
+    TIED,
     Event,
     Lease,
     State,
@@ -50,17 +51,20 @@ def test_each_event_is_defined_in_each_state() -> None:
 
 
 def test_what_holds_without_a_stream_has_a_lease_and_what_waits_for_others_has_none() -> None:
-    assert {*RESERVING, State.RESTING, State.RESUMED} <= TERMS.keys()
+    assert {*HOLDING, State.RESTING, State.RESUMED, State.QUIET} <= TERMS.keys()
     assert TERMS.keys().isdisjoint({*QUEUED, *ACTIVE, State.GONE})
     assert all(TABLE[state][Event.EXPIRES] not in (state, *ADMITTED) for state in TERMS)
-    assert all(TABLE[state][Event.EXPIRES] is state for state in State if state not in TERMS)
+    assert TABLE[State.BOUND][Event.EXPIRES] is State.WAITING, "its builder may go before it"
+    unleased = {*State} - {*TERMS, State.BOUND}
+    assert all(TABLE[state][Event.EXPIRES] is state for state in unleased)
 
 
 def test_whatever_begins_has_a_builder_and_what_has_ended_has_none_that_is_counted() -> None:
     for state in State:
         if state is not State.GONE:
             # A session on a builder without a slot is there, and only its solve waits.
-            there = (*ACTIVE, State.RESUMED, *({State.ATTACHED} & {state}))
+            is_bound = state in (*TIED, State.QUIET)
+            there = (*ACTIVE, State.RESUMED, *([State.ATTACHED] * is_bound))
             assert all(TABLE[state][event] in there for event in BEGINNINGS)
         if state in ACTIVE:
             assert TABLE[state][Event.ENDED] not in ACTIVE
@@ -68,9 +72,9 @@ def test_whatever_begins_has_a_builder_and_what_has_ended_has_none_that_is_count
 
 def test_a_slot_is_given_only_to_who_waits_for_one() -> None:
     for state in State:
-        goes_on = TABLE[state][Event.SLOT] in RESERVING or TABLE[state][Event.SLOT] is not state
-        assert goes_on == (state in (*QUEUED, *RESERVING))
-        assert TABLE[state][Event.SLOT] in (state, *RESERVING, State.BUILDING)
+        goes_on = TABLE[state][Event.SLOT] in HOLDING or TABLE[state][Event.SLOT] is not state
+        assert goes_on == (state in (*QUEUED, *HOLDING))
+        assert TABLE[state][Event.SLOT] in (state, *HOLDING, State.BUILDING)
 
 
 def test_nobody_comes_from_the_queue_to_a_slot_or_a_builder_by_asking_again() -> None:
@@ -85,7 +89,18 @@ def test_who_has_a_slot_or_a_builder_begins_and_of_the_others_only_the_session_t
     free = {(s, e) for s in State for e in BEGINNINGS if not needs_slot(s, e)}
     owed = {(State.OWED, Event.SESSION), (State.CALLED, Event.SESSION)}
     # Who rests has a right to its own builder, where nobody asks, and to no other.
-    assert free == {(s, e) for s in ADMITTED - {State.RESTING} for e in BEGINNINGS} | owed
+    to_its_own = {State.RESTING, State.REJOINED}
+    assert free == {(s, e) for s in ADMITTED - to_its_own for e in BEGINNINGS} | owed
+
+
+def test_of_the_last_process_nothing_has_a_slot_but_what_runs_or_has_had_its_turn() -> None:
+    assert TABLE[State.RESUMED][Event.IDLE] not in ADMITTED
+    assert all(TABLE[state][Event.IDLE] is state for state in State if state is not State.RESUMED)
+    of_before = {State.QUIET, State.BOUND}
+    assert of_before.isdisjoint(ADMITTED)
+    for state in of_before:
+        free = {TABLE[state][event] for event in Event if event not in (*BEGINNINGS, Event.SLOT)}
+        assert free.isdisjoint(ADMITTED)
 
 
 def test_without_a_turn_in_the_queue_nobody_goes_on_for_ever() -> None:
@@ -95,7 +110,7 @@ def test_without_a_turn_in_the_queue_nobody_goes_on_for_ever() -> None:
             TABLE[state][event]
             for event in Event
             if not (event in BEGINNINGS and needs_slot(state, event))
-            and not (event is Event.SLOT and state in (State.WAITING, State.ATTACHED))
+            and not (event is Event.SLOT and state in (State.WAITING, *TIED))
         }
         - {state}
         for state in State
@@ -105,7 +120,8 @@ def test_without_a_turn_in_the_queue_nobody_goes_on_for_ever() -> None:
     own[State.NEXT] -= {State.LAPSED}
     own[State.CALLED] -= {State.OWED}
     # Where there is no builder at all, there is nothing to hold.
-    for state in (State.RECALLED, State.RESTING):
+    own[State.BOUND] -= {State.QUIET}
+    for state in (State.RECALLED, State.RESTING, State.REJOINED):
         own[state] -= {State.NEXT}
     own[State.ASIDE] -= {State.WAITING, State.ATTACHED}
     own[State.WAITING] -= {State.ASIDE}

@@ -846,7 +846,16 @@ async def test_the_next_process_knows_where_the_session_of_a_solve_that_waits_is
     begun(place.wait_for_slot("c"))
     there = (await place.scheduler.follow("c", "ann", None)).builder
     following = place.another_desk()
-    await following.wait_for_slot("c", "ann", max_wait=LONG)
+    waiting = begun(following.wait_for_slot("c", "ann", max_wait=LONG))
+    await settled()
+    assert not waiting.done(), "it had no slot, and there is none"
+    (here,) = (n for n in ("a", "b") if following.connections.home_of(n, place.state) == there)
+    (elsewhere,) = {"a", "b"} - {here}
+    following.leave(elsewhere)
+    await settled()
+    assert not waiting.done(), "its session is not there"
+    following.leave(here)
+    await waiting
     assert (await following.begin("c", "ann", None, "ref c")).builder == there
 
 
@@ -887,6 +896,16 @@ async def test_a_connection_that_the_next_process_resumes_waits_like_others_once
     assert not following.connections.is_building("a")
     assert not following.is_busy
     assert place.memory.recall(POOL) == []
+
+
+async def test_a_slot_that_was_taken_back_is_not_given_by_the_next_process() -> None:
+    place = Place(a_builder())
+    await place.admit("a")
+    place.now += PATIENCE
+    place.scheduler.dispatch()
+    assert not place.scheduler.connections.is_admitted("a")
+    following = place.another_desk()
+    assert not following.connections.is_admitted("a")
 
 
 async def test_what_has_ended_the_next_process_need_not_know() -> None:

@@ -63,7 +63,7 @@ def test_connections_are_bounded() -> None:
     (monitor,) = parsed().overload_manager.resource_monitors
     limit = downstream_connections_pb2.DownstreamConnectionsConfig()
     assert monitor.typed_config.Unpack(limit)
-    assert limit.max_active_downstream_connections == MAX_CONNECTIONS
+    assert limit.max_active_downstream_connections == 20_000
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from buildpool.core.naming import PoolKey
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.xds import publisher as publishing
 from buildpool.gateway.xds import resources
+from buildpool.gateway.xds.limits import Limits
 from buildpool.gateway.xds.publisher import Publisher
 from buildpool.gateway.xds.subscriptions import CLUSTER, LISTENER, SECRET, Snapshot
 from samples import NOW
@@ -303,9 +304,9 @@ async def test_a_change_costs_what_has_changed_and_not_all_pools(
     made: list[str] = []
     make = resources.chain
 
-    def chain(config: PoolConfig) -> FilterChain:
+    def chain(config: PoolConfig, limits: Limits) -> FilterChain:
         made.append(config.key.name)
-        return make(config)
+        return make(config, limits)
 
     monkeypatch.setattr(resources, "chain", chain)
     await lab.becomes(*pools("abc"))

@@ -10,6 +10,8 @@ from envoy.config.listener.v3 import listener_components_pb2
 from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.ext_proc.v3 import ext_proc_pb2
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode as Mode
+from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2
+from envoy.extensions.filters.network.connection_limit.v3 import connection_limit_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2,
 )
@@ -219,3 +221,41 @@ def test_all_goes_to_the_pools_own_cluster() -> None:
 def test_a_solve_of_the_greatest_length_has_room() -> None:
     served = listener((), port=PORT).per_connection_buffer_limit_bytes.value
     assert MAX_MESSAGE_BYTES < served < 2 * MAX_MESSAGE_BYTES
+
+
+# --- limits, as docs/how-to/gateway.md and the changelog tell of them -----------------------------
+
+
+def test_a_pool_has_four_thousand_connections() -> None:
+    (limit, _) = chain(a_config()).filters
+    found = unpacked(limit.typed_config, connection_limit_pb2.ConnectionLimit)
+    assert found.max_connections.value == 4_000
+
+
+def test_a_connection_has_two_thousand_requests_and_each_kind_of_end() -> None:
+    handled = manager(chain(a_config()))
+    assert handled.http2_protocol_options.max_concurrent_streams.value == 2_000
+    pings = handled.http2_protocol_options.connection_keepalive
+    assert pings.interval.ToTimedelta() == timedelta(seconds=30)
+    assert pings.timeout.ToTimedelta() == timedelta(seconds=20)
+    idle = handled.common_http_protocol_options.idle_timeout.ToTimedelta()
+    assert idle == timedelta(minutes=10)
+    hello = listener([], port=PORT).listener_filters_timeout.ToTimedelta()
+    assert hello == timedelta(seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "per_second", "burst", "is_of_connection"),
+    [("connection-rate", 300, 4_000, True), ("pool-rate", 1_000, 10_000, False)],
+)
+def test_who_asks_is_asked_about_so_often_a_second(
+    name: str, per_second: int, burst: int, is_of_connection: bool
+) -> None:
+    (found,) = (each for each in manager(chain(a_config())).http_filters if each.name == name)
+    limit = unpacked(found.typed_config, local_rate_limit_pb2.LocalRateLimit)
+    bucket = limit.token_bucket
+    assert (bucket.tokens_per_fill.value, bucket.max_tokens) == (per_second, burst)
+    assert bucket.fill_interval.ToTimedelta() == timedelta(seconds=1)
+    assert limit.local_rate_limit_per_downstream_connection == is_of_connection
+    for fraction in (limit.filter_enabled, limit.filter_enforced):
+        assert fraction.default_value.numerator == 100
