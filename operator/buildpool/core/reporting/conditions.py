@@ -31,6 +31,7 @@ from buildpool.core.reporting.case import (
     reference_missing,
     words_of,
 )
+from buildpool.core.reporting.conflicts import about_clients
 from buildpool.core.reporting.readiness import READY
 from buildpool.core.words import Finding, counted
 
@@ -77,12 +78,8 @@ def _client_left_out(case: Case) -> Claim | None:
     secrets = [ref for ref in case.plan.conflicts if ref.kind == "Secret"]
     if case.plan.is_blocked or not secrets:
         return None
-    names = ", ".join(map(str, secrets))
-    return fails(
-        Reason.NAME_CONFLICT,
-        f"{names} exists and is not this pool's; rename the client or remove it. All else of the "
-        "pool goes on.",
-    )
+    message = f"{about_clients(case.s, secrets)} All else of the pool goes on."
+    return fails(Reason.NAME_CONFLICT, message)
 
 
 def _secret_refused(case: Case) -> Claim | None:
