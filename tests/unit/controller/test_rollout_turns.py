@@ -75,6 +75,21 @@ def test_a_change_of_the_spec_goes_past_all_that_wait() -> None:
     assert second.situation(changed).deployments.keys() == {0, 1}
 
 
+def test_an_operator_that_begins_knows_who_waits_and_who_is_next() -> None:
+    (a, first), (b, second), (c, third) = fleet = [upgraded(name) for name in "abc"]
+    turns = RolloutTurns(Wakeups(), limit=1)
+    assert step(turns, a, first)
+    third.now += timedelta(hours=2)
+    assert not step(turns, b, second)
+    assert not step(turns, c, third)
+    turns = RolloutTurns(Wakeups(), limit=1, clock=lambda: third.now)
+    turns.resume(a_raw_pool(name=pool.key.name, status=cluster.status) for pool, cluster in fleet)
+    assert not step(turns, c, third), "it is looked at first, and another one still rolls"
+    turns.forget(a.key)
+    assert not step(turns, c, third), "the other one has waited longer"
+    assert step(turns, b, second)
+
+
 SPEC = {
     "cache": CACHE,
     "scaling": {"min": 2, "max": 3},
