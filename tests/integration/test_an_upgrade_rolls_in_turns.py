@@ -38,10 +38,20 @@ def replacing(api: Api, namespace: str) -> set[str]:
     return {pool for pool in POOLS if f"{pool}-builder-1" in names(api, namespace)}
 
 
-def operator(kubeconfig: Path, folder: Path, version: str, *flags: str) -> OperatorProcess:
-    image = f"registry.example/buildpool:{version}"
-    log = folder / f"{version}.log"
-    return OperatorProcess(kubeconfig, log, version, ("--image", image, *flags))
+def waiting_since(api: Api, namespace: str, pool: str) -> str:
+    """Since when a pool waits for its turn; empty where it does not."""
+    said = api.condition(pool, namespace, "UpToDate")
+    waits = said.get("reason") == "WaitingForTurn"
+    return said["lastTransitionTime"] if waits else ""
+
+
+def operator(
+    kubeconfig: Path, folder: Path, version: str, *flags: str, identity: str = ""
+) -> OperatorProcess:
+    """A process of this version."""
+    image, identity = f"registry.example/buildpool:{version}", identity or version
+    log = folder / f"{identity}.log"
+    return OperatorProcess(kubeconfig, log, identity, ("--image", image, *flags))
 
 
 def test_one_pool_rolls_and_the_others_wait_but_for_what_their_user_changes(
@@ -56,7 +66,8 @@ def test_one_pool_rolls_and_the_others_wait_but_for_what_their_user_changes(
             within=30,
             what="all pools are settled",
         )
-    with operator_process(operator(kubeconfig, tmp_path, "newer", "--max-rollouts", "1")):
+    newer = ("newer", "--max-rollouts", "1")
+    with operator_process(operator(kubeconfig, tmp_path, *newer)):
 
         def waits() -> set[str]:
             said = progress(installed, namespace)
@@ -70,7 +81,11 @@ def test_one_pool_rolls_and_the_others_wait_but_for_what_their_user_changes(
         )
         (first,) = replacing(installed, namespace)
         second, third = (pool for pool in POOLS if pool != first)
+        since = waiting_since(installed, namespace, third)
+        assert since
 
+    # Another process of the same version knows who rolls, and who waits since when.
+    with operator_process(operator(kubeconfig, tmp_path, *newer, identity="again")):
         # GitOps tools wait for nothing, and what a user changes waits for nobody.
         wait = ("wait", f"bkp/{second}", "-n", namespace, "--timeout=5s")
         installed.must(*wait, "--for=condition=Reconciling=False")
@@ -81,7 +96,8 @@ def test_one_pool_rolls_and_the_others_wait_but_for_what_their_user_changes(
             within=30,
             what="the pool whose spec was changed rolls at once",
         )
-        assert progress(installed, namespace)[third] == "WaitingForTurn"
+        assert waiting_since(installed, namespace, third) == since
+        assert third not in replacing(installed, namespace)
 
         # Those that have rolled, or are gone, make way.
         for pool in (first, second):

@@ -100,7 +100,7 @@ def run(
     settings = Settings(
         namespace=namespace,
         identity=identity,
-        image=image,
+        image=image or DEFAULT_IMAGE,
         gateway_service=gateway_service,
         cluster_domain=cluster_domain_of(cluster_domain, namespace=namespace),
         watch_namespaces=tuple(watch_namespace or ()),
@@ -137,7 +137,7 @@ def render(
     from buildpool.cli.render import rendered, text_of
 
     domain = cluster_domain_of(cluster_domain, namespace=operator_namespace)
-    operator = Installation(operator_namespace, image, domain=domain)
+    operator = Installation(operator_namespace, image or DEFAULT_IMAGE, domain=domain)
     typer.echo(rendered(text_of(file), namespace=namespace, operator=operator), nl=False)
 
 

@@ -10,7 +10,6 @@ Knows no Kopf. Decides nothing: it observes, asks the core, and does as told.
     pool_writes     what is written to the BuildKitPool itself
     wakeups         who is to be looked at now
     daemon_tracker  what passes and the loads of daemons tell each other
-    rollout_turns   lets so many pools at once replace builders after an upgrade
     secret_poller   notices changed Secrets, which we may not watch
     cache_poller    asks the registries of shared caches how they are
     memory_poller   asks how much memory builders take

@@ -20,11 +20,11 @@ from buildpool.core.api import (
     ConditionType,
     EventReason,
     PoolStatus,
-    Reason,
 )
 from buildpool.core.api.status import CertificatesStatus
 from buildpool.core.naming import PoolKey
 from buildpool.core.observed.usage import Usage
+from buildpool.core.planning.turns import waiting_since
 from buildpool.kube.metrics import SECONDS
 
 POOL: Final = ("namespace", "pool")
@@ -133,9 +133,7 @@ class PoolMetrics:
         self._unknown.labels(*pool).set(sum(b.builds is None for b in status.builders))
         overdue = sum(b.reason == EventReason.BUILD_OVERDUE for b in status.builders)
         self._overdue.labels(*pool).set(overdue)
-        progress = status.condition(ConditionType.PROGRESSING)
-        waits = progress is not None and progress.reason == Reason.WAITING_FOR_TURN
-        self._waits.labels(*pool).set(waits)
+        self._waits.labels(*pool).set(waiting_since(status) is not None)
         if status.scaling and before.scaling and before.scaling.size != size:
             self._size.labels(*pool, status.scaling.reason).inc()
         for kind in ConditionType:

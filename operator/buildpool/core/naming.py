@@ -92,7 +92,7 @@ class Installation(NamedTuple):
 
     @property
     def gateway_host(self) -> str:
-        """The name under which the cluster knows the gateway's Service."""
+        """The name under which the cluster knows the gateway's Service, where there is one."""
         return before_domain(self.gateway, self.namespace) + self.domain
 
 

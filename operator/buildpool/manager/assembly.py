@@ -51,7 +51,7 @@ class Operator:
         self.cache_poller = CachePoller(partial(inspect, reach=reach), self.wakeups)
         self.loads = Loads(Daemon, self.wakeups)
         self.tracker = DaemonTracker(cluster, self.loads)
-        turns = RolloutTurns(self.wakeups, limit=settings.max_rollouts)
+        self.turns = RolloutTurns(self.wakeups, limit=settings.max_rollouts)
         reconciler = Reconciler(
             cluster,
             EventRecorder(cluster, settings.identity),
@@ -59,7 +59,7 @@ class Operator:
             self.secret_poller,
             self.cache_poller,
             self.tracker,
-            turns,
+            self.turns,
             Installation(
                 settings.namespace,
                 settings.image,
@@ -71,7 +71,7 @@ class Operator:
         self.loop = PoolLoop(
             reconciler,
             self.wakeups,
-            (self.secret_poller, self.cache_poller, self.tracker, turns),
+            (self.secret_poller, self.cache_poller, self.tracker, self.turns),
             metrics,
             max_passes=settings.max_passes,
         )

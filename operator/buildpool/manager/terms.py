@@ -22,7 +22,8 @@ from prometheus_client import CollectorRegistry
 
 from buildpool.controller.metrics import PoolMetrics
 from buildpool.core import naming, pauses
-from buildpool.core.errors import BuildpoolError, NotFoundError, UnavailableError
+from buildpool.core.errors import BuildpoolError, NotFoundError, RefusedError, UnavailableError
+from buildpool.core.objects.refs import Object
 from buildpool.kube.cluster import Cluster, connect
 from buildpool.kube.leadership import Election
 from buildpool.kube.metrics import RequestMetrics
@@ -98,7 +99,7 @@ async def _term(
     """Acts until ``stop``, or until the watches end. When cancelled, nothing is done any more."""
     parts: set[asyncio.Task[Any]] = set()
     try:
-        await _require_crd(cluster, operator.settings)
+        operator.turns.resume(await pools_of(cluster, operator.settings))
         metrics.leader.set(1)
         others = asyncio.all_tasks()
         parts |= {asyncio.create_task(kept_up(each)) for each in operator.rounds}
@@ -153,16 +154,24 @@ def _give_up() -> None:
     os._exit(1)
 
 
-async def _require_crd(cluster: Cluster, settings: Settings) -> None:
-    """Without its CRD there is nothing to watch, and Kopf would wait for it in silence."""
-    namespace = next(iter(settings.watch_namespaces), settings.namespace)
-    try:
-        await cluster.select(naming.KIND, namespace, {})
-    except NotFoundError as error:
-        raise BuildpoolError(
-            f"the cluster does not know {naming.KIND}; install the CRD: "
-            f"kubectl apply --server-side -f crds/{naming.PLURAL}.{naming.GROUP}.yaml"
-        ) from error
+async def pools_of(cluster: Cluster, settings: Settings) -> list[Object]:
+    """All pools that are tended.
+
+    Without its CRD there is nothing to watch, and Kopf would wait for it in silence: that ends the
+    process.
+    """
+    pools: list[Object] = []
+    for namespace in settings.watch_namespaces or ("",):
+        try:
+            pools += await cluster.select(naming.KIND, namespace, {})
+        except NotFoundError as error:
+            raise BuildpoolError(
+                f"the cluster does not know {naming.KIND}; install the CRD: "
+                f"kubectl apply --server-side -f crds/{naming.PLURAL}.{naming.GROUP}.yaml"
+            ) from error
+        except RefusedError as error:  # a namespace is gone, and our rights in it
+            log.warning("The pools in namespace %s could not be listed: %s", namespace, error)
+    return pools
 
 
 async def _kopf(

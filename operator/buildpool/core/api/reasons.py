@@ -18,6 +18,10 @@ class ConditionType(Word):
         "As many builders take builds as the pool always has, or more, and clients reach them.",
     )
     PROGRESSING = "Progressing", "Builders are being added, removed or replaced."
+    UP_TO_DATE = (
+        "UpToDate",
+        "All builders that take builds run what the spec and this version of the operator want.",
+    )
     CERTIFICATES_READY = (
         "CertificatesReady",
         "Every client and every builder has a valid certificate.",

@@ -17,6 +17,7 @@ from buildpool.core.pki.reading import read
 from buildpool.core.pki.renewal import (
     CertificateReason,
     begins,
+    ends,
     issued_at,
     renew_at,
     why_new_authority,
@@ -57,6 +58,7 @@ __all__ = [
     "begins",
     "carried_out",
     "deadlines",
+    "ends",
     "follows",
     "issue",
     "issue_authority",

@@ -133,10 +133,21 @@ def renew_at(pair: KeyPair, *, chance: float) -> datetime:
 
 def begins(party: Authority | Bundle | None) -> datetime | None:
     """When the life of an authority or certificate begins; None where none can be read."""
+    facts = _facts_of(party)
+    return facts.not_before if facts else None
+
+
+def ends(party: Authority | Bundle | None) -> datetime | None:
+    """When the life of an authority or certificate ends; None where none can be read."""
+    facts = _facts_of(party)
+    return facts.not_after if facts else None
+
+
+def _facts_of(party: Authority | Bundle | None) -> Facts | None:
     if party is None:
         return None
     try:
-        return read(party.signer if isinstance(party, Authority) else party.pair).not_before
+        return read(party.signer if isinstance(party, Authority) else party.pair)
     except CertificateError:
         return None
 

@@ -10,7 +10,6 @@ issuances     which certificates are due
 situation     what a pass knows, each thing read once
 fleet         one builder, as it is decided on
 certificates  which certificates there shall be, and where they lie
-turns         which pools replace builders after an upgrade, and which wait
 caches        whom to ask about the shared cache
 backlog       the builds that wait, as the gateway reports them
 """

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from buildpool.core import naming
 from buildpool.core.api import Pool, Routing
 from buildpool.core.api.brief import acknowledgement
-from buildpool.core.objects.refs import Object, Ref
+from buildpool.core.objects.refs import Object, Ref, text_at
 from buildpool.core.pki import Bundle
 from buildpool.core.planning.certificates import (
     authority_ref,
@@ -74,9 +74,7 @@ def desired_objects(s: Situation, size: int) -> Iterator[Object]:
         yield gateway_secret(pool, _bundle(s, server), installation=s.installation)
         yield upstream_secret(pool, _bundle(s, upstream), namespace=namespace)
     yield builder_config(pool)
-    if policy := builder_policy(pool, installed_in=namespace):
-        yield policy
-    yield pool_service(pool, gateway=s.installation.gateway_host)
+    yield from _ways(s)
     yield disruption_budget(pool)
     if (recipes := cache_recipes(pool)) and recipes_ref(pool) not in s.taken:
         yield recipes_config(pool, recipes)
@@ -91,6 +89,23 @@ def desired_objects(s: Situation, size: int) -> Iterator[Object]:
             certificate=_bundle(s, cache_secrets(pool)[0]),
             is_awake=size > 0 or s.has_builders,
         )
+
+
+def _ways(s: Situation) -> Iterator[Object]:
+    """What leads clients to builders, and what closes every other way.
+
+    Where the gateway is to lead them and none is installed, no Service could: one of that name has
+    no address to give. What is there stays, and nobody is kept from the way that there was.
+    """
+    pool, installation = s.pool, s.installation
+    is_missing = pool.spec.routing is Routing.GATEWAY and not installation.gateway
+    there = s.own.get(Ref("Service", pool.key.namespace, naming.service(pool.key)))
+    leads_past = there is not None and text_at(there, "spec", "type") != "ExternalName"
+    policy = builder_policy(pool, installed_in=installation.namespace)
+    if policy and not (is_missing and leads_past):
+        yield policy
+    if not is_missing:
+        yield pool_service(pool, gateway=installation.gateway_host)
 
 
 def desired_builder(s: Situation, index: int) -> Iterator[Object]:

@@ -29,7 +29,15 @@ from buildpool.core.objects.refs import (
 )
 from buildpool.core.observed.observation import Observation
 from buildpool.core.pauses import lot
-from buildpool.core.pki import Authority, AuthorityPhase, Bundle, CertificateRequest, begins
+from buildpool.core.pki import (
+    Authority,
+    AuthorityPhase,
+    Bundle,
+    CertificateRequest,
+    begins,
+    ends,
+    issued_at,
+)
 from buildpool.core.planning.backlog import backlog_of
 from buildpool.core.planning.certificates import (
     authority_ref,
@@ -177,23 +185,34 @@ class Situation:
     def is_changed_by_us(self) -> bool:
         """Whether builders are outdated only because the operator is another one than before.
 
-        The last pass said that all of them ran what this very spec wants; since then neither the
-        authority has changed nor the certificate that they run with. In doubt it is not so: then
-        nothing waits. A rollout that has begun is none of it any more.
+        The last pass said that all of them ran what this very spec wants, or that they wait; since
+        then neither the authority has changed nor the certificate that they run with. In doubt it
+        is not so: then nothing waits. A rollout that has begun is none of it any more.
         """
-        said = self.pool.status.condition(ConditionType.PROGRESSING)
+        told = self.pool.status
+        # Older operators have no condition for it.
+        said = told.condition(ConditionType.UP_TO_DATE) or told.condition(ConditionType.PROGRESSING)
         if said is None or said.observed_generation != self.pool.generation:
             return False
-        authority, outdated = self.authority, self.outdated
-        if said.reason not in _UP_TO_DATE or not outdated or authority is None:
+        authority = self.authority
+        if said.reason not in _UP_TO_DATE or not self.outdated or authority is None:
             return False
         ours = {authority_ref(self.pool, self.installation), builder_ref(self.pool)}
         if authority.phase is not AuthorityPhase.STEADY or ours & self.issued.keys():
             return False
-        bundle = self.bundles[builder_ref(self.pool)]
-        since = begins(bundle)
-        made = [moment_at(deployment, "metadata", "creationTimestamp") for deployment in outdated]
-        return since is not None and all(moment and since <= moment for moment in made)
+        return self._runs_present_certificate
+
+    @property
+    def _runs_present_certificate(self) -> bool:
+        """Whether outdated builders were made with the certificate that there is now."""
+        bundle, told = self.bundles[builder_ref(self.pool)], self.pool.status.certificates
+        since, end = begins(bundle), told.builder if told else None
+        if bundle is None or since is None or end not in (None, ends(bundle)):
+            return False
+        if end is None:
+            since = issued_at(bundle.pair)  # only time tells here, so no clock is forgiven
+        made = (moment_at(each, "metadata", "creationTimestamp") for each in self.outdated)
+        return all(moment and since <= moment for moment in made)
 
     @cached_property
     def waits_for_turn(self) -> bool:
@@ -277,7 +296,8 @@ class Situation:
 _UP_TO_DATE: Final = frozenset(
     {Reason.SETTLED, Reason.DRAINING, Reason.SCALING, Reason.WAITING_FOR_TURN}
 )
-"""What ``Progressing`` says only where no builder that serves is to be replaced, or waits for that.
-"""
+"""What is said only where no builder that serves is to be replaced, or waits for that.
+
+By ``UpToDate``, and by the ``Progressing`` of operators that did not have it."""
 _OF_OBJECTS = ("own", "requests", "taken", "stored_bundles", "stored_authority", "deployments")
 """What does not depend on what was issued, nor on what daemons and registries say."""

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from buildpool.core.api import BuilderState, BuilderStatus, Reason
 from buildpool.core.planning.plan import Plan
 from buildpool.core.planning.situation import Situation
+from buildpool.core.reporting.conflicts import about_taken
 from buildpool.core.reporting.outcome import Failure, Outcome
 from buildpool.core.words import Finding
 
@@ -107,12 +108,8 @@ def conflict(case: Case) -> Claim | None:
     """A name is taken on which other objects of the pool depend."""
     if not case.plan.is_blocked:
         return None
-    names = ", ".join(str(ref) for ref in case.plan.conflicts)
-    return fails(
-        Reason.NAME_CONFLICT,
-        f"{names} exists and is not this pool's; rename the pool or remove it. Nothing was "
-        "changed.",
-    )
+    message = f"{about_taken(case.s, case.plan.conflicts)} Nothing was changed."
+    return fails(Reason.NAME_CONFLICT, message)
 
 
 def object_refused(case: Case) -> Claim | None:

@@ -31,6 +31,7 @@ from buildpool.core.reporting.case import (
     reference_missing,
     words_of,
 )
+from buildpool.core.reporting.conflicts import about_clients
 from buildpool.core.reporting.readiness import READY
 from buildpool.core.words import Finding, counted
 
@@ -77,12 +78,8 @@ def _client_left_out(case: Case) -> Claim | None:
     secrets = [ref for ref in case.plan.conflicts if ref.kind == "Secret"]
     if case.plan.is_blocked or not secrets:
         return None
-    names = ", ".join(map(str, secrets))
-    return fails(
-        Reason.NAME_CONFLICT,
-        f"{names} exists and is not this pool's; rename the client or remove it. All else of the "
-        "pool goes on.",
-    )
+    message = f"{about_clients(case.s, secrets)} All else of the pool goes on."
+    return fails(Reason.NAME_CONFLICT, message)
 
 
 def _secret_refused(case: Case) -> Claim | None:
@@ -150,14 +147,33 @@ def _starting(case: Case) -> Claim | None:
 
 def _waiting_for_turn(case: Case) -> Claim | None:
     held = sum(member.is_held for member in case.s.members if member.builder.retired is None)
-    if not held:
-        return None
-    return holds(
-        Reason.WAITING_FOR_TURN,
-        f"{counted(held, 'builder')} to be replaced, because the operator was upgraded and not "
+    return holds(Reason.WAITING_FOR_TURN, _about_turn(held)) if held else None
+
+
+def _about_turn(waiting: int) -> str:
+    return (
+        f"{counted(waiting, 'builder')} to be replaced, because the operator was upgraded and not "
         "because of the spec. The pool serves meanwhile, and waits until fewer pools replace "
-        "theirs, a day at most. A change of its spec waits for nothing.",
+        "theirs. A change of its spec waits for nothing."
     )
+
+
+def _unknown_revision(case: Case) -> Claim | None:
+    # Without the builders' certificate nobody can say what they shall run.
+    return None if case.s.revision else conflict(case) or _secret_refused(case)
+
+
+def _outdated(case: Case) -> Claim | None:
+    outdated = len(case.s.outdated)
+    if not outdated:
+        return None
+    if case.s.waits_for_turn:
+        return fails(Reason.WAITING_FOR_TURN, _about_turn(outdated))
+    return fails(Reason.ROLLING_OUT, f"{counted(outdated, 'builder')} to be replaced.")
+
+
+def _up_to_date(_: Case) -> Claim:
+    return holds(Reason.SETTLED, "All builders that take builds run what the spec wants.")
 
 
 def _draining(case: Case) -> Claim | None:
@@ -194,5 +210,7 @@ CHECKS: Final[dict[ConditionType, tuple[Check, ...]]] = {
         _draining,
         _settled,
     ),
+    # What a restarted operator knows by who waits for a turn, and since when (planning.turns).
+    ConditionType.UP_TO_DATE: (_unknown_revision, _outdated, _up_to_date),
     ConditionType.READY: READY,
 }

@@ -307,7 +307,7 @@ def _transitions(old: PoolStatus, new: PoolStatus) -> Iterator[Event]:
     ready = new.condition(ConditionType.READY)
     for kind in ConditionType:
         before, after = old.condition(kind), new.condition(kind)
-        if after is None or kind in MACHINES:
+        if after is None or kind in _UNTOLD:
             continue
         if before is not None and (before.status, before.reason) == (after.status, after.reason):
             continue
@@ -320,6 +320,8 @@ def _transitions(old: PoolStatus, new: PoolStatus) -> Iterator[Event]:
         yield Event(EventType.NORMAL if calm else EventType.WARNING, reason, after.message)
 
 
+_UNTOLD: Final = frozenset({*MACHINES, ConditionType.UP_TO_DATE})
+"""What these say, the Events of other conditions and of builders say."""
 _SILENT: Final = frozenset(
     {
         Reason.CACHE_STARTING,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from buildpool.core import naming
 from buildpool.core.api import ConditionType, Pool
 from buildpool.core.objects.refs import Ref
 from buildpool.core.planning.issuances import Rotation
-from buildpool.core.planning.turns import Turns
+from buildpool.core.planning.turns import Turns, waiting_since
 from memory_cluster import MemoryCluster, settled
 from plans import created, image, retired, turnover
 from samples import DAY, HOME, INSTALLATION, NOW, a_pool
@@ -45,6 +46,12 @@ def progress(cluster: MemoryCluster) -> tuple[str, str]:
     found = cluster.status.condition(ConditionType.PROGRESSING)
     assert found is not None
     return found.reason, found.message
+
+
+def is_waiting(cluster: MemoryCluster) -> bool:
+    """Whether the last pass said that the pool waits for its turn."""
+    assert cluster.status is not None
+    return waiting_since(cluster.status) is not None
 
 
 def machines(cluster: MemoryCluster) -> dict[str, str]:
@@ -121,6 +128,87 @@ def test_a_builder_without_a_daemon_waits_for_no_turn() -> None:
     cluster.roll()
     _, gone, _ = turnover(cluster.step(pool))
     assert gone == ["ci-builder-1"]
+    cluster.full.clear()
+    cluster.settle(pool)
+    assert is_waiting(cluster), "the other one waits on"
+    assert "ci-builder-0" in cluster.names("Deployment")
+
+
+def recycled(cluster: MemoryCluster) -> None:
+    cluster.served["ci-builder-0"] = 100
+
+
+def without_a_node(cluster: MemoryCluster) -> None:
+    cluster.full |= {"ci-builder-2", "ci-builder-3"}
+    cluster.builds |= {"ci-builder-0": 2, "ci-builder-1": 2}
+
+
+def evicted(cluster: MemoryCluster) -> None:
+    cluster.full.add("ci-builder-0")
+    cluster.roll()
+
+
+def with_a_name_taken(cluster: MemoryCluster) -> None:
+    ref = Ref("ConfigMap", "builds", "ci-builder")
+    del cluster.objects[ref]["metadata"]["annotations"][naming.ANNOTATION_POOL_UID]
+
+
+MISHAPS = {
+    "one of its builders is recycled": recycled,
+    "no node takes a builder by which it grows": without_a_node,
+    "one of its builders has no pod that runs": evicted,
+    "somebody takes a name that it needs": with_a_name_taken,
+}
+
+
+@pytest.mark.parametrize("happens", MISHAPS.values(), ids=MISHAPS)
+@pytest.mark.parametrize("waits", [False, True], ids=["before the upgrade", "while it waits"])
+def test_no_mishap_takes_a_pool_out_of_the_queue(
+    happens: Callable[[MemoryCluster], None], waits: bool
+) -> None:
+    pool = a_cached_pool(scaling={"min": 2, "max": 4}, builders={"recycle": {"maxBuilds": 100}})
+    cluster = settled(pool)
+    cluster.may_roll = False
+    before = {b.name for b in cluster.status.builders} if cluster.status else set()
+    since = None
+    for change in (upgrade, happens) if waits else (happens, upgrade):
+        change(cluster)
+        for _ in range(3):
+            cluster.step(pool)
+        since = since or (cluster.status and waiting_since(cluster.status))
+    for _ in range(20):
+        cluster.step(pool)
+    assert cluster.status is not None
+    assert waiting_since(cluster.status) == since is not None
+    assert before & set(cluster.names("Deployment")), "nobody has replaced all of them"
+    assert "ci-builder-1" in cluster.names("Deployment")
+
+
+def upgrade(cluster: MemoryCluster) -> None:
+    cluster.installation = NEWER
+
+
+def test_a_pool_of_an_older_operator_waits_too() -> None:
+    pool = a_cached_pool()
+    cluster = upgraded(pool)
+    assert cluster.status is not None
+    said = tuple(c for c in cluster.status.conditions if c.type != "UpToDate")
+    older = {"conditions": said, "certificates": None}
+    cluster.status = cluster.status.model_copy(update=older)
+    cluster.settle(pool)
+    assert is_waiting(cluster)
+
+
+def test_a_certificate_of_which_no_status_tells_yet_waits_for_no_turn() -> None:
+    """The operator has written it, and ended before it could replace a builder, or say so."""
+    pool = a_cached_pool()
+    cluster = settled(pool)
+    cluster.now += timedelta(minutes=1)
+    lost_certificate(cluster, pool)
+    todo = cluster.plan(pool)
+    cluster.act(replace(todo, apply=tuple(c for c in todo.apply if c.ref.kind == "Secret")))
+    upgraded(pool, cluster)
+    assert created(cluster.step(pool)) == ["ci-builder-1"]
 
 
 def test_a_rollout_that_has_begun_is_not_stopped() -> None:
@@ -246,15 +334,15 @@ def test_of_a_fleet_so_many_pools_at_once_roll_as_may_and_all_of_them_in_the_end
     fleet = [(pool, upgraded(pool)) for pool in pools]
     before = {pool.key: revisions(cluster) for pool, cluster in fleet}
     rounds = 0
-    while rounds == 0 or turns.rolling or turns.waiting:
+    while rounds == 0 or turns.ours or turns.others or turns.waiting:
         for pool, cluster in fleet:
             s = cluster.situation(pool)
             if s.is_changed_by_us:
-                turns = turns.asked(pool.key, now=s.now)
+                turns = turns.asked(pool.key, since=s.now, now=s.now)
             elif s.outdated:
                 turns = turns.rolls(pool.key, now=s.now)
             else:
-                turns = turns.done(pool.key)
+                turns = turns.done(pool.key, now=s.now)
             cluster.may_roll = pool.key not in turns.waiting
             cluster.step(pool)
         most = max(most, sum(progress(cluster)[0] == "RollingOut" for _, cluster in fleet))
