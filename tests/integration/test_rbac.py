@@ -200,7 +200,7 @@ def test_of_those_who_have_the_usual_roles(
 
 
 APPLIES = {
-    "patch alone does not create": ("patch", 'cannot create resource "configmaps"'),
+    "patch alone does not create": ("patch", "is forbidden"),
     "create alone does not apply": ("create", 'cannot patch resource "configmaps"'),
     "create and patch do": ("create,patch", ""),
 }

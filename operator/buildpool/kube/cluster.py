@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlencode
@@ -62,6 +62,14 @@ class Cluster:
         self._limits: set[asyncio.Timeout] = set()
         """Of the requests that are under way."""
         self._is_cut = False
+        self._may_ask: Callable[[], bool] = lambda: True
+
+    def only_while(self, may_ask: Callable[[], bool]) -> None:
+        """From now on, no request is sent unless this holds at that very moment.
+
+        Whoever tries gets an ``UnavailableError``.
+        """
+        self._may_ask = may_ask
 
     def cut(self) -> None:
         """Breaks off all requests that are under way; none is sent from now on.
@@ -223,6 +231,8 @@ class Cluster:
             await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, method, body)
             if self._is_cut:
                 raise UnavailableError("the connection was cut")
+            if not self._may_ask():
+                raise UnavailableError("this process may lead no longer")
             async with asyncio.timeout(TIMEOUT_SECONDS) as limit:
                 self._limits.add(limit)
                 try:

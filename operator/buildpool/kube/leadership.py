@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -68,7 +69,15 @@ class Election:
         self._ref = Ref("Lease", namespace, name)
         self._identity = identity
         self._sighting: Sighting | None = None
-        self._renewed = 0.0
+        self._renewed = -math.inf
+
+    def is_respected(self) -> bool:
+        """Whether no other candidate can lead now.
+
+        A process that was stopped wakes in the middle of what it did, before it learns that it has
+        lost: whatever acts for the leader has to ask before each request.
+        """
+        return asyncio.get_running_loop().time() < self._renewed + LEASE_SECONDS
 
     async def lead(self, work: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
         """Waits for leadership and works until the work ends or leadership is lost.

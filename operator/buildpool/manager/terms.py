@@ -70,6 +70,7 @@ async def operate(settings: Settings, *, stop: asyncio.Event, registry: Collecto
             started = clock()
             # As in a new process: others may have acted meanwhile, so nothing is remembered.
             async with connect(requests) as cluster:
+                cluster.only_while(election.is_respected)
                 operator = Operator(settings, cluster, metrics)
                 try:
                     await election.lead(partial(_term, operator, cluster, metrics, stop), stop)

@@ -191,6 +191,18 @@ async def test_once_cut_no_request_is_waited_for_and_none_is_sent() -> None:
     assert len(server.connections) == 1
 
 
+async def test_nothing_is_sent_while_nobody_may_ask() -> None:
+    may_ask = False
+    server = Server(200)
+    async with seen_by(server) as cluster:
+        cluster.only_while(lambda: may_ask)
+        with pytest.raises(UnavailableError, match="may lead no longer"):
+            await cluster.get(POD)
+        assert not server.connections
+        may_ask = True
+        await cluster.get(POD)
+
+
 async def test_what_is_no_json_is_not_an_answer() -> None:
     async with seen_by(Server(NO_JSON)) as cluster:
         with pytest.raises(UnavailableError, match="JSONDecodeError"):

@@ -172,6 +172,28 @@ def test_who_finds_anothers_name_stops_at_once() -> None:
     virtual_time.run(scenario())
 
 
+def test_a_leader_that_was_stopped_is_respected_no_longer_before_another_may_start() -> None:
+    """Whatever it was about to do as it wakes, before it has looked at the Lease."""
+
+    async def scenario(stopped_after: float) -> None:
+        server = OneLease()
+        line = Line(server)
+        election = an_election(line, "one")
+        assert not election.is_respected(), "before it leads"
+        leads = asyncio.create_task(election.lead(asyncio.Event().wait, asyncio.Event()))
+        await asyncio.sleep(stopped_after)
+        seen = Sighting(dict(server.spec or {}), now())
+        assert election.is_respected()
+        line.is_silent = True  # it renews nothing any more, as one that is stopped
+        while election.is_respected():
+            assert not may_claim(seen, "two", now=now())
+            await asyncio.sleep(0.1)
+        await leads
+
+    for quarter in range(32):
+        virtual_time.run(scenario(0.25 + quarter / 4))
+
+
 def test_one_failed_renewal_costs_nothing() -> None:
     async def scenario() -> None:
         one, two = candidates(OneLease(), "one", "two")
