@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import cycle
+from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
@@ -27,6 +28,7 @@ from buildpool.kube.cluster import Cluster, connect
 from buildpool.kube.informer import Informer
 from buildpool.kube.metrics import RequestMetrics
 from cluster import OPERATOR_NAMESPACE, Api, OperatorProcess, a_pool, eventually
+from daemons import until
 from integration.hostilities import (
     HOSTILITIES,
     Hostility,
@@ -107,6 +109,7 @@ class Fleet:
 @asynccontextmanager
 async def fleets(*namespaces: str) -> AsyncIterator[list[Fleet]]:
     """The pools of some namespaces, for the length of a block."""
+    before = sockets()
     async with connect(RequestMetrics(CollectorRegistry())) as cluster:
         found = [Fleet(cluster, namespace) for namespace in namespaces]
         watches = [asyncio.create_task(fleet.informer.run()) for fleet in found]
@@ -118,6 +121,17 @@ async def fleets(*namespaces: str) -> AsyncIterator[list[Fleet]]:
             for watch in watches:
                 watch.cancel()
             await asyncio.gather(*watches, return_exceptions=True)
+    # A broken off watch says goodbye by itself, for which the loop must not be over.
+    await until(lambda: sockets() <= before, "the connections are closed", within=30)
+
+
+def sockets() -> int:
+    """How many sockets this process has open."""
+    count = 0
+    for file in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            count += str(file.readlink()).startswith("socket:")
+    return count
 
 
 async def created(fleet: Fleet, *objects: dict[str, Any], at_once: int = 10) -> None:
