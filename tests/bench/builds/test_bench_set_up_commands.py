@@ -15,8 +15,15 @@ from cluster import Api, eventually
 from e2e.clients import Client, client_of
 from e2e.gateways import a_build, deploy, ends_well, know_builder, status
 
-ASLEEP = ("buildx create", "buildctl du", "buildctl debug histories", "buildx ls")
-"""Commands for a pool that sleeps, the one that wakes it last."""
+ASLEEP = (
+    "buildx create",
+    "buildx ls",
+    "buildx inspect",
+    "buildx du",
+    "buildctl du",
+    "buildctl debug histories",
+)
+"""Commands for a pool that sleeps: none of them wakes it."""
 LONGEST_SECONDS = 60
 """After which a command is ended; then it waits for as long as ``gateway.maxWait`` allows."""
 
