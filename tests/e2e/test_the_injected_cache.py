@@ -1,4 +1,4 @@
-"""What the gateway adds to builds is right or absent: one pool, whose builder is emptied each time.
+"""What the gateway adds to builds is right or absent: pools whose builder is emptied each time.
 
 Builders are emptied in place of being replaced: what a build finds then, it has imported.
 """
@@ -19,7 +19,9 @@ import pytest
 from cluster import OPERATOR_NAMESPACE, Api, eventually
 from e2e.caches import REPOSITORIES, ManagedCache, managed
 from e2e.clients import (
+    APP,
     BASE,
+    STEPS,
     Client,
     base_context,
     base_image,
@@ -28,8 +30,10 @@ from e2e.clients import (
     context,
     run,
 )
+from e2e.flat_registries import serve_flat
 from e2e.gateways import deploy
-from e2e.pools import settle_cache
+from e2e.pools import change, settle_cache
+from e2e.registries import Registry, serve
 
 NOISE = "cat /proc/sys/kernel/random/uuid"
 """Whoever runs it again gets something else."""
@@ -190,3 +194,35 @@ def test_a_reproducible_image_has_one_digest_whether_there_is_a_cache_or_not(
     assert digest(2) == first, "it imports nothing"
     injected.empty_builder()
     assert digest(3, "--no-cache") == first
+
+
+def test_a_registry_without_repositories_below_its_own_keeps_caches_as_tags(
+    api: Api, shared_namespace: str, tmp_path: Path
+) -> None:
+    behind, flat = (Registry(name, shared_namespace) for name in ("behind", "flat"))
+    serve(api, behind, None)
+    serve_flat(api, flat, behind=behind, repository="team/caches")
+    registry = {"ref": f"{flat.host}/team/caches"}
+    deploy(
+        api,
+        "flat",
+        shared_namespace,
+        registries=[{"host": flat.host, "http": True}],
+        cache={"registry": registry, "exportInterval": "0s"},
+    )
+    said = lambda: api.condition("flat", shared_namespace, "CacheReady")  # noqa: E731
+    eventually(lambda: said()["reason"] == "WriteRefused", within=60, what="it is refused")
+    assert f"{flat.host}/team/caches/auto/" in said()["message"]
+    assert "layout: Tags" in said()["message"]
+    change(api, "flat", shared_namespace, cache={"registry": registry | {"layout": "Tags"}})
+    settle_cache(api, "flat", shared_namespace)
+    client = client_of(api, "flat", shared_namespace, tmp_path)
+    source = context(tmp_path / "source", APP)
+    (source / "source").write_text("one\n")
+    build = client.build_command(source, "--opt", "vcs:source=https://git.invalid/acme/flat.git")
+    first = run(*build)
+    assert first.returncode == 0, first.stderr
+    client.ask("prune", "--all")
+    second = run(*build)
+    assert second.returncode == 0, second.stderr
+    assert cached_steps(second.stderr) == STEPS, second.stderr
