@@ -28,7 +28,17 @@ def builders(*numbers: int) -> set[str]:
 def come_to_be(api: Api, namespace: str, *numbers: int, within: float = 12) -> None:
     """Waits until the pool has exactly these builders; one that goes takes three seconds."""
     wanted = builders(*numbers)
-    eventually(lambda: names(api, namespace) == wanted, within=within, what=f"builders {wanted}")
+    seen: list[set[str]] = []
+
+    def have_come() -> bool:
+        seen.append(names(api, namespace))
+        return seen[-1] == wanted
+
+    try:
+        eventually(have_come, within=within, what=f"builders {wanted}")
+    except AssertionError as error:
+        error.add_note(f"there are {seen[-1]}")
+        raise
 
 
 def change(api: Api, namespace: str, **spec: Any) -> None:

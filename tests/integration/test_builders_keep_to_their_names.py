@@ -29,8 +29,12 @@ def claims_come_to_be(api: Api, namespace: str, *numbers: int) -> dict[str, str]
 def test_volumes_wait_for_builders_to_come_up_to_the_largest_size(
     installed: Api, operator: OperatorProcess, namespace: str
 ) -> None:
-    scaling = {"min": 3, "max": 3, "idleAfter": "1s"}
+    scaling = {"min": 1, "max": 3, "idleAfter": "1s"}
     created(installed, namespace, builders=VOLUME, scaling=scaling)
+    come_to_be(installed, namespace, 0)
+    # The newest go first. Of those that come together, any may be the oldest: to the second.
+    change(installed, namespace, scaling={"min": 3})
+    come_to_be(installed, namespace, 0, 1, 2)
     volumes = claims_come_to_be(installed, namespace, 0, 1, 2)
     change(installed, namespace, scaling={"min": 1})
     come_to_be(installed, namespace, 0)
