@@ -28,7 +28,7 @@ from prometheus_client.samples import Sample
 from demo.lab import CLUSTER
 from devcluster.layout import layout
 from gateway.ports import free_port
-from limits import BUSY
+from limits import patience
 
 PROJECT = Path(__file__).parent.parent
 OPERATOR_NAMESPACE = "buildpool-system"
@@ -99,13 +99,13 @@ def eventually(
 
     ``within`` is what a quiet machine has ample time for, in seconds; a busy one gets more.
     """
-    patience = within * BUSY
-    deadline = time.monotonic() + patience
+    seconds = patience(within)
+    deadline = time.monotonic() + seconds
     while True:
         answer = condition()
         if answer:
             return answer
-        assert time.monotonic() < deadline, f"not within {patience:g} s: {what}; last: {answer!r}"
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}; last: {answer!r}"
         time.sleep(every)
 
 

@@ -14,7 +14,7 @@ import grpc.aio
 from buildpool.buildkit import BuildEventKind, DaemonAccess, DaemonError
 from buildpool.buildkit.history import RUNNING_BUILDS
 from buildpool.core.pki import Bundle, CertificateRequest, KeyPair, Use, issue, issue_authority
-from limits import BUSY
+from limits import patience
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
@@ -213,13 +213,13 @@ async def wired(server: HistoryServer) -> AsyncIterator[Wire]:
 
 async def until(condition: Callable[[], bool], what: str, *, within: float = 10) -> None:
     """Waits for something to become true; on a busy machine longer than ``within``, in seconds."""
-    patience = within * BUSY
+    seconds = patience(within)
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(seconds):
             while not condition():  # noqa: ASYNC110 - anything may be waited for
                 await asyncio.sleep(0.005)
     except TimeoutError:
-        raise AssertionError(f"not within {patience:g} s: {what}") from None
+        raise AssertionError(f"not within {seconds:g} s: {what}") from None
 
 
 class Silent:

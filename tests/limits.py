@@ -12,6 +12,8 @@ TRIES = 20
 """Examples that hypothesis tries unless it is asked for more; then a unit test may take longer."""
 BUSY = 4
 """How many times longer than a quiet machine a busy one may take until what a test waits for."""
+MOST_SECONDS = 60.0
+"""What a busy machine gets beyond what a quiet one needs, at most: a test has a limit, too."""
 LIMITS = {
     "unit": 60,
     "gateway": 120,
@@ -23,6 +25,11 @@ LIMITS = {
     "chaos": 7200,
 }
 """Seconds that a test of a folder has, its fixtures included. Far more than it needs."""
+
+
+def patience(within: float) -> float:
+    """Seconds to wait for something that takes a quiet machine less than this."""
+    return within + min((BUSY - 1) * within, MOST_SECONDS)
 
 
 def limit(items: list[pytest.Item]) -> None:

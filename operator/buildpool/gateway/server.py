@@ -199,8 +199,10 @@ class Router:
 
     async def _serve(self, stop: asyncio.Event) -> None:
         await self._source.synced.wait()
-        self._publish()
         self.pools.hold_slots()
+        for pool in self._source.configs:
+            self.pools.refresh(pool)
+        self._publish()
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", -1),
@@ -237,12 +239,13 @@ class Router:
 
     def _publish(self) -> None:
         self._metrics.pools.set(len(self.pools.configs))
-        if self._source.synced.is_set():
-            self._publisher.update(self.pools.configs)
+        self._publisher.update(self.pools.configs)
 
     def _on_change(self, pool: PoolKey) -> None:
-        self.pools.refresh(pool)
-        self._publish()
+        # Not before all builders are known: what runs on one that is missing would be forgotten.
+        if self._source.synced.is_set():
+            self.pools.refresh(pool)
+            self._publish()
 
     def _on_closed(self, pool: PoolKey) -> None:
         self._metrics.forget(pool)

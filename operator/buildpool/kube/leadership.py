@@ -126,8 +126,7 @@ class Election:
             why = str(error) or f"no answer within {RENEW_SECONDS:g} s"
             log.warning("The %s cannot be claimed: %s.", self._ref, why)
             return Claim.UNKNOWN
-        if claim is Claim.OURS:
-            self._renewed = started
+        self._renewed = started if claim is Claim.OURS else -math.inf
         return claim
 
     async def _claim(self) -> Claim:
@@ -163,6 +162,7 @@ class Election:
 
     async def _release(self) -> None:
         """Leaves the Lease to whoever wants it, so that nobody need wait for it to run out."""
+        self._renewed = -math.inf
         try:
             async with asyncio.timeout(RENEW_SECONDS):
                 lease = await self._cluster.get(self._ref)

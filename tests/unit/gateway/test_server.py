@@ -43,14 +43,18 @@ class OnePool:
         self.synced = asyncio.Event()
         self.synced.set()
         self.fails = asyncio.Event()
+        self.there: tuple[Target, ...] = (Target("ci-builder-0", "uid", "127.0.0.1:1"),)
+        self.tell: Callable[[PoolKey], None] = lambda _: None
+        self.is_subscribed = False
 
     def builders(self, pool: PoolKey) -> tuple[Target, ...]:
-        return (Target("ci-builder-0", "uid", "127.0.0.1:1"),)
+        return self.there
 
     def trouble(self, address: str) -> None:
         return None
 
     def subscribe(self, callback: Callable[[PoolKey], None]) -> None:
+        self.tell, self.is_subscribed = callback, True
         callback(POOL.key)
 
     async def run(self) -> None:
@@ -178,6 +182,31 @@ async def test_what_is_being_answered_when_a_signal_comes_is_answered(tmp_path: 
     assert isinstance(answer, ext_proc.ProcessingResponse)
     assert answer.HasField("request_headers")
     assert len(lab.noted()) == 1
+
+
+async def test_a_build_that_runs_is_known_though_the_pool_is_told_of_before_its_builders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = ConnectionStore(tmp_path / "router.db", now=utc_now())
+    noted.keep(POOL.key, Home("1@a", "buildpool://ann", "uid", "ref"), now=utc_now())
+    daemon = Slow("ref")
+    daemon.says.set()
+    monkeypatch.setattr(module, "Daemon", lambda *_: daemon)
+    lab = RouterLab(tmp_path)
+    builders, lab.source.there = lab.source.there, ()
+    lab.source.synced.clear()
+    await until(lambda: lab.source.is_subscribed, "the router listens")
+    lab.source.tell(POOL.key)
+    lab.source.there = builders
+    lab.source.tell(POOL.key)
+    lab.source.synced.set()
+    await until(lambda: lab.status.written, "all is known")
+    pool = lab.router.pools.find(POOL.key)
+    assert pool is not None
+    assert pool.scheduler.connections.is_building("1@a")
+    assert lab.noted() == {"1@a"}
+    lab.stop.set()
+    await lab.ended()
 
 
 async def test_nothing_is_reported_before_daemons_have_said_who_builds_in_the_slot_of_another(

@@ -190,6 +190,22 @@ def test_a_leader_that_was_stopped_is_respected_no_longer_before_another_may_sta
             await asyncio.sleep(0.1)
         await leads
 
+    async def ends(*, by_itself: bool) -> None:
+        server, stop = OneLease(), asyncio.Event()
+        election = an_election(Line(server), "one")
+        leads = asyncio.create_task(election.lead(stop.wait, asyncio.Event()))
+        await asyncio.sleep(5)
+        assert election.is_respected()
+        if by_itself:
+            stop.set()
+        else:
+            server.write(holderIdentity="two")
+        await leads
+        assert not election.is_respected()
+
+    for by_itself in (True, False):
+        virtual_time.run(ends(by_itself=by_itself))
+
     for quarter in range(32):
         virtual_time.run(scenario(0.25 + quarter / 4))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from typing import Annotated, Any, Final, Self
 
@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 
 from buildpool.core.api import AffinityKey, Inject
 from buildpool.core.api.fields import DurationText
-from buildpool.core.api.model import Model
+from buildpool.core.api.model import Model, Moment
 from buildpool.core.naming import PoolKey
 
 _ANY_DURATION: Final = DurationText(minimum=timedelta(0), maximum=timedelta(days=365))
@@ -62,7 +62,7 @@ class Brief(_Told):
     name: str
     uid: str
     """Of the BuildKitPool, for Events."""
-    created: datetime | None = None
+    created: Moment | None = None
     """When the BuildKitPool was made: of two that want one name, the older has it."""
     server_names: tuple[str, ...]
     """Names under which clients reach it: what they send as SNI. Lower case."""

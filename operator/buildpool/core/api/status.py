@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from buildpool.core.api.fields import UniqueBy
-from buildpool.core.api.model import Model
+from buildpool.core.api.model import Model, Moment
 
 MAX_TEXT_CHARACTERS: Final = 4096
 MAX_BUILDERS: Final = 256
@@ -46,7 +46,7 @@ def _shorten(text: object) -> object:
 
 
 Time = Annotated[
-    datetime,
+    Moment,
     PlainSerializer(format_time, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]

@@ -64,7 +64,8 @@ class Turns:
         turns = replace(
             self,
             ours={pool: now for pool, status in found.items() if is_replacing(status)},
-            waiting={pool: since for pool, since in waiting.items() if since is not None},
+            # A moment to come was told by a clock that was ahead, or by somebody else.
+            waiting={pool: min(since, now) for pool, since in waiting.items() if since},
         )
         return _granted(turns, now)
 
@@ -75,8 +76,7 @@ class Turns:
         """
         if pool in self.ours:
             return _granted(self, now)
-        # A moment to come was told by a clock that was ahead.
-        since = min(since, self.waiting.get(pool, now))
+        since = min(since, self.waiting.get(pool, now), now)
         others, waiting = _without(self.others, pool), {**self.waiting, pool: since}
         return _granted(replace(self, others=others, waiting=waiting), now)
 

@@ -1,4 +1,4 @@
-"""What bounds the requests of one pool, so that they cost nobody but their client.
+"""What bounds the requests of one pool, so that they cost other pools nothing.
 
 It is about the router's memory, which keeps some 30 KiB of each request until that is over. So what
 waits has a room of its own, and what goes on has another: however many builds of a client wait,

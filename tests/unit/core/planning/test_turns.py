@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from buildpool.core.api import PoolStatus
 from buildpool.core.naming import PoolKey
-from buildpool.core.planning.turns import LONGEST, PATIENCE, Turns
+from buildpool.core.planning.turns import LONGEST, PATIENCE, Turns, waiting_since
 from samples import NOW
 
 A, B, C = (PoolKey("builds", name) for name in "abc")
@@ -120,6 +120,27 @@ def test_a_rollout_of_an_operator_without_the_condition_counts() -> None:
 def test_a_pool_that_says_it_has_waited_since_tomorrow_waits_since_now() -> None:
     turns = Turns(1).rolls(A, now=NOW).asked(B, since=NOW + timedelta(days=9), now=NOW)
     assert turns.waiting == {B: NOW}
+
+
+STORED = st.text() | st.sampled_from(
+    ["2053-01-01T00:00:00Z", "2026-01-01T00:00:00", "0001-01-01T00:00:00", "9999-12-31T23:59:59Z"]
+)
+
+
+@given(st.dictionaries(st.sampled_from([A, B, C]), STORED))
+def test_no_moment_that_is_stored_ends_a_term_or_lies_in_the_future(
+    stored: dict[PoolKey, str],
+) -> None:
+    said = {"type": "UpToDate", "status": "False", "reason": "WaitingForTurn"}
+    told = {
+        pool: PoolStatus.read({"conditions": [said | {"lastTransitionTime": moment}]})
+        for pool, moment in stored.items()
+    }
+    turns = Turns(1, others={PoolKey("others", "rolls"): NOW}).resumed(told.items(), now=NOW)
+    for pool, status in told.items():
+        since = waiting_since(status) or NOW
+        turns = turns.asked(pool, since=since, now=NOW)
+    assert all(since <= NOW for since in turns.waiting.values())
 
 
 KEYS = st.sampled_from([PoolKey("builds", f"p{number}") for number in range(6)])
