@@ -199,7 +199,7 @@ def test_a_reproducible_image_has_one_digest_whether_there_is_a_cache_or_not(
 def test_a_registry_without_repositories_below_its_own_keeps_caches_as_tags(
     api: Api, shared_namespace: str, tmp_path: Path
 ) -> None:
-    behind, flat = (Registry(name, shared_namespace) for name in ("behind", "flat"))
+    behind, flat = (Registry(name, shared_namespace) for name in ("behind", "flat-registry"))
     serve(api, behind, None)
     serve_flat(api, flat, behind=behind, repository="team/caches")
     registry = {"ref": f"{flat.host}/team/caches"}
