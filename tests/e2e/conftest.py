@@ -50,6 +50,8 @@ def _a_namespace(api: Api, security: str) -> Iterator[str]:
 def _remove(api: Api, namespace: str) -> None:
     """First the pools: a namespace that meets pods with an hour's grace looks again much later."""
     api.must("delete", "bkp", "-n", namespace, "--all", "--wait=false")
+    ours = ("-l", "!buildpool.dev/pool")  # such as registries of the tests
+    api.must("delete", "deployments", "-n", namespace, *ours, "--wait=false")
     with suppress(AssertionError):
         eventually(lambda: not api.list("pods", namespace), within=120, what="no pod", every=1)
     api.must("delete", "namespace", namespace, "--wait=false")
