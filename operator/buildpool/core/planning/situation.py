@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Final
 
 from buildpool.core import naming
-from buildpool.core.api import ConditionType, Pool, Reason
+from buildpool.core.api import Pool, Reason
 from buildpool.core.api.status import GatewayStatus
 from buildpool.core.naming import Installation
 from buildpool.core.objects.pods import has_ended, name_of_builder
@@ -47,6 +47,7 @@ from buildpool.core.planning.certificates import (
 )
 from buildpool.core.planning.fleet import Member, member_of, revision_of_pod
 from buildpool.core.planning.names import desired_refs
+from buildpool.core.planning.turns import said_of_builders
 from buildpool.core.resources import builder_revision, bundle_of, cache_revision, managed_registry
 from buildpool.core.resources.deployment import revision_of
 from buildpool.core.resources.secret import authority_in
@@ -189,9 +190,7 @@ class Situation:
         then neither the authority has changed nor the certificate that they run with. In doubt it
         is not so: then nothing waits. A rollout that has begun is none of it any more.
         """
-        told = self.pool.status
-        # Older operators have no condition for it.
-        said = told.condition(ConditionType.UP_TO_DATE) or told.condition(ConditionType.PROGRESSING)
+        said = said_of_builders(self.pool.status)
         if said is None or said.observed_generation != self.pool.generation:
             return False
         authority = self.authority

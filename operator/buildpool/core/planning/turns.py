@@ -18,13 +18,19 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from buildpool.core.api import ConditionType, PoolStatus, Reason
+from buildpool.core.api import Condition, ConditionType, PoolStatus, Reason
 from buildpool.core.naming import PoolKey
 
 LONGEST: Final = timedelta(hours=1)
 """How long a pool that replaces its builders keeps others waiting; then it is stuck, or slow."""
 PATIENCE: Final = timedelta(days=1)
 """How long a pool waits for rollouts that are not the operator's doing."""
+
+
+def said_of_builders(status: PoolStatus) -> Condition | None:
+    """What the last pass said of whether builders are to be replaced; None before the first."""
+    # Older operators have no condition for it.
+    return status.condition(ConditionType.UP_TO_DATE) or status.condition(ConditionType.PROGRESSING)
 
 
 def waiting_since(status: PoolStatus) -> datetime | None:
@@ -36,8 +42,7 @@ def waiting_since(status: PoolStatus) -> datetime | None:
 
 def is_replacing(status: PoolStatus) -> bool:
     """Whether a pool replaces its builders, as the last pass left it."""
-    # Older operators have no condition for it.
-    said = status.condition(ConditionType.UP_TO_DATE) or status.condition(ConditionType.PROGRESSING)
+    said = said_of_builders(status)
     return said is not None and said.reason == Reason.ROLLING_OUT
 
 
