@@ -37,7 +37,9 @@ def fifty_builds_in_turn_use_one_connection(api: Api, namespace: str, folder: Pa
         assert len(found) == count
         assert failures(found) == set()
         assert {build.connections for build in found} == {1}
-    assert status(api, "turns", namespace)["waiting"] == 0
+    eventually(
+        lambda: status(api, "turns", namespace)["waiting"] == 0, within=30, what="nobody waits"
+    )
 
 
 def a_bake_of_three_hundred_targets_takes_one_slot(api: Api, namespace: str, folder: Path) -> None:

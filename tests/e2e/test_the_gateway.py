@@ -79,7 +79,9 @@ def builds_wait_for_the_one_slot_and_all_end_well(api: Api, namespace: str, fold
         for build in (first, *builds):
             ends_well(build)
     assert max(seen) == 1, "never more than its slots"
-    assert status(api, "queue", namespace)["waiting"] == 0
+    eventually(
+        lambda: status(api, "queue", namespace)["waiting"] == 0, within=30, what="nobody waits"
+    )
 
 
 def clients_that_wait_for_longer_than_they_would_connect_build_all_the_same(
