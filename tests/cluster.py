@@ -199,7 +199,7 @@ class OperatorProcess:
     def _end(self, number: signal.Signals) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        code = self.process.wait(timeout=30)
+        code = self.process.wait(timeout=patience(30))
         self.process = None
         return code
 
