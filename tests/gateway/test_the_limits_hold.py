@@ -42,6 +42,15 @@ class TwoPools:
         async with self.lab.connect(OTHER) as channel:
             assert await call(channel, HELLO, within=patience(5))
 
+    async def there_is_room(self, pool: PoolLab) -> None:
+        """A client gets its answer: what has ended makes room for it, but a moment later."""
+        async with asyncio.timeout(patience(10)):
+            while True:
+                async with self.lab.connect(pool) as channel:
+                    with suppress(grpc.aio.AioRpcError):
+                        assert await call(channel, INFO)
+                        return
+
 
 @asynccontextmanager
 async def two_pools(
@@ -90,8 +99,7 @@ async def test_a_pool_has_so_many_connections_and_no_more(tmp_path: Path) -> Non
         await pools.others_are_served()
         assert await call(first, INFO), "those that are there stay"
         await first.close()
-        await pools.lab.comes_to("http.gateway.downstream_cx_http2_active", 2)
-        await connected(pools.lab, stack, 1)
+        await pools.there_is_room(POOL)
 
 
 async def test_all_pools_have_so_many_connections_and_no_more(tmp_path: Path) -> None:
@@ -101,8 +109,7 @@ async def test_all_pools_have_so_many_connections_and_no_more(tmp_path: Path) ->
         await is_hung_up_on(pools.lab, OTHER)
         assert await call(first, INFO), "those that are there stay"
         await first.close()
-        await pools.lab.comes_to("http.gateway.downstream_cx_http2_active", 2)
-        await pools.others_are_served()
+        await pools.there_is_room(OTHER)
 
 
 async def test_a_connection_has_so_many_requests_and_the_next_one_waits_for_their_end(
