@@ -61,8 +61,10 @@ def leftovers(api: Api, namespace: str) -> list[str]:
     return [name for name in names.split() if name == "sleep"]
 
 
-def log_of(api: Api, namespace: str) -> str:
-    return api.must("logs", "-n", namespace, "deploy/tidy-builder-0", "-c", "buildkitd")
+def tells(api: Api, namespace: str, words: str) -> None:
+    """Waits until this is in the log of the builder, which comes there by way of its node."""
+    log = ("logs", "-n", namespace, "deploy/tidy-builder-0", "-c", "buildkitd")
+    eventually(lambda: words in api.must(*log), within=30, what=f"the log says: {words}", every=1)
 
 
 def test_what_steps_leave_behind_is_ended_and_the_builder_stays(
@@ -76,7 +78,7 @@ def test_what_steps_leave_behind_is_ended_and_the_builder_stays(
     (after,) = pods_of(api, "tidy", pool)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["status"]["containerStatuses"][0]["restartCount"] == 0
-    assert "ended what a step had left behind: sleep" in log_of(api, pool)
+    tells(api, pool, "ended what a step had left behind: sleep")
 
 
 def test_a_step_keeps_what_it_has_in_the_background_however_often_is_looked(
@@ -121,7 +123,6 @@ def test_a_build_that_hangs_after_its_client_has_gone_ends(
         eventually(is_over, within=300, what="only the other build runs")
         (pod,) = pods_of(api, "tidy", pool)
         other.end(pod["status"]["podIP"])
-    log = log_of(api, pool)
-    assert "a step has ended and hangs: its output is held by sleep" in log
-    assert "failed a step that hung: its output was held by sleep" in log
+    tells(api, pool, "a step has ended and hangs: its output is held by sleep")
+    tells(api, pool, "failed a step that hung: its output was held by sleep")
     eventually(lambda: not leftovers(api, pool), within=60, what="nothing is left", every=1)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import OPERATOR_NAMESPACE, Api, eventually
+from cluster import OPERATOR_NAMESPACE, Api, at_rest, eventually
 from e2e.clients import (
     APP,
     SHORT,
@@ -39,6 +39,7 @@ from e2e.gateways import (
 )
 from e2e.pools import address_of, change, newcomer, pods_of, port_forward, serving
 from e2e.stories import Story
+from limits import patience
 
 HOLD = float(os.environ.get("GATEWAY_HOLD_SECONDS", "50"))
 """How long clients are held that would give up by themselves after 20 and 40 seconds."""
@@ -52,7 +53,12 @@ def an_idle_pool_wakes_for_a_build_and_falls_asleep(api: Api, namespace: str, fo
     assert pods_of(api, "sleeps", namespace) == []
     client = client_of(api, "sleeps", namespace, folder)
     assert "inactive" in looked_at(client, folder / "looks")
-    assert status(api, "sleeps", namespace)["waiting"] == 0, "who looks wakes nobody"
+
+    def woken() -> tuple[int, int]:
+        waiting: int = status(api, "sleeps", namespace)["waiting"]
+        return waiting, len(pods_of(api, "sleeps", namespace))
+
+    assert at_rest(woken) == (0, 0), "who looks wakes nobody"
     for number in (1, 2):
         with a_build(client, folder / str(number)) as build:
             ends_well(build)
@@ -117,7 +123,7 @@ def who_waits_in_vain_is_told(api: Api, namespace: str, folder: Path) -> None:
         assert told in done.stderr
         # It asks in three ways before it reports one of the answers.
         with buildx_build(client, folder / "third") as third:
-            assert third.process.wait(timeout=60) != 0
+            assert third.process.wait(timeout=patience(60)) != 0
             assert told in third.progress
         first.end(pod["status"]["podIP"])
 
@@ -287,7 +293,7 @@ def a_client_hears_what_became_of_its_builder(api: Api, namespace: str, folder: 
         inside = ("exec", "-n", namespace, "deploy/crash-builder-0", "-c", "buildkitd", "--")
         api.kubectl(*inside, "sh", "-c", "kill -9 $(pidof buildkitd)")  # which may end this, too
         # What it prints is what it hears first, which may be the end of another of its streams.
-        assert build.process.wait(timeout=30) != 0
+        assert build.process.wait(timeout=patience(30)) != 0
     logs = ("logs", "-n", OPERATOR_NAMESPACE, "deployment/buildpool-gateway", "-c", "router")
     line = eventually(
         lambda: next((x for x in api.must(*logs).splitlines() if f"{namespace}/crash " in x), None),

@@ -32,7 +32,7 @@ from e2e.clients import (
 )
 from e2e.flat_registries import serve_flat
 from e2e.gateways import deploy
-from e2e.pools import change, settle_cache
+from e2e.pools import change, settle, settle_cache
 from e2e.registries import Registry, serve
 
 NOISE = "cat /proc/sys/kernel/random/uuid"
@@ -215,6 +215,7 @@ def test_a_registry_without_repositories_below_its_own_keeps_caches_as_tags(
     assert "refuses team/caches/auto/" in said()["message"]
     assert "layout: Tags" in said()["message"]
     change(api, "flat", shared_namespace, cache={"registry": registry | {"layout": "Tags"}})
+    settle(api, "flat", shared_namespace)  # so the gateway knows it, too
     settle_cache(api, "flat", shared_namespace)
     client = client_of(api, "flat", shared_namespace, tmp_path)
     source = context(tmp_path / "source", APP)

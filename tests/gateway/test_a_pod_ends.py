@@ -24,7 +24,7 @@ async def test_who_keeps_a_connection_is_sent_elsewhere_and_what_runs_ends_well(
             drain(
                 admin_port=lab.admin_port,
                 settle=timedelta(0),
-                patience=timedelta(seconds=8),
+                patience=timedelta(seconds=16),
                 goaway_file=lab.goaway_file,
             )
         )

@@ -16,6 +16,7 @@ from cluster import (
     Api,
     OperatorProcess,
     a_pool,
+    at_most,
     eventually,
     operator_process,
 )
@@ -264,7 +265,7 @@ def test_roles_are_enough_for_watched_namespaces(
             what="the pool is carried out",
         )
         assert installed.get("secret", f"authority.{namespace}.ci", release) is not None
-        installed.must("delete", "bkp", "ci", "-n", namespace, "--timeout=30s")
+        installed.must("delete", "bkp", "ci", "-n", namespace, at_most(30))
         assert installed.get("secret", f"authority.{namespace}.ci", release) is None
     assert not refused_in(process.log)
 
