@@ -167,7 +167,10 @@ async def test_the_line_of_a_lost_build_has_what_the_cluster_says_later(
         await asked(builder, SOLVE)
         builder.vanish()
         _, why = await refusal(running)
-    assert why == "builder ci-builder-0 of pool builds/ci is gone: nobody says why yet"
+    assert why == (
+        "builder ci-builder-0 of pool builds/ci has lost the connection, and nobody says why yet; "
+        "build again"
+    )
     assert not lab.build_lines.written
     reason = "evicted: the node was low on memory"
     lab.source.troubles[f"127.0.0.1:{builder.port}"] = ("ci-builder-0", reason)

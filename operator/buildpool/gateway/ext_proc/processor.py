@@ -285,19 +285,18 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         return build
 
     def _outcome(self, build: BuildRecord, said: dict[str, str]) -> dict[str, str] | None:
-        """Records how a build ended; returns headers that say so where its builder is gone."""
+        """Records how a build ended; returns headers that say so where its builder is lost."""
         status = said.get("grpc-status")
         if status is None:
             return None
         build.status = status
         # At once, with what is known: the client's other streams end now, too, and it shows the
         # first message that it gets.
-        trouble = loss_in(said, known=self._pools.known_trouble(build.builder))
-        if not trouble:
+        loss = loss_in(said, known=self._pools.known_trouble(build.builder))
+        if loss is None:
             return None
-        build.trouble = trouble
-        message = f"builder {build.builder.name} of pool {build.pool} is gone: {build.trouble}"
-        return {"grpc-message": message}
+        build.trouble = loss.trouble or None
+        return {"grpc-message": f"builder {build.builder.name} of pool {build.pool} {loss.words}"}
 
     def _refusal(self, call: Call, refused: Refused) -> ext_proc.ProcessingResponse:
         served = self._pools.served(call.chain)
