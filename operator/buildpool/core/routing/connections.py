@@ -27,7 +27,6 @@ from buildpool.core.routing.states import (
     HOLDING,
     NOTED,
     QUEUED,
-    RESERVING,
     TABLE,
     TIED,
     Event,
@@ -257,11 +256,6 @@ class Connections:
     def waiting(self) -> Iterator[Waiting]:
         """Those who wait."""
         return self._queue(QUEUED)
-
-    @property
-    def reserved(self) -> int:
-        """Slots that connections have which are on no builder yet."""
-        return self._index.count(RESERVING)
 
     def used(self, builder: Target, state: PoolState) -> int:
         """Slots of a builder that are taken: by connections of ours, and by builds of others."""

@@ -111,9 +111,8 @@ def _overload_manager(memory: int, goaway_file: str, most: int) -> dict[str, Any
         "stop_accepting_connections": {"threshold": {"value": 0.95}},
     }
     # Of HTTP/2, it is GOAWAY: once, with the headers of the next answer, or without one.
-    of_the_end = dict.fromkeys(
-        ("disable_http_keepalive", _REDUCE_TIMEOUTS), {"threshold": {"value": 1.0}}
-    )
+    is_said = {"threshold": {"value": 1.0}}
+    of_the_end = {"disable_http_keepalive": is_said, _REDUCE_TIMEOUTS: is_said}
     actions = [
         {
             "name": f"envoy.overload_actions.{name}",

@@ -12,10 +12,12 @@ from typing import TypeVar
 
 import pytest
 
+from buildpool.core.api import PoolSpec
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.states import GRACE, PATIENCE
 from buildpool.core.routing.values import Backlog, Target
+from buildpool.core.scaling import SETTLE, Builder, Calm, Decision, LastDecision, decide
 from buildpool.gateway.slots.arrivals import Arrivals
 from buildpool.gateway.slots.refusals import Exhausted, NotServed, Unavailable
 from buildpool.gateway.slots.scheduler import SlotScheduler
@@ -170,6 +172,35 @@ async def test_a_builder_that_comes_is_given_at_once() -> None:
     await settled()
     place.becomes(a_builder())
     await waiting
+
+
+async def test_a_builder_that_retires_under_a_slot_which_nobody_used_yet_is_restored() -> None:
+    """The operator is not told of such slots: it knows in time of a build that misses its own."""
+    place = Place(a_builder())
+    await place.admit("a")
+    spec = PoolSpec.model_validate(
+        {"routing": "Gateway", "scaling": {"min": 0, "max": 1, "idleAfter": "1s"}}
+    )
+    idle = Builder(0, NOW, is_ready=True, builds=0, as_of=NOW)
+    memory = LastDecision(1, Calm(NOW - LONG, 0))
+
+    def decided(builder: Builder) -> Decision:
+        waiting = place.scheduler.backlog.waiting
+        return decide(
+            spec, [builder], taken=frozenset(), memory=memory, waiting=waiting, now=place.now
+        )
+
+    assert [each.index for each in decided(idle).retire] == [0]
+    place.becomes(replace(a_builder(), is_serving=False))
+    told = place.told
+    session = begun(place.scheduler.follow("a", "ann", None))
+    solve = begun(place.scheduler.begin("a", "ann", None, "ref"))
+    await settled()
+    assert place.told > told
+    place.now += SETTLE / 2
+    assert decided(replace(idle, retired=NOW)).restore == (0,)
+    place.becomes(a_builder())
+    assert (await session).builder == (await solve).builder == a_builder()
 
 
 async def test_a_queue_moves_as_long_as_somebody_gets_a_slot() -> None:
