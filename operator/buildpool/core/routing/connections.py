@@ -323,8 +323,11 @@ class Connections:
         """Who gets the next slot, where so many are free for all."""
         first = FIRST if self._index.count(FIRST) else QUEUED
         states = first if free > 0 else TIED
+        waiting = tuple(occupancy.eligible(self._index, self._queue(states), state, free))
+        if not waiting:  # most turns: who holds what is not counted for nothing
+            return None
         return next_in_line(
-            occupancy.eligible(self._index, self._queue(states), state, free),
+            waiting,
             held=occupancy.held(self._index),
             turns=self._turns,
             weights=state.weights,
