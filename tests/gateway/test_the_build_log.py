@@ -169,7 +169,10 @@ async def test_the_line_of_a_lost_build_has_what_the_cluster_says_later(
         await asked(builder, SOLVE)
         builder.vanish()
         _, why = await refusal(running)
-    assert why == "builder ci-builder-0 of pool builds/ci is gone: nobody says why yet"
+    assert why == (
+        "builder ci-builder-0 of pool builds/ci has lost the connection, and nobody says why yet; "
+        "build again"
+    )
     await until(lambda: lab.metric("builds_total", result="lost") == 1, "it has ended")
     assert not lab.build_lines.written
     reason = "evicted: the node was low on memory"

@@ -280,6 +280,20 @@ async def test_logs_of_a_build_that_has_ended_are_answered_by_a_builder_at_once(
     assert builder.asked[-1] == (status, protobuf.field(1, b"ended"))
 
 
+@pytest.mark.parametrize("headers", [{}, about("unheard-of")], ids=["no build", "unknown build"])
+async def test_what_is_asked_about_no_build_is_answered_by_a_builder_in_its_own_words(
+    lab: Lab, headers: dict[str, str]
+) -> None:
+    pool = PoolLab()
+    (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    ping = f"{BRIDGE}Ping"
+    async with lab.connect(pool) as channel, lab.connect(pool) as other:
+        assert await call(channel, ping, headers=headers)
+        await call(other, HELLO)
+        assert await call(other, ping, headers=headers)
+    assert [method for method, _ in builder.asked] == [ping, HELLO, ping]
+
+
 async def test_two_pools_cannot_have_one_name(lab: Lab) -> None:
     first = PoolLab(hostnames=("build.example.com",))
     second = PoolLab(name="other", hostnames=("build.example.com",))

@@ -53,6 +53,15 @@ BAD = {
         a_pool({"gateway": {"hostnames": ["build.example.com"]}}),
         "with Direct routing nobody answers to gateway.hostnames",
     ),
+    "a cache whose repositories would have names that are too long": (
+        a_pool(
+            {
+                "routing": "Gateway",
+                "cache": {"registry": {"ref": "registry.example/".ljust(238, "x")}},
+            }
+        ),
+        "with Gateway routing, cache.registry.ref has at most 237 characters",
+    ),
     "a longer wait than the gateway can hold": (
         a_pool({"routing": "Gateway", "gateway": {"maxWait": "1h"}}),
         "out of range; choose between 1s and 55m",
