@@ -48,6 +48,12 @@ def test_a_builder_is_ready_within_three_seconds_of_its_start(api: Api, pool: st
         assert took <= timedelta(seconds=10)
 
 
+def test_builders_listen_in_both_families_of_addresses(api: Api, pool: str) -> None:
+    inside = ("exec", "-n", pool, "deploy/ci-builder-0", "-c", "buildkitd", "--")
+    for address in ("127.0.0.1", "::1"):
+        api.must(*inside, "nc", "-w", "5", "-z", address, "1234")
+
+
 def test_a_failing_build_fails_and_hurts_nobody(
     api: Api, client: Client, pool: str, tmp_path: Path
 ) -> None:

@@ -130,7 +130,9 @@ def accepted(api: Api, template: Object, namespace: str) -> Object:
     return answer
 
 
-LIMITED = {f"{kind}.{resource}" for kind in ("requests", "limits") for resource in ("cpu", "memory")}
+LIMITED = {
+    f"{kind}.{resource}" for kind in ("requests", "limits") for resource in ("cpu", "memory")
+}
 """What a quota on a namespace can demand of every container."""
 
 
