@@ -48,6 +48,15 @@ def test_a_builder_is_ready_within_three_seconds_of_its_start(api: Api, pool: st
         assert took <= timedelta(seconds=10)
 
 
+def test_builders_listen_in_both_families_of_addresses(api: Api, pool: str) -> None:
+    inside = ("exec", "-n", pool, "deploy/ci-builder-0", "-c", "buildkitd", "--")
+    if not api.kubectl(*inside, "cat", "/proc/net/if_inet6").stdout:
+        pytest.skip("the pods of this cluster have no addresses of version 6, not even their own")
+    for address in ("127.0.0.1", "::1"):
+        # It says nothing, and the daemon hangs up.
+        api.must(*inside, "nc", "-w", "5", address, "1234")
+
+
 def test_a_failing_build_fails_and_hurts_nobody(
     api: Api, client: Client, pool: str, tmp_path: Path
 ) -> None:

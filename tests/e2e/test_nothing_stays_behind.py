@@ -15,7 +15,8 @@ from buildpool.core.resources.scripts import PATIENCE
 from cluster import Api, eventually
 from e2e.caches import build_of
 from e2e.clients import BASE, RELEASE, Client, client_of, context, running_build
-from e2e.pools import deploy, pods_of
+from e2e.gateways import a_build, deploy, ends_well, status
+from e2e.pools import pods_of
 
 LEAVES = f"FROM {BASE}\nRUN (setsid sleep 100000 > /dev/null 2>&1 &); echo ok\n"
 HANGS_ON = f"FROM {BASE}\nRUN sleep 100001 & echo running; sleep 100002\n"
@@ -32,8 +33,8 @@ RUN for n in $(seq 30); do \\
 
 @pytest.fixture(scope="module")
 def pool(api: Api, shared_namespace: str) -> str:
-    """The namespace of a pool, tidy, with one builder."""
-    deploy(api, "tidy", shared_namespace, scaling={"max": 1})
+    """The namespace of a pool, tidy, with one builder, whose two slots the gateway gives."""
+    deploy(api, "tidy", shared_namespace, builders={"slots": 2})
     return shared_namespace
 
 
@@ -105,7 +106,7 @@ def test_a_step_keeps_what_it_has_in_the_background_however_often_is_looked(
         looking.join()
 
 
-def test_a_build_that_hangs_after_its_client_has_gone_ends(
+def test_a_build_that_hangs_after_its_client_has_gone_ends_and_its_slot_comes_back(
     api: Api, pool: str, client: Client, tmp_path: Path
 ) -> None:
     command = client.build_command(context(tmp_path / "context", HANGS_ON), "--no-cache")
@@ -120,7 +121,11 @@ def test_a_build_that_hangs_after_its_client_has_gone_ends(
 
     with running_build(client, tmp_path / "beside") as other:
         assert client.ask("debug", "histories").count("STARTED") == 2
-        eventually(is_over, within=300, what="only the other build runs")
+        with a_build(client, tmp_path / "following") as following:
+            waiting = lambda: status(api, "tidy", pool)["waiting"]  # noqa: E731
+            eventually(lambda: waiting() == 1, within=60, what="the next one waits for a slot")
+            eventually(is_over, within=300, what="only the other build runs")
+            ends_well(following)
         (pod,) = pods_of(api, "tidy", pool)
         other.end(pod["status"]["podIP"])
     tells(api, pool, "a step has ended and hangs: its output is held by sleep")
