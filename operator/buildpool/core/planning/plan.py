@@ -45,9 +45,6 @@ from buildpool.core.scaling import Calm, Decision, LastDecision, decide
 RESYNC: Final = timedelta(minutes=10)
 """The longest a pool is left alone: what every watch has missed is found then."""
 
-TROUBLED: Final = timedelta(seconds=10)
-"""How soon to look again where a name is taken or an object refused: no watch tells of its end."""
-
 GRACE: Final = timedelta(minutes=5)
 """How long a trouble that may end by itself is waited for before the pool counts as stalled."""
 
@@ -140,7 +137,7 @@ def plan(s: Situation) -> Plan:
     conflicts = tuple(sorted(s.taken))
     if _is_blocked(s):
         mark = tuple(marks(s, None))
-        return Plan(mark=mark, conflicts=conflicts, is_blocked=True, recheck=TROUBLED)
+        return Plan(mark=mark, conflicts=conflicts, is_blocked=True)
     decision = decide(
         s.pool.spec,
         [member.builder for member in s.members],
