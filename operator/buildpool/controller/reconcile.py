@@ -130,7 +130,7 @@ class Reconciler:
         observation = await self.tracker.enrich(pool, observation)
         overruled = self.overruled.setdefault(pool.key, {})
         observation = replace(observation, overruled=overruled)
-        s = Situation(pool, observation, self.installation, self.clock())
+        s = Situation(pool, observation, self.installation, self.clock()).possible()
         target = cache_target(s)
         self.cache_poller.watch(pool.key, target if isinstance(target, CacheTarget) else None)
         return s.seeing(cache=self.cache_poller.report(pool.key))
@@ -245,7 +245,8 @@ class Reconciler:
         seen = s.observation
         versions: dict[Ref, str | None] = dict.fromkeys(seen.absent)
         known = {**seen.referred, **seen.live}
-        ours = (ref for ref in desired_refs(s.pool, s.installation) if ref.kind == "Secret")
+        names = (*desired_refs(s.pool, s.installation), *s.left_out)
+        ours = (ref for ref in names if ref.kind == "Secret")
         for ref in (*ours, *cache_references(s.pool)):
             found = known.get(ref)
             versions[ref] = found["metadata"]["resourceVersion"] if found else None

@@ -5,7 +5,7 @@ question gets the same answer. It decides *what*; how the answer is carried out 
 business, and how the result is told to the user is ``reporting``'s.
 
     conflicts       names the pool needs that belong to somebody else: nothing is done that needs
-                    them
+                    them; a managed cache that cannot come is left out
     decision        how many builders, and which come, retire and go (``scaling``)
     mark            what has to stand on objects that are there: who is to go, who is busy
     apply, delete   the difference between the objects the pool consists of and those that are there
@@ -121,8 +121,8 @@ def plan_flow(s: Situation) -> PlanFlow:
 
 
 def planned(s: Situation) -> tuple[Situation, Plan]:
-    """The same at once, for programs that have nothing else to do meanwhile."""
-    flow = plan_flow(s)
+    """The same at once, of what is possible, for programs that have nothing else to do."""
+    flow = plan_flow(s.possible())
     try:
         order = next(flow)
         while True:
@@ -158,8 +158,8 @@ def plan(s: Situation) -> Plan:
 
 
 def _is_blocked(s: Situation) -> bool:
-    """Whether a name is taken that something else depends on."""
-    return bool(s.taken - optional_refs(s.pool))
+    """Whether a name is taken that builders depend on."""
+    return bool(s.taken - optional_refs(s.pool) - s.left_out)
 
 
 def _last_decision(pool: Pool) -> LastDecision:
