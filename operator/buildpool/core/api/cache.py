@@ -44,6 +44,11 @@ class ManagedRegistry(Model):
         timedelta, DurationText(minimum=timedelta(hours=1), maximum=timedelta(days=3650))
     ] = timedelta(days=14)
     """How long a cache stays that no build imports or exports."""
+    scrub: Annotated[timedelta, DurationText(minimum=timedelta(0), maximum=timedelta(days=365))] = (
+        timedelta(days=1)
+    )
+    """How often each layer is read again, to find damage before a build does; `0s`: never. What is
+    new is read in any case."""
     resources: Resources = Resources()
     """Compute resources of the registry's container."""
     keeper_resources: Resources = Resources(
