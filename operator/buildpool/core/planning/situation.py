@@ -73,12 +73,15 @@ class Situation:
         """The same, as if the pool wanted no managed cache, where somebody else has a name of it.
 
         So nobody has to wait for it who builds without one. A cache of which anything is there is
-        still wanted: its builders read it.
+        still wanted: its builders read it. And so is one that only waits for what is on its way
+        out, such as the claim of an earlier pool of this name: builders need only its Secrets.
         """
         if managed_registry(self.pool) is None:
             return self
-        names = frozenset((*cache_parts(self.pool), *cache_secrets(self.pool)))
-        taken = self.taken & names
+        parts, secrets = frozenset(cache_parts(self.pool)), frozenset(cache_secrets(self.pool))
+        names, live = parts | secrets, self.observation.live
+        leaving = {ref for ref in self.taken & parts if is_terminating(live[ref])}
+        taken = (self.taken & names) - leaving
         if not taken or self.own.keys() & names:
             return self
         spec = self.pool.spec

@@ -10,7 +10,7 @@ from buildpool.core import naming
 from buildpool.core.api import ConditionType, EventReason, Pool
 from buildpool.core.objects.refs import Ref
 from buildpool.core.resources import has_guard
-from memory_cluster import MemoryCluster, settled
+from memory_cluster import DELETED, MemoryCluster, settled
 from plans import applied, deleted, removed, retired
 from samples import a_pool, clients, planned
 
@@ -185,6 +185,34 @@ def test_a_cache_that_cannot_come_holds_up_nothing_else_of_its_pool(part: str) -
     cluster.settle(pool)
     assert cache_objects(cluster) == OBJECTS
     assert guarded(cluster) == {True}
+
+
+@pytest.mark.parametrize("part", [name for name in PARTS if not name.startswith("Secret/")])
+def test_a_cache_whose_name_is_about_to_be_free_is_waited_for_by_builders_that_read_it(
+    part: str,
+) -> None:
+    cluster = MemoryCluster()
+    ref = take(cluster, part)  # by an earlier pool of this name, as its pod still ends
+    cluster.objects[ref]["metadata"]["deletionTimestamp"] = DELETED
+    pool = a_cached_pool()
+    for _ in range(4):
+        assert cluster.step(pool).conflicts == (ref,)
+        assert guarded(cluster) == {True}
+    builders = [name for name in cluster.names("Deployment") if name != "ci-cache"]
+    del cluster.objects[ref]
+    for _ in range(4):
+        assert not deleted(cluster.step(pool))
+    assert cache_objects(cluster) == OBJECTS
+    assert [name for name in cluster.names("Deployment") if name != "ci-cache"] == builders
+
+
+@pytest.mark.parametrize("part", [name for name in PARTS if name.startswith("Secret/")])
+def test_no_builder_waits_for_a_secret_of_its_cache_that_does_not_go(part: str) -> None:
+    cluster = MemoryCluster()
+    ref = take(cluster, part)  # and somebody's finalizer keeps it
+    cluster.objects[ref]["metadata"]["deletionTimestamp"] = DELETED
+    cluster.step(a_cached_pool())
+    assert guarded(cluster) == {False}
 
 
 @pytest.mark.parametrize("part", [name for name in PARTS if not name.startswith("Secret/")])
