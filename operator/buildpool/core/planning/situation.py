@@ -73,21 +73,17 @@ class Situation:
         """The same, as if the pool wanted no managed cache, where somebody else has a name of it.
 
         So nobody has to wait for it who builds without one. A cache of which anything is there is
-        still wanted: its builders read it. And so is one that only waits for what is on its way
-        out, such as the claim of an earlier pool of this name: builders need only its Secrets.
+        still wanted: its builders read it.
         """
         if managed_registry(self.pool) is None:
             return self
-        parts, secrets = frozenset(cache_parts(self.pool)), frozenset(cache_secrets(self.pool))
-        names, live = parts | secrets, self.observation.live
-        leaving = {ref for ref in self.taken & parts if is_terminating(live[ref])}
-        taken = (self.taken & names) - leaving
-        if not taken or self.own.keys() & names:
+        names = frozenset((*cache_parts(self.pool), *cache_secrets(self.pool)))
+        if not self.withheld or self.own.keys() & names:
             return self
         spec = self.pool.spec
         cache = spec.cache.model_copy(update={"registry": None})
         pool = replace(self.pool, spec=spec.model_copy(update={"cache": cache}))
-        return replace(self, pool=pool, left_out=taken)
+        return replace(self, pool=pool, left_out=self.withheld)
 
     def with_issued(self, issued: Mapping[Ref, Authority | Bundle]) -> Situation:
         """The same, with what was issued now, too."""
@@ -134,6 +130,18 @@ class Situation:
         names = (*desired_refs(self.pool, self.installation), *self.left_out)
         live = self.observation.live
         return frozenset(ref for ref in names if ref in live and ref not in self.own)
+
+    @cached_property
+    def withheld(self) -> frozenset[Ref]:
+        """Names of a managed cache that somebody else has and keeps.
+
+        What is on its way out is waited for, such as the claim of an earlier pool of this name:
+        until then builders need no more of the cache than its Secrets.
+        """
+        parts, secrets = frozenset(cache_parts(self.pool)), frozenset(cache_secrets(self.pool))
+        live = self.observation.live
+        kept = {ref for ref in self.taken & parts if not is_terminating(live[ref])}
+        return self.taken & secrets | kept
 
     @property
     def has_namesakes(self) -> bool:

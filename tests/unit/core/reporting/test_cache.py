@@ -142,6 +142,14 @@ def test_the_pipelines_config_map_of_somebody_else_is_named_and_not_recommended(
     assert status.recipes is None
 
 
+def test_what_keeps_a_cache_from_running_comes_before_the_pipelines_config_map() -> None:
+    pool = a_pool(cache=MANAGED)
+    ref = Ref("ConfigMap", "builds", "ci-cache-recipes")
+    world = seen(pool, cache_pods=(a_cache_pod(unschedulable="0/3 nodes are available"),))
+    world = replace(world, live={**world.live, ref: config_map(ref.name)})
+    assert condition(pool, world).reason == Reason.UNSCHEDULABLE
+
+
 def test_a_managed_cache_rests_while_there_are_no_builders() -> None:
     pool = a_pool(cache=MANAGED, replicas=0)
     found = condition(pool, seen(pool, cache=CacheReport()))
