@@ -48,7 +48,13 @@ from buildpool.core.planning.certificates import (
 from buildpool.core.planning.fleet import Member, member_of, revision_of_pod
 from buildpool.core.planning.names import cache_parts, desired_refs
 from buildpool.core.planning.turns import said_of_builders
-from buildpool.core.resources import builder_revision, bundle_of, cache_revision, managed_registry
+from buildpool.core.resources import (
+    builder_revision,
+    bundle_of,
+    cache_revision,
+    has_guard,
+    managed_registry,
+)
 from buildpool.core.resources.deployment import revision_of
 from buildpool.core.resources.secret import authority_in
 from buildpool.core.routing.values import Backlog
@@ -218,7 +224,8 @@ class Situation:
 
         The last pass said that all of them ran what this very spec wants, or that they wait; since
         then neither the authority has changed nor the certificate that they run with. In doubt it
-        is not so: then nothing waits. A rollout that has begun is none of it any more.
+        is not so: then nothing waits. A rollout that has begun is none of it any more, and neither
+        is a managed cache that comes, as its names are free, or goes.
         """
         said = said_of_builders(self.pool.status)
         if said is None or said.observed_generation != self.pool.generation:
@@ -228,6 +235,9 @@ class Situation:
             return False
         ours = {authority_ref(self.pool, self.installation), builder_ref(self.pool)}
         if authority.phase is not AuthorityPhase.STEADY or ours & self.issued.keys():
+            return False
+        is_cached = managed_registry(self.pool) is not None
+        if any(has_guard(each["spec"]["template"]) is not is_cached for each in self.outdated):
             return False
         return self._runs_present_certificate
 
