@@ -10,6 +10,7 @@ import pytest
 
 from buildpool.core import naming
 from buildpool.core.api import Condition, ConditionStatus, Pool, PoolStatus, Reason
+from buildpool.core.api.cache import MAX_LOCATION_CHARACTERS
 from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.cache import CacheReport, CacheTarget
 from buildpool.core.observed.observation import Observation
@@ -235,6 +236,18 @@ def test_an_external_registry_is_asked_as_its_entry_in_registries_says() -> None
     assert (target.credentials.username, target.credentials.password) == ("ci", "secret")
     assert "secret" not in repr(target)
     assert cache_references(pool) == objects.keys(), "a change of each is noticed"
+
+
+def test_a_pool_that_was_stored_with_too_long_a_location_builds_and_says_that_it_has_no_cache() -> (
+    None
+):
+    cache = {"registry": {"ref": "r.example/".ljust(MAX_LOCATION_CHARACTERS + 1, "x")}}
+    pool = a_pool(cache=cache, routing="Gateway")
+    assert "ci-builder-0" in settled(pool).names("Deployment")
+    found = condition(pool)
+    assert (found.status, found.reason) == (ConditionStatus.FALSE, Reason.INVALID_SPEC)
+    assert "cache.registry.ref has at most 237 characters" in found.message
+    assert "set cache.registry.layout to Tags" in found.message
 
 
 @pytest.mark.parametrize(
