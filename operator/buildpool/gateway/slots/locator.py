@@ -25,7 +25,7 @@ PATIENCE_SECONDS: Final = 8.0
 """Seconds that a request waits for the build that it is about: its client gives up after ten."""
 
 COMING_SECONDS: Final = 60.0
-"""Seconds after which a build is none of the solves that come: each is read in half of that."""
+"""Seconds after which a build counts as none of the solves that come: they may come without end."""
 TOGETHER_SECONDS: Final = 1.5
 """Seconds between requests that a client makes at once,"""
 MOMENT_SECONDS: Final = 0.1
