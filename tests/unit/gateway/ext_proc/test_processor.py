@@ -37,6 +37,7 @@ from buildpool.gateway.pools.cache_memory import CacheMemory
 from buildpool.gateway.pools.messages import POOL_BYTES
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
 from buildpool.gateway.slots.refusals import Unreadable
+from daemons import until
 from samples import NOW
 from unit.gateway.pools_lab import ANN, BOB, PoolsLab
 from unit.gateway.requests import a_request
@@ -283,8 +284,11 @@ async def test_no_more_solves_are_read_at_once_than_there_is_room_for_and_all_ge
             await lab.builds(client)
             solves += [lab.asks(client, SOLVE) for _ in range(4)]
         asked = [asyncio.create_task(solve.answer()) for solve in solves]
+        room = POOL_BYTES // MAX_MESSAGE_BYTES
+        read = lambda: sum(task.done() for task in asked)  # noqa: E731
+        await until(lambda: read() >= room, "what there is room for is read")
         await asyncio.sleep(0.1)
-        assert sum(task.done() for task in asked) == POOL_BYTES // MAX_MESSAGE_BYTES
+        assert read() == room
         left = list(range(len(solves)))
         while left:
             ready = next(number for number in left if asked[number].done())
