@@ -109,6 +109,12 @@ class ProcessorLab:
         )
         self._open: list[Conversation] = []
 
+    @property
+    def requests(self) -> tuple[int, int]:
+        """How many wait, and how many go on."""
+        (served,) = self.cluster.pools.each()
+        return served.bounds.waiting, served.bounds.going_on
+
     def asks(self, identity: str, path: str, **how: Any) -> Conversation:
         """A request of a client, on its one connection."""
         number = list(PEER).index(identity) if identity in PEER else 7
@@ -298,6 +304,17 @@ async def test_no_more_solves_are_read_at_once_than_there_is_room_for_and_all_ge
             if left:
                 waiting = [asked[number] for number in left]
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def test_a_request_goes_on_once_its_connection_has_a_slot_and_only_then() -> None:
+    async with a_processor() as lab:
+        await lab.asks(ANN, f"{CONTROL}DiskUsage").answer()
+        assert lab.requests == (1, 0)
+        solve = lab.asks(ANN, SOLVE)
+        await solve.answer()
+        assert lab.requests == (1, 1)
+        await lab.asks(ANN, f"{CONTROL}DiskUsage").answer()
+        assert lab.requests == (1, 2)
 
 
 GARBAGE = b"\x0f"
