@@ -30,9 +30,9 @@ TOGETHER_SECONDS: Final = 1.5
 """Seconds between requests that a client makes at once,"""
 MOMENT_SECONDS: Final = 0.1
 """or mostly makes so."""
-DAEMON_SECONDS: Final = 3.0
-"""Seconds that a daemon waits for a build that it is asked about and does not know: nobody has less
-time for the two than without a gateway."""
+DAEMON_SECONDS: Final = 5.0
+"""Seconds in which the solve of a build comes that is asked about. A daemon waits for three, and
+Envoy and a busy router may add some to those between the two."""
 
 
 class BuildLocator:
