@@ -18,6 +18,14 @@ def main() -> None:
             from buildpool.cli.app import app
 
             app()
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "buildpool":
+            raise
+        sys.stderr.write(
+            f"error: {command} needs {error.name}, which is not installed: "
+            "pip install 'buildpool[operator]'\n"
+        )
+        sys.exit(1)
     except BuildpoolError as error:
         first = error.problems[0] if isinstance(error, InvalidSpecError) else error
         sys.stderr.write(f"error: {' '.join(str(first).split())}\n")

@@ -1,0 +1,96 @@
+"""What an error of kubectl means, and its remedy. Pure.
+
+kubectl says in words what went wrong. Only what the API server has answered has a form to rely on;
+all else is shown as it is, with what can be tried.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from buildpool.core import naming
+from buildpool.core.errors import (
+    BuildpoolError,
+    KubernetesError,
+    NotFoundError,
+    RefusedError,
+    UnavailableError,
+)
+
+MAX_SHOWN_CHARACTERS: Final = 600
+"""Characters of what another program said that are shown."""
+_ANSWER: Final = "Error from server ("
+_NO_KUBECTL: Final = (
+    "kubectl is not on the PATH; install it: https://kubernetes.io/docs/tasks/tools"
+)
+
+
+def one_line(text: str) -> str:
+    """What another program said, fit for a terminal: one line, nothing that moves a cursor."""
+    words = " ".join(text.split())
+    shown = "".join(each if each.isprintable() else "?" for each in words)
+    return shown if len(shown) <= MAX_SHOWN_CHARACTERS else f"{shown[:MAX_SHOWN_CHARACTERS]}…"
+
+
+def no_kubectl() -> BuildpoolError:
+    """There is no kubectl."""
+    return BuildpoolError(_NO_KUBECTL)
+
+
+def no_cluster(said: str) -> BuildpoolError:
+    """Kubectl does not know which cluster is meant."""
+    return BuildpoolError(
+        f"no cluster is known ({_without_prefix(said)}); "
+        "set KUBECONFIG to a kubeconfig with a current context, or name one by --context"
+    )
+
+
+def refusal(said: str, *, what: str, namespace: str) -> KubernetesError:
+    """What kubectl's error about an object means.
+
+    NotFoundError: there is no such object. RefusedError: the user may not, or the cluster does not
+    know such objects. UnavailableError: the API server does not answer.
+    """
+    line = _last_line(said)
+    reason, _, message = line.removeprefix(_ANSWER).partition("): ")
+    if not line.startswith(_ANSWER):
+        return UnavailableError(
+            f"{what} cannot be read: {_without_prefix(line)}; see what kubectl get --raw=/version "
+            "says"
+        )
+    if reason == "NotFound" and "could not find the requested resource" in message:
+        return RefusedError(
+            f"the cluster does not know {naming.KIND}s ({one_line(message)}); "
+            "install the operator, or name another cluster by --context"
+        )
+    if reason == "NotFound":
+        return NotFoundError(f"namespace {namespace} has no {what}")
+    if reason == "Forbidden":
+        return RefusedError(
+            f"you may not read {what} ({one_line(message)}); ask for the right to get it in "
+            f"namespace {namespace}, or name another namespace by -n"
+        )
+    if reason == "Unauthorized":
+        return RefusedError(
+            f"the cluster does not know who you are ({one_line(message)}); log in again"
+        )
+    return UnavailableError(f"{what} cannot be read: {one_line(line)}; try again")
+
+
+def no_pool(key: naming.PoolKey) -> NotFoundError:
+    """The pool does not exist."""
+    return NotFoundError(
+        f"namespace {key.namespace} has no {naming.KIND} {key.name}; "
+        f"kubectl get {naming.SHORT_NAME} -A lists all there are; -n names another namespace"
+    )
+
+
+def _last_line(said: str) -> str:
+    """The line that counts: warnings, and what a credential plugin says, come before it."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    answers = [line for line in lines if line.startswith(_ANSWER)]
+    return (answers or lines or ["kubectl said nothing"])[-1]
+
+
+def _without_prefix(said: str) -> str:
+    return one_line(_last_line(said)).removeprefix("error: ")

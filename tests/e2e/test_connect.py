@@ -1,0 +1,267 @@
+"""`kubectl buildpool connect` as its users run it, from where nothing but the API server is reached.
+
+Their kubeconfig may get pools and one Secret, and forward ports, and no more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from cluster import OPERATOR_NAMESPACE, PROJECT, Api, eventually
+from e2e import gateways, pools
+from e2e.clients import Client, client_of, context
+
+HERE, THERE = "192.0.2.1", "192.0.2.2"
+"""This end, and that of the machine outside (RFC 5737)."""
+ACCOUNT = "anna"
+ARCHITECTURE = "kubernetes.io/arch"
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A machine outside of the cluster's network, with a user of pools."""
+
+    within: tuple[str, ...]
+    home: Path
+    environment: dict[str, str]
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command there; the exit code is the caller's to judge."""
+        return subprocess.run(
+            [*self.within, *command],
+            env=self.environment,
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+
+    def buildpool(self, *arguments: str) -> str:
+        """Runs our program there, which has to succeed; what it printed."""
+        done = self.run(sys.executable, "-m", "buildpool.cli", *arguments)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    @property
+    def files(self) -> Path:
+        """Where connections are kept."""
+        return self.home / ".config" / "buildpool"
+
+
+@contextmanager
+def a_machine_outside(server: str) -> Iterator[tuple[str, ...]]:
+    """A network in which nothing is reached but one port of one host; how to run something there."""
+    url = urlsplit(server)
+    name = f"outside{os.getpid()}"
+    ip("netns", "add", name)
+    try:
+        ip("link", "add", "outside0", "type", "veth", "peer", "name", "eth0", "netns", name)
+        ip("address", "add", f"{HERE}/30", "dev", "outside0")
+        ip("link", "set", "outside0", "up")
+        ip("-n", name, "link", "set", "lo", "up")
+        ip("-n", name, "address", "add", f"{THERE}/30", "dev", "eth0")
+        ip("-n", name, "link", "set", "eth0", "up")
+        ip("-n", name, "route", "add", f"{url.hostname}/32", "via", HERE)
+        others = ("INPUT", "-i", "outside0", "-p", "tcp", "!", "--dport", f"{url.port}")
+        subprocess.run(["iptables", "-I", *others, "-j", "DROP"], check=True)
+        yield ("nsenter", f"--net=/run/netns/{name}")
+        subprocess.run(["iptables", "-D", *others, "-j", "DROP"], check=True)
+    finally:
+        ip("netns", "delete", name)
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
+
+
+def may(api: Api, namespace: str, who: str, name: str, *rules: str) -> None:
+    """Gives a ServiceAccount rights in a namespace."""
+    for number, rule in enumerate(rules):
+        verbs, resources, *names = rule.split()
+        role = f"{name}-{number}"
+        rights = [f"--verb={verbs}", f"--resource={resources}"]
+        api.must("create", "role", role, "-n", namespace, *rights, *names)
+        api.must(
+            *("create", "rolebinding", role, "-n", namespace),
+            *(f"--role={role}", f"--serviceaccount={who}"),
+        )
+
+
+def kubeconfig_of(api: Api, namespace: str, path: Path) -> str:
+    """Writes the kubeconfig of the user; the address of the API server in it."""
+    raw = yaml.safe_load(api.must("config", "view", "--raw", "--minify", "--flatten"))
+    token = api.must("create", "token", ACCOUNT, "-n", namespace, "--duration=1h")
+    raw["users"] = [{"name": ACCOUNT, "user": {"token": token.strip()}}]
+    raw["contexts"][0]["context"] |= {"user": ACCOUNT, "namespace": namespace}
+    path.write_text(yaml.safe_dump(raw))
+    path.chmod(0o600)
+    server: str = raw["clusters"][0]["cluster"]["server"]
+    return server
+
+
+@pytest.fixture
+def outside(api: Api, namespace: str, tmp_path: Path) -> Iterator[Outside]:
+    """Somebody outside who may do what docs/how-to/connect.md says, and no more."""
+    api.must("create", "serviceaccount", ACCOUNT, "-n", namespace)
+    who = f"{namespace}:{ACCOUNT}"
+    may(
+        *(api, namespace, who, ACCOUNT),
+        "get,list buildkitpools.buildpool.dev",
+        "get secrets --resource-name=amd-client-default --resource-name=arm-client-default",
+        "get services",
+        "get,list pods",
+        "create pods/portforward",
+    )
+    role = f"{namespace}-{ACCOUNT}"
+    rules = ("get services", "get,list pods", "create pods/portforward")
+    may(api, OPERATOR_NAMESPACE, who, role, *rules)
+    server = kubeconfig_of(api, namespace, tmp_path / "kubeconfig")
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(PROJECT / "operator"),
+        "HOME": str(tmp_path),
+        "KUBECONFIG": str(tmp_path / "kubeconfig"),
+        "BUILDX_CONFIG": str(tmp_path / "buildx"),
+    }
+    try:
+        with a_machine_outside(server) as within:
+            yield Outside(within, tmp_path, environment)
+    finally:
+        for number in range(len(rules)):
+            for kind in ("rolebinding", "role"):
+                api.must("delete", kind, f"{role}-{number}", "-n", OPERATOR_NAMESPACE)
+
+
+@contextmanager
+def nodes_of(api: Api, architecture: str) -> Iterator[None]:
+    """For the length of a block, nodes say that they are of another architecture.
+
+    What runs stays, and what is new is placed by what they say.
+    """
+    label = ("label", "nodes", "--all", "--overwrite")
+    before = api.must(
+        "get", "nodes", "-o", "jsonpath={.items[0].metadata.labels.kubernetes\\.io/arch}"
+    )
+    api.must(*label, f"{ARCHITECTURE}={architecture}")
+    try:
+        yield
+    finally:
+        api.must(*label, f"{ARCHITECTURE}={before}")
+
+
+@pytest.fixture
+def two_pools(api: Api, namespace: str, tmp_path: Path) -> tuple[Client, Client]:
+    """One pool behind the gateway, and one of builders that claim another platform, without it."""
+    gateways.deploy(api, "amd", namespace)
+    claims = '[worker.oci]\nplatforms = ["linux/arm64"]\n'
+    with nodes_of(api, "arm64"):
+        pools.deploy(api, "arm", namespace, builders={"architecture": "arm64", "config": claims})
+    first, second = (client_of(api, name, namespace, tmp_path / "in") for name in ("amd", "arm"))
+    return first, second
+
+
+def children_of(process: int) -> list[int]:
+    """The processes that a process has started."""
+    return [
+        int(child)
+        for task in Path(f"/proc/{process}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+
+
+def is_alive(process: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(process, 0)
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z"
+    return False
+
+
+def test_two_pools_are_one_builder_from_outside(
+    api: Api, namespace: str, two_pools: tuple[Client, Client], outside: Outside, tmp_path: Path
+) -> None:
+    service = api.must(
+        *("get", "service", "arm", "-n", namespace, "-o", "jsonpath={.spec.clusterIP}")
+    )
+    reached = outside.run("timeout", "2", "bash", "-c", f": < /dev/tcp/{service}/1234")
+    assert reached.returncode != 0, "the network outside is not outside"
+
+    listed = outside.buildpool("status")
+    assert [line.split()[0] for line in listed.splitlines()[:1]] == ["NAME"]
+    assert f"{namespace}/amd: 1 builder" in outside.buildpool("explain", "amd")
+
+    said = outside.buildpool("connect", "amd", "arm", "--detach", "--use")
+    print(said)
+    assert f"pool {namespace}/amd: running" in said
+    assert f"pool {namespace}/arm: running" in said
+    assert f"a port-forward to service/buildpool-gateway in {OPERATOR_NAMESPACE}" in said
+    assert f"a port-forward to service/arm in {namespace}" in said
+
+    for path in (outside.files, *outside.files.rglob("*")):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600), path
+
+    before = [client.builds() for client in two_pools]
+    assert "linux/arm64" in builds(outside, tmp_path / "image.tar", "first")
+    assert [client.builds() for client in two_pools] == [each + 1 for each in before]
+
+    holder = int((outside.files / "amd" / "holder").read_text())
+    killed = children_of(holder)
+    assert len(killed) == 2
+    # The same command again changes nothing for what runs.
+    outside.buildpool("connect", "amd", "arm", "--detach")
+    assert children_of(holder) == killed
+    for child in killed:
+        os.kill(child, signal.SIGKILL)
+    eventually(
+        lambda: len(set(children_of(holder)) - set(killed)) == 2,
+        within=10,
+        what="both are forwarded again",
+    )
+    builds(outside, tmp_path / "image.tar", "second")
+
+    outside.buildpool("disconnect")
+    eventually(lambda: not is_alive(holder), within=10, what="nothing is forwarded any more")
+    assert list(outside.files.iterdir()) == []
+    assert "amd" not in outside.run("buildx", "ls").stdout
+
+
+def builds(outside: Outside, image: Path, content: str) -> str:
+    """Builds for both platforms by the builder that is current there; which ones the image has."""
+    source = context(outside.home / "context", "FROM scratch\nCOPY file /file\n")
+    (source / "file").write_text(content)
+    platforms = "--platform=linux/amd64,linux/arm64"
+    done = outside.run(
+        *("buildx", "build", platforms, "--progress=plain"),
+        *(f"--output=type=oci,tar=false,dest={image}", str(source)),
+    )
+    assert done.returncode == 0, done.stderr
+    return ",".join(_platforms(image))
+
+
+def _platforms(image: Path) -> Iterator[str]:
+    def blob(descriptor: dict[str, Any]) -> dict[str, Any]:
+        path = image / "blobs" / descriptor["digest"].replace(":", "/")
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    index = json.loads((image / "index.json").read_text())
+    for top in index["manifests"]:
+        for manifest in blob(top).get("manifests", [top]):
+            platform = manifest.get("platform", {})
+            yield f"{platform.get('os')}/{platform.get('architecture')}"
