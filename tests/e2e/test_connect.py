@@ -1,4 +1,4 @@
-"""`kubectl buildpool connect` as its users run it, from where nothing but the API server is reached.
+"""`kubectl buildpool connect` as its users run it, where nothing but the API server is reached.
 
 Their kubeconfig may get pools and one Secret, and forward ports, and no more.
 """
@@ -16,17 +16,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
 from cluster import OPERATOR_NAMESPACE, PROJECT, Api, eventually
+from devcluster.layout import NODE_ADDRESS
 from e2e import gateways, pools
 from e2e.clients import Client, client_of, context
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 """This end, and that of the machine outside (RFC 5737)."""
+API_SERVER_PORT = 6443
 ACCOUNT = "anna"
 ARCHITECTURE = "kubernetes.io/arch"
 
@@ -64,9 +65,8 @@ class Outside:
 
 
 @contextmanager
-def a_machine_outside(server: str) -> Iterator[tuple[str, ...]]:
-    """A network in which nothing is reached but one port of one host; how to run something there."""
-    url = urlsplit(server)
+def a_machine_outside() -> Iterator[tuple[str, ...]]:
+    """A network in which one port of the node is reached, and nothing else; how to run there."""
     name = f"outside{os.getpid()}"
     ip("netns", "add", name)
     try:
@@ -76,16 +76,24 @@ def a_machine_outside(server: str) -> Iterator[tuple[str, ...]]:
         ip("-n", name, "link", "set", "lo", "up")
         ip("-n", name, "address", "add", f"{THERE}/30", "dev", "eth0")
         ip("-n", name, "link", "set", "eth0", "up")
-        ip("-n", name, "route", "add", f"{url.hostname}/32", "via", HERE)
-        others = ("INPUT", "-i", "outside0", "-p", "tcp", "!", "--dport", f"{url.port}")
-        subprocess.run(["iptables", "-I", *others, "-j", "DROP"], check=True)
+        ip("-n", name, "route", "add", f"{NODE_ADDRESS}/32", "via", HERE)
+        nft(
+            "table inet outside { chain input { type filter hook input priority 0;"
+            f' iifname "outside0" tcp dport != {API_SERVER_PORT} drop; }} }}'
+        )
         yield ("nsenter", f"--net=/run/netns/{name}")
-        subprocess.run(["iptables", "-D", *others, "-j", "DROP"], check=True)
+        nft("delete table inet outside")
     finally:
         ip("netns", "delete", name)
 
 
+def nft(rules: str) -> None:
+    """Changes what the node lets through."""
+    subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+
+
 def ip(*arguments: str) -> None:
+    """Changes the network."""
     subprocess.run(["ip", *arguments], check=True)
 
 
@@ -102,16 +110,19 @@ def may(api: Api, namespace: str, who: str, name: str, *rules: str) -> None:
         )
 
 
-def kubeconfig_of(api: Api, namespace: str, path: Path) -> str:
-    """Writes the kubeconfig of the user; the address of the API server in it."""
+def write_kubeconfig(api: Api, namespace: str, path: Path) -> None:
+    """The kubeconfig of the user, with the node's address."""
     raw = yaml.safe_load(api.must("config", "view", "--raw", "--minify", "--flatten"))
     token = api.must("create", "token", ACCOUNT, "-n", namespace, "--duration=1h")
     raw["users"] = [{"name": ACCOUNT, "user": {"token": token.strip()}}]
     raw["contexts"][0]["context"] |= {"user": ACCOUNT, "namespace": namespace}
+    raw["clusters"][0]["cluster"]["server"] = f"https://{NODE_ADDRESS}:{API_SERVER_PORT}"
     path.write_text(yaml.safe_dump(raw))
     path.chmod(0o600)
-    server: str = raw["clusters"][0]["cluster"]["server"]
-    return server
+
+
+if "DEVCLUSTER_NAME" not in os.environ:
+    pytest.skip("this needs the node of a devcluster", allow_module_level=True)
 
 
 @pytest.fixture
@@ -130,7 +141,7 @@ def outside(api: Api, namespace: str, tmp_path: Path) -> Iterator[Outside]:
     role = f"{namespace}-{ACCOUNT}"
     rules = ("get services", "get,list pods", "create pods/portforward")
     may(api, OPERATOR_NAMESPACE, who, role, *rules)
-    server = kubeconfig_of(api, namespace, tmp_path / "kubeconfig")
+    write_kubeconfig(api, namespace, tmp_path / "kubeconfig")
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(PROJECT / "operator"),
@@ -139,7 +150,7 @@ def outside(api: Api, namespace: str, tmp_path: Path) -> Iterator[Outside]:
         "BUILDX_CONFIG": str(tmp_path / "buildx"),
     }
     try:
-        with a_machine_outside(server) as within:
+        with a_machine_outside() as within:
             yield Outside(within, tmp_path, environment)
     finally:
         for number in range(len(rules)):
@@ -185,6 +196,7 @@ def children_of(process: int) -> list[int]:
 
 
 def is_alive(process: int) -> bool:
+    """Whether a process runs."""
     with suppress(ProcessLookupError):
         os.kill(process, 0)
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]

@@ -139,3 +139,51 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
         assert len(done.stderr.splitlines()) == 1, done.stderr
         assert done.stderr.startswith("error: ")
         assert said in done.stderr
+
+
+KUBECONFIGS = {
+    "a mistake of syntax": b"a: [1,\nb: 2",
+    "a list": b"- 1",
+    "a word": b"word",
+    "nothing": b"",
+    "no text": b"\xff\xfe\x00",
+    "contexts that are none": b"current-context: a\ncontexts: 1\nclusters: []\nusers: []\n",
+    "no context": b"apiVersion: v1\nkind: Config\ncontexts: []\nclusters: []\nusers: []\n",
+    "a certificate that is none": yaml.safe_dump(
+        {
+            "current-context": "a",
+            "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+            "clusters": [
+                {
+                    "name": "a",
+                    "cluster": {
+                        "server": "https://127.0.0.1:1",
+                        "certificate-authority-data": "a",
+                    },
+                }
+            ],
+            "users": [{"name": "a", "user": {}}],
+        }
+    ).encode(),
+}
+"""Without a current context, or none that can be used."""
+
+
+@pytest.mark.parametrize("content", KUBECONFIGS.values(), ids=KUBECONFIGS)
+@pytest.mark.parametrize("flags", [(), ("-n", "builds")])
+def test_a_kubeconfig_that_is_wrong_is_one_line(
+    content: bytes, flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_bytes(content)
+    done = explained(file, "ci", *flags)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+
+
+def test_a_folder_is_no_kubeconfig(tmp_path: Path) -> None:
+    done = explained(tmp_path, "ci")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "set KUBECONFIG to a kubeconfig with a current context" in done.stderr

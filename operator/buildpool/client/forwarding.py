@@ -45,16 +45,19 @@ async def _hold(kubectl: Kubectl, connection: Connection, folder: Folder) -> Non
     assert task is not None  # noqa: S101 - it runs
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, task.cancel)
-    async with asyncio.TaskGroup() as group:
-        for forward in connection.forwards:
-            group.create_task(_forward(kubectl, connection.cluster, forward))
-        group.create_task(_renew(kubectl, connection, folder))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for forward in connection.forwards:
+                group.create_task(_forward(kubectl, connection.cluster, forward))
+            group.create_task(_renew(kubectl, connection, folder))
+    except* BuildpoolError as several:
+        raise several.exceptions[0] from None
 
 
 async def _forward(kubectl: Kubectl, cluster: Cluster, forward: Forward) -> None:
-    """Starts a port-forward again whenever it ends."""
+    """Starts a port-forward again whenever it ends; BuildpoolError: it has never begun."""
     command = [kubectl.program, *forwarding(cluster, forward)[1:]]
-    pause = FIRST_PAUSE_SECONDS
+    pause, has_begun, line = FIRST_PAUSE_SECONDS, False, ""
     while True:
         process = await asyncio.create_subprocess_exec(
             *command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
@@ -64,13 +67,20 @@ async def _forward(kubectl: Kubectl, cluster: Cluster, forward: Forward) -> None
             while raw := await process.stdout.readline():
                 line = one_line(raw.decode(errors="replace"))
                 if line.startswith("Forwarding from"):
-                    pause = FIRST_PAUSE_SECONDS
-                elif not line.startswith("Handling connection"):
+                    pause, has_begun = FIRST_PAUSE_SECONDS, True
+                elif has_begun and not line.startswith("Handling connection"):
                     _say(line)
             await process.wait()
         finally:
             with suppress(ProcessLookupError):
                 process.kill()
+        if not has_begun:
+            target = forward.target
+            raise BuildpoolError(
+                f"service/{target.service} in namespace {target.namespace} cannot be forwarded "
+                f"({line.removeprefix('error: ')}); docs/how-to/connect.md lists the rights that "
+                "this needs"
+            )
         await asyncio.sleep(pause)
         pause = min(2 * pause, MOST_PAUSE_SECONDS)
 

@@ -101,13 +101,15 @@ def start(
 def _wait_for(forward: Forward, process: subprocess.Popen[bytes], log: Folder | None) -> None:
     deadline = time.monotonic() + _LISTENS_WITHIN_SECONDS
     while not _is_open(forward.port):
-        has_ended = process.poll() is not None
-        if has_ended or time.monotonic() > deadline:
+        if process.poll() is not None and log is None:
+            raise SystemExit(1)  # it has said why
+        if process.poll() is not None or time.monotonic() > deadline:
             target = forward.target
-            said = one_line(log.last_words()) if log else "see above"
+            said = one_line(log.last_words() if log else "").removeprefix("error: ")
             raise BuildpoolError(
-                f"service/{target.service} in namespace {target.namespace} cannot be forwarded "
-                f"({said}); for the rights that this needs, see docs/how-to/connect.md"
+                said
+                or f"service/{target.service} in namespace {target.namespace} is not forwarded "
+                f"within {_LISTENS_WITHIN_SECONDS:g} s; see whether its pods are Ready"
             )
         time.sleep(_TICK_SECONDS)
 

@@ -102,7 +102,8 @@ class Kubectl:
         flags = (*cluster.flags, "-n", pool.namespace)
         code, _, err = self._run(*flags, "annotate", "--overwrite", kind, pool.name, annotation)
         if code != 0:
-            raise refusal(err, what=f"{naming.KIND} {pool.name}", namespace=pool.namespace)
+            what = f"{naming.KIND} {pool.name}"
+            raise refusal(err, what=what, namespace=pool.namespace, doing="change")
 
     def _run(self, *arguments: str) -> tuple[int, bytes, str]:
         """Exit code, what it printed, and the errors it told. What else it says, the user sees."""

@@ -45,7 +45,7 @@ def no_cluster(said: str) -> BuildpoolError:
     )
 
 
-def refusal(said: str, *, what: str, namespace: str) -> KubernetesError:
+def refusal(said: str, *, what: str, namespace: str, doing: str = "read") -> KubernetesError:
     """What kubectl's error about an object means.
 
     NotFoundError: there is no such object. RefusedError: the user may not, or the cluster does not
@@ -67,7 +67,7 @@ def refusal(said: str, *, what: str, namespace: str) -> KubernetesError:
         return NotFoundError(f"namespace {namespace} has no {what}")
     if reason == "Forbidden":
         return RefusedError(
-            f"you may not read {what} ({one_line(message)}); ask for the right to get it in "
+            f"you may not {doing} {what} ({one_line(message)}); ask for that right in "
             f"namespace {namespace}, or name another namespace by -n"
         )
     if reason == "Unauthorized":

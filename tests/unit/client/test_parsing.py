@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from buildpool.client.overview import output, table
+from buildpool.client.parsing import (
+    cluster_in,
+    gateway_in,
+    parsed,
+    pool_in,
+    pools_in,
+    target_in,
+)
+from buildpool.client.values import Cluster, Output, Target
+from buildpool.core.errors import BuildpoolError
+from buildpool.core.explanation import explain
+from samples import a_raw_pool
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=8), below),
+    max_leaves=8,
+)
+
+
+def a_config(**context: str) -> str:
+    """What ``kubectl config view --minify`` prints."""
+    contexts = [{"name": "work", "context": {"cluster": "c", "user": "u", **context}}]
+    return json.dumps({"current-context": "work", "contexts": contexts})
+
+
+def test_the_namespace_is_that_which_is_named_or_that_of_the_context() -> None:
+    def cluster(text: str, namespace: str = "") -> Cluster:
+        return cluster_in(text, namespace=namespace, kubeconfig="/k")
+
+    assert cluster(a_config()) == Cluster("default", "work", "/k")
+    assert cluster(a_config(namespace="builds")).namespace == "builds"
+    assert cluster(a_config(namespace="builds"), "mine").namespace == "mine"
+    assert cluster(a_config(namespace="../x")).namespace == "default"
+    assert cluster(a_config()).flags == ("--kubeconfig=/k", "--context=work")
+    assert Cluster("builds").flags == ()
+
+
+@given(JSON)
+def test_no_kubeconfig_ends_in_a_traceback(config: object) -> None:
+    with suppress(BuildpoolError):
+        cluster_in(json.dumps(config), namespace="", kubeconfig="")
+    with suppress(BuildpoolError):
+        cluster_in(
+            json.dumps({"current-context": config, "contexts": config}), namespace="", kubeconfig=""
+        )
+
+
+def test_a_pool_whose_spec_is_wrong_is_still_known() -> None:
+    seen = pool_in(a_raw_pool(builders={"slots": "many"}))
+    assert seen.pool.key == ("builds", "ci")
+    assert seen.refusal is not None
+    assert seen.refusal.problems[0].path == "spec.builders.slots"
+
+
+PLACES = st.sampled_from(
+    [
+        *(("metadata", key) for key in ("name", "namespace", "uid", "generation", "annotations")),
+        *(("metadata", key) for key in ("creationTimestamp", "deletionTimestamp")),
+        *((part, None) for part in ("metadata", "spec", "status")),
+        *(("spec", key) for key in ("routing", "scaling", "builders", "gateway", "access")),
+        *(("status", key) for key in ("conditions", "scaling", "builders", "blockedSince")),
+        *(("status", key) for key in ("clients", "authority", "waiting", "observedGeneration")),
+    ]
+)
+MOMENTS = st.sampled_from(
+    ["2026-01-01", "2026-01-01T00:00:00", "2026-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59"]
+)
+
+
+@given(PLACES, JSON | MOMENTS)
+def test_no_pool_ends_in_a_traceback(place: tuple[str, str | None], value: object) -> None:
+    raw: dict[str, Any] = a_raw_pool()
+    raw["status"] = {"observedGeneration": 1, "conditions": [], "blockedSince": None}
+    part, key = place
+    if key is None:
+        raw[part] = value
+    else:
+        raw[part] = {**raw.get(part, {}), key: value}
+    with suppress(BuildpoolError):
+        seen = pool_in(json.loads(json.dumps(raw)))
+        assert "\x1b" not in table([seen], with_namespace=True)
+        output([seen], Output.YAML)
+        explain(seen.pool, now=datetime(2026, 1, 1, tzinfo=UTC), refusal=seen.refusal)
+
+
+def test_a_list_says_how_to_go_on() -> None:
+    found, more = pools_in({"items": [a_raw_pool()], "metadata": {"continue": "abc"}})
+    assert ([seen.pool.key.name for seen in found], more) == (["ci"], "abc")
+    with pytest.raises(BuildpoolError, match="cannot be read"):
+        pools_in({"items": 1})
+
+
+def test_the_gateway_is_found_by_the_service_of_a_pool() -> None:
+    def gateway(name: object) -> Target | None:
+        return gateway_in({"spec": {"externalName": name}})
+
+    home = Target("buildpool-system", "buildpool-gateway")
+    assert gateway("buildpool-gateway.buildpool-system.svc.cluster.local") == home
+    assert gateway("buildpool-gateway.buildpool-system.svc") == home
+    for other in ("example.com", "--flag.x.svc", "a/b.c.svc", "", None, 1):
+        assert gateway(other) is None
+    assert gateway_in({"spec": 1}) is None
+    assert target_in("buildpool-system/buildpool-gateway") == home
+    with pytest.raises(BuildpoolError, match="names no Service"):
+        target_in("buildpool-gateway")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "1", "{", "[" * 5000, "\udcff"])
+def test_what_is_no_object_is_said(text: str) -> None:
+    with pytest.raises(BuildpoolError, match="the pool cannot be read"):
+        parsed(text, "the pool")
