@@ -29,7 +29,6 @@ HERE, THERE = "192.0.2.1", "192.0.2.2"
 """This end, and that of the machine outside (RFC 5737)."""
 API_SERVER_PORT = 6443
 ACCOUNT = "anna"
-ARCHITECTURE = "kubernetes.io/arch"
 
 
 @dataclass(frozen=True)
@@ -158,30 +157,13 @@ def outside(api: Api, namespace: str, tmp_path: Path) -> Iterator[Outside]:
                 api.must("delete", kind, f"{role}-{number}", "-n", OPERATOR_NAMESPACE)
 
 
-@contextmanager
-def nodes_of(api: Api, architecture: str) -> Iterator[None]:
-    """For the length of a block, nodes say that they are of another architecture.
-
-    What runs stays, and what is new is placed by what they say.
-    """
-    label = ("label", "nodes", "--all", "--overwrite")
-    before = api.must(
-        "get", "nodes", "-o", "jsonpath={.items[0].metadata.labels.kubernetes\\.io/arch}"
-    )
-    api.must(*label, f"{ARCHITECTURE}={architecture}")
-    try:
-        yield
-    finally:
-        api.must(*label, f"{ARCHITECTURE}={before}")
-
-
 @pytest.fixture
 def two_pools(api: Api, namespace: str, tmp_path: Path) -> tuple[Client, Client]:
     """One pool behind the gateway, and one of builders that claim another platform, without it."""
     gateways.deploy(api, "amd", namespace)
+    # There is no node of another architecture. The kubelet takes back a label that says so.
     claims = '[worker.oci]\nplatforms = ["linux/arm64"]\n'
-    with nodes_of(api, "arm64"):
-        pools.deploy(api, "arm", namespace, builders={"architecture": "arm64", "config": claims})
+    pools.deploy(api, "arm", namespace, builders={"config": claims})
     first, second = (client_of(api, name, namespace, tmp_path / "in") for name in ("amd", "arm"))
     return first, second
 
