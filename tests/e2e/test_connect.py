@@ -78,7 +78,7 @@ def a_machine_outside() -> Iterator[tuple[str, ...]]:
         ip("-n", name, "route", "add", f"{NODE_ADDRESS}/32", "via", HERE)
         nft(
             "table inet outside { chain input { type filter hook input priority 0;"
-            f' iifname "outside0" tcp dport != {API_SERVER_PORT} drop; }} }}'
+            f' iifname "outside0" tcp dport != {API_SERVER_PORT} drop; }}; }}'
         )
         yield ("nsenter", f"--net=/run/netns/{name}")
         nft("delete table inet outside")
