@@ -83,6 +83,7 @@ def a_machine_outside() -> Iterator[tuple[str, ...]]:
         yield ("nsenter", f"--net=/run/netns/{name}")
         nft("delete table inet outside")
     finally:
+        subprocess.run(["ip", "link", "delete", "outside0"], check=False)
         ip("netns", "delete", name)
 
 
@@ -150,7 +151,9 @@ def outside(api: Api, namespace: str, tmp_path: Path) -> Iterator[Outside]:
     }
     try:
         with a_machine_outside() as within:
-            yield Outside(within, tmp_path, environment)
+            user = Outside(within, tmp_path, environment)
+            yield user
+            user.run(sys.executable, "-m", "buildpool.cli", "disconnect")
     finally:
         for number in range(len(rules)):
             for kind in ("rolebinding", "role"):

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import sleep
-from typing import Final
+from typing import IO, Final
 
 from buildpool.client import state
 from buildpool.client.nodes import NAME, folder_of
@@ -97,7 +97,7 @@ class Folder:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Held by this process for the length of a block; BuildpoolError: another one holds it."""
-        with (self.path / _HOLDER).open("a+") as file:
+        with open(self.path / _HOLDER, "a+", opener=_for_its_owner) as file:
             for _ in range(_TICKS):
                 if _lock(file.fileno()):
                     break
@@ -120,6 +120,10 @@ class Folder:
                 return int(file.read())
         return None
 
+    def new_log(self) -> IO[bytes]:
+        """The log, empty."""
+        return open(self.log, "wb", opener=_for_its_owner)
+
     def last_words(self) -> str:
         """The last line of the log."""
         content = _read(self.log) or b""
@@ -129,6 +133,11 @@ class Folder:
     def remove(self) -> None:
         """Removes all of it."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    """Opens a file, with a mode for its owner only where it is new."""
+    return os.open(path, flags, mode=0o600)
 
 
 def _lock(descriptor: int) -> bool:

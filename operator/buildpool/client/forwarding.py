@@ -88,7 +88,10 @@ async def _forward(kubectl: Kubectl, cluster: Cluster, forward: Forward) -> None
 async def _renew(kubectl: Kubectl, connection: Connection, folder: Folder) -> None:
     while True:
         # Others may have been connected meanwhile, through the same port-forwards.
-        for node in (folder.connection() or connection).nodes:
+        now = folder.connection()
+        if now is None:
+            raise BuildpoolError(f"connection {connection.name} was removed")
+        for node in now.nodes:
             if is_due(folder.certificate(node), now=datetime.now(UTC)):
                 try:
                     fetched = await asyncio.to_thread(fetch, kubectl, connection.cluster, node)

@@ -82,7 +82,7 @@ def start(
     """Starts the process that holds a connection, and waits until its ports listen."""
     command = [sys.executable, "-m", "buildpool.cli", "hold", connection.name]
     if in_background:
-        with folder.log.open("wb") as log:
+        with folder.new_log() as log:
             process = subprocess.Popen(  # noqa: S603 - no shell
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from buildpool.client.nodes import NodeReport
 from buildpool.client.refusals import one_line
@@ -30,8 +30,14 @@ def report(
 def _state(found: NodeReport | None) -> str:
     if found is None or not found.is_running:
         return "asleep, the first build wakes it"
-    parts = ("running", f"BuildKit {found.version}" if found.version else "", found.platforms)
-    return one_line(", ".join(part for part in parts if part))
+    version = (f"BuildKit {found.version}",) if found.version else ()
+    return one_line(", ".join(("running", *version, *_plain(found.platforms))))
+
+
+def _plain(platforms: str) -> Iterator[str]:
+    """Platforms without their variants, such as those of amd64, and each once."""
+    names = (platform.strip(" *") for platform in platforms.split(","))
+    yield from dict.fromkeys("/".join(name.split("/")[:2]) for name in names if name)
 
 
 def _way(node: Node, connection: Connection) -> str:

@@ -1,0 +1,111 @@
+"""What `pip install buildpool` brings: the client and its needs, and nothing of the operator's.
+
+The install is put together from what is here, so no registry is asked: of each dependency the files
+that its own list names.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+PROJECT = Path(__file__).parents[3]
+METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+OPERATORS = {"aiohttp", "envoy", "google", "grpc", "kopf", "kubernetes", "prometheus_client"}
+MOST_MEBIBYTES = 60
+
+
+def closure(requirements: list[str]) -> set[str]:
+    """The names of all that has to be installed for these."""
+    found: set[str] = set()
+    todo = [Requirement(each) for each in requirements]
+    while todo:
+        wanted = todo.pop()
+        name = re.sub(r"[-_.]+", "-", wanted.name).lower()
+        if name in found:
+            continue
+        found.add(name)
+        needs = (Requirement(each) for each in distribution(name).requires or ())
+        todo += (n for n in needs if n.marker is None or n.marker.evaluate({"extra": ""}))
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all of it, as pip fills one."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    for name in closure(METADATA["dependencies"]):
+        for file in distribution(name).files or ():
+            if ".." not in file.parts and file.suffix != ".pyc":
+                target = folder / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file.locate(), target)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PROJECT / "operator" / "buildpool", folder / "buildpool", ignore=ignored)
+    return folder
+
+
+def run(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the program with nothing but the standard library and what is installed."""
+    code = f"import sys; sys.path.insert(0, {str(installed)!r}); from buildpool.cli import main; "
+    command = [sys.executable, "-I", "-S", "-c", f"{code}main()", *arguments]
+    return subprocess.run(
+        command, env={"PATH": "/nonexistent"}, capture_output=True, text=True, check=False
+    )
+
+
+def test_it_is_small_and_has_nothing_of_the_operators(installed: Path) -> None:
+    files = [path for path in installed.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    mebibytes = sum(path.stat().st_size for path in files) / 2**20
+    print(f"the client and its needs: {mebibytes:.1f} MiB in {len(files)} files")
+    assert not OPERATORS & {path.name for path in installed.iterdir()}
+    assert mebibytes <= MOST_MEBIBYTES
+
+
+@pytest.mark.timeout(180)  # many processes, one after the other
+def test_its_commands_run(installed: Path) -> None:
+    assert run(installed, "version").stdout.strip() == METADATA["version"]
+    assert "BuildKitPool" in run(installed, "crd").stdout
+    sample = PROJECT / "manifests" / "samples" / "pool.yaml"
+    assert "kind: Deployment" in run(installed, "render", str(sample)).stdout
+    for command in (("connect", "ci"), ("status",), ("explain", "ci"), ("rotate", "ci")):
+        started = time.perf_counter()
+        done = run(installed, *command)
+        took = time.perf_counter() - started
+        print(f"{command[0]}: {took:.2f} s until kubectl is looked for")
+        assert done.stderr.startswith("error: kubectl is not on the PATH"), done.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "gateway", "drain-gateway", "docs", "cache-guard"])
+def test_a_command_whose_needs_are_missing_says_what_to_install(
+    installed: Path, command: str
+) -> None:
+    flags = {
+        "run": ["--namespace=x"],
+        "gateway": ["--namespace=x"],
+        "docs": ["metrics"],
+        "cache-guard": [
+            *("--registry=x", "--keeper=x"),
+            *("--server-certificates=x", "--client-certificates=x"),
+        ],
+    }
+    done = run(installed, command, *flags.get(command, []))
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {command} needs ")
+    assert line.endswith("which is not installed: pip install 'buildpool[operator]'")
+
+
+def test_the_image_installs_the_operators_needs_too() -> None:
+    needs = {Requirement(each).name for each in METADATA["optional-dependencies"]["operator"]}
+    assert {"kopf", "kubernetes", "grpcio", "aiohttp"} <= needs
+    assert "'buildpool[operator]'" in (PROJECT / "Dockerfile").read_text()
