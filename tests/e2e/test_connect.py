@@ -5,7 +5,6 @@ Their kubeconfig may get pools and one Secret, and forward ports, and no more.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import stat
@@ -15,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -190,7 +188,7 @@ def is_alive(process: int) -> bool:
 
 
 def test_two_pools_are_one_builder_from_outside(
-    api: Api, namespace: str, two_pools: tuple[Client, Client], outside: Outside, tmp_path: Path
+    api: Api, namespace: str, two_pools: tuple[Client, Client], outside: Outside
 ) -> None:
     service = api.must(
         *("get", "service", "arm", "-n", namespace, "-o", "jsonpath={.spec.clusterIP}")
@@ -214,7 +212,7 @@ def test_two_pools_are_one_builder_from_outside(
         assert mode == (0o700 if path.is_dir() else 0o600), path
 
     before = [client.builds() for client in two_pools]
-    assert "linux/arm64" in builds(outside, tmp_path / "image.tar", "first")
+    builds(outside, "first")
     assert [client.builds() for client in two_pools] == [each + 1 for each in before]
 
     holder = int((outside.files / "amd" / "holder").read_text())
@@ -230,7 +228,7 @@ def test_two_pools_are_one_builder_from_outside(
         within=10,
         what="both are forwarded again",
     )
-    builds(outside, tmp_path / "image.tar", "second")
+    builds(outside, "second")
 
     outside.buildpool("disconnect")
     eventually(lambda: not is_alive(holder), within=10, what="nothing is forwarded any more")
@@ -238,27 +236,14 @@ def test_two_pools_are_one_builder_from_outside(
     assert "amd" not in outside.run("buildx", "ls").stdout
 
 
-def builds(outside: Outside, image: Path, content: str) -> str:
-    """Builds for both platforms by the builder that is current there; which ones the image has."""
+def builds(outside: Outside, content: str) -> None:
+    """Builds for both platforms by the builder that is current there."""
     source = context(outside.home / "context", "FROM scratch\nCOPY file /file\n")
     (source / "file").write_text(content)
-    platforms = "--platform=linux/amd64,linux/arm64"
-    done = outside.run(
-        *("buildx", "build", platforms, "--progress=plain"),
-        *(f"--output=type=oci,tar=false,dest={image}", str(source)),
-    )
+    out = outside.home / "out"
+    # A file with an OCI image cannot be made by two nodes; only a registry joins what they push.
+    platforms = ("--platform=linux/amd64,linux/arm64", f"--output=type=local,dest={out}")
+    done = outside.run("buildx", "build", "--progress=plain", *platforms, str(source))
     assert done.returncode == 0, done.stderr
-    return ",".join(_platforms(image))
-
-
-def _platforms(image: Path) -> Iterator[str]:
-    def blob(descriptor: dict[str, Any]) -> dict[str, Any]:
-        path = image / "blobs" / descriptor["digest"].replace(":", "/")
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
-
-    index = json.loads((image / "index.json").read_text())
-    for top in index["manifests"]:
-        for manifest in blob(top).get("manifests", [top]):
-            platform = manifest.get("platform", {})
-            yield f"{platform.get('os')}/{platform.get('architecture')}"
+    for platform in ("linux_amd64", "linux_arm64"):
+        assert (out / platform / "file").read_text() == content

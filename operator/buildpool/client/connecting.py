@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -149,10 +150,9 @@ def disconnect(name: str) -> None:
     if folder.path.name not in there:
         raise BuildpoolError(f"there is no connection {name}; {listed}")
     holding.stop(folder)
-    try:
+    with suppress(BuildpoolError):  # without buildx there is no builder either
         Buildx.found().remove(folder.path.name)
-    finally:
-        folder.remove()
+    folder.remove()
     _say(f"builder {folder.path.name} and its files are removed")
 
 

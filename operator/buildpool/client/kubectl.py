@@ -6,6 +6,7 @@ So contexts, proxies, and programs that log the user in work as they do for kube
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,9 @@ _MOST_BYTES: Final = 64 * 2**20
 _PAGE: Final = 200
 """Pools that are asked for at once."""
 _API: Final = f"/apis/{naming.API_VERSION}"
-_ERRORS: Final = ("error:", "Error from server", "Unable to connect", "The connection to the", "E")
+_ERRORS: Final = re.compile(
+    r"error: |Error from server |Unable to connect |The connection to the |[EFW]\d{4} "
+)
 """How lines begin by which kubectl says what went wrong; others are said to the user at once."""
 
 
@@ -128,7 +131,7 @@ def _listen(stream: Any, errors: list[str]) -> None:
     """Keeps errors, and passes on what a program that logs the user in has to say."""
     for raw in stream:
         line = raw.decode(errors="replace").rstrip("\n")
-        if line.startswith(_ERRORS) or errors:
+        if errors or _ERRORS.match(line):
             errors.append(line)
         else:
             sys.stderr.write(f"{line}\n")

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from buildpool.client.values import Cluster, Connection, Forward, Node, Target, Via
 from buildpool.core.naming import PoolKey
 
-ROOT = PurePosixPath("/home/anna/.config/buildpool/ci")
+ROOT = PurePosixPath("/home/user/.config/buildpool/ci")
 GATEWAY = Target("buildpool-system", "buildpool-gateway")
 
 
@@ -27,5 +27,5 @@ def a_node(name: str = "ci", **overrides: object) -> Node:
 
 def a_connection(*nodes: Node) -> Connection:
     """A builder of these nodes, behind one port-forward."""
-    cluster = Cluster("builds", "work", "/home/anna/kube config")
+    cluster = Cluster("builds", "work", "/home/user/kube config")
     return Connection("ci", cluster, nodes or (a_node(),), (Forward(GATEWAY, 4001),))

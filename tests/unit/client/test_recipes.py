@@ -14,7 +14,7 @@ BUILDX = ("docker", "buildx")
 NAMED = {"via": Via.HOSTNAME, "host": "build.example.com", "port": 1234}
 PAIR = a_connection(a_node(**NAMED), a_node("ci-arm", platform="linux/arm64", **NAMED))
 FORWARD = (
-    "kubectl '--kubeconfig=/home/anna/kube config' --context=work port-forward --address=127.0.0.1 "
+    "kubectl '--kubeconfig=/home/user/kube config' --context=work port-forward --address=127.0.0.1 "
     "-n buildpool-system service/buildpool-gateway 4001:1234 &  # in a terminal of its own"
 )
 
