@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from buildpool.client.kubectl import Kubectl
 from buildpool.client.overview import output, table
+from buildpool.client.refusals import unmoving
 from buildpool.client.values import Output
 from buildpool.core import naming
 from buildpool.core.explanation import explain
@@ -17,7 +18,7 @@ def explained(pool: str, *, namespace: str, context: str, kubeconfig: str) -> st
     kubectl = Kubectl.found()
     cluster = kubectl.cluster(namespace=namespace, context=context, kubeconfig=kubeconfig)
     seen = kubectl.pool(cluster, pool)
-    return explain(seen.pool, now=datetime.now(UTC), refusal=seen.refusal)
+    return unmoving(explain(seen.pool, now=datetime.now(UTC), refusal=seen.refusal))
 
 
 def overview(

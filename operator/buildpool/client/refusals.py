@@ -27,9 +27,13 @@ _NO_KUBECTL: Final = (
 
 def one_line(text: str) -> str:
     """What another program said, fit for a terminal: one line, nothing that moves a cursor."""
-    words = " ".join(text.split())
-    shown = "".join(each if each.isprintable() else "?" for each in words)
+    shown = unmoving(" ".join(text.split()))
     return shown if len(shown) <= MAX_SHOWN_CHARACTERS else f"{shown[:MAX_SHOWN_CHARACTERS]}…"
+
+
+def unmoving(text: str) -> str:
+    """A text whose lines are its own, and that does nothing else to a terminal."""
+    return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)
 
 
 def no_kubectl() -> BuildpoolError:

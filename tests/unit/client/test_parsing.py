@@ -75,9 +75,9 @@ PLACES = st.sampled_from(
         *(("status", key) for key in ("clients", "authority", "waiting", "observedGeneration")),
     ]
 )
-MOMENTS = st.sampled_from(
-    ["2026-01-01", "2026-01-01T00:00:00", "2026-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59"]
-)
+EDGES = ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59")
+"""Either end of time, beyond which nothing can be reckoned."""
+MOMENTS = st.sampled_from(["2026-01-01", "2026-01-01T00:00:00", "2026-01-01T00:00:00Z", *EDGES])
 
 
 @given(PLACES, JSON | MOMENTS)
@@ -94,6 +94,29 @@ def test_no_pool_ends_in_a_traceback(place: tuple[str, str | None], value: objec
         assert "\x1b" not in table([seen], with_namespace=True)
         output([seen], Output.YAML)
         explain(seen.pool, now=datetime(2026, 1, 1, tzinfo=UTC), refusal=seen.refusal)
+
+
+@given(st.lists(MOMENTS, min_size=8, max_size=8), st.sampled_from(["Direct", "Gateway"]))
+def test_no_time_in_a_status_ends_in_a_traceback(times: list[str], routing: str) -> None:
+    """Whoever may write a status may write any time."""
+    since, calm, ready, overdue, ends, authority, phase, blocked = times
+    condition = {"type": "Ready", "status": "False", "reason": "Odd", "message": "odd"}
+    scaling = {"size": 2, "reason": "CoolingDown", "since": since, "calmSince": calm, "peak": 1}
+    builder = {"name": "ci-builder-0", "ready": True, "revision": "1", "overdueSince": overdue}
+    client = {"name": "default", "secret": "s", "notAfter": ends}
+    status = {
+        "observedGeneration": 1,
+        "conditions": [{**condition, "lastTransitionTime": ready}],
+        "scaling": scaling,
+        "builders": [builder],
+        "clients": [client],
+        "authority": {"notAfter": authority, "phase": "Replacing", "since": phase},
+        "waiting": 1,
+        "blockedSince": blocked,
+    }
+    seen = pool_in(a_raw_pool(routing=routing, status=status))
+    table([seen], with_namespace=True)
+    explain(seen.pool, now=datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def test_a_list_says_how_to_go_on() -> None:

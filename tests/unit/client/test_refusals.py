@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildpool.client.refusals import MAX_SHOWN_CHARACTERS, one_line, refusal
+from buildpool.client.refusals import MAX_SHOWN_CHARACTERS, one_line, refusal, unmoving
 from buildpool.core.errors import KubernetesError, NotFoundError, RefusedError, UnavailableError
 
 SAID: dict[str, tuple[str, type[KubernetesError], str]] = {
@@ -56,3 +56,9 @@ def test_what_others_say_moves_no_cursor(text: str) -> None:
     for shown in (one_line(text), str(refusal(text, what="pool ci", namespace="builds"))):
         assert shown.isprintable()
     assert len(one_line(text)) <= MAX_SHOWN_CHARACTERS + 1
+
+
+@given(st.text())
+def test_an_explanation_moves_no_cursor_either(text: str) -> None:
+    assert unmoving(text).replace("\n", "").isprintable()
+    assert unmoving(text).count("\n") == text.count("\n")

@@ -7,10 +7,10 @@ that its own list names.
 from __future__ import annotations
 
 import re
+import resource
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
@@ -63,6 +63,12 @@ def run(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def cpu_seconds() -> float:
+    """What the processes that have ended took, which says more than a clock on a busy machine."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_it_is_small_and_has_nothing_of_the_operators(installed: Path) -> None:
     files = [path for path in installed.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     mebibytes = sum(path.stat().st_size for path in files) / 2**20
@@ -78,10 +84,10 @@ def test_its_commands_run(installed: Path) -> None:
     sample = PROJECT / "manifests" / "samples" / "pool.yaml"
     assert "kind: Deployment" in run(installed, "render", str(sample)).stdout
     for command in (("connect", "ci"), ("status",), ("explain", "ci"), ("rotate", "ci")):
-        started = time.perf_counter()
+        run(installed, *command)  # compiles what it loads
+        before = cpu_seconds()
         done = run(installed, *command)
-        took = time.perf_counter() - started
-        print(f"{command[0]}: {took:.2f} s until kubectl is looked for")
+        print(f"{command[0]}: {cpu_seconds() - before:.2f} s of CPU until kubectl is looked for")
         assert done.stderr.startswith("error: kubectl is not on the PATH"), done.stderr
 
 
