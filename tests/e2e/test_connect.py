@@ -141,12 +141,16 @@ def outside(api: Api, namespace: str, tmp_path: Path) -> Iterator[Outside]:
     may(api, OPERATOR_NAMESPACE, who, role, *rules)
     write_kubeconfig(api, namespace, tmp_path / "kubeconfig")
     environment = {
-        "PATH": os.environ["PATH"],
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(PROJECT / "operator"),
         "HOME": str(tmp_path),
         "KUBECONFIG": str(tmp_path / "kubeconfig"),
         "BUILDX_CONFIG": str(tmp_path / "buildx"),
     }
+    plugin = tmp_path / "bin" / "kubectl-buildpool"
+    plugin.parent.mkdir()
+    plugin.write_text(f'#!/bin/sh\nexec {sys.executable} -m buildpool.cli "$@"\n')
+    plugin.chmod(0o755)
     try:
         with a_machine_outside() as within:
             user = Outside(within, tmp_path, environment)
@@ -196,8 +200,8 @@ def test_two_pools_are_one_builder_from_outside(
     reached = outside.run("timeout", "2", "bash", "-c", f": < /dev/tcp/{service}/1234")
     assert reached.returncode != 0, "the network outside is not outside"
 
-    listed = outside.buildpool("status")
-    assert [line.split()[0] for line in listed.splitlines()[:1]] == ["NAME"]
+    listed = outside.run("kubectl", "buildpool", "status")
+    assert listed.stdout.splitlines()[0].split()[:2] == ["NAME", "READY"], listed.stderr
     assert f"{namespace}/amd: 1 builder" in outside.buildpool("explain", "amd")
 
     said = outside.buildpool("connect", "amd", "arm", "--detach", "--use")

@@ -28,5 +28,6 @@ def main() -> None:
         sys.exit(1)
     except BuildpoolError as error:
         first = error.problems[0] if isinstance(error, InvalidSpecError) else error
-        sys.stderr.write(f"error: {' '.join(str(first).split())}\n")
+        line = "".join(each if each.isprintable() else "?" for each in " ".join(str(first).split()))
+        sys.stderr.write(f"error: {line}\n")
         sys.exit(1)

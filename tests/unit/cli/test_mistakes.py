@@ -117,6 +117,12 @@ def test_of_several_mistakes_the_first_is_said(buildpool: Buildpool) -> None:
     assert done.err.count("spec.") == 1
 
 
+def test_a_mistake_moves_no_cursor(buildpool: Buildpool) -> None:
+    text = yaml.safe_dump({**POOL, "metadata": {"name": "ci", "namespace": "\x1b[31m\x07"}})
+    done = buildpool("render", "-", stdin=text.encode())
+    assert done.err.removesuffix("\n").isprintable()
+
+
 def test_a_namespace_that_is_none_is_one_line(buildpool: Buildpool) -> None:
     text = yaml.safe_dump(POOL).encode()
     is_one_line(buildpool("render", "-", "-n", "A", stdin=text), "'A' is no name of a namespace")
