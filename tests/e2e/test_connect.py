@@ -26,6 +26,7 @@ from e2e.clients import Client, client_of, context
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 """This end, and that of the machine outside (RFC 5737)."""
 API_SERVER_PORT = 6443
+FOREGROUND = "The port-forward runs until Ctrl-C; --detach keeps it in the background.\n"
 ACCOUNT = "anna"
 
 
@@ -54,6 +55,22 @@ class Outside:
         done = self.run(sys.executable, "-m", "buildpool.cli", *arguments)
         assert done.returncode == 0, done.stderr + done.stdout
         return done.stdout
+
+    @contextmanager
+    def foreground(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """Our program in a terminal of its own, for the length of a block."""
+        with subprocess.Popen(
+            [*self.within, sys.executable, "-m", "buildpool.cli", *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGTERM)
 
     @property
     def files(self) -> Path:
@@ -238,6 +255,16 @@ def test_two_pools_are_one_builder_from_outside(
     eventually(lambda: not is_alive(holder), within=10, what="nothing is forwarded any more")
     assert list(outside.files.iterdir()) == []
     assert "amd" not in outside.run("buildx", "ls").stdout
+
+    with outside.foreground("connect", "amd") as connecting:
+        assert connecting.stdout is not None
+        assert FOREGROUND in connecting.stdout, "it has ended"
+        holder = int((outside.files / "amd" / "holder").read_text())
+        os.killpg(connecting.pid, signal.SIGINT)  # as a terminal does
+        assert connecting.wait(timeout=30) == 0
+    assert not is_alive(holder)
+    # The builder stays, so that the next connect finds it current where it was.
+    assert "amd" in outside.run("buildx", "ls").stdout
 
 
 def builds(outside: Outside, content: str) -> None:
