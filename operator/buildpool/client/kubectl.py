@@ -14,6 +14,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from buildpool.client.parsing import Seen, cluster_in, is_namespace, parsed, pool_in, pools_in
 from buildpool.client.refusals import no_cluster, no_kubectl, no_pool, refusal
@@ -84,7 +85,7 @@ class Kubectl:
         found: list[Seen] = []
         more = ""
         while True:
-            query = f"?limit={_PAGE}" + (f"&continue={more}" if more else "")
+            query = f"?limit={_PAGE}" + (f"&continue={quote(more)}" if more else "")
             what = f"all {naming.KIND}s"
             page, more = pools_in(self.get(cluster, f"{_API}{where}/{naming.PLURAL}{query}", what))
             found += page
