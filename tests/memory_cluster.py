@@ -171,7 +171,7 @@ class MemoryCluster:
     def roll(self) -> None:
         """What the controllers and the kubelet do, until nothing moves."""
         for deployment in self.objects.values():
-            if deployment["kind"] == "Deployment":
+            if deployment["kind"] == "Deployment" and "spec" in deployment:  # or it is foreign
                 self._roll(deployment)
 
     def step(self, pool: Pool) -> Plan:

@@ -71,6 +71,16 @@ def test_labels_by_which_pods_are_found_stay(name: str, at: str) -> None:
     assert deployment["selector"]["matchLabels"].items() <= labels.items()
 
 
+def test_networks_that_are_denied_get_there() -> None:
+    networks = ("100.64.0.0/10", "fd00:ec2::254")
+    args = container(OPERATOR, *(f"denyNetworks[{n}]={net}" for n, net in enumerate(networks)))
+    assert [f"--deny-network={network}" for network in networks] == [
+        arg for arg in args["args"] if arg.startswith("--deny-network")
+    ]
+    with pytest.raises(AssertionError, match="denyNetworks"):
+        rendered("denyNetworks[0]=example.com")
+
+
 def test_no_label_of_a_service_monitor_is_there_twice() -> None:
     own = rf"metrics.serviceMonitor.labels.{COMPONENT}=own"
     monitor = the("ServiceMonitor", OPERATOR, rendered("metrics.serviceMonitor.enabled=true", own))

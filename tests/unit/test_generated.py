@@ -158,3 +158,19 @@ def test_no_file_tells_where_it_was_made(pattern: str, example: str) -> None:
         if trace.search(line)
     ]
     assert found == []
+
+
+TOLD = [
+    *PAGES,
+    *PROJECT.glob("manifests/samples/*"),
+    CHART / "templates" / "NOTES.txt",
+]
+
+
+@pytest.mark.parametrize("file", TOLD, ids=lambda file: str(file.relative_to(PROJECT)))
+def test_nobody_is_told_to_run_anything_in_the_operators_pod(file: Path) -> None:
+    """Its token may do all that the operator may."""
+    text = file.read_text().replace("\\\n", " ")
+    commands = re.findall(r"kubectl[^\n`]* exec [^\n`]*", text)
+    operators = re.compile(r"buildpool-system|(deployment|deploy|pod)s?/buildpool")
+    assert [command for command in commands if operators.search(command)] == []

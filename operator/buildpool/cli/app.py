@@ -77,6 +77,22 @@ def run(
             min=0,
         ),
     ] = 10,
+    max_passes: Annotated[
+        int,
+        typer.Option(
+            help="Passes over pools at once, and as many again that take long.",
+            envvar="BUILDPOOL_MAX_PASSES",
+            min=1,
+        ),
+    ] = 8,
+    secret_reads_per_second: Annotated[
+        float,
+        typer.Option(
+            help="Secrets that are looked at again each second, to notice one that was changed.",
+            envvar="BUILDPOOL_SECRET_READS_PER_SECOND",
+            min=0.1,
+        ),
+    ] = 10.0,
     image: Annotated[
         str,
         typer.Option(
@@ -115,6 +131,8 @@ def run(
         lease=lease_name,
         denied_networks=networks_of(deny_network or ()),
         max_rollouts=max_rollouts,
+        max_passes=max_passes,
+        secret_reads_per_second=secret_reads_per_second,
         metrics_port=metrics_port,
         health_port=health_port,
     )

@@ -31,10 +31,10 @@ from buildpool.core.naming import Installation, PoolKey
 from buildpool.core.objects.drift import Difference
 from buildpool.core.objects.refs import Object, Ref, pool_ref
 from buildpool.core.observed.cache import CacheTarget
-from buildpool.core.pauses import Pause
+from buildpool.core.pauses import Pause, lot
 from buildpool.core.planning.caches import cache_references, cache_target
 from buildpool.core.planning.names import desired_refs
-from buildpool.core.planning.plan import RESYNC, TROUBLED, Plan, plan_flow
+from buildpool.core.planning.plan import RESYNC, Plan, plan_flow
 from buildpool.core.planning.removal import PATIENCE, plan_removal
 from buildpool.core.planning.situation import Situation
 from buildpool.core.reporting.outcome import Failure, Outcome, status_refused
@@ -51,8 +51,10 @@ from buildpool.kube.cluster import Cluster
 from buildpool.kube.events import EventRecorder
 from buildpool.process import utc_now
 
-LONGEST_REFUSED: Final = timedelta(minutes=5)
-"""How late at most to look again where an object stays refused."""
+TROUBLED: Final = timedelta(seconds=10)
+"""How soon to look again where something is in the way: no watch tells of its end."""
+LONGEST_TROUBLED: Final = timedelta(minutes=5)
+"""How late at most to look again where it stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,7 @@ class Reconciler:
     """What the cluster changes as it stores it, by pool. Forgotten at a restart: then it is tried
     again, once."""
     pauses: dict[PoolKey, Pause] = field(default_factory=dict)
-    """Of the pools in which something was refused. Forgotten at a restart: then it is tried again
-    sooner."""
+    """Of the pools that are in trouble. Forgotten at a restart: then it is tried again sooner."""
     untold: dict[PoolKey, Pause] = field(default_factory=dict)
     """Of the pools whose status is refused: when to say so again."""
 
@@ -117,12 +118,11 @@ class Reconciler:
         self.metrics.report_lost(pool.key, len(lost))
         cache = s.observation.cache
         self.metrics.report_cache(pool.key, cache.usage if cache else None)
-        if outcome.is_refused:
-            return min(self._retry(pool.key, s.now), max(plan.recheck, TROUBLED))
-        self.pauses.pop(pool.key, None)
         # No watch tells when the user has mended what an outcome or a cache depends on.
-        is_troubled = outcome.failures or plan.conflicts or isinstance(cache_target(s), Finding)
-        return min(plan.recheck, TROUBLED) if is_troubled else plan.recheck
+        if outcome.failures or plan.conflicts or isinstance(cache_target(s), Finding):
+            return min(self._retry(pool, s.now), max(plan.recheck, TROUBLED))
+        self.pauses.pop(pool.key, None)
+        return plan.recheck
 
     async def _observe(self, pool: Pool) -> Situation:
         """What there is, and what registry and daemons said last."""
@@ -130,7 +130,7 @@ class Reconciler:
         observation = await self.tracker.enrich(pool, observation)
         overruled = self.overruled.setdefault(pool.key, {})
         observation = replace(observation, overruled=overruled)
-        s = Situation(pool, observation, self.installation, self.clock())
+        s = Situation(pool, observation, self.installation, self.clock()).possible()
         target = cache_target(s)
         self.cache_poller.watch(pool.key, target if isinstance(target, CacheTarget) else None)
         return s.seeing(cache=self.cache_poller.report(pool.key))
@@ -178,9 +178,7 @@ class Reconciler:
         except RefusedError as error:
             now, before = self.clock(), self.untold.get(pool.key)
             if before is None or now >= before.until:
-                self.untold[pool.key] = Pause.after(
-                    before, first=TROUBLED, last=LONGEST_REFUSED, now=now
-                )
+                self.untold[pool.key] = _longer(before, pool, now)
                 await self.events.record(pool.key, pool.uid, (status_refused(error),), now=now)
             raise
         self.untold.pop(pool.key, None)
@@ -188,12 +186,12 @@ class Reconciler:
     async def _report_unheld(self, pool: Pool, error: RefusedError) -> timedelta:
         now = self.clock()
         await self._report(pool, report_unheld(pool, _unwritten(pool, error), now=now))
-        return self._retry(pool.key, now)
+        return self._retry(pool, now)
 
     async def _report_unseen(self, pool: Pool, error: RefusedError) -> timedelta:
         now = self.clock()
         await self._report(pool, report_unseen(pool, error, now=now))
-        return self._retry(pool.key, now)
+        return self._retry(pool, now)
 
     async def _refuse(self, pool: Pool, error: InvalidSpecError) -> timedelta:
         # A pod that is told to go waits until nobody is connected: so hang up.
@@ -226,14 +224,12 @@ class Reconciler:
         await self._write_status(pool, report.status)
         await self.events.record(pool.key, pool.uid, report.events, now=self.clock())
         if failures:
-            return self._retry(pool.key, s.now)
+            return self._retry(pool, s.now)
         return timedelta(0) if removal.delete else PATIENCE
 
-    def _retry(self, key: PoolKey, now: datetime) -> timedelta:
-        """When to look again where something was refused."""
-        before = self.pauses.get(key)
-        pause = Pause.after(before, first=TROUBLED, last=LONGEST_REFUSED, now=now)
-        self.pauses[key] = pause
+    def _retry(self, pool: Pool, now: datetime) -> timedelta:
+        """When to look again where something is in the way: later each time, and not all pools."""
+        pause = self.pauses[pool.key] = _longer(self.pauses.get(pool.key), pool, now)
         return pause.until - now
 
     def _forget(self, key: PoolKey) -> None:
@@ -249,11 +245,20 @@ class Reconciler:
         seen = s.observation
         versions: dict[Ref, str | None] = dict.fromkeys(seen.absent)
         known = {**seen.referred, **seen.live}
-        ours = (ref for ref in desired_refs(s.pool, s.installation) if ref.kind == "Secret")
+        names = (*desired_refs(s.pool, s.installation), *s.left_out)
+        ours = (ref for ref in names if ref.kind == "Secret")
         for ref in (*ours, *cache_references(s.pool)):
             found = known.get(ref)
             versions[ref] = found["metadata"]["resourceVersion"] if found else None
         self.secret_poller.watch(s.pool.key, versions)
+
+
+def _longer(before: Pause | None, pool: Pool, now: datetime) -> Pause:
+    """The next pause of a pool in trouble, spread by the pool's own lot.
+
+    What one policy refuses to many pools is not tried by all of them at once.
+    """
+    return Pause.after(before, first=TROUBLED, last=LONGEST_TROUBLED, now=now, chance=lot(pool.uid))
 
 
 def _unwritten(pool: Pool, error: RefusedError) -> Failure:

@@ -40,14 +40,21 @@ class Pause:
 
     @classmethod
     def after(
-        cls, before: Pause | None, *, first: timedelta, last: timedelta, now: datetime
+        cls,
+        before: Pause | None,
+        *,
+        first: timedelta,
+        last: timedelta,
+        now: datetime,
+        chance: float,
     ) -> Pause:
         """The pause after a failure: a longer one, but for a failure before the last one is over.
 
-        So that who is woken often does not wait for long at once.
+        So that what is woken often does not wait for long at once. It is spread by ``chance``, from
+        0 up to 1.
         """
         if before is not None and now < before.until:
             return before
         failures = before.failures + 1 if before is not None else 1
         seconds = growing(failures, first=first.total_seconds(), last=last.total_seconds())
-        return cls(failures, now + timedelta(seconds=seconds))
+        return cls(failures, now + timedelta(seconds=spread(seconds, chance=chance)))

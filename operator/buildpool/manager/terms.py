@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import kopf
 from prometheus_client import CollectorRegistry
@@ -47,6 +47,15 @@ MAX_PASS_SECONDS: Final = 600.0
 log = logging.getLogger(__name__)
 
 
+class Watch(Protocol):
+    """What has pools tended as they come and change."""
+
+    async def __call__(
+        self, operator: Operator, stop: asyncio.Event, *, ignored: set[asyncio.Task[Any]]
+    ) -> None:
+        """Goes on until ``stop``."""
+
+
 async def operate(settings: Settings, *, stop: asyncio.Event, registry: CollectorRegistry) -> None:
     """Runs the operator until ``stop``, term after term. Its metrics are in ``registry``."""
     operator: Operator | None = None
@@ -73,7 +82,7 @@ async def operate(settings: Settings, *, stop: asyncio.Event, registry: Collecto
                 cluster.only_while(election.is_respected)
                 operator = Operator(settings, cluster, metrics)
                 try:
-                    await election.lead(partial(_term, operator, cluster, metrics, stop), stop)
+                    await election.lead(partial(term, operator, cluster, metrics, stop), stop)
                 except UnavailableError:
                     failures = failures + 1 if clock() < started + CALM_SECONDS else 1
                     pause = pauses.growing(
@@ -94,10 +103,18 @@ async def main(settings: Settings) -> None:
     await operate(settings, stop=stop, registry=registry)
 
 
-async def _term(
-    operator: Operator, cluster: Cluster, metrics: PoolMetrics, stop: asyncio.Event
+async def term(
+    operator: Operator,
+    cluster: Cluster,
+    metrics: PoolMetrics,
+    stop: asyncio.Event,
+    *,
+    watch: Watch | None = None,
 ) -> None:
-    """Acts until ``stop``, or until the watches end. When cancelled, nothing is done any more."""
+    """Acts until ``stop``, or until the watches end. When cancelled, nothing is done any more.
+
+    ``watch`` tends the pools meanwhile; None: by Kopf.
+    """
     parts: set[asyncio.Task[Any]] = set()
     try:
         operator.turns.resume(await pools_of(cluster, operator.settings))
@@ -105,7 +122,7 @@ async def _term(
         others = asyncio.all_tasks()
         parts |= {asyncio.create_task(kept_up(each)) for each in operator.rounds}
         parts.add(asyncio.create_task(stop.wait()))
-        watching = asyncio.create_task(_kopf(operator, stop, ignored=others | parts))
+        watching = asyncio.create_task((watch or _kopf)(operator, stop, ignored=others | parts))
         parts.add(watching)
         await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():

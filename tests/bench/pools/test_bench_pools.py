@@ -27,8 +27,8 @@ from bench.pools.processes import (
 from cluster import Api, OperatorProcess, a_pool, eventually, operator_process
 
 POOLS = 100
-OBJECTS = 6
-"""Of one pool: its authority, two certificates, a ConfigMap, a Service, a Deployment."""
+OBJECTS = 7
+"""Of one pool: its authority, two certificates, a ConfigMap, a Service, a Deployment, a budget."""
 IDLE_SECONDS = 60.0
 QUIET_SECONDS = 5.0
 SCRAPE_SECONDS = 0.25
@@ -158,6 +158,7 @@ def apply_pools(api: Api, namespace: str) -> float:
 
 def count_objects(api: Api, namespace: str) -> int:
     """Objects of all pools of a namespace, wherever they lie."""
-    kinds, selector = "deployments,services,configmaps,secrets", f"pool-namespace={namespace}"
+    kinds = "deployments,services,configmaps,secrets,poddisruptionbudgets"
+    selector = f"pool-namespace={namespace}"
     names = api.must("get", kinds, "-A", "-l", f"buildpool.dev/{selector}", "-o", "name")
     return len(names.splitlines())

@@ -137,7 +137,10 @@ def test_a_leader_that_stops_hands_over_at_once(
         with operator_process(two):
             eventually(lambda: two.claims(), within=30, what="the second asks for the Lease")
             assert one.stop() == 0
-            # Sooner than the Lease would have ended by itself.
+            lease = installed.get("lease", "buildpool-operator", OPERATOR_NAMESPACE)
+            # Not until the Lease would have ended by itself: it gave it back.
+            assert lease is not None
+            assert lease["spec"].get("holderIdentity") != "one"
             eventually(lambda: "leads." in two.log.read_text(), within=10, what="the second leads")
 
 
@@ -159,3 +162,20 @@ def test_the_api_server_restarts_under_the_operator(
     assert operator.process.poll() is None
     assert operator.process.pid == operator_pid
     assert len(children(installed, "ci", namespace)) == 6
+
+
+def test_installations_that_share_a_namespace_lead_each_by_a_lease_of_its_own(
+    installed: Api, kubeconfig: Path, namespace: str, tmp_path: Path
+) -> None:
+    flags = {name: ("--lease-name", name, "--watch-namespace", namespace) for name in ("a", "b")}
+    one, two = (
+        OperatorProcess(kubeconfig, tmp_path / f"{name}.log", name, flags[name]) for name in "ab"
+    )
+    with operator_process(one), operator_process(two):
+        for process in (one, two):
+            eventually(
+                lambda p=process: "leads." in p.log.read_text(), within=30, what="both lead at once"
+            )
+    for name in flags:
+        assert installed.get("lease", name, OPERATOR_NAMESPACE)
+        installed.must("delete", "lease", name, "-n", OPERATOR_NAMESPACE)

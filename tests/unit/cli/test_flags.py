@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import fields
+from inspect import signature
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
+from buildpool.cli.app import run
 from buildpool.cli.flags import cluster_domain_of, networks_of
 from buildpool.core.errors import BuildpoolError
+from buildpool.settings import Settings
 
 
 def test_networks_are_read() -> None:
@@ -20,6 +24,16 @@ def test_networks_are_read() -> None:
 def test_what_is_no_network_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(BuildpoolError, match=r"--deny-network: .*; write it like 10.0.0.0/8"):
         networks_of([text])
+
+
+def test_every_setting_of_an_operator_has_a_flag() -> None:
+    spelled = {"lease": "lease_name", "watch_namespaces": "watch_namespace"}
+    spelled["denied_networks"] = "deny_network"
+    settings = {spelled.get(each.name, each.name): each.default for each in fields(Settings)}
+    flags = {each.name: each.default for each in signature(run).parameters.values()}
+    assert settings.keys() <= flags.keys()
+    for name in ("max_passes", "max_rollouts", "secret_reads_per_second", "health_port"):
+        assert flags[name] == settings[name]
 
 
 def the_domain(text: str, resolv_conf: Path) -> str:

@@ -11,7 +11,8 @@ from buildpool.controller.act import act
 from buildpool.core import naming
 from buildpool.core.api import Reason
 from buildpool.core.errors import RefusedError, UnavailableError
-from buildpool.core.objects.refs import Object, Ref, ref_of
+from buildpool.core.objects.refs import JSON, Object, Ref, ref_of
+from buildpool.core.planning.marks import Mark
 from buildpool.core.planning.plan import Apply, Delete, Plan
 from buildpool.core.reporting.outcome import Outcome
 
@@ -38,8 +39,16 @@ class Refusing:
         return obj
 
     async def delete(self, ref: Ref, **_: Any) -> None:
-        """Takes a removal."""
+        """Takes a removal, or refuses it."""
+        if ref.name in self.refused:
+            raise self.error
         self.done.append(f"no {ref.name}")
+
+    async def patch(self, ref: Ref, _: JSON) -> None:
+        """Takes a mark, or refuses it."""
+        if ref.name in self.refused:
+            raise self.error
+        self.done.append(f"marked {ref.name}")
 
 
 def written(kind: str, name: str, component: str) -> Apply:
@@ -75,6 +84,30 @@ async def test_what_fails_of_one_object_is_told_and_holds_up_no_other() -> None:
         (failure,) = outcome.failures
         assert str(error) in str(failure)
         assert (failure.reason is Reason.OBJECT_FAILED) == isinstance(error, UnavailableError)
+
+
+async def test_a_removal_that_is_refused_is_told_and_holds_up_no_other() -> None:
+    other = Delete(Ref("Deployment", "builds", "older"), "uid", None, "removed older")
+    for error in (RefusedError("no"), UnavailableError("failed calling webhook")):
+        cluster: Any = Refusing("old", error=error)
+        outcome = await act(cluster, Plan(delete=(OLD, other)))
+        assert cluster.done == ["no older"]
+        (failure,) = outcome.failures
+        assert failure.ref == OLD.ref
+        assert str(error) in str(failure)
+
+
+async def test_a_mark_that_is_refused_is_told_and_holds_up_nothing() -> None:
+    marks = tuple(
+        Mark(Ref("Pod", "builds", name), "uid", {"labels": {}}, None, "") for name in ("a", "b")
+    )
+    for error in (RefusedError("no"), UnavailableError("failed calling webhook")):
+        cluster: Any = Refusing("a", error=error)
+        outcome = await act(cluster, Plan(mark=marks, apply=(NEW,), delete=(OLD,)))
+        assert cluster.done == ["marked b", "new", "no old"]
+        (failure,) = outcome.failures
+        assert failure.ref.name == "a"
+        assert str(error) in str(failure)
 
 
 async def test_nothing_of_a_pass_goes_on_after_it() -> None:

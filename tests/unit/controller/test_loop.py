@@ -323,6 +323,22 @@ def test_pools_that_were_made_together_do_not_look_again_together() -> None:
     assert min(looks) > 0.8 * RESYNC.total_seconds()
 
 
+def test_pools_that_end_their_passes_together_do_not_come_again_together() -> None:
+    passes = Passes([RESYNC])
+
+    async def story() -> None:
+        chances = iter([0.0, 1.0])
+        tended = Tended(passes, chance=lambda: next(chances, 0.0))
+        tended.tender.start(CI)
+        tended.tender.start(OTHER)
+        await asyncio.sleep(RESYNC.total_seconds() + 1)
+        await tended.tender.end()
+
+    virtual_time.run(story())
+    _, _, early, late = passes.started
+    assert late - early == pytest.approx(0.2 * RESYNC.total_seconds(), abs=1)
+
+
 def test_what_is_due_at_a_moment_is_looked_at_then() -> None:
     assert next_look(timedelta(seconds=7), chance=0.9) == 7.0
 

@@ -1,8 +1,10 @@
-"""A policy that lets nobody write of the pool itself what the operator has to: it is told."""
+"""What the API server refuses of one pool: it is told, and tried again later each time."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -12,19 +14,24 @@ from buildpool.buildkit.loads import Loads
 from buildpool.controller.cache_poller import CachePoller
 from buildpool.controller.daemon_tracker import DaemonTracker
 from buildpool.controller.metrics import PoolMetrics
-from buildpool.controller.reconcile import LONGEST_REFUSED, Reconciler
+from buildpool.controller.reconcile import LONGEST_TROUBLED, TROUBLED, Reconciler
 from buildpool.controller.rollout_turns import RolloutTurns
 from buildpool.controller.secret_poller import SecretPoller
 from buildpool.controller.wakeups import Wakeups
 from buildpool.core import naming
-from buildpool.core.errors import RefusedError
+from buildpool.core.api import Reason
+from buildpool.core.errors import RefusedError, UnavailableError
 from buildpool.core.naming import PoolKey
-from buildpool.core.objects.refs import JSON, Object, Ref, pool_ref
+from buildpool.core.objects.refs import JSON, Object, Ref, pool_ref, ref_of
+from buildpool.core.observed.cache import CacheReport
+from buildpool.core.pauses import growing, lot, spread
+from buildpool.core.planning.plan import GRACE
+from buildpool.core.words import Finding
 from buildpool.kube.cluster import Cluster
 from buildpool.kube.events import EventRecorder
 from memory_api import MemoryApi, run
 from memory_cluster import PASS, MemoryCluster
-from samples import INSTALLATION, a_raw_pool
+from samples import INSTALLATION, a_raw_pool, clients
 from unit.controller.test_daemon_tracker import ToldLoads
 
 CI = PoolKey("builds", "ci")
@@ -41,10 +48,11 @@ class Guarded(MemoryApi):
         self.refused = set(refused)
         self.events: list[Object] = []
         self.counted = 0
+        self.error: Exception = RefusedError(POLICY)
 
     def _check(self, part: str) -> None:
         if part in self.refused:
-            raise RefusedError(POLICY)
+            raise self.error
 
     async def get(self, ref: Ref) -> Object | None:
         if ref == pool_ref(CI):
@@ -53,6 +61,7 @@ class Guarded(MemoryApi):
 
     async def apply(self, obj: Object, *, dry_run: bool = False, subresource: str = "") -> Object:
         if not subresource:
+            self._check(f"apply {obj['kind']}")
             return await super().apply(obj, dry_run=dry_run)
         assert self.pool is not None
         self._check("status")
@@ -72,6 +81,14 @@ class Guarded(MemoryApi):
         else:
             await super().patch(ref, change)
 
+    async def select(self, kind: str, namespace: str, labels: dict[str, str]) -> list[Object]:
+        self._check(f"list {kind}")
+        return await super().select(kind, namespace, labels)
+
+    async def delete(self, ref: Ref, *, uid: str, version: str | None = None) -> None:
+        self._check(f"delete {ref.kind}")
+        await super().delete(ref, uid=uid, version=version)
+
     async def create(self, obj: Object) -> None:
         self.events.append(obj)
 
@@ -90,7 +107,7 @@ def is_gone(pool: Object) -> bool:
     return "deletionTimestamp" in metadata and not metadata["finalizers"]
 
 
-def a_reconciler(api: Guarded) -> Reconciler:
+def a_reconciler(api: Guarded, ask_sweeper: Callable[[PoolKey], None] = id) -> Reconciler:
     cluster, wakeups = cast("Cluster", api), Wakeups()
 
     def clock() -> datetime:
@@ -108,7 +125,7 @@ def a_reconciler(api: Guarded) -> Reconciler:
         DaemonTracker(cluster, cast("Loads", ToldLoads())),
         RolloutTurns(wakeups, limit=0),
         INSTALLATION,
-        lambda _: None,
+        ask_sweeper,
         clock,
     )
 
@@ -181,7 +198,7 @@ def test_a_status_that_is_refused_is_told_by_an_event_and_less_and_less_often() 
     assert "ci-builder-0" in api.cluster.names("Deployment"), "what can be done is done"
     assert api.told() == [("Warning", "StatusRefused")]
     assert POLICY in api.events[0]["message"]
-    assert 5 <= api.counted <= 6 + timedelta(minutes=30) / LONGEST_REFUSED
+    assert 5 <= api.counted <= 6 + timedelta(minutes=30) / LONGEST_TROUBLED
 
 
 def test_a_status_that_is_refused_while_the_pool_goes_is_told_and_the_pool_goes() -> None:
@@ -201,3 +218,164 @@ def test_a_status_that_is_refused_while_the_pool_goes_is_told_and_the_pool_goes(
     assert api.pool is None
     assert ("Warning", "StatusRefused") in api.told()
     assert api.cluster.objects == {}
+
+
+CREDENTIALS = {"registry": {"ref": "r.example/caches", "credentials": {"name": "gone"}}}
+
+
+def tended(**spec: Any) -> Object:
+    """A pool with this spec that has our finalizer."""
+    return a_raw_pool(metadata={"finalizers": [naming.FINALIZER]}, **spec)
+
+
+def a_refused(*parts: str, error: Exception | None = None) -> Guarded:
+    """A pool of which these parts may not be written or read."""
+    api = Guarded(held(), *parts)
+    api.error = error or api.error
+    return api
+
+
+def a_deleted(*parts: str) -> Guarded:
+    """A pool that is there and shall go."""
+    api = Guarded(held())
+    reconciler = a_reconciler(api)
+    for _ in range(4):
+        a_pass(reconciler, api)
+    assert api.pool is not None
+    api.pool["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
+    api.refused = set(parts)
+    return api
+
+
+def a_taken(kind: str, name: str) -> Guarded:
+    """A pool of which somebody else has a name."""
+    api = Guarded(tended(access=clients("dev")))
+    metadata = {"name": name, "namespace": "builds", "uid": "theirs", "resourceVersion": "1"}
+    theirs = {"kind": kind, "metadata": metadata}
+    api.cluster.objects[ref_of(theirs)] = theirs
+    return api
+
+
+TROUBLES: dict[str, Callable[[], Guarded]] = {
+    "an object is refused": lambda: a_refused("apply ConfigMap"),
+    "a webhook is dead": lambda: a_refused("apply ConfigMap", error=UnavailableError("webhook")),
+    "the finalizer is refused": lambda: Guarded(a_raw_pool(), "finalizers"),
+    "a list is refused": lambda: a_refused("list NetworkPolicy"),
+    "a list is refused while the pool goes": lambda: a_deleted("list NetworkPolicy"),
+    "a removal is refused": lambda: a_deleted("delete Service"),
+    "the finalizer may not be taken off": lambda: a_deleted("finalizers"),
+    "a name is taken": lambda: a_taken("Service", "ci"),
+    "the name of a client's Secret is taken": lambda: a_taken("Secret", "ci-client-dev"),
+    "credentials are missing": lambda: Guarded(tended(cache=CREDENTIALS)),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_whatever_is_in_the_way_is_looked_at_later_each_time(trouble: str) -> None:
+    api = TROUBLES[trouble]()
+    reconciler = a_reconciler(api)
+    assert api.pool is not None
+    chance = lot(api.pool["metadata"]["uid"])
+    for _ in range(4):  # until all is done that can be
+        a_pass(reconciler, api)
+    api.cluster.now += GRACE  # and nothing is thought to pass by itself
+    a_pass(reconciler, api)
+    reconciler.pauses.clear()
+    pauses = []
+    for _ in range(8):
+        before = api.cluster.now
+        pause = a_pass(reconciler, api)
+        assert pause is not None
+        pauses.append(pause.total_seconds())
+        api.cluster.now = before + pause
+    first, last = TROUBLED.total_seconds(), LONGEST_TROUBLED.total_seconds()
+    wanted = [spread(growing(n, first=first, last=last), chance=chance) for n in range(1, 9)]
+    assert pauses == pytest.approx(wanted)
+
+
+def test_what_may_not_be_removed_is_told_and_the_pool_goes_once_it_may() -> None:
+    api = a_deleted("delete Service")
+    reconciler = a_reconciler(api)
+    for _ in range(3):
+        a_pass(reconciler, api)
+    ready = api.condition("Ready")
+    assert ready["reason"] == "ObjectRefused"
+    assert POLICY in ready["message"]
+    assert api.told().count(("Warning", "ObjectRefused")) == 1
+    api.refused = set()
+    for _ in range(6):
+        a_pass(reconciler, api)
+    assert api.pool is None
+
+
+@pytest.mark.parametrize("goes", [False, True])
+def test_a_pool_of_which_a_kind_may_not_be_listed_says_so(goes: bool) -> None:
+    api = a_deleted("list NetworkPolicy") if goes else a_refused("list NetworkPolicy")
+    reconciler = a_reconciler(api)
+    api.events.clear()
+    for _ in range(3):
+        assert a_pass(reconciler, api)
+    ready = api.condition("Ready")
+    assert (ready["status"], ready["reason"]) == ("Unknown", "Forbidden")
+    assert api.told() == [("Warning", "Forbidden")]
+
+
+def test_what_a_registry_says_makes_no_pool_look_again_sooner() -> None:
+    class Poller:
+        """Has an answer without asking."""
+
+        def watch(self, *_: object) -> None: ...
+
+        def report(self, _: PoolKey) -> CacheReport:
+            return CacheReport(trouble=Finding(Reason.REGISTRY_UNREACHABLE, "it does not answer"))
+
+    api = Guarded(tended(cache={"registry": {"ref": "r.example/caches"}}))
+    reconciler = replace(a_reconciler(api), cache_poller=cast("CachePoller", Poller()))
+    for _ in range(4):
+        pause = a_pass(reconciler, api)
+    assert api.condition("CacheReady")["reason"] == "RegistryUnreachable"
+    assert pause is not None
+    assert pause > LONGEST_TROUBLED
+    assert reconciler.pauses == {}
+
+
+def test_nothing_is_remembered_of_a_pool_that_is_gone() -> None:
+    api = Guarded(held())
+    api.cluster.admit = overrule
+    reconciler = a_reconciler(api)
+    for _ in range(4):
+        a_pass(reconciler, api)
+    assert api.pool is not None
+    api.pool["metadata"]["generation"] += 1
+    api.refused = {"status"}
+    with pytest.raises(RefusedError):
+        a_pass(reconciler, api)
+    assert CI in reconciler.untold
+    assert reconciler.overruled[CI]
+    api.refused = {"delete Service"}
+    api.pool["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
+    a_pass(reconciler, api)
+    assert CI in reconciler.pauses
+    api.refused = set()
+    while api.pool is not None:
+        a_pass(reconciler, api)
+    assert (reconciler.overruled, reconciler.pauses, reconciler.untold) == ({}, {}, {})
+
+
+def overrule(obj: Object) -> None:
+    """What a webhook does to each ConfigMap."""
+    if obj["kind"] == "ConfigMap":
+        obj["data"] = {key: f"{value}# seen" for key, value in obj["data"].items()}
+
+
+def test_what_an_earlier_pool_of_the_name_has_left_is_looked_at_soon() -> None:
+    api, asked = Guarded(held()), []
+    reconciler = a_reconciler(api, asked.append)
+    a_pass(reconciler, api)
+    assert asked == []
+    left = copy.deepcopy(api.cluster["ConfigMap/ci-builder"])
+    left["metadata"] |= {"name": "ci-left", "uid": "left", "ownerReferences": []}
+    left["metadata"]["annotations"][naming.ANNOTATION_POOL_UID] = "of an earlier one"
+    api.cluster.objects[ref_of(left)] = left
+    a_pass(reconciler, api)
+    assert asked == [CI]

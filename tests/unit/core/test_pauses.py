@@ -44,9 +44,21 @@ def test_a_pause_grows_once_it_is_over_however_often_somebody_is_woken() -> None
     first, last = timedelta(seconds=10), timedelta(seconds=35)
     pause, waits = None, []
     for _ in range(4):
-        pause = Pause.after(pause, first=first, last=last, now=now)
+        pause = Pause.after(pause, first=first, last=last, now=now, chance=0.0)
         early = pause.until - timedelta(microseconds=1)
-        assert Pause.after(pause, first=first, last=last, now=early) == pause
+        assert Pause.after(pause, first=first, last=last, now=early, chance=0.0) == pause
         waits.append((pause.until - now).total_seconds())
         now = pause.until
     assert waits == [10, 20, 35, 35]
+
+
+def test_pauses_of_many_that_failed_together_end_at_many_moments() -> None:
+    now = datetime(2026, 11, 30, tzinfo=UTC)
+    first, last = timedelta(seconds=10), timedelta(minutes=5)
+    for before in (None, Pause(9, now)):
+        ends = {
+            Pause.after(before, first=first, last=last, now=now, chance=chance / 10).until
+            for chance in range(10)
+        }
+        assert len(ends) == 10
+        assert max(ends) <= now + last

@@ -11,12 +11,18 @@ from itertools import pairwise
 import pytest
 
 import virtual_time
+from buildpool.controller.metrics import PoolMetrics
+from buildpool.manager.assembly import Operator
 from buildpool.manager.terms import (
     CALM_SECONDS,
     FIRST_RESTART_SECONDS,
     LAST_RESTART_SECONDS,
     kept_up,
+    term,
 )
+from buildpool.settings import Settings
+from memory_cluster import MemoryCluster
+from samples import HOME
 
 
 @dataclass
@@ -80,3 +86,33 @@ def test_a_part_that_is_to_end_ends() -> None:
             await keeping
 
     virtual_time.run(story())
+
+
+class Restless(Operator):
+    """An operator of which every part fails as soon as it runs."""
+
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def rounds(self) -> tuple[Part, ...]:
+        return self.parts
+
+
+def test_a_term_goes_on_though_all_that_runs_beside_the_passes_fails() -> None:
+    parts, cluster, metrics = (Part(), Part(error=None)), MemoryCluster().api, PoolMetrics()
+
+    async def watch(_: Operator, stop: asyncio.Event, **__: object) -> None:
+        await stop.wait()
+
+    async def story() -> None:
+        stop = asyncio.Event()
+        operator = Restless(Settings(HOME, "one"), cluster, metrics)
+        operator.parts = parts
+        acting = asyncio.create_task(term(operator, cluster, metrics, stop, watch=watch))
+        await asyncio.wait([acting], timeout=100 * LAST_RESTART_SECONDS)
+        assert not acting.done()
+        stop.set()
+        await acting
+
+    virtual_time.run(story())
+    assert all(len(part.started) > 50 for part in parts), "each is started again"

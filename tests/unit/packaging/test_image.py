@@ -77,3 +77,30 @@ def test_both_stages_are_of_one_base_that_a_release_can_pin() -> None:
     assert bases == ["${PYTHON}", "scratch", "${PYTHON}"]
     (default,) = re.findall(r"^ARG PYTHON=(\S+)$", DOCKERFILE, re.MULTILINE)
     assert re.fullmatch(r"python:3\.\d+-slim-\w+(@sha256:[0-9a-f]{64})?", default)
+
+
+def the_release(text: str) -> list[str]:
+    """The words of the command that builds and pushes a release; names and versions left out."""
+    plain = re.sub(r"^#|[`\\]", " ", text, flags=re.MULTILINE)
+    found = re.search(
+        r"SOURCE_DATE_EPOCH=\S+ log -1 --format=%ct\) docker buildx build (.*?) \.\s",
+        plain,
+        re.DOTALL,
+    )
+    assert found is not None
+    words = found[1].replace("--build-arg VERSION=X.Y.Z", "").split()
+    return [re.sub(r"name=[^,]*", "name=", word) for word in words]
+
+
+def test_the_release_is_built_as_is_written_wherever_that_is() -> None:
+    written = [
+        the_release((PROJECT / file).read_text()) for file in ("Dockerfile", "docs/development.md")
+    ]
+    assert written[0] == written[1]
+    for needed in (
+        "linux/amd64,linux/arm64",
+        "--sbom=true",
+        "--provenance=mode=max",
+        "type=image,name=,push=true,rewrite-timestamp=true",
+    ):
+        assert needed in written[0]

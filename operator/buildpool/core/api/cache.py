@@ -44,6 +44,11 @@ class ManagedRegistry(Model):
         timedelta, DurationText(minimum=timedelta(hours=1), maximum=timedelta(days=3650))
     ] = timedelta(days=14)
     """How long a cache stays that no build imports or exports."""
+    scrub: Annotated[timedelta, DurationText(minimum=timedelta(0), maximum=timedelta(days=365))] = (
+        timedelta(days=1)
+    )
+    """How often each layer is read again, to find damage before a build does; `0s`: never. What is
+    new is read in any case."""
     resources: Resources = Resources()
     """Compute resources of the registry's container."""
     keeper_resources: Resources = Resources(
@@ -55,6 +60,11 @@ class ManagedRegistry(Model):
         requests={"cpu": "10m", "memory": "64Mi"}, limits={"cpu": "1", "memory": "256Mi"}
     )
     """Compute resources of the guard beside each builder. No layer passes through it."""
+
+
+MAX_LOCATION_CHARACTERS: Final = 237
+"""Characters of a location below which the gateway can keep repositories: their names have up to
+255, of which it adds at least 18."""
 
 
 class Layout(StrEnum):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from buildpool.core import naming
 from buildpool.core.api import Pool, Routing
 from buildpool.core.api.brief import acknowledgement
-from buildpool.core.objects.refs import Object, Ref, text_at
+from buildpool.core.objects.refs import Object, Ref, ref_of, text_at
 from buildpool.core.pki import Bundle
 from buildpool.core.planning.certificates import (
     authority_ref,
@@ -21,7 +21,7 @@ from buildpool.core.planning.certificates import (
     gateway_secrets,
 )
 from buildpool.core.planning.issuances import rotation_note
-from buildpool.core.planning.names import recipes_ref
+from buildpool.core.planning.names import cache_parts, recipes_ref
 from buildpool.core.planning.situation import Situation
 from buildpool.core.resources import (
     authority_secret,
@@ -79,16 +79,17 @@ def desired_objects(s: Situation, size: int) -> Iterator[Object]:
     if (recipes := cache_recipes(pool)) and recipes_ref(pool) not in s.taken:
         yield recipes_config(pool, recipes)
     if managed := managed_registry(pool):
-        yield cache_config(pool)
-        yield cache_service(pool)
-        yield cache_volume(pool, managed)
-        yield cache_deployment(
-            pool,
-            managed,
-            image=s.installation.image,
-            certificate=_bundle(s, cache_secrets(pool)[0]),
-            is_awake=size > 0 or s.has_builders,
-        )
+        parts = (cache_config(pool), cache_service(pool), cache_volume(pool, managed))
+        yield from (part for part in parts if ref_of(part) not in s.taken)
+        # Its keeper removes what it finds: it must never begin in the volume of somebody else.
+        if not any(ref in s.taken and ref.kind != "Service" for ref in cache_parts(pool)):
+            yield cache_deployment(
+                pool,
+                managed,
+                image=s.installation.image,
+                certificate=_bundle(s, cache_secrets(pool)[0]),
+                is_awake=size > 0 or s.has_builders,
+            )
 
 
 def _ways(s: Situation) -> Iterator[Object]:

@@ -28,19 +28,20 @@ def desired_refs(pool: Pool, installation: Installation) -> tuple[Ref, ...]:
         Ref("Service", key.namespace, naming.service(key)),
         Ref("PodDisruptionBudget", key.namespace, naming.disruption_budget(key)),
         *([recipes_ref(pool)] if recipes else []),
-        *(_cache_refs(pool) if managed_registry(pool) else ()),
+        *(cache_parts(pool) if managed_registry(pool) else ()),
     )
 
 
-def _cache_refs(pool: Pool) -> Iterator[Ref]:
+def cache_parts(pool: Pool) -> Iterator[Ref]:
+    """What a managed cache consists of, but for its Secrets."""
     for kind in ("ConfigMap", "Service", "PersistentVolumeClaim", "Deployment"):
         yield Ref(kind, pool.key.namespace, naming.cache(pool.key))
 
 
 def optional_refs(pool: Pool) -> frozenset[Ref]:
-    """Those that nothing else needs: the pool does without one whose name is taken."""
+    """Those that no builder needs: the pool does without one whose name is taken."""
     clients = (client_ref(pool, client.name) for client in pool.spec.access.clients)
-    return frozenset((*clients, recipes_ref(pool)))
+    return frozenset((*clients, recipes_ref(pool), *cache_parts(pool)))
 
 
 def recipes_ref(pool: Pool) -> Ref:

@@ -5,7 +5,7 @@ question gets the same answer. It decides *what*; how the answer is carried out 
 business, and how the result is told to the user is ``reporting``'s.
 
     conflicts       names the pool needs that belong to somebody else: nothing is done that needs
-                    them
+                    them; a managed cache that cannot come is left out
     decision        how many builders, and which come, retire and go (``scaling``)
     mark            what has to stand on objects that are there: who is to go, who is busy
     apply, delete   the difference between the objects the pool consists of and those that are there
@@ -44,9 +44,6 @@ from buildpool.core.scaling import Calm, Decision, LastDecision, decide
 
 RESYNC: Final = timedelta(minutes=10)
 """The longest a pool is left alone: what every watch has missed is found then."""
-
-TROUBLED: Final = timedelta(seconds=10)
-"""How soon to look again where a name is taken or an object refused: no watch tells of its end."""
 
 GRACE: Final = timedelta(minutes=5)
 """How long a trouble that may end by itself is waited for before the pool counts as stalled."""
@@ -124,8 +121,8 @@ def plan_flow(s: Situation) -> PlanFlow:
 
 
 def planned(s: Situation) -> tuple[Situation, Plan]:
-    """The same at once, for programs that have nothing else to do meanwhile."""
-    flow = plan_flow(s)
+    """The same at once, of what is possible, for programs that have nothing else to do."""
+    flow = plan_flow(s.possible())
     try:
         order = next(flow)
         while True:
@@ -140,7 +137,7 @@ def plan(s: Situation) -> Plan:
     conflicts = tuple(sorted(s.taken))
     if _is_blocked(s):
         mark = tuple(marks(s, None))
-        return Plan(mark=mark, conflicts=conflicts, is_blocked=True, recheck=TROUBLED)
+        return Plan(mark=mark, conflicts=conflicts, is_blocked=True)
     decision = decide(
         s.pool.spec,
         [member.builder for member in s.members],
@@ -161,8 +158,8 @@ def plan(s: Situation) -> Plan:
 
 
 def _is_blocked(s: Situation) -> bool:
-    """Whether a name is taken that something else depends on."""
-    return bool(s.taken - optional_refs(s.pool))
+    """Whether a name is taken that builders depend on."""
+    return bool(s.taken - optional_refs(s.pool) - s.left_out)
 
 
 def _last_decision(pool: Pool) -> LastDecision:

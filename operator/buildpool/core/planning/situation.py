@@ -46,7 +46,7 @@ from buildpool.core.planning.certificates import (
     certificate_requests,
 )
 from buildpool.core.planning.fleet import Member, member_of, revision_of_pod
-from buildpool.core.planning.names import desired_refs
+from buildpool.core.planning.names import cache_parts, desired_refs
 from buildpool.core.planning.turns import said_of_builders
 from buildpool.core.resources import builder_revision, bundle_of, cache_revision, managed_registry
 from buildpool.core.resources.deployment import revision_of
@@ -66,6 +66,25 @@ class Situation:
     """Issued in this pass, by Secret, and not written yet: comes before what is stored."""
     may_roll: bool = True
     """Whether builders may be replaced now if that is our doing, not the user's (``turns``)."""
+    left_out: frozenset[Ref] = frozenset()
+    """Names of a managed cache that somebody else has: the pool is without one (``possible``)."""
+
+    def possible(self) -> Situation:
+        """The same, as if the pool wanted no managed cache, where somebody else has a name of it.
+
+        So nobody has to wait for it who builds without one. A cache of which anything is there is
+        still wanted: its builders read it.
+        """
+        if managed_registry(self.pool) is None:
+            return self
+        names = frozenset((*cache_parts(self.pool), *cache_secrets(self.pool)))
+        taken = self.taken & names
+        if not taken or self.own.keys() & names:
+            return self
+        spec = self.pool.spec
+        cache = spec.cache.model_copy(update={"registry": None})
+        pool = replace(self.pool, spec=spec.model_copy(update={"cache": cache}))
+        return replace(self, pool=pool, left_out=taken)
 
     def with_issued(self, issued: Mapping[Ref, Authority | Bundle]) -> Situation:
         """The same, with what was issued now, too."""
@@ -109,7 +128,7 @@ class Situation:
     @cached_property
     def taken(self) -> frozenset[Ref]:
         """Names the pool needs that belong to somebody else."""
-        names = desired_refs(self.pool, self.installation)
+        names = (*desired_refs(self.pool, self.installation), *self.left_out)
         live = self.observation.live
         return frozenset(ref for ref in names if ref in live and ref not in self.own)
 

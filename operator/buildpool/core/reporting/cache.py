@@ -23,8 +23,9 @@ from buildpool.core.objects.refs import Ref
 from buildpool.core.observed.usage import Usage
 from buildpool.core.planning.caches import cache_target
 from buildpool.core.planning.desired import cache_is_awake
-from buildpool.core.planning.names import recipes_ref
+from buildpool.core.planning.names import cache_parts, recipes_ref
 from buildpool.core.planning.situation import Situation
+from buildpool.core.reporting.conflicts import about_taken
 from buildpool.core.reporting.diagnosis import diagnose
 from buildpool.core.reporting.outcome import Outcome
 from buildpool.core.resources import cache_recipes
@@ -50,15 +51,16 @@ it is asked again."""
 def cache_condition(s: Situation, outcome: Outcome) -> Condition | None:
     """Whether the cache can be used, and why not; None where the pool has none."""
     pool, registry = s.pool, s.pool.spec.cache.registry
+    taken = s.left_out or s.taken.intersection((*cache_parts(pool), recipes_ref(pool)))
+    if taken:
+        message = f"{about_taken(s, taken)} All else of the pool goes on"
+        return _condition(pool, ConditionStatus.FALSE, Finding(Reason.NAME_CONFLICT, message))
     if registry is None:
         return None
     if registry.managed is not None:
         trouble = _managed_trouble(s, outcome)
         if trouble is not None:
             return _condition(pool, ConditionStatus.FALSE, trouble)
-    if (recipes := recipes_ref(pool)) in s.taken:
-        message = f"{recipes} exists and is not this pool's; remove it, or rename the pool"
-        return _condition(pool, ConditionStatus.FALSE, Finding(Reason.NAME_CONFLICT, message))
     target, report = cache_target(s), s.observation.cache
     if isinstance(target, Finding):
         return _condition(pool, ConditionStatus.FALSE, target)

@@ -38,7 +38,9 @@ _HEALING: Final = frozenset(
     }
 )
 """What often ends by itself: a node is being added, a Secret is applied a moment after the pool."""
-_CACHE_REFUSED: Final = frozenset({Reason.IMAGE_PULL_FAILED, Reason.POD_REFUSED})
+_CACHE_REFUSED: Final = frozenset(
+    {Reason.IMAGE_PULL_FAILED, Reason.NAME_CONFLICT, Reason.POD_REFUSED}
+)
 """What keeps a managed cache from ever running. Any other state of a cache comes and goes."""
 
 

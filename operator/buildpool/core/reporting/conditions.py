@@ -75,7 +75,8 @@ def _conflict_without_certificates(case: Case) -> Claim | None:
 
 
 def _client_left_out(case: Case) -> Claim | None:
-    secrets = [ref for ref in case.plan.conflicts if ref.kind == "Secret"]
+    taken = (ref for ref in case.plan.conflicts if ref not in case.s.left_out)
+    secrets = [ref for ref in taken if ref.kind == "Secret"]
     if case.plan.is_blocked or not secrets:
         return None
     message = f"{about_clients(case.s, secrets)} All else of the pool goes on."

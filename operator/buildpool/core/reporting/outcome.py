@@ -92,8 +92,3 @@ class Outcome:
     def but(self, failure: Failure) -> Outcome:
         """The same, and this failed, too."""
         return replace(self, failures=(*self.failures, failure))
-
-    @property
-    def is_refused(self) -> bool:
-        """Whether anything was refused, and will be again; not what only failed just now."""
-        return any(failure.reason is not Reason.OBJECT_FAILED for failure in self.failures)

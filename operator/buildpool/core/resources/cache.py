@@ -23,6 +23,7 @@ from buildpool.core.resources.common import (
     digest,
     fingerprint,
     pool_metadata,
+    pulling,
     restricted,
     sealed,
 )
@@ -182,7 +183,10 @@ def _pod(pool: Pool, managed: ManagedRegistry, image: str) -> Object:
             "fsGroup": RESTRICTED_USER,
             "fsGroupChangePolicy": "OnRootMismatch",
         },
-        "containers": [_registry(managed), _keeper(pool, managed, image)],
+        "containers": [
+            {**container, **pulling(pool)}
+            for container in (_registry(managed), _keeper(pool, managed, image))
+        ],
         "volumes": [
             {"name": "storage", "persistentVolumeClaim": {"claimName": name}},
             certificate_volume("certificates", name),
@@ -227,6 +231,7 @@ def _keeper(pool: Pool, managed: ManagedRegistry, image: str) -> Object:
             f"--storage={STORAGE}",
             f"--capacity={parse_bytes(managed.storage.size)}",
             f"--retention={format_duration(managed.retention)}",
+            f"--scrub={format_duration(managed.scrub)}",
             # A build may come back for what it has imported for as long as it runs.
             f"--grace={format_duration(pool.spec.builders.max_build_duration)}",
             f"--certificates={CERTIFICATES}",

@@ -73,6 +73,12 @@ def compute(resources: Resources) -> Object:
     return {"resources": amounts} if amounts else {}
 
 
+def pulling(pool: Pool) -> Object:
+    """The part of a container that says when its image is pulled; empty: the cluster's own way."""
+    policy = pool.spec.builders.image_pull_policy
+    return {"imagePullPolicy": policy.value} if policy else {}
+
+
 def restricted() -> Object:
     """A security context with all that Pod Security calls restricted, for these containers."""
     return {

@@ -24,6 +24,7 @@ from buildpool.core.resources.common import (
     digest,
     fingerprint,
     owned_metadata,
+    pulling,
     restricted,
     sealed,
 )
@@ -177,9 +178,9 @@ def _container(pool: Pool) -> Object:
         "volumeMounts": _mounts(pool),
     }
     optional: Object = {
-        "imagePullPolicy": builders.image_pull_policy and builders.image_pull_policy.value,
         "env": [variable.to_dict() for variable in builders.env],
         **compute(builders.resources),
+        **pulling(pool),
     }
     return container | {field: value for field, value in optional.items() if value}
 
@@ -319,7 +320,7 @@ def _volume_free(pool: Pool) -> Object:
 
 def _init_container(pool: Pool, name: str, command: list[str], rights: Object) -> Object:
     builders = pool.spec.builders
-    container: Object = {
+    return {
         "name": name,
         "image": builders.resolved_image,
         "command": command,
@@ -328,7 +329,5 @@ def _init_container(pool: Pool, name: str, command: list[str], rights: Object) -
         "volumeMounts": [{"name": "state", "mountPath": STATE_DIRECTORY[builders.security]}],
         # A quota wants to know of every container. It costs nothing: these run before the daemon.
         **compute(builders.resources),
+        **pulling(pool),
     }
-    if builders.image_pull_policy:
-        container["imagePullPolicy"] = builders.image_pull_policy.value
-    return container

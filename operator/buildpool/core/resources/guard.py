@@ -13,7 +13,7 @@ from buildpool.core import naming
 from buildpool.core.api import ManagedRegistry, Pool
 from buildpool.core.objects.refs import JSON, Object
 from buildpool.core.resources.cache import managed_registry
-from buildpool.core.resources.common import compute, restricted
+from buildpool.core.resources.common import compute, pulling, restricted
 from buildpool.core.resources.secret import certificate_volume
 
 CONTAINER: Final = "cache-guard"
@@ -54,8 +54,7 @@ def guard_container(
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [server_certificates, guard_mount()],
     }
-    policy = pool.spec.builders.image_pull_policy
-    return container | ({"imagePullPolicy": policy.value} if policy else {})
+    return container | pulling(pool)
 
 
 def guard_mount() -> Object:

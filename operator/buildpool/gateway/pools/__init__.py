@@ -3,7 +3,8 @@
 config        one pool as the operator configures it; values only
 directory     watches what the operator writes for the gateway, and the builders' pods
 served        each pool with its scheduler, its connections and what its daemons say
-bounds        how many requests a pool and a client may have
+bounds        how many requests a pool, a client and all together may have
+messages      how much of messages is in memory at once
 records       which builder has the record of a build, and its content
 cache_memory  when shared caches were exported, and which variants have caches of their own
 contexts      what the clients of a pool call the contexts that their sessions upload

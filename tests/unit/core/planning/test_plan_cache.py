@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from buildpool.core import naming
-from buildpool.core.api import EventReason, Pool
+from buildpool.core.api import ConditionType, EventReason, Pool
 from buildpool.core.objects.refs import Ref
 from buildpool.core.resources import has_guard
 from memory_cluster import MemoryCluster, settled
 from plans import applied, deleted, removed, retired
-from samples import a_pool, planned
+from samples import a_pool, clients, planned
 
 MANAGED = {"registry": {"managed": {"storage": {"size": "1Gi"}}}}
 OBJECTS = (
@@ -139,12 +139,82 @@ def test_a_builder_has_a_guard_exactly_where_the_cache_is_managed(cache: dict[st
     assert ("cache" in names) is bool(cache)
 
 
-def test_the_names_of_a_cache_may_be_taken() -> None:
-    cluster = settled(a_pool())
-    foreign = {"kind": "Service", "metadata": {"name": "ci-cache", "namespace": "builds"}}
-    cluster.objects[Ref("Service", "builds", "ci-cache")] = foreign
-    _, todo = planned(a_cached_pool(), cluster.observe(a_cached_pool()))
-    assert todo.conflicts == (Ref("Service", "builds", "ci-cache"),)
+PARTS = [name for name in OBJECTS if name != "ConfigMap/ci-cache-recipes"]
+
+
+def take(cluster: MemoryCluster, name: str) -> Ref:
+    """Somebody else has this name."""
+    kind, _, name = name.partition("/")
+    ref = Ref(kind, "builds", name)
+    metadata = {"name": name, "namespace": "builds", "uid": "theirs", "resourceVersion": "1"}
+    cluster.objects[ref] = {"kind": kind, "metadata": metadata}
+    return ref
+
+
+def guarded(cluster: MemoryCluster) -> set[bool]:
+    """Whether builders read a managed cache."""
+    return {
+        has_guard(obj["spec"]["template"])
+        for ref, obj in cluster.objects.items()
+        if ref.name.startswith("ci-builder-") and ref.kind == "Deployment"
+    }
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_cache_that_cannot_come_holds_up_nothing_else_of_its_pool(part: str) -> None:
+    cluster = settled(a_pool(access=clients("ana")))
+    ref = take(cluster, part)
+    pool = a_cached_pool(replicas=2, access=clients("ana", "bob"))
+    for _ in range(8):
+        todo = cluster.step(pool)
+        assert todo.conflicts == (ref,)
+    assert cluster.names("Deployment") == sorted(
+        {"ci-builder-0", "ci-builder-1", *([ref.name] if ref.kind == "Deployment" else [])}
+    )
+    assert Ref("Secret", "builds", "ci-client-bob") in cluster.objects
+    assert cache_objects(cluster) == (part,)
+    assert guarded(cluster) == {False}
+    assert not applied(todo), "it is as it can be"
+    status = cluster.status
+    assert status is not None
+    said = {c.type: (c.status, c.reason) for c in status.conditions}
+    assert said["CacheReady"] == ("False", "NameConflict")
+    assert said["Stalled"] == ("True", "NameConflict")
+    assert said["Ready"][0] == said["CertificatesReady"][0] == "True"
+    del cluster.objects[ref]
+    cluster.settle(pool)
+    assert cache_objects(cluster) == OBJECTS
+    assert guarded(cluster) == {True}
+
+
+@pytest.mark.parametrize("part", [name for name in PARTS if not name.startswith("Secret/")])
+def test_a_cache_of_which_somebody_has_taken_a_name_goes_on_as_it_is(part: str) -> None:
+    cluster = settled(a_cached_pool())
+    ref = take(cluster, part)
+    larger = {"registry": {"managed": {"storage": {"size": "2Gi"}}}}
+    pool = a_pool(cache=larger, replicas=2)
+    todos = [cluster.step(pool) for _ in range(8)]
+    assert {"ci-builder-0", "ci-builder-1"} <= set(cluster.names("Deployment"))
+    assert guarded(cluster) == {True}
+    assert cache_objects(cluster) == OBJECTS
+    assert not any(deleted(todo) for todo in todos)
+    written = {name for todo in todos for name in applied(todo)}
+    assert part not in written
+    assert ("Deployment/ci-cache" in written) is (part == "Service/ci-cache"), "not in their volume"
+    status = cluster.status
+    assert status is not None
+    cache = status.condition(ConditionType.CACHE_READY)
+    assert cache is not None
+    assert (cache.status, cache.reason) == ("False", "NameConflict")
+    assert str(ref) in cache.message
+
+
+@pytest.mark.parametrize("part", [name for name in PARTS if name.startswith("Secret/")])
+def test_without_the_certificates_of_a_cache_that_is_there_nothing_is_done(part: str) -> None:
+    cluster = settled(a_cached_pool())
+    ref = take(cluster, part)
+    todo = cluster.plan(a_cached_pool(replicas=2))
+    assert todo.conflicts == (ref,)
     assert not todo.apply
 
 

@@ -12,10 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildpool.core.api import ConditionStatus, ConditionType, Pool, Reason, identify_pool
+from buildpool.core.api import (
+    ConditionStatus,
+    ConditionType,
+    Pool,
+    PoolStatus,
+    Reason,
+    identify_pool,
+)
 from buildpool.core.errors import InvalidSpecError, RefusedError
 from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.observation import Observation
+from buildpool.core.pki import AuthorityPhase
 from buildpool.core.planning.plan import GRACE
 from buildpool.core.reporting.outcome import Failure, Outcome
 from buildpool.core.reporting.report import (
@@ -257,6 +265,23 @@ def test_a_settled_pool_writes_no_status() -> None:
     before = story.pool.status
     story.wait(10 * MINUTE)
     assert story.look().status == before
+
+
+def test_what_a_status_says_is_what_is_read_of_it_at_any_moment_of_a_second() -> None:
+    story = told_story()
+    story.wait(timedelta(microseconds=123_456))
+    story.ask("authority")
+    for step in range(40):
+        status = story.look().status
+        assert PoolStatus.read(status.to_dict()) == status
+        if step == 2:
+            story.ask(None)
+        if status.authority and status.authority.phase == AuthorityPhase.INTRODUCING:
+            break
+    else:
+        raise AssertionError("the authority is never replaced")
+    before = story.settle()
+    assert story.look().status == before.status
 
 
 @given(st.lists(st.sampled_from(["build", "finish", "wait", "full", "free"]), max_size=12))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from buildpool.core import naming
 from buildpool.core.api import BuilderState, BuilderStatus, ConditionStatus, PoolStatus, Reason
 from buildpool.core.api.status import MAX_BUILDERS
 from buildpool.core.errors import RefusedError
-from buildpool.core.objects.refs import Ref
+from buildpool.core.objects.refs import Ref, ref_of
 from buildpool.core.planning.plan import plan
 from buildpool.core.reporting.builders import builder_statuses, shown
 from buildpool.core.reporting.outcome import Failure, Outcome
@@ -101,6 +103,22 @@ def test_a_status_names_those_that_serve_where_it_cannot_name_all() -> None:
     assert len(found) == MAX_BUILDERS
     assert {b.name for b in serving} <= {b.name for b in found}
     PoolStatus(builders=found)
+
+
+def test_the_counts_of_a_status_speak_of_all_builders_where_it_cannot_name_all() -> None:
+    pool = a_pool(replicas=100)
+    cluster = settled(a_pool())
+    first = cluster["Deployment/ci-builder-0"]
+    for number in range(1, 300):
+        other = deepcopy(first)
+        other["metadata"] |= {"name": f"ci-builder-{number}", "uid": f"uid-{number}"}
+        if number >= 100:
+            other["metadata"]["annotations"][naming.ANNOTATION_RETIRED] = NOW.isoformat()
+        cluster.objects[ref_of(other)] = other
+    status = judged(pool, cluster.observe(pool)).status
+    assert len(status.builders) == MAX_BUILDERS
+    assert sum(b.state is not BuilderState.DRAINING for b in status.builders) == 100
+    assert status.replicas == 300
 
 
 def test_an_authority_from_the_future_is_reported_and_not_thrown_away() -> None:

@@ -311,6 +311,35 @@ def test_every_container_says_what_it_takes_as_a_quota_demands(
                 assert {"cpu", "memory"} <= set(container["resources"][kind]), container["name"]
 
 
+@pytest.mark.parametrize("policy", ["Always", "Never", None])
+@pytest.mark.parametrize("storage", [{}, {"storage": {"volumeClaim": {"size": "1Gi"}}}])
+def test_images_of_all_containers_are_pulled_as_the_pool_says(
+    storage: dict[str, Any], policy: str | None
+) -> None:
+    written = {"imagePullPolicy": policy} if policy else {}
+    pool = a_pool(builders={**storage, **written}, cache={"registry": {"managed": {}}})
+    managed = managed_registry(pool)
+    assert managed is not None
+    cache = cache_deployment(pool, managed, image=OWN_IMAGE, certificate=CERTIFICATE, is_awake=True)
+    builder = builder_deployment(pool, 0, image=OWN_IMAGE, certificate=CERTIFICATE)
+    for deployment in (builder, cache):
+        for container in containers_of(deployment["spec"]["template"]):
+            assert container.get("imagePullPolicy") == policy, container["name"]
+
+
+@pytest.mark.parametrize(
+    ("written", "flag"),
+    [({}, "--scrub=24h"), ({"scrub": "7d"}, "--scrub=7d"), ({"scrub": "0s"}, "--scrub=0s")],
+)
+def test_a_pool_says_how_often_its_cache_is_read_again(written: dict[str, Any], flag: str) -> None:
+    pool = a_pool(cache={"registry": {"managed": written}})
+    managed = managed_registry(pool)
+    assert managed is not None
+    cache = cache_deployment(pool, managed, image=OWN_IMAGE, certificate=CERTIFICATE, is_awake=True)
+    _, keeper = cache["spec"]["template"]["spec"]["containers"]
+    assert flag in keeper["args"]
+
+
 def test_only_the_daemon_sends_traces() -> None:
     env = [
         {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"},

@@ -56,6 +56,7 @@ POOLS: dict[str, dict[str, Any]] = {
                 "managed": {
                     "storage": {"size": "100Gi", "storageClassName": "fast"},
                     "retention": "30d",
+                    "scrub": "7d",
                     "resources": {"limits": {"memory": "1Gi"}},
                 }
             }

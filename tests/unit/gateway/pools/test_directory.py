@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 
 from buildpool.core import naming
+from buildpool.core.api.brief import Brief
 from buildpool.core.naming import PoolKey
 from buildpool.core.objects.pods import ending_of
 from buildpool.core.objects.refs import Object
@@ -50,6 +51,15 @@ def secrets() -> tuple[Object, Object]:
         gateway_secret(POOL, SERVER, installation=INSTALLATION),
         upstream_secret(POOL, UPSTREAM, namespace=HOME),
     )
+
+
+def test_a_router_that_is_older_than_the_operator_reads_what_it_knows() -> None:
+    cached = a_pool(routing="Gateway", cache={"registry": {"ref": "r.example/caches"}})
+    brief = brief_of(cached, domain=INSTALLATION.domain)
+    newer = json.loads(brief.model_dump_json(by_alias=True, exclude_none=True))
+    for part in (newer, newer["cache"], *newer["clients"]):
+        part["ofTomorrow"] = {"much": ["more"]}
+    assert Brief.read(json.dumps(newer)) == brief
 
 
 def test_router_and_operator_mean_the_same_by_what_is_served() -> None:

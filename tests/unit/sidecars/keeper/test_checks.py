@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from buildpool.sidecars.keeper import files
+from buildpool.sidecars.keeper import damage, files
 from buildpool.sidecars.keeper.inspection import MAX_READERS
 from buildpool.sidecars.keeper.inventory import Identity
 from buildpool.sidecars.keeper.upkeep import State
-from unit.sidecars.kept import Kept
+from unit.sidecars.kept import MINUTE, Kept
 from unit.sidecars.stored import (
     DAY,
     HOUR,
@@ -180,3 +180,28 @@ async def test_nothing_is_read_again_where_that_is_off(kept: Kept) -> None:
     kept.now += 100 * DAY
     await kept.check()
     assert len(kept.read) == count
+
+
+async def test_a_round_reads_again_what_is_due_for_the_time_that_has_passed(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(damage, "MIN_SCRUB_BYTES", 1)
+    kept.cache("caches/app:main", [f"{number:02000}".encode() for number in range(1000)])
+    await kept.check()  # each of them is read
+    kept.now += DAY
+    read: list[Path] = []
+
+    def digest_file(path: Path) -> tuple[Identity, str] | None:
+        read.append(path)
+        return files.digest_file(path)
+
+    monkeypatch.setattr("buildpool.sidecars.keeper.storage.digest_file", digest_file)
+    counts = []
+    for minutes in (1, 2, 10, 20):
+        kept.now += minutes * MINUTE
+        read.clear()
+        await kept.upkeep.round()
+        counts.append(len(read))
+    _, two, ten, twenty = counts
+    assert 4 * two <= ten <= 6 * two
+    assert 8 * two <= twenty <= 12 * two
