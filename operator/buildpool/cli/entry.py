@@ -21,10 +21,14 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "buildpool":
             raise
-        sys.stderr.write(
-            f"error: {command} needs {error.name}, which is not installed: "
-            "pip install 'buildpool[operator]'\n"
-        )
+        if error.name == "fcntl":
+            missing = f"{command} works on Linux and macOS only"
+        else:
+            missing = (
+                f"{command} needs {error.name}, which is not installed; in a checkout of buildpool:"
+                " pip install '.[operator]'"
+            )
+        sys.stderr.write(f"error: {missing}\n")
         sys.exit(1)
     except BuildpoolError as error:
         first = error.problems[0] if isinstance(error, InvalidSpecError) else error

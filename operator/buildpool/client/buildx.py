@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from buildpool.client.nodes import NodeReport, creation, departures, reports_in
+from buildpool.client.nodes import NodeReport, creation, reports_in
 from buildpool.client.refusals import one_line
-from buildpool.client.values import Connection, Node
+from buildpool.client.values import Connection
 from buildpool.core.errors import BuildpoolError
+
+_MOST_SECONDS: Final = 120.0
+"""That a command of buildx may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,8 @@ class Buildx:
     @classmethod
     def found(cls) -> Buildx:
         """The plugin of docker, or buildx by itself."""
-        if shutil.which("docker") and _run(["docker", "buildx", "version"]).returncode == 0:
+        # Podman calls itself docker, too, and has a command buildx that is none.
+        if shutil.which("docker") and "buildx" in _run(["docker", "buildx", "version"]).stdout:
             return cls(("docker", "buildx"))
         if shutil.which("buildx"):
             return cls(("buildx",))
@@ -33,26 +38,43 @@ class Buildx:
         )
 
     def make(
-        self, connection: Connection, root: Path, *, before: Sequence[Node], use: bool
+        self, connection: Connection, root: Path, *, before: Connection | None, use: bool
     ) -> None:
-        """Makes the builder, or makes it what it shall be; ``before`` are its nodes until now."""
-        is_there = bool(before)
-        for node in connection.nodes:
-            use_now = use and node is connection.nodes[0]
-            done = self._create(connection, node, root, is_first=not is_there, use=use_now)
-            if done.returncode != 0 and is_there and "failed to find instance" in done.stderr:
-                # Somebody has removed it by buildx.
-                done = self._create(connection, node, root, is_first=True, use=use_now)
-            if done.returncode != 0:
-                raise _refusal(connection.name, done.stderr)
-            is_there = True
-        for command in departures(connection, before):
-            self._run(*command)
+        """Makes the builder, or makes it what it shall be; ``before`` is what was connected.
 
-    def _create(
-        self, connection: Connection, node: Node, root: Path, *, is_first: bool, use: bool
-    ) -> subprocess.CompletedProcess[str]:
-        return self._run(*creation(connection, node, root, is_first=is_first, use=use))
+        It touches no builder that ``connect`` has not made, and leaves none that is half made.
+        """
+        is_there = self._has(connection.name)
+        if is_there and not (before and before.is_made):
+            raise BuildpoolError(
+                f"there is a builder {connection.name} already that was not made by connect; give "
+                f"this one another --name, or remove that one: docker buildx rm {connection.name}"
+            )
+        if is_there and before and before.nodes != connection.nodes:
+            # Changed one by one, a node could need the address that another one still has.
+            self.remove(connection.name)
+            is_there = False
+        is_new = False
+        try:
+            for node in connection.nodes:
+                is_first = not (is_there or is_new)
+                use_now = use and node is connection.nodes[0]
+                arguments = creation(connection, node, root, is_first=is_first, use=use_now)
+                done = self._run(*arguments)
+                if done.returncode != 0:
+                    said = one_line(done.stderr)
+                    raise BuildpoolError(f"buildx cannot make builder {connection.name}: {said}")
+                is_new = is_new or is_first
+        except BaseException:
+            if is_new:
+                with suppress(BuildpoolError):
+                    self.remove(connection.name)
+            raise
+
+    def _has(self, name: str) -> bool:
+        """Whether there is a builder of this name; asks none of its nodes, as a list would."""
+        done = self._run("create", "--name", name, "--leave", "--node", "none.of.it")
+        return "failed to find instance" not in done.stderr
 
     def inspect(self, name: str) -> dict[str, NodeReport]:
         """What it says of each node of a builder. Wakes no pool."""
@@ -62,26 +84,30 @@ class Buildx:
         return reports_in(done.stdout)
 
     def remove(self, name: str) -> bool:
-        """Forgets a builder; whether there was one."""
-        return self._run("rm", name).returncode == 0
+        """Removes a builder; whether there was one."""
+        done = self._run("rm", name)
+        if done.returncode == 0:
+            return True
+        if f'no builder "{name}" found' in done.stderr:
+            return False
+        raise BuildpoolError(f"builder {name} cannot be removed: {one_line(done.stderr)}")
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return _run([*self.command, *arguments])
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    called = " ".join(command[:3])
     try:
         return subprocess.run(  # noqa: S603 - no shell
-            command, capture_output=True, text=True, errors="replace", check=False, timeout=120
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=_MOST_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        raise BuildpoolError(f"{' '.join(command[:3])} does not end; try it by hand") from None
-
-
-def _refusal(name: str, said: str) -> BuildpoolError:
-    if "did you mean to append" in said or "existing instance" in said:
-        return BuildpoolError(
-            f"there is a builder {name} already that was not made by connect; give this one "
-            f"another --name, or remove that one: docker buildx rm {name}"
-        )
-    return BuildpoolError(f"buildx cannot make builder {name}: {one_line(said)}")
+        raise BuildpoolError(f"{called} does not end; try it by hand") from None
+    except OSError as error:
+        raise BuildpoolError(f"{called} cannot be run: {error.strerror}") from None

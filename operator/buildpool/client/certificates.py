@@ -65,14 +65,17 @@ def _decoded(value: object, name: str, file: str) -> bytes:
 
 
 def is_due(certificate: Certificate | None, *, now: datetime) -> bool:
-    """Whether a certificate has to be fetched again: a third of its life is left, or less."""
+    """Whether a certificate has to be fetched again.
+
+    It cannot be used, or a third of its life is left, or less.
+    """
     if certificate is None:
         return True
     try:
         facts = facts_of(certificate)
     except CertificateError:
         return True
-    return now >= fetched_again_at(facts)
+    return not facts.key_matches or now >= fetched_again_at(facts)
 
 
 def fetched_again_at(facts: Facts) -> datetime:

@@ -10,7 +10,8 @@ import asyncio
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -31,7 +32,7 @@ LOOK_SECONDS: Final = 600.0
 
 
 def hold(name: str) -> None:
-    """Keeps a connection alive until this process is told to end."""
+    """Keeps a connection alive until this process is asked to end."""
     folder = Folder(name)
     connection = folder.connection()
     if connection is None:
@@ -59,21 +60,16 @@ async def _forward(kubectl: Kubectl, cluster: Cluster, forward: Forward) -> None
     command = [kubectl.program, *forwarding(cluster, forward)[1:]]
     pause, has_begun, line = FIRST_PAUSE_SECONDS, False, ""
     while True:
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
-        )
         try:
-            assert process.stdout is not None  # noqa: S101 - it is a pipe
-            while raw := await process.stdout.readline():
-                line = one_line(raw.decode(errors="replace"))
-                if line.startswith("Forwarding from"):
-                    pause, has_begun = FIRST_PAUSE_SECONDS, True
-                elif has_begun and not line.startswith("Handling connection"):
-                    _say(line)
-            await process.wait()
-        finally:
-            with suppress(ProcessLookupError):
-                process.kill()
+            async with aclosing(_lines(command)) as lines:
+                async for line in lines:
+                    if line.startswith("Forwarding from"):
+                        pause, has_begun = FIRST_PAUSE_SECONDS, True
+                    elif has_begun and not line.startswith("Handling connection"):
+                        _say(line)
+        except (OSError, ValueError) as error:  # kubectl is being replaced; an endless line
+            line = one_line(str(error))
+            _say(line)
         if not has_begun:
             target = forward.target
             raise BuildpoolError(
@@ -83,6 +79,21 @@ async def _forward(kubectl: Kubectl, cluster: Cluster, forward: Forward) -> None
             )
         await asyncio.sleep(pause)
         pause = min(2 * pause, MOST_PAUSE_SECONDS)
+
+
+async def _lines(command: list[str]) -> AsyncGenerator[str, None]:
+    """What a program says, until it ends; it ends when nobody listens any more."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
+    )
+    try:
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        while raw := await process.stdout.readline():
+            yield one_line(raw.decode(errors="replace"))
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 async def _renew(kubectl: Kubectl, connection: Connection, folder: Folder) -> None:
@@ -98,6 +109,7 @@ async def _renew(kubectl: Kubectl, connection: Connection, folder: Folder) -> No
                     folder.keep_certificate(node, fetched)
                 except BuildpoolError as error:
                     _say(str(error))
+        folder.bound_log()
         await asyncio.sleep(LOOK_SECONDS)
 
 

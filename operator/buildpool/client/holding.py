@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -9,7 +10,8 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -17,9 +19,10 @@ from buildpool.client.folder import Folder
 from buildpool.client.nodes import folder_of
 from buildpool.client.refusals import one_line
 from buildpool.client.values import FILES, Connection, Forward, Node, Target
-from buildpool.client.ways import LOOPBACK
+from buildpool.client.ways import LOOPBACK, Reach
 from buildpool.core import naming
 from buildpool.core.errors import BuildpoolError
+from buildpool.core.naming import PoolKey
 
 _LISTENS_WITHIN_SECONDS: Final = 60.0
 """How long a port-forward may take until it listens."""
@@ -29,44 +32,58 @@ _TICK_SECONDS: Final = 0.05
 
 
 def free_ports(
-    targets: Sequence[Target], *, asked: int, before: Iterable[Forward], is_held: bool
-) -> dict[Target, int]:
-    """A port of this machine for each Service: the one from before, where it can be had again.
+    reaches: Iterable[Reach], *, asked: int, before: Connection | None, is_held: bool
+) -> dict[PoolKey, int]:
+    """A port of this machine for each pool that is forwarded; the one from before, if it is free.
 
     ``asked`` is what the user wants for the first of them; 0: any. BuildpoolError: it is taken.
     """
-    old = {forward.target: forward.port for forward in before}
+    old = ports_of(before)
     ours = set(old.values()) if is_held else set()
-    ports: dict[Target, int] = {}
-    for number, target in enumerate(targets):
-        if asked:
-            port = asked + number
-            if port not in ours and not _is_free(port):
+    ports: dict[PoolKey, int] = {}
+    for reach in reaches:
+        port = asked + len(ports) if asked else old.get((reach.pool.key, reach.way.target), 0)
+        if port not in ours and (asked or port):
+            why = _obstacle(port)
+            if why and asked:
                 raise BuildpoolError(
-                    f"port {port} of this machine is taken by another program; give another "
-                    "--port, or leave it out"
+                    f"port {port} of this machine {why}; give another --port, or leave it out"
                 )
-        else:
-            port = old.get(target, 0)
-            if not port or not (port in ours or _is_free(port)):
-                port = _any_port()
-        ports[target] = port
+            port = 0 if why else port
+        while not port or port in ports.values():
+            port = _any_port()
+        ports[reach.pool.key] = port
     return ports
 
 
-def usual_ports(targets: Sequence[Target], *, asked: int) -> dict[Target, int]:
-    """Ports for commands that are only printed."""
-    return {target: (asked or naming.PORT) + number for number, target in enumerate(targets)}
+def usual_ports(
+    reaches: Iterable[Reach], *, asked: int, before: Connection | None, is_held: bool
+) -> dict[PoolKey, int]:
+    """Ports for commands that are only printed: those that are forwarded now, or the usual ones."""
+    held = ports_of(before) if is_held and not asked else {}
+    return {
+        reach.pool.key: held.get((reach.pool.key, reach.way.target))
+        or (asked or naming.PORT) + number
+        for number, reach in enumerate(reaches)
+    }
 
 
-def _is_free(port: int) -> bool:
+def ports_of(connection: Connection | None) -> dict[tuple[PoolKey, Target | None], int]:
+    """The ports of a connection by what they lead to."""
+    nodes = connection.nodes if connection else ()
+    return {(node.pool, node.target): node.port for node in nodes if node.target}
+
+
+def _obstacle(port: int) -> str:
+    """Why a port of this machine cannot be listened on; empty: it can."""
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind((LOOPBACK, port))
-        except OSError:
-            return False
-        return True
+        except OSError as error:
+            is_taken = error.errno == errno.EADDRINUSE
+            return "is taken by another program" if is_taken else f"is of no use: {error.strerror}"
+        return ""
 
 
 def _any_port() -> int:
@@ -76,26 +93,45 @@ def _any_port() -> int:
         return port
 
 
-def start(
-    connection: Connection, folder: Folder, *, in_background: bool
-) -> subprocess.Popen[bytes]:
-    """Starts the process that holds a connection, and waits until its ports listen."""
-    command = [sys.executable, "-m", "buildpool.cli", "hold", connection.name]
-    if in_background:
-        with folder.new_log() as log:
-            process = subprocess.Popen(  # noqa: S603 - no shell
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-    else:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - no shell
+def start(connection: Connection, folder: Folder) -> subprocess.Popen[bytes]:
+    """Starts the process that holds a connection, and waits until its ports listen.
+
+    It is in a session of its own: Ctrl-C is for the command that has started it.
+    """
+    folder.forget_holder()
+    # Nothing of the current folder shall be imported, nor be kept from being removed.
+    command = [sys.executable, "-P", "-m", "buildpool.cli", "hold", connection.name]
+    with ExitStack() as stack:
+        log = stack.enter_context(folder.new_log()) if connection.is_detached else None
+        process = subprocess.Popen(  # noqa: S603 - no shell
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env=_with_absolute_paths(os.environ),
+            start_new_session=True,
+        )
     try:
         for forward in connection.forwards:
-            _wait_for(forward, process, folder if in_background else None)
+            _wait_for(forward, process, folder if connection.is_detached else None)
     except BaseException:
-        process.terminate()
-        process.wait()
+        end(process)
         raise
     return process
+
+
+def _with_absolute_paths(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment for a process in another folder: kubeconfigs may be named by where we are."""
+    files = environment.get("KUBECONFIG", "").split(os.pathsep)
+    found = os.pathsep.join(str(Path(file).absolute()) for file in files if file)
+    return {**environment, **({"KUBECONFIG": found} if found else {})}
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process that was started here."""
+    process.terminate()
+    process.wait()
 
 
 def _wait_for(forward: Forward, process: subprocess.Popen[bytes], log: Folder | None) -> None:
@@ -123,14 +159,13 @@ def _is_open(port: int) -> bool:
 
 
 def wait(process: subprocess.Popen[bytes]) -> None:
-    """Until the process has ended, which this one asks it for when it is asked itself."""
-
-    def end(*_: object) -> None:
-        process.terminate()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
-    if process.wait() != 0:
+    """Until the process has ended, or Ctrl-C, which ends it, too."""
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        end(process)
+        return
+    if code != 0:
         raise BuildpoolError("the port-forward has ended; connect again")
 
 
@@ -145,8 +180,17 @@ def stop(folder: Folder) -> None:
             os.kill(holder, number)
         except ProcessLookupError:
             return
-        while folder.holder() is not None and time.monotonic() < deadline:
+        except PermissionError:
+            break
+        while folder.holder() is not None:
+            if time.monotonic() > deadline:
+                break
             time.sleep(_TICK_SECONDS)
+        else:
+            return
+    raise BuildpoolError(
+        f"process {holder}, which holds connection {folder.path.name}, does not end; end it by hand"
+    )
 
 
 def complaint(node: Node, folder: Folder) -> str:

@@ -5,19 +5,28 @@ So contexts, proxies, and programs that log the user in work as they do for kube
 
 from __future__ import annotations
 
+import codecs
 import os
-import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 from urllib.parse import quote
 
-from buildpool.client.parsing import Seen, cluster_in, is_namespace, parsed, pool_in, pools_in
-from buildpool.client.refusals import no_cluster, no_kubectl, no_pool, refusal
+from buildpool.client.parsing import (
+    Seen,
+    cluster_in,
+    is_namespace,
+    parsed,
+    path_in,
+    pool_in,
+    pools_in,
+)
+from buildpool.client.refusals import Hearing, no_cluster, no_kubectl, no_pool, refusal
 from buildpool.client.values import Cluster
 from buildpool.core import naming
 from buildpool.core.api.pool import NAME_RULE
@@ -28,13 +37,18 @@ _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """What a pod finds about the identity that it has."""
 _MOST_BYTES: Final = 64 * 2**20
 """Of one answer: many times a page of the largest pools."""
+_LISTENS_ON_SECONDS: Final = 5.0
+"""For errors, after kubectl has ended."""
 _PAGE: Final = 200
 """Pools that are asked for at once."""
 _API: Final = f"/apis/{naming.API_VERSION}"
-_ERRORS: Final = re.compile(
-    r"error: |Error from server |Unable to connect |The connection to the |[EFW]\d{4} "
-)
-"""How lines begin by which kubectl says what went wrong; others are said to the user at once."""
+_MOST_PAGES: Final = 1000
+"""That a list has: an answer without an end is none."""
+_MOST_SECONDS: Final = 300.0
+"""For one answer, which a user may have to log in for.
+
+Not by a flag: in a pod without a kubeconfig, kubectl uses the pod's identity only if it has none.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,39 +80,52 @@ class Kubectl:
             if found.context:
                 return found
         if not flags and is_in_a_pod():
-            return Cluster(namespace or (_ACCOUNT / "namespace").read_text().strip())
+            return Cluster(namespace or _own_namespace())
         raise no_cluster(err)
 
     def pool(self, cluster: Cluster, name: str) -> Seen:
         """One pool."""
         if not NAME_RULE.holds(name):
             raise BuildpoolError(f"{name!r} is no name of a pool: {NAME_RULE.remedy}")
-        path = f"{_API}/namespaces/{cluster.namespace}/{naming.PLURAL}/{name}"
+        key = PoolKey(cluster.namespace, name)
+        path = f"{_API}/namespaces/{key.namespace}/{naming.PLURAL}/{name}"
         try:
-            return pool_in(self.get(cluster, path, f"{naming.KIND} {name}"))
+            found = pool_in(self.get(cluster, path, f"{naming.KIND} {name}"))
         except NotFoundError:
-            raise no_pool(PoolKey(cluster.namespace, name)) from None
+            raise no_pool(key) from None
+        if found.pool.key != key:  # names of files and arguments of programs follow from it
+            raise BuildpoolError(f"{naming.KIND} {name} cannot be read: the answer is another one")
+        return found
 
     def pools(self, cluster: Cluster, *, everywhere: bool) -> list[Seen]:
         """All pools of the namespace, or of all namespaces."""
         where = "" if everywhere else f"/namespaces/{cluster.namespace}"
         found: list[Seen] = []
         more = ""
-        while True:
+        for _ in range(_MOST_PAGES):
             query = f"?limit={_PAGE}" + (f"&continue={quote(more)}" if more else "")
             what = f"all {naming.KIND}s"
             page, more = pools_in(self.get(cluster, f"{_API}{where}/{naming.PLURAL}{query}", what))
             found += page
             if not more:
                 return found
+        raise BuildpoolError(f"the list of {naming.KIND}s does not end; ask for one namespace")
 
     def get(self, cluster: Cluster, path: str, what: str) -> dict[str, Any]:
         """An object by its path; a KubernetesError that names ``what``."""
-        flags = (*cluster.flags, "--request-timeout=30s")
-        code, out, err = self._run(*flags, "get", "--raw", path)
+        base = self._base(cluster)
+        code, out, err = self._run(*cluster.flags, "get", "--raw", f"{base}{path}")
         if code != 0:
             raise refusal(err, what=what, namespace=cluster.namespace)
         return parsed(out, what)
+
+    def _base(self, cluster: Cluster) -> str:
+        """What has to stand before a path: that of the server's URL, which older kubectls drop."""
+        base = path_in(cluster.server)
+        if not base:
+            return ""
+        code, out, _ = self._run(*cluster.flags, "get", "--raw", f"{base}/version")
+        return base if code == 0 and b'"gitVersion"' in out else ""
 
     def annotate(self, cluster: Cluster, pool: PoolKey, annotation: str) -> None:
         """Sets an annotation of a pool."""
@@ -111,32 +138,56 @@ class Kubectl:
 
     def _run(self, *arguments: str) -> tuple[int, bytes, str]:
         """Exit code, what it printed, and the errors it told. What else it says, the user sees."""
-        with subprocess.Popen(  # noqa: S603 - no shell
-            [self.program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as process:
-            assert process.stdout is not None  # noqa: S101 - it is a pipe
-            assert process.stderr is not None  # noqa: S101 - likewise
-            errors: list[str] = []
-            listener = threading.Thread(target=_listen, args=(process.stderr, errors))
-            listener.start()
+        try:
+            process = subprocess.Popen(  # noqa: S603 - no shell
+                [self.program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        except OSError as error:
+            raise BuildpoolError(f"kubectl cannot be run: {error.strerror}") from None
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        assert process.stderr is not None  # noqa: S101 - likewise
+        heard = Hearing()
+        # What kubectl has started may live on and keep the pipe open: it is not waited for long.
+        listener = threading.Thread(target=_listen, args=(process.stderr, heard), daemon=True)
+        listener.start()
+        clock = threading.Timer(_MOST_SECONDS, process.kill)
+        clock.daemon = True
+        clock.start()
+        try:
             out = process.stdout.read(_MOST_BYTES + 1)
             if len(out) > _MOST_BYTES:
-                process.kill()
-            listener.join()
-        if len(out) > _MOST_BYTES:
-            raise BuildpoolError("the API server's answer is too large; ask for one namespace")
-        return process.returncode, out, "\n".join(errors)
+                raise BuildpoolError("the API server's answer is too large; ask for one namespace")
+            if process.wait() == -signal.SIGKILL:
+                raise BuildpoolError(f"kubectl was ended: no answer within {_MOST_SECONDS:g} s")
+            listener.join(_LISTENS_ON_SECONDS)
+        finally:
+            clock.cancel()
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        return process.returncode, out, "\n".join(heard.errors)
 
 
-def _listen(stream: Any, errors: list[str]) -> None:
-    """Keeps errors, and passes on what a program that logs the user in has to say."""
-    for raw in stream:
-        line = raw.decode(errors="replace").rstrip("\n")
-        if errors or _ERRORS.match(line):
-            errors.append(line)
-        else:
-            sys.stderr.write(f"{line}\n")
+def _listen(stream: IO[bytes], heard: Hearing) -> None:
+    """Passes on what a program that logs the user in has to say, as it says it."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    with stream:
+        while chunk := os.read(stream.fileno(), 65536):
+            sys.stderr.write(heard.hear(decoder.decode(chunk)))
             sys.stderr.flush()
+    sys.stderr.write(heard.end())
+    sys.stderr.flush()
+
+
+def _own_namespace() -> str:
+    """The namespace of this pod."""
+    try:
+        found = (_ACCOUNT / "namespace").read_text().strip()
+    except (OSError, ValueError):
+        found = ""
+    if not is_namespace(found):
+        raise BuildpoolError("the namespace of this pod is not known; name one by -n")
+    return found
 
 
 def is_in_a_pod() -> bool:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
 
 from buildpool.client.values import FILES, Connection, Node
 
-NAME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_.-]{0,62}")
-"""How a builder can be called; it is the name of a folder, too."""
+NAME: Final = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
+"""How a builder can be called. It is the name of a folder, too, and buildx knows no capitals."""
 _OPTIONS: Final = ("cacert", "cert", "key")
 
 
 def folder_of(node: Node, root: PurePath) -> PurePath:
     """Where the certificate files of a node are, below the folder of its connection."""
-    return root / f"{node.pool.namespace}.{node.pool.name}"
+    return root / f"{node.pool.namespace}.{node.pool.name}.{node.client}"
 
 
 def creation(
@@ -41,14 +41,6 @@ def creations(connection: Connection, root: PurePath, *, use: bool = False) -> I
     """The commands that make the whole builder, one for each node."""
     for number, node in enumerate(connection.nodes):
         yield creation(connection, node, root, is_first=number == 0, use=use and number == 0)
-
-
-def departures(connection: Connection, before: Sequence[Node]) -> Iterator[list[str]]:
-    """The commands that take nodes out of a builder which are none of it any more."""
-    names = {node.name for node in connection.nodes}
-    for node in before:
-        if node.name not in names:
-            yield ["create", "--name", connection.name, "--leave", "--node", node.name]
 
 
 def _field(text: str) -> str:

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from buildpool.client.values import Cluster, Target
 from buildpool.core import naming
@@ -53,7 +54,24 @@ def cluster_in(text: str | bytes, *, namespace: str, kubeconfig: str) -> Cluster
         namespace=namespace or (own if is_namespace(own) else "") or "default",
         context=name if isinstance(name, str) else "",
         kubeconfig=kubeconfig,
+        server=_server_in(config.get("clusters")),
     )
+
+
+def _server_in(clusters: object) -> str:
+    """The URL of the first API server of a kubeconfig; empty: there is none."""
+    first = clusters[0] if isinstance(clusters, list) and clusters else {}
+    cluster = first.get("cluster") if isinstance(first, dict) else {}
+    server = cluster.get("server") if isinstance(cluster, dict) else ""
+    return server if isinstance(server, str) else ""
+
+
+def path_in(url: str) -> str:
+    """The path of a URL, without a slash at its end; empty: it has none."""
+    try:
+        return urlsplit(url).path.rstrip("/")
+    except ValueError:
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +80,7 @@ class Seen:
 
     pool: Pool
     refusal: InvalidSpecError | None
-    """Why its spec cannot be carried out; that of ``pool`` then is of no account."""
+    """Why its spec cannot be carried out; that of ``pool`` then says nothing."""
     raw: dict[str, Any]
     """The object as the API server gave it."""
 

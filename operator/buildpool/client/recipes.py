@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePath
 
 from buildpool.client.nodes import creations, folder_of
 from buildpool.client.values import FILES, Cluster, Connection, Form, Forward, Node, Via
 from buildpool.core import naming
+from buildpool.core.errors import BuildpoolError
 
 
 def printed(form: Form, connection: Connection, root: PurePath, buildx: Sequence[str]) -> str:
-    """The text, with the port-forwards that it needs; ``buildx`` is how buildx is called."""
-    forwards = () if form.is_elsewhere else connection.forwards
-    lines = [
-        f"{shlex.join(forwarding(connection.cluster, forward))} &  # in a terminal of its own"
-        for forward in forwards
-    ]
+    """The text, which another program can read; ``buildx`` is how buildx is called."""
+    lines: Iterable[str]
     match form:
         case Form.BUILDCTL:
-            lines += (f"buildctl {shlex.join(_flags(n, root))}" for n in connection.nodes)
+            lines = (f"buildctl {shlex.join(_flags(n, root))}" for n in connection.nodes)
         case Form.BUILDX:
-            lines += (shlex.join([*buildx, *each]) for each in creations(connection, root))
+            lines = (shlex.join([*buildx, *each]) for each in creations(connection, root))
         case Form.ENV:
-            lines += _environment(connection, root)
+            lines = _environment(connection, root)
         case Form.GITHUB:
-            lines += _github(connection, root)
+            lines = _github(connection, root)
         case Form.GITLAB:
-            lines += _gitlab(connection, root)
+            lines = _gitlab(connection, root)
     return "\n".join(lines)
+
+
+def needed(connection: Connection, *, is_held: bool) -> Iterator[str]:
+    """What has to run for a text to be of use, in words for the user.
+
+    ``is_held`` says whether a process keeps the port-forwards already.
+    """
+    if is_held:
+        yield f"The port-forwards are those of connection {connection.name}, which run."
+        return
+    for forward in connection.forwards:
+        command = shlex.join(forwarding(connection.cluster, forward))
+        yield f"This has to run, in a terminal of its own: {command}"
 
 
 def forwarding(cluster: Cluster, forward: Forward) -> list[str]:
@@ -53,7 +63,7 @@ def _flags(node: Node, root: PurePath) -> list[str]:
 def _environment(connection: Connection, root: PurePath) -> Iterator[str]:
     first = connection.nodes[0]
     values = {
-        "BUILDX_BUILDER": connection.name,
+        **({"BUILDX_BUILDER": connection.name} if connection.is_made else {}),
         "BUILDKIT_HOST": first.address,
         "BUILDPOOL_SERVER_NAME": first.server_name,
         "BUILDPOOL_CERTIFICATES": str(folder_of(first, root)),
@@ -119,6 +129,11 @@ def _gitlab(connection: Connection, root: PurePath) -> Iterator[str]:
 
 def asked_via(form: Form | None, asked: Via | None, *, has_name: bool) -> Via | None:
     """Which way is asked for, where that follows from the form."""
-    if asked is None and form is not None and form.is_elsewhere:
-        return Via.HOSTNAME if has_name else Via.SERVICE
-    return asked
+    if form is None or not form.is_elsewhere:
+        return asked
+    if asked is Via.PORT_FORWARD:
+        raise BuildpoolError(
+            f"--print={form} is for another machine, where no port of this one leads; add a name "
+            "to spec.gateway.hostnames, or let the job run in the cluster: leave out --via"
+        )
+    return asked or (Via.HOSTNAME if has_name else Via.SERVICE)

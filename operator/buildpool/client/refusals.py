@@ -6,6 +6,7 @@ all else is shown as it is, with what can be tried.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from buildpool.core import naming
@@ -98,3 +99,60 @@ def _last_line(said: str) -> str:
 
 def _without_prefix(said: str) -> str:
     return one_line(_last_line(said)).removeprefix("error: ")
+
+
+_ERRORS: Final = re.compile(
+    r"error: |Error from server |Unable to connect |The connection to the |[EFW]\d{4} "
+)
+"""How lines begin by which kubectl says what went wrong."""
+_BEGINNINGS: Final = (
+    "error: ",
+    "Error from server ",
+    "Unable to connect ",
+    "The connection to the ",
+)
+
+
+class Hearing:
+    """Tells kubectl's errors from all else that it says, such as how to log in.
+
+    All else the user sees at once, a prompt without an end of line, too.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is heard yet."""
+        self.errors: list[str] = []
+        """The lines that say what went wrong."""
+        self._line = ""
+        self._is_shown = False
+
+    def hear(self, text: str) -> str:
+        """What has to be shown now that this was said."""
+        shown = ""
+        for piece in re.findall(r"[^\n]*\n|[^\n]+", text):
+            self._line += piece
+            if self._is_shown:
+                shown += piece
+            elif not _may_be_error(self._line):
+                shown += self._line
+                self._is_shown = True
+            if piece.endswith("\n"):
+                shown += self.end()
+        return shown
+
+    def end(self) -> str:
+        """What has to be shown now that the line has ended."""
+        line, is_shown = self._line, self._is_shown
+        self._line, self._is_shown = "", False
+        if is_shown:
+            return ""
+        if _ERRORS.match(line):
+            self.errors.append(line.rstrip("\n"))
+            return ""
+        return line
+
+
+def _may_be_error(line: str) -> bool:
+    """Whether a line may be an error, as far as it was said."""
+    is_begun = re.fullmatch(r"[EFW]\d{0,4}", line) or any(b.startswith(line) for b in _BEGINNINGS)
+    return bool(is_begun or _ERRORS.match(line))

@@ -7,24 +7,34 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from buildpool.client.nodes import NodeReport
 from buildpool.client.refusals import one_line
-from buildpool.client.values import Connection, Node, Via
+from buildpool.client.values import Connection, Node
 
 
 def report(
     connection: Connection,
     found: Mapping[str, NodeReport],
     buildx: Sequence[str],
-    *,
-    is_current: bool,
 ) -> str:
     """A line for each pool, and how to build."""
     lines = [
-        f"pool {node.pool}: {_state(found.get(node.name))}, {_way(node, connection)}"
+        f"pool {node.pool}: {_state(found.get(node.name))}, {_way(node)}"
         for node in connection.nodes
     ]
-    named = () if is_current else ("--builder", connection.name)
-    lines.append(f"Build: {shlex.join([*buildx, 'build', *named])} .")
+    lines.append(f"Build: {shlex.join([*buildx, 'build', '--builder', connection.name])} .")
     return "\n".join(lines)
+
+
+def lasting(connection: Connection, *, is_ours: bool) -> str:
+    """How long the port-forwards run; ``is_ours``: they were started by this command."""
+    end = f"kubectl buildpool disconnect {connection.name}"
+    if connection.is_detached:
+        return f"The port-forward runs until: {end}"
+    if is_ours:
+        return "The port-forward runs until Ctrl-C; --detach keeps it in the background."
+    return (
+        "The port-forward is that of another terminal, and runs until Ctrl-C there. To have it in "
+        f"the background: {end}, then connect with --detach"
+    )
 
 
 def _state(found: NodeReport | None) -> str:
@@ -40,8 +50,7 @@ def _plain(platforms: str) -> Iterator[str]:
     yield from dict.fromkeys("/".join(name.split("/")[:2]) for name in names if name)
 
 
-def _way(node: Node, connection: Connection) -> str:
-    if node.via is not Via.PORT_FORWARD:
+def _way(node: Node) -> str:
+    if (target := node.target) is None:
         return f"at {node.address}"
-    (target,) = (each.target for each in connection.forwards if each.port == node.port)
     return f"at {node.address}, a port-forward to service/{target.service} in {target.namespace}"

@@ -3,47 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from buildpool.client.nodes import NAME
-from buildpool.client.values import Cluster, Connection, Forward, Node, Target, Via
+from buildpool.client.values import Cluster, Connection, Node, Target, Via
 from buildpool.core.errors import BuildpoolError
 from buildpool.core.naming import PoolKey
 
 
 def written(connection: Connection) -> bytes:
     """The content of the file."""
-    cluster = connection.cluster
-    content = {
-        "name": connection.name,
-        "cluster": {
-            "namespace": cluster.namespace,
-            "context": cluster.context,
-            "kubeconfig": cluster.kubeconfig,
-        },
-        "nodes": [
-            {
-                "namespace": node.pool.namespace,
-                "pool": node.pool.name,
-                "client": node.client,
-                "platform": node.platform,
-                "via": node.via.value,
-                "host": node.host,
-                "port": node.port,
-                "serverName": node.server_name,
-            }
-            for node in connection.nodes
-        ],
-        "forwards": [
-            {
-                "namespace": forward.target.namespace,
-                "service": forward.target.service,
-                "port": forward.port,
-            }
-            for forward in connection.forwards
-        ],
-    }
-    return json.dumps(content, indent=2).encode() + b"\n"
+    return json.dumps(asdict(connection), indent=2).encode() + b"\n"
 
 
 def read(content: bytes, path: str) -> Connection:
@@ -60,27 +31,34 @@ def _connection(content: dict[str, Any]) -> Connection:
         raise ValueError(name)
     return Connection(
         name,
-        Cluster(**{key: _text(value) for key, value in content["cluster"].items()}),
-        tuple(
-            Node(
-                PoolKey(_text(node["namespace"]), _text(node["pool"])),
-                _text(node["client"]),
-                _text(node["platform"]),
-                Via(node["via"]),
-                _text(node["host"]),
-                int(node["port"]),
-                _text(node["serverName"]),
-            )
-            for node in content["nodes"]
-        ),
-        tuple(
-            Forward(
-                Target(_text(forward["namespace"]), _text(forward["service"])),
-                int(forward["port"]),
-            )
-            for forward in content["forwards"]
-        ),
+        Cluster(**_texts(content["cluster"])),
+        tuple(_node(**node) for node in content["nodes"]),
+        is_made=content["is_made"] is True,
+        is_detached=content["is_detached"] is True,
     )
+
+
+def _node(
+    *, pool: list[object], via: str, port: int, target: dict[str, object] | None, **texts: object
+) -> Node:
+    namespace, name = pool
+    return Node(
+        pool=PoolKey(_text(namespace), _text(name)),
+        via=Via(via),
+        port=_number(port),
+        target=None if target is None else Target(**_texts(target)),
+        **_texts(texts),
+    )
+
+
+def _number(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(value)
+    return value
+
+
+def _texts(values: dict[str, object]) -> dict[str, str]:
+    return {key: _text(value) for key, value in values.items()}
 
 
 def _text(value: object) -> str:

@@ -22,6 +22,8 @@ class Cluster:
     """Name of the kubeconfig's context; empty in a pod, which has none."""
     kubeconfig: str = ""
     """Path of the kubeconfig; empty: the one that kubectl finds."""
+    server: str = ""
+    """The API server's URL, by which two contexts of one name are told apart; empty in a pod."""
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -99,11 +101,13 @@ class Node:
     client: str
     """Name of the client that builds."""
     platform: str
-    """What the pool builds for, such as ``linux/amd64``."""
+    """What the pool builds for, such as ``linux/amd64``; several are separated by commas."""
     via: Via
     host: str
     port: int
     server_name: str
+    target: Target | None = None
+    """What is forwarded to ``port`` of this machine; None where nothing is."""
 
     @property
     def name(self) -> str:
@@ -123,7 +127,15 @@ class Connection:
     name: str
     cluster: Cluster
     nodes: tuple[Node, ...]
-    forwards: tuple[Forward, ...] = ()
+    is_made: bool = False
+    """Whether ``connect`` has made its builder, which only then may be changed and removed."""
+    is_detached: bool = False
+    """Whether its port-forwards run in the background, and not for as long as a terminal."""
+
+    @property
+    def forwards(self) -> tuple[Forward, ...]:
+        """The port-forwards: one for each node that needs one, for buildx takes no port twice."""
+        return tuple(Forward(node.target, node.port) for node in self.nodes if node.target)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,21 @@ for which the user's own kubectl is enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final
 
-from buildpool.client.values import Cluster, Connection, Forward, Node, Target, Via, Way
+from buildpool.client.values import Cluster, Connection, Node, Target, Via, Way
 from buildpool.core import naming
 from buildpool.core.api import Pool, Routing
 from buildpool.core.errors import BuildpoolError
+from buildpool.core.naming import PoolKey
 
 LOOPBACK: Final = "127.0.0.1"
+_PLATFORM: Final = re.compile(r"[a-z0-9]+/[a-z0-9]+(/[a-z0-9.]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,32 +92,53 @@ def client_of(pool: Pool, asked: str) -> str:
     return asked or names[0]
 
 
-def targets_of(reaches: Iterable[Reach]) -> tuple[Target, ...]:
-    """What has to be forwarded, each Service once, in the order of the pools."""
-    found = dict.fromkeys(reach.way.target for reach in reaches)
-    return tuple(target for target in found if target is not None)
-
-
 def connection_of(
-    name: str, cluster: Cluster, reaches: Sequence[Reach], *, ports: Mapping[Target, int], port: int
+    name: str,
+    cluster: Cluster,
+    reaches: Sequence[Reach],
+    *,
+    ports: Mapping[PoolKey, int],
+    port: int,
 ) -> Connection:
     """The connection to some pools. ``ports`` are the forwards'; ``port`` is that of all else."""
-    return Connection(
-        name,
-        cluster,
-        tuple(_node(reach, ports, port) for reach in reaches),
-        tuple(Forward(target, ports[target]) for target in targets_of(reaches)),
-    )
+    return Connection(name, cluster, tuple(_node(reach, ports, port) for reach in reaches))
 
 
-def _node(reach: Reach, ports: Mapping[Target, int], port: int) -> Node:
-    way = reach.way
+def _node(reach: Reach, ports: Mapping[PoolKey, int], port: int) -> Node:
+    way, key = reach.way, reach.pool.key
     return Node(
-        pool=reach.pool.key,
+        pool=key,
         client=reach.client,
-        platform=f"linux/{reach.pool.spec.builders.architecture.value}",
+        platform=",".join(platforms_of(reach.pool)),
         via=way.via,
         host=way.host if way.target is None else LOOPBACK,
-        port=port if way.target is None else ports[way.target],
+        port=port if way.target is None else ports[key],
         server_name=way.server_name,
+        target=way.target,
     )
+
+
+def platforms_of(pool: Pool) -> tuple[str, ...]:
+    """What a pool says it builds for: what its daemons' configuration names, or its processors."""
+    worker = tomllib.loads(pool.spec.builders.config).get("worker", {}).get("oci", {})
+    named = (each for each in worker.get("platforms", ()) if _PLATFORM.fullmatch(each))
+    return tuple(named) or (f"linux/{pool.spec.builders.architecture.value}",)
+
+
+def check_one_builder(connection: Connection) -> None:
+    """BuildpoolError: buildx would not use all of these pools as one builder.
+
+    It takes a platform away from a node when a later one has it, and no address twice.
+    """
+    for earlier, node in combinations(connection.nodes, 2):
+        apart = "connect to each by a command and a --name of its own"
+        if shared := set(earlier.platform.split(",")) & set(node.platform.split(",")):
+            raise BuildpoolError(
+                f"pools {earlier.pool} and {node.pool} both build for {min(shared)}, and of one "
+                f"builder buildx would use only the last: {apart}"
+            )
+        if earlier.address == node.address:
+            raise BuildpoolError(
+                f"pools {earlier.pool} and {node.pool} are both reached at {node.address}, which "
+                f"buildx takes once: {apart}, or use --via=port-forward"
+            )

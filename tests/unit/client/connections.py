@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from buildpool.client.values import Cluster, Connection, Forward, Node, Target, Via
+from buildpool.client.values import Cluster, Connection, Node, Target, Via
 from buildpool.core.naming import PoolKey
 
 ROOT = PurePosixPath("/home/user/.config/buildpool/ci")
@@ -21,11 +21,12 @@ def a_node(name: str = "ci", **overrides: object) -> Node:
         "host": "127.0.0.1",
         "port": 4001,
         "server_name": f"{name}.builds.svc",
+        "target": GATEWAY,
     }
     return Node(**{**fields, **overrides})  # type: ignore[arg-type]
 
 
 def a_connection(*nodes: Node) -> Connection:
-    """A builder of these nodes, behind one port-forward."""
-    cluster = Cluster("builds", "work", "/home/user/kube config")
-    return Connection("ci", cluster, nodes or (a_node(),), (Forward(GATEWAY, 4001),))
+    """A builder of these nodes."""
+    cluster = Cluster("builds", "work", "/home/user/kube config", "https://api.example.com")
+    return Connection("ci", cluster, nodes or (a_node(),))

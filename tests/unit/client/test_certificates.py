@@ -90,4 +90,6 @@ def test_a_certificate_is_due_when_a_third_of_its_life_is_left() -> None:
     assert not is_due(found, now=NOW + 59 * DAY)
     assert is_due(found, now=NOW + 60 * DAY + timedelta(minutes=1))
     assert is_due(None, now=NOW)
+    another = a_client(lifetime=90 * DAY).pair.key
+    assert is_due(Certificate(found.ca, found.cert, another), now=NOW)
     assert is_due(Certificate(b"", b"x", b"y"), now=NOW)

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildpool.client.nodes import NodeReport, creations, departures, reports_in
+from buildpool.client.nodes import NAME, NodeReport, creations, reports_in
 from buildpool.client.values import Connection
 from unit.client.connections import ROOT, a_connection, a_node
 
@@ -15,7 +15,7 @@ PAIR = a_connection(a_node(), a_node("arm", platform="linux/arm64", port=4002))
 
 def test_the_first_node_makes_the_builder_and_the_others_are_appended() -> None:
     first, second = creations(PAIR, ROOT, use=True)
-    folder = f"{ROOT}/builds.ci"
+    folder = f"{ROOT}/builds.ci.anna"
     options = (
         f"cacert={folder}/ca.pem,cert={folder}/cert.pem,key={folder}/key.pem,"
         "servername=ci.builds.svc"
@@ -38,11 +38,6 @@ def test_the_first_node_makes_the_builder_and_the_others_are_appended() -> None:
     assert second[-1] == "tcp://127.0.0.1:4002"
 
 
-def test_a_node_that_is_no_more_leaves() -> None:
-    left = departures(a_connection(a_node()), PAIR.nodes)
-    assert list(left) == [["create", "--name", "ci", "--leave", "--node", "arm"]]
-
-
 FOLDERS = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1)
 
 
@@ -51,7 +46,7 @@ def test_whatever_a_folder_is_called_buildx_gets_its_path(name: str) -> None:
     root = PurePosixPath("/home") / name
     ((*_, options, _),) = creations(a_connection(), root)
     (fields,) = csv.reader([options], strict=True)
-    assert fields[0] == f"cacert={root}/builds.ci/ca.pem"
+    assert fields[0] == f"cacert={root}/builds.ci.anna/ca.pem"
     assert len(fields) == 4
 
 
@@ -99,3 +94,9 @@ def is_none_running(connection: Connection, inspected: str) -> bool:
 def test_what_is_not_said_to_run_does_not_run() -> None:
     assert is_none_running(PAIR, "")
     assert is_none_running(PAIR, "Status: running\n")
+
+
+def test_two_builders_have_two_names_for_buildx_too() -> None:
+    """It knows no capitals."""
+    assert NAME.fullmatch("my.builder_1-x")
+    assert not NAME.fullmatch("Mine")

@@ -14,6 +14,7 @@ from buildpool.client.parsing import (
     cluster_in,
     gateway_in,
     parsed,
+    path_in,
     pool_in,
     pools_in,
     target_in,
@@ -48,13 +49,23 @@ def test_the_namespace_is_that_which_is_named_or_that_of_the_context() -> None:
     assert Cluster("builds").flags == ()
 
 
+def test_the_server_is_known_by_which_two_contexts_of_one_name_differ() -> None:
+    config = json.loads(a_config()) | {"clusters": [{"cluster": {"server": "https://a/k8s/x/"}}]}
+    found = cluster_in(json.dumps(config), namespace="", kubeconfig="")
+    assert found.server == "https://a/k8s/x/"
+    assert path_in(found.server) == "/k8s/x"
+    assert path_in("https://a") == path_in("https://[") == path_in("") == ""
+
+
 @given(JSON)
 def test_no_kubeconfig_ends_in_a_traceback(config: object) -> None:
     with suppress(BuildpoolError):
         cluster_in(json.dumps(config), namespace="", kubeconfig="")
     with suppress(BuildpoolError):
         cluster_in(
-            json.dumps({"current-context": config, "contexts": config}), namespace="", kubeconfig=""
+            json.dumps({"current-context": config, "contexts": config, "clusters": config}),
+            namespace="",
+            kubeconfig="",
         )
 
 
@@ -98,7 +109,7 @@ def test_no_pool_ends_in_a_traceback(place: tuple[str, str | None], value: objec
 
 @given(st.lists(MOMENTS, min_size=8, max_size=8), st.sampled_from(["Direct", "Gateway"]))
 def test_no_time_in_a_status_ends_in_a_traceback(times: list[str], routing: str) -> None:
-    """Whoever may write a status may write any time."""
+    """Anyone who may write a status may write any time."""
     since, calm, ready, overdue, ends, authority, phase, blocked = times
     condition = {"type": "Ready", "status": "False", "reason": "Odd", "message": "odd"}
     scaling = {"size": 2, "reason": "CoolingDown", "since": since, "calmSince": calm, "peak": 1}

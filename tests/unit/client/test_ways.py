@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
-from buildpool.client.values import Cluster, Forward, Target, Via, Way
-from buildpool.client.ways import Reach, client_of, connection_of, targets_of, via_of, way_of
+from buildpool.client.values import Cluster, Connection, Forward, Target, Via, Way
+from buildpool.client.ways import (
+    Reach,
+    check_one_builder,
+    client_of,
+    connection_of,
+    platforms_of,
+    via_of,
+    way_of,
+)
 from buildpool.core.api import Pool, parse_pool
 from buildpool.core.errors import BuildpoolError
 from samples import a_pool, a_raw_pool
@@ -60,24 +69,63 @@ def test_the_client_is_the_only_one_or_the_one_that_is_named() -> None:
         client_of(two, "bert")
 
 
-def test_pools_behind_one_gateway_share_a_port() -> None:
-    cluster = Cluster("builds", "work")
-    behind = [with_builders(name, routing="Gateway") for name in ("a", "b")]
-    direct = with_builders("c", builders={"architecture": "arm64"})
-    named = by_name()
-    reaches = [
-        *(Reach(p, "default", way_of(p, Via.PORT_FORWARD, gateway=GATEWAY)) for p in behind),
-        Reach(direct, "default", way_of(direct, Via.PORT_FORWARD, gateway=None)),
-        Reach(named, "default", way_of(named, Via.HOSTNAME, gateway=None)),
+def reaches_of(*pools: Pool, gateway: Target | None = GATEWAY) -> list[Reach]:
+    """The pools, each by the way that it is reached from outside."""
+    vias = [via_of(pool, asked=None, is_inside=False) for pool in pools]
+    return [
+        Reach(pool, "default", way_of(pool, via, gateway=gateway))
+        for pool, via in zip(pools, vias, strict=True)
     ]
+
+
+def connected(*pools: Pool, ports: Iterable[int] = range(4001, 4100)) -> Connection:
+    """A connection to these pools."""
+    given = dict(zip((pool.key for pool in pools), ports, strict=False))
+    cluster = Cluster("builds", "work")
+    return connection_of("all", cluster, reaches_of(*pools), ports=given, port=1234)
+
+
+def test_pools_behind_one_gateway_have_a_port_each() -> None:
+    """Buildx takes no address twice."""
+    arm = {"builders": {"architecture": "arm64"}}
+    made = connected(
+        with_builders("a", routing="Gateway"),
+        with_builders("b", routing="Gateway", **arm),
+        with_builders("c"),
+        by_name(),
+    )
     own = Target("builds", "c")
-    assert targets_of(reaches) == (GATEWAY, own)
-    made = connection_of("all", cluster, reaches, ports={GATEWAY: 4001, own: 4002}, port=1234)
-    assert made.forwards == (Forward(GATEWAY, 4001), Forward(own, 4002))
+    assert made.forwards == (Forward(GATEWAY, 4001), Forward(GATEWAY, 4002), Forward(own, 4003))
     assert [(node.name, node.address, node.server_name) for node in made.nodes] == [
         ("a", "tcp://127.0.0.1:4001", "a.builds.svc"),
-        ("b", "tcp://127.0.0.1:4001", "b.builds.svc"),
-        ("c", "tcp://127.0.0.1:4002", "c.builds.svc"),
+        ("b", "tcp://127.0.0.1:4002", "b.builds.svc"),
+        ("c", "tcp://127.0.0.1:4003", "c.builds.svc"),
         ("ci", "tcp://build.example.com:1234", "build.example.com"),
     ]
-    assert [node.platform for node in made.nodes][1:3] == ["linux/amd64", "linux/arm64"]
+    assert [node.platform for node in made.nodes][:2] == ["linux/amd64", "linux/arm64"]
+
+
+def test_a_pool_builds_for_what_its_configuration_names_or_for_its_processors() -> None:
+    def platforms(*names: str) -> tuple[str, ...]:
+        config = f"[worker.oci]\nplatforms = {list(names)}\n"
+        return platforms_of(a_pool(builders={"config": config}))
+
+    assert platforms_of(a_pool()) == ("linux/amd64",)
+    assert platforms_of(a_pool(builders={"architecture": "arm64"})) == ("linux/arm64",)
+    assert platforms("linux/arm64", "linux/arm/v7") == ("linux/arm64", "linux/arm/v7")
+    assert platforms("--use", "linux/386,x") == ("linux/amd64",)
+
+
+def test_pools_of_which_buildx_would_not_use_one_are_no_builder() -> None:
+    both = "[worker.oci]\nplatforms = ['linux/amd64', 'linux/arm64']\n"
+    arm = {"architecture": "arm64"}
+    check_one_builder(connected(with_builders("a"), with_builders("b", builders=arm)))
+    for pair in (
+        (with_builders("a"), with_builders("b")),
+        (with_builders("a", builders={"config": both}), with_builders("b", builders=arm)),
+    ):
+        with pytest.raises(BuildpoolError, match="pools builds/a and builds/b both build for"):
+            check_one_builder(connected(*pair))
+    apart = (with_builders("a"), with_builders("b", builders=arm))
+    with pytest.raises(BuildpoolError, match=r"both reached at tcp://127\.0\.0\.1:4001"):
+        check_one_builder(connected(*apart, ports=(4001, 4001)))
