@@ -24,6 +24,7 @@ import yaml
 
 from buildpool.core.pki import CertificateRequest, Use, issue, issue_authority
 from cluster import PROJECT, Api, a_pool
+from gateway.ports import free_port
 from unit.core.pki.certificates import DAY
 
 ACCOUNT = "anna"
@@ -102,7 +103,7 @@ def a_user(api: Api, namespace: str, home: Path, *rights: str) -> User:
 
 @pytest.fixture
 def user(installed: Api, namespace: str, tmp_path: Path) -> User:
-    """Somebody who may do what docs/how-to/connect.md says is needed, and no more."""
+    """A user who may do what docs/how-to/connect.md says is needed, and no more."""
     rights = ("get buildkitpools.buildpool.dev", "get secrets", "get services")
     return a_user(installed, namespace, tmp_path, *rights)
 
@@ -147,13 +148,13 @@ def test_a_pool_that_sleeps_is_connected_and_not_woken(
     said = user.must(*BY_SERVICE, "--name=mine", "--use").splitlines()
     assert said == [
         f"pool {namespace}/ci: asleep, the first build wakes it, at tcp://ci.{namespace}.svc:1234",
-        "Build: buildx build .",
+        "Build: buildx build --builder mine .",
     ]
     folder = user.files / "mine"
     secret = installed.get("secret", "ci-client-default", namespace)
     assert secret is not None
     for name in ("ca.pem", "cert.pem", "key.pem"):
-        path = folder / f"{namespace}.ci" / name
+        path = folder / f"{namespace}.ci.default" / name
         assert path.read_bytes() == base64.b64decode(secret["data"][name])
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -164,7 +165,7 @@ def test_a_pool_that_sleeps_is_connected_and_not_woken(
     user.must(*BY_SERVICE, "--name=mine")
     renewed = installed.get("secret", "ci-client-default", namespace)
     assert renewed is not None
-    cert = (folder / f"{namespace}.ci" / "cert.pem").read_bytes()
+    cert = (folder / f"{namespace}.ci.default" / "cert.pem").read_bytes()
     assert cert == base64.b64decode(renewed["data"]["cert.pem"])
     assert renewed["data"] != secret["data"]
 
@@ -187,7 +188,7 @@ def test_what_the_cluster_has_not_is_said_with_its_remedy(
     assert "has no client bert; it has default" in user.fails(*BY_SERVICE, "--client=bert")
     deploy(installed, namespace, ASLEEP)
     assert "no builder that a port-forward could lead to" in user.fails("connect", "ci")
-    assert not user.files.exists()
+    assert not [path for path in user.files.rglob("*") if not path.name.endswith(".lock")]
 
 
 def test_what_this_machine_has_not_is_said_with_its_remedy(
@@ -211,10 +212,13 @@ def test_what_this_machine_has_not_is_said_with_its_remedy(
 def test_a_pool_that_does_not_answer_is_an_error_that_says_why(
     installed: Api, namespace: str, user: User
 ) -> None:
-    deploy(installed, namespace, AWAKE)
+    # A name that needs no DNS.
+    deploy(installed, namespace, AWAKE, routing="Gateway", gateway={"hostnames": ["127.0.0.1"]})
     give_certificate(installed, namespace)
-    said = user.fails(*BY_SERVICE)
-    assert f"pool {namespace}/ci does not answer at tcp://ci.{namespace}.svc:1234 (" in said
+    port = free_port()
+    said = user.fails("connect", "ci", "--via=hostname", f"--port={port}")
+    assert f"pool {namespace}/ci does not answer at tcp://127.0.0.1:{port} (" in said
+    assert "Connection refused" in said
     assert said.endswith(f"kubectl buildpool explain ci -n {namespace}")
 
 
