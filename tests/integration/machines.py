@@ -167,10 +167,11 @@ def an_api_server(folder: Path, objects: Objects, base: str = "") -> Iterator[st
 
         def do_GET(self) -> None:
             """An object, or that there is none."""
-            below = self.path.startswith(f"{base}/")
-            found = objects.get(self.path.removeprefix(base)) if below else None
+            path = self.path.partition("?")[0]
+            below = path.startswith(f"{base}/")
+            found = objects.get(path.removeprefix(base)) if below else None
             status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404}
-            absent = {**status, "reason": "NotFound", "message": f"{self.path} not found"}
+            absent = {**status, "reason": "NotFound", "message": f"{path} not found"}
             content = json.dumps(found or absent).encode()
             self.send_response(200 if found else 404)
             self.send_header("Content-Type", "application/json")
