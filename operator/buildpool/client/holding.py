@@ -131,7 +131,11 @@ def _with_absolute_paths(environment: Mapping[str, str]) -> dict[str, str]:
 def end(process: subprocess.Popen[bytes]) -> None:
     """Ends a process that was started here."""
     process.terminate()
-    process.wait()
+    try:
+        process.wait(_ENDS_WITHIN_SECONDS)
+    except subprocess.TimeoutExpired:  # it may wait for an answer of the API server
+        process.kill()
+        process.wait()
 
 
 def _wait_for(forward: Forward, process: subprocess.Popen[bytes], log: Folder | None) -> None:

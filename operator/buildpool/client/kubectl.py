@@ -42,7 +42,7 @@ _LISTENS_ON_SECONDS: Final = 5.0
 _PAGE: Final = 200
 """Pools that are asked for at once."""
 _API: Final = f"/apis/{naming.API_VERSION}"
-_MOST_PAGES: Final = 1000
+_MOST_PAGES: Final = 200
 """That a list has: an answer without an end is none."""
 _MOST_SECONDS: Final = 300.0
 """For one answer, which a user may have to log in for.
@@ -56,6 +56,8 @@ class Kubectl:
     """The user's kubectl."""
 
     program: str
+    most_seconds: float = _MOST_SECONDS
+    """How long an answer may take."""
 
     @classmethod
     def found(cls) -> Kubectl:
@@ -150,7 +152,7 @@ class Kubectl:
         # What kubectl has started may live on and keep the pipe open: it is not waited for long.
         listener = threading.Thread(target=_listen, args=(process.stderr, heard), daemon=True)
         listener.start()
-        clock = threading.Timer(_MOST_SECONDS, process.kill)
+        clock = threading.Timer(self.most_seconds, process.kill)
         clock.daemon = True
         clock.start()
         try:
@@ -158,7 +160,7 @@ class Kubectl:
             if len(out) > _MOST_BYTES:
                 raise BuildpoolError("the API server's answer is too large; ask for one namespace")
             if process.wait() == -signal.SIGKILL:
-                raise BuildpoolError(f"kubectl was ended: no answer within {_MOST_SECONDS:g} s")
+                raise BuildpoolError(f"kubectl was ended: no answer within {self.most_seconds:g} s")
             listener.join(_LISTENS_ON_SECONDS)
         finally:
             clock.cancel()

@@ -116,7 +116,8 @@ _BEGINNINGS: Final = (
 class Hearing:
     """Tells kubectl's errors from all else that it says, such as how to log in.
 
-    All else the user sees at once, a prompt without an end of line, too.
+    All else the user sees at once, a prompt without an end of line, too; but nothing that follows
+    an answer of the API server, of which it is a part.
     """
 
     def __init__(self) -> None:
@@ -125,6 +126,7 @@ class Hearing:
         """The lines that say what went wrong."""
         self._line = ""
         self._is_shown = False
+        self._is_answered = False
 
     def hear(self, text: str) -> str:
         """What has to be shown now that this was said."""
@@ -133,7 +135,7 @@ class Hearing:
             self._line += piece
             if self._is_shown:
                 shown += piece
-            elif not _may_be_error(self._line):
+            elif not (self._is_answered or _may_be_error(self._line)):
                 shown += self._line
                 self._is_shown = True
             if piece.endswith("\n"):
@@ -144,9 +146,10 @@ class Hearing:
         """What has to be shown now that the line has ended."""
         line, is_shown = self._line, self._is_shown
         self._line, self._is_shown = "", False
-        if is_shown:
+        if is_shown or not line:
             return ""
-        if _ERRORS.match(line):
+        self._is_answered = self._is_answered or line.startswith("Error from server ")
+        if self._is_answered or _ERRORS.match(line):
             self.errors.append(line.rstrip("\n"))
             return ""
         return line

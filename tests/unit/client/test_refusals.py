@@ -93,6 +93,11 @@ def test_a_prompt_after_an_error_is_shown_too() -> None:
     assert heard(*said) == ([error, "Error from server (Forbidden): no"], "Password: \n")
 
 
+def test_an_answer_of_several_lines_is_not_shown_as_it_is() -> None:
+    answer = "Error from server (Forbidden): no\n\x1b[31mred\n"
+    assert heard(answer) == (answer.splitlines(), "")
+
+
 LINES = st.lists(
     st.sampled_from(["error: a", "Error from server (X): b", "E1201 c", "Enter", "E12", "", "err"])
     | st.text(max_size=10),
