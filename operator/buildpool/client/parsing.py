@@ -20,6 +20,7 @@ from buildpool.core.api import Pool, identify_pool, parse_pool
 from buildpool.core.errors import BuildpoolError, InvalidSpecError
 
 _LABEL: Final = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _SERVICE_NAME: Final = re.compile(rf"({_LABEL})\.({_LABEL})\.svc(\.[a-z0-9.-]+)?")
 
 
@@ -111,7 +112,7 @@ def _checked(obj: dict[str, Any]) -> dict[str, Any]:
     metadata = obj.get("metadata")
     given = metadata if isinstance(metadata, dict) else {}
     name, namespace = given.get("name"), given.get("namespace")
-    if not isinstance(name, str) or not is_namespace(namespace):
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or not is_namespace(namespace):
         raise BuildpoolError(f"a {naming.KIND} cannot be read: it has no name")
     uid, generation = given.get("uid"), given.get("generation")
     return {

@@ -43,7 +43,7 @@ def test_another_pool_than_that_which_is_asked_for_is_no_answer(tmp_path: Path) 
     """Names of files and arguments of programs follow from it."""
     kubectl = that_answers(tmp_path, a_raw_pool(name="ci"))
     assert kubectl.pool(CLUSTER, "ci").pool.key.name == "ci"
-    for raw in (a_raw_pool(name="--all"), a_raw_pool(namespace="other")):
+    for raw in (a_raw_pool(name="other"), a_raw_pool(namespace="other")):
         with pytest.raises(BuildpoolError, match="BuildKitPool ci cannot be read: the answer is"):
             that_answers(tmp_path, raw).pool(CLUSTER, "ci")
 

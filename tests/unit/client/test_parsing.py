@@ -69,6 +69,13 @@ def test_no_kubeconfig_ends_in_a_traceback(config: object) -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["", "--all", "$(reboot)", "a b", "a\nb", "\x1b[31m", 1, None])
+def test_a_name_that_no_api_server_would_store_is_none(name: object) -> None:
+    """Shells and terminals get to see it."""
+    with pytest.raises(BuildpoolError, match="it has no name"):
+        pool_in(a_raw_pool(metadata={"name": name}))
+
+
 def test_a_pool_whose_spec_is_wrong_is_still_known() -> None:
     seen = pool_in(a_raw_pool(builders={"slots": "many"}))
     assert seen.pool.key == ("builds", "ci")
