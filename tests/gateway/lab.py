@@ -200,13 +200,13 @@ class Lab:
         return served.scheduler.connections
 
     def held(self, pool: PoolLab) -> int:
-        """How many requests of a pool wait for an answer."""
+        """How many requests of a pool wait, or have no slot."""
         served = self.router.pools.find(pool.key)
         assert served is not None
         return served.bounds.waiting
 
     async def goes_on(self, pool: PoolLab, count: int) -> None:
-        """Waits until so many requests of a pool were answered and are not over, or have a slot."""
+        """Waits until exactly so many requests of a pool belong to a slot."""
         served = self.router.pools.find(pool.key)
         assert served is not None
         await until(lambda: served.bounds.going_on == count, f"{count} requests go on")

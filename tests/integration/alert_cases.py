@@ -188,8 +188,12 @@ CASES = (
     ),
     Case(
         "BuildpoolPoolFull",
-        "five builds on four slots",
-        (of_pool("builds_running", f"5{TIMES}"), of_pool("slots", f"4{TIMES}")),
+        "five builds on four slots, and no builder drains any more",
+        (
+            of_pool("builds_running", f"5{TIMES}"),
+            of_pool("slots", f"4{TIMES}"),
+            of_pool("builders", f"0{TIMES}", state="Draining"),
+        ),
         "15m",
         POOL,
         not_yet="14m",
@@ -198,6 +202,17 @@ CASES = (
         "BuildpoolPoolFull",
         "every slot has its build",
         (of_pool("builds_running", f"4{TIMES}"), of_pool("slots", f"4{TIMES}")),
+        "30m",
+    ),
+    Case(
+        "BuildpoolPoolFull",
+        "long builds run on builders that are being replaced",
+        (
+            of_pool("builds_running", f"6{TIMES}"),
+            of_pool("slots", f"4{TIMES}"),
+            of_pool("builders", f"2{TIMES}", state="Draining"),
+            of_pool("builders", f"2{TIMES}", state="Serving"),
+        ),
         "30m",
     ),
     Case(

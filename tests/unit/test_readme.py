@@ -81,3 +81,12 @@ def test_values_and_fields_that_are_named_exist() -> None:
             found = found[name]
     (field,) = set(re.findall(r"jsonpath='{\.status\.cache\.(\w+)}'", TEXT))
     assert field in CacheStatus.model_fields
+
+
+def test_no_sentence_of_any_page_has_two_spaces_between_words() -> None:
+    pages = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")]
+    found = []
+    for page in pages:
+        prose = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        found += [f"{page.name}: {each}" for each in re.findall(r"\w+[,.;:]? {2,}[\w(]+", prose)]
+    assert found == []

@@ -7,8 +7,10 @@ costs reads and no write.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from enum import Enum, auto
 from typing import Final
 
 from buildpool.controller.act import act, issue
@@ -25,7 +27,7 @@ from buildpool.controller.pool_writes import (
 )
 from buildpool.controller.rollout_turns import RolloutTurns
 from buildpool.controller.secret_poller import SecretPoller
-from buildpool.core.api import Pool, PoolStatus, identify_pool, parse_pool
+from buildpool.core.api import Pool, PoolStatus, Reason, identify_pool, parse_pool
 from buildpool.core.errors import InvalidSpecError, RefusedError
 from buildpool.core.naming import Installation, PoolKey
 from buildpool.core.objects.drift import Difference
@@ -54,7 +56,23 @@ from buildpool.process import utc_now
 TROUBLED: Final = timedelta(seconds=10)
 """How soon to look again where something is in the way: no watch tells of its end."""
 LONGEST_TROUBLED: Final = timedelta(minutes=5)
-"""How late at most to look again where it stays."""
+"""How late at most to look again where it stays,"""
+LONGEST_FAILING: Final = timedelta(seconds=30)
+"""or where it passes by itself."""
+
+
+class Trouble(Enum):
+    """What can be in the way of a pool.
+
+    Each kind has pauses of its own: that one lasts says nothing of another one that begins.
+    """
+
+    FAILING = auto()
+    """Something could not be written: a webhook is dead, for example."""
+    REFUSED = auto()
+    """Something may not be written or read."""
+    WANTING = auto()
+    """Something is missing that only a user can give, such as a name or a Secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +93,7 @@ class Reconciler:
     overruled: dict[PoolKey, dict[Ref, tuple[Difference, ...]]] = field(default_factory=dict)
     """What the cluster changes as it stores it, by pool. Forgotten at a restart: then it is tried
     again, once."""
-    pauses: dict[PoolKey, Pause] = field(default_factory=dict)
+    pauses: dict[PoolKey, dict[Trouble, Pause]] = field(default_factory=dict)
     """Of the pools that are in trouble. Forgotten at a restart: then it is tried again sooner."""
     untold: dict[PoolKey, Pause] = field(default_factory=dict)
     """Of the pools whose status is refused: when to say so again."""
@@ -119,10 +137,15 @@ class Reconciler:
         cache = s.observation.cache
         self.metrics.report_cache(pool.key, cache.usage if cache else None)
         # No watch tells when the user has mended what an outcome or a cache depends on.
-        if outcome.failures or plan.conflicts or isinstance(cache_target(s), Finding):
-            return min(self._retry(pool, s.now), max(plan.recheck, TROUBLED))
+        troubles = {_trouble_of(failure) for failure in outcome.failures}
+        # What could not be done is still due, and must not make us look again at once.
+        recheck = max(plan.recheck, TROUBLED) if troubles else plan.recheck
+        if plan.conflicts or isinstance(cache_target(s), Finding):
+            troubles.add(Trouble.WANTING)
+        if troubles:
+            return min(self._retry(pool, s.now, troubles), recheck)
         self.pauses.pop(pool.key, None)
-        return plan.recheck
+        return recheck
 
     async def _observe(self, pool: Pool) -> Situation:
         """What there is, and what registry and daemons said last."""
@@ -186,12 +209,12 @@ class Reconciler:
     async def _report_unheld(self, pool: Pool, error: RefusedError) -> timedelta:
         now = self.clock()
         await self._report(pool, report_unheld(pool, _unwritten(pool, error), now=now))
-        return self._retry(pool, now)
+        return self._retry(pool, now, {Trouble.REFUSED})
 
     async def _report_unseen(self, pool: Pool, error: RefusedError) -> timedelta:
         now = self.clock()
         await self._report(pool, report_unseen(pool, error, now=now))
-        return self._retry(pool, now)
+        return self._retry(pool, now, {Trouble.REFUSED})
 
     async def _refuse(self, pool: Pool, error: InvalidSpecError) -> timedelta:
         # A pod that is told to go waits until nobody is connected: so hang up.
@@ -224,13 +247,17 @@ class Reconciler:
         await self._write_status(pool, report.status)
         await self.events.record(pool.key, pool.uid, report.events, now=self.clock())
         if failures:
-            return self._retry(pool, s.now)
+            return self._retry(pool, s.now, {_trouble_of(failure) for failure in failures})
         return timedelta(0) if removal.delete else PATIENCE
 
-    def _retry(self, pool: Pool, now: datetime) -> timedelta:
-        """When to look again where something is in the way: later each time, and not all pools."""
-        pause = self.pauses[pool.key] = _longer(self.pauses.get(pool.key), pool, now)
-        return pause.until - now
+    def _retry(self, pool: Pool, now: datetime, troubles: AbstractSet[Trouble]) -> timedelta:
+        """When to look again where these are in the way: later each time, and not all pools."""
+        before, pauses = self.pauses.get(pool.key, {}), dict[Trouble, Pause]()
+        for trouble in troubles:
+            last = LONGEST_FAILING if trouble is Trouble.FAILING else LONGEST_TROUBLED
+            pauses[trouble] = _longer(before.get(trouble), pool, now, last=last)
+        self.pauses[pool.key] = pauses
+        return min(pause.until for pause in pauses.values()) - now
 
     def _forget(self, key: PoolKey) -> None:
         self.overruled.pop(key, None)
@@ -253,12 +280,18 @@ class Reconciler:
         self.secret_poller.watch(s.pool.key, versions)
 
 
-def _longer(before: Pause | None, pool: Pool, now: datetime) -> Pause:
+def _trouble_of(failure: Failure) -> Trouble:
+    return Trouble.FAILING if failure.reason is Reason.OBJECT_FAILED else Trouble.REFUSED
+
+
+def _longer(
+    before: Pause | None, pool: Pool, now: datetime, *, last: timedelta = LONGEST_TROUBLED
+) -> Pause:
     """The next pause of a pool in trouble, spread by the pool's own lot.
 
     What one policy refuses to many pools is not tried by all of them at once.
     """
-    return Pause.after(before, first=TROUBLED, last=LONGEST_TROUBLED, now=now, chance=lot(pool.uid))
+    return Pause.after(before, first=TROUBLED, last=last, now=now, chance=lot(pool.uid))
 
 
 def _unwritten(pool: Pool, error: RefusedError) -> Failure:

@@ -60,8 +60,9 @@ async def drain(
                 quiet = 0 if active else quiet + 1
             except ClientConnectorError:
                 return True  # Envoy is gone, and all connections with it
-            except (ClientError, TimeoutError):
-                quiet = 0  # no answer is no proof: this hook's end would be the end of builds
+            except (ClientError, TimeoutError, ValueError):
+                # No answer that can be read is no proof: this hook's end would be that of builds.
+                quiet = 0
             is_quiet, now = quiet >= QUIET_LOOKS, monotonic()
             is_taken = not connections or (said is not None and now - said > TAKEN_SECONDS)
             if is_quiet and (is_taken or goaway_file is None):
@@ -82,9 +83,9 @@ def _say_goaway(file: Path) -> None:
 
 
 async def _counts(session: ClientSession, admin: str) -> tuple[int, int]:
-    """Requests that go on, waiting ones included, and connections."""
+    """Requests that go on, waiting ones included, and connections. ValueError: no such numbers."""
     query = {"filter": "|".join(f"^{re.escape(name)}$" for name in (ACTIVE, CONNECTIONS))}
     async with session.get(f"{admin}/stats", params=query) as response:
         lines = (await response.text()).splitlines()
-    said = {name: int(number) for name, _, number in (line.partition(":") for line in lines)}
-    return said.get(ACTIVE, 0), said.get(CONNECTIONS, 0)
+    said = {name: number for name, _, number in (line.partition(":") for line in lines)}
+    return int(said.get(ACTIVE, "0")), int(said.get(CONNECTIONS, "0"))

@@ -14,7 +14,7 @@ from buildpool.buildkit.loads import Loads
 from buildpool.controller.cache_poller import CachePoller
 from buildpool.controller.daemon_tracker import DaemonTracker
 from buildpool.controller.metrics import PoolMetrics
-from buildpool.controller.reconcile import LONGEST_TROUBLED, TROUBLED, Reconciler
+from buildpool.controller.reconcile import LONGEST_FAILING, LONGEST_TROUBLED, TROUBLED, Reconciler
 from buildpool.controller.rollout_turns import RolloutTurns
 from buildpool.controller.secret_poller import SecretPoller
 from buildpool.controller.wakeups import Wakeups
@@ -288,9 +288,53 @@ def test_whatever_is_in_the_way_is_looked_at_later_each_time(trouble: str) -> No
         assert pause is not None
         pauses.append(pause.total_seconds())
         api.cluster.now = before + pause
-    first, last = TROUBLED.total_seconds(), LONGEST_TROUBLED.total_seconds()
+    longest = LONGEST_FAILING if trouble == "a webhook is dead" else LONGEST_TROUBLED
+    first, last = TROUBLED.total_seconds(), longest.total_seconds()
     wanted = [spread(growing(n, first=first, last=last), chance=chance) for n in range(1, 9)]
     assert pauses == pytest.approx(wanted)
+
+
+def lasting(api: Guarded) -> Reconciler:
+    """Of a pool that has been in trouble for long."""
+    reconciler = a_reconciler(api)
+    end = api.cluster.now + timedelta(minutes=40)
+    while api.cluster.now < end:
+        before = api.cluster.now
+        pause = a_pass(reconciler, api)
+        assert pause is not None
+        api.cluster.now = before + pause
+    return reconciler
+
+
+def spec_changes(api: Guarded, **spec: Any) -> None:
+    assert api.pool is not None
+    api.pool["spec"] |= spec
+    api.pool["metadata"]["generation"] += 1
+
+
+@pytest.mark.parametrize("error", [RefusedError("no"), UnavailableError("webhook")], ids=str)
+def test_a_write_that_fails_is_tried_again_soon_whatever_else_has_been_in_the_way(
+    error: Exception,
+) -> None:
+    api = Guarded(tended(cache=CREDENTIALS, replicas=1))
+    reconciler = lasting(api)
+    spec_changes(api, replicas=2)
+    api.refused, api.error = {"apply Deployment"}, error
+    pause = a_pass(reconciler, api)
+    assert pause is not None
+    assert timedelta(0) < pause <= TROUBLED
+    api.refused = set()
+    a_pass(reconciler, api)
+    assert "ci-builder-1" in api.cluster.names("Deployment")
+
+
+def test_a_moment_that_is_due_is_not_put_off_by_a_secret_that_is_missing() -> None:
+    soon = timedelta(seconds=3)
+    api = Guarded(tended(cache=CREDENTIALS, builders={"recycle": {"maxAge": "24h"}}))
+    reconciler = lasting(api)
+    made = api.cluster["Deployment/ci-builder-0"]["metadata"]["creationTimestamp"]
+    api.cluster.now = datetime.fromisoformat(made) + timedelta(days=1) - soon
+    assert a_pass(reconciler, api) == soon < TROUBLED
 
 
 def test_what_may_not_be_removed_is_told_and_the_pool_goes_once_it_may() -> None:

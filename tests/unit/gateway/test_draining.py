@@ -23,6 +23,7 @@ NOTHING = timedelta()
 ERROR = "an error"
 CUT = "a connection that is cut"
 LATE = "no answer in time"
+UNREADABLE = "no number"
 Answer = int | str
 """How many requests are active, or how it fails to say so."""
 
@@ -150,6 +151,20 @@ async def test_an_envoy_that_never_had_a_client_is_quiet() -> None:
     assert envoy.looks == 3
 
 
+@pytest.mark.parametrize("line", ["a line without a number", "another: many", ""])
+async def test_a_line_of_something_else_does_not_end_the_wait(line: str) -> None:
+    """The end of the hook would be the end of all builds of the pod."""
+
+    class Talkative(Envoy):
+        async def _stats(self, request: web.Request) -> web.Response:
+            number = await super()._stats(request)
+            return web.Response(text=f"{line}\n{number.text}{line}\n")
+
+    async with running(Talkative(2, 1, 0)) as envoy:
+        assert await drained(envoy)
+    assert envoy.looks == 2 + 3
+
+
 async def test_builds_that_outlast_the_patience_are_said_to_run() -> None:
     async with running(Envoy(1)) as envoy:
         assert not await drained(envoy, patience=SOON)
@@ -160,6 +175,7 @@ SILENCES = {
     # Twice: a connection that was kept is tried once more by itself.
     "a cut connection": (0, 0, CUT, CUT, 0),
     "no answer": (0, 0, LATE, 0),
+    "no number": (0, 0, UNREADABLE, 0),
 }
 
 

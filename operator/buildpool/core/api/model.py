@@ -45,6 +45,9 @@ class Rule:
     remedy: str
     field: str = ""
     """The field to blame, below the object; empty for the object as a whole."""
+    spares_stored: bool = False
+    """Whether a pool that was stored before the rule was made is tended all the same. Then a
+    condition says what does not work."""
 
     def problem(self, path: str) -> Problem:
         """The rule as broken by the object at ``path``."""

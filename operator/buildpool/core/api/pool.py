@@ -49,7 +49,8 @@ def parse_pool(obj: Mapping[str, Any], *, is_stored: bool = True) -> Pool:
     """The pool in a raw object; ``InvalidSpecError`` with everything that is wrong with it.
 
     Unknown fields of one that the API server has stored are those of a newer CRD, for it drops what
-    its own does not know: an older operator does without them. In a file they are mistakes.
+    its own does not know: an older operator does without them. In a file they are mistakes. A rule
+    that is younger than a stored pool need not keep it from being tended (``Rule.spares_stored``).
     """
     name = obj["metadata"]["name"]
     problems = [] if NAME_RULE.holds(name) else [NAME_RULE.problem("metadata.name")]
@@ -58,7 +59,7 @@ def parse_pool(obj: Mapping[str, Any], *, is_stored: bool = True) -> Pool:
         spec = PoolSpec.model_validate(raw, extra="ignore" if is_stored else "forbid")
     except ValidationError as error:
         raise InvalidSpecError((*problems, *structural_problems(error))) from None
-    problems.extend(problems_of(spec))
+    problems.extend(problems_of(spec, is_stored=is_stored))
     if problems:
         raise InvalidSpecError(tuple(problems))
     return _assemble(obj, spec)

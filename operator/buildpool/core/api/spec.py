@@ -204,6 +204,26 @@ class Access(Model):
     """How long clients get to read their Secrets again in each phase of a change of authority."""
 
 
+LOCATION_RULE: Final = Rule(
+    cel="self.routing != 'Gateway' || !has(self.cache.registry) "
+    "|| !has(self.cache.registry.ref) || self.cache.registry.layout == 'Tags' "
+    f"|| size(self.cache.registry.ref) <= {MAX_LOCATION_CHARACTERS}",
+    holds=lambda spec: (
+        spec.routing is not Routing.GATEWAY
+        or spec.cache.registry is None
+        or spec.cache.registry.layout is Layout.TAGS
+        or len(spec.cache.registry.ref or "") <= MAX_LOCATION_CHARACTERS
+    ),
+    message="with Gateway routing, cache.registry.ref has at most "
+    f"{MAX_LOCATION_CHARACTERS} characters: the repositories below it would have names "
+    "that are too long",
+    remedy="shorten it, or set cache.registry.layout to Tags",
+    field="cache.registry.ref",
+    spares_stored=True,
+)
+"""Builds of a pool that breaks it have no shared cache, and all else works."""
+
+
 class PoolSpec(Model):
     """What the pool is to be."""
 
@@ -223,22 +243,7 @@ class PoolSpec(Model):
             remedy="set routing to Gateway or remove them",
             field="gateway.hostnames",
         ),
-        Rule(
-            cel="self.routing != 'Gateway' || !has(self.cache.registry) "
-            "|| !has(self.cache.registry.ref) || self.cache.registry.layout == 'Tags' "
-            f"|| size(self.cache.registry.ref) <= {MAX_LOCATION_CHARACTERS}",
-            holds=lambda spec: (
-                spec.routing is not Routing.GATEWAY
-                or spec.cache.registry is None
-                or spec.cache.registry.layout is Layout.TAGS
-                or len(spec.cache.registry.ref or "") <= MAX_LOCATION_CHARACTERS
-            ),
-            message="with Gateway routing, cache.registry.ref has at most "
-            f"{MAX_LOCATION_CHARACTERS} characters: the repositories below it would have names "
-            "that are too long",
-            remedy="shorten it, or set cache.registry.layout to Tags",
-            field="cache.registry.ref",
-        ),
+        LOCATION_RULE,
     )
 
     replicas: Annotated[int, Field(ge=0, le=100)] | None = None

@@ -34,9 +34,9 @@ RESERVED_VARIABLES: Final = (
 ARCHITECTURE_LABEL: Final = "kubernetes.io/arch"
 
 
-def problems_of(spec: PoolSpec) -> Iterator[Problem]:
+def problems_of(spec: PoolSpec, *, is_stored: bool) -> Iterator[Problem]:
     """What is wrong with a spec whose structure is right."""
-    yield from _broken_rules(spec, "spec")
+    yield from _broken_rules(spec, "spec", is_stored=is_stored)
     yield from _builder_problems(spec.builders, "spec.builders")
 
 
@@ -60,9 +60,9 @@ def structural_problems(error: ValidationError) -> Iterator[Problem]:
             )
 
 
-def _broken_rules(model: Model, path: str) -> Iterator[Problem]:
+def _broken_rules(model: Model, path: str, *, is_stored: bool) -> Iterator[Problem]:
     for rule in model.rules:
-        if not rule.holds(model):
+        if not rule.holds(model) and not (is_stored and rule.spares_stored):
             yield rule.problem(path)
     for name, info in type(model).model_fields.items():
         value = getattr(model, name)
@@ -73,7 +73,7 @@ def _broken_rules(model: Model, path: str) -> Iterator[Problem]:
             if isinstance(check, Check) and (complaint := check.complaint(value)):
                 yield Problem(below, *complaint)
         for where, child in _children(value, below):
-            yield from _broken_rules(child, where)
+            yield from _broken_rules(child, where, is_stored=is_stored)
 
 
 def _children(value: object, path: str) -> Iterator[tuple[str, Model]]:

@@ -14,6 +14,7 @@ from buildpool.core.api import (
     Reason,
     Routing,
 )
+from buildpool.core.api.spec import LOCATION_RULE
 from buildpool.core.objects.pods import is_ready
 from buildpool.core.objects.refs import Ref
 from buildpool.core.observed.cache import CacheTarget, Credentials
@@ -29,6 +30,9 @@ def cache_target(s: Situation) -> CacheTarget | Finding[Reason] | None:
     registry = s.pool.spec.cache.registry
     if registry is None:
         return None
+    if not LOCATION_RULE.holds(s.pool.spec):
+        # It was stored before there was the rule: the gateway finds no names for its caches.
+        return Finding(Reason.INVALID_SPEC, f"{LOCATION_RULE.message}; {LOCATION_RULE.remedy}")
     return _managed_target(s) if registry.managed is not None else _external_target(s, registry)
 
 

@@ -48,7 +48,13 @@ from buildpool.core.planning.certificates import (
 from buildpool.core.planning.fleet import Member, member_of, revision_of_pod
 from buildpool.core.planning.names import cache_parts, desired_refs
 from buildpool.core.planning.turns import said_of_builders
-from buildpool.core.resources import builder_revision, bundle_of, cache_revision, managed_registry
+from buildpool.core.resources import (
+    builder_revision,
+    bundle_of,
+    cache_revision,
+    has_guard,
+    managed_registry,
+)
 from buildpool.core.resources.deployment import revision_of
 from buildpool.core.resources.secret import authority_in
 from buildpool.core.routing.values import Backlog
@@ -78,13 +84,12 @@ class Situation:
         if managed_registry(self.pool) is None:
             return self
         names = frozenset((*cache_parts(self.pool), *cache_secrets(self.pool)))
-        taken = self.taken & names
-        if not taken or self.own.keys() & names:
+        if not self.withheld or self.own.keys() & names:
             return self
         spec = self.pool.spec
         cache = spec.cache.model_copy(update={"registry": None})
         pool = replace(self.pool, spec=spec.model_copy(update={"cache": cache}))
-        return replace(self, pool=pool, left_out=taken)
+        return replace(self, pool=pool, left_out=self.withheld)
 
     def with_issued(self, issued: Mapping[Ref, Authority | Bundle]) -> Situation:
         """The same, with what was issued now, too."""
@@ -131,6 +136,18 @@ class Situation:
         names = (*desired_refs(self.pool, self.installation), *self.left_out)
         live = self.observation.live
         return frozenset(ref for ref in names if ref in live and ref not in self.own)
+
+    @cached_property
+    def withheld(self) -> frozenset[Ref]:
+        """Names of a managed cache that somebody else has and keeps.
+
+        What is on its way out is waited for, such as the claim of an earlier pool of this name:
+        until then builders need no more of the cache than its Secrets.
+        """
+        parts, secrets = frozenset(cache_parts(self.pool)), frozenset(cache_secrets(self.pool))
+        live = self.observation.live
+        kept = {ref for ref in self.taken & parts if not is_terminating(live[ref])}
+        return self.taken & secrets | kept
 
     @property
     def has_namesakes(self) -> bool:
@@ -207,7 +224,8 @@ class Situation:
 
         The last pass said that all of them ran what this very spec wants, or that they wait; since
         then neither the authority has changed nor the certificate that they run with. In doubt it
-        is not so: then nothing waits. A rollout that has begun is none of it any more.
+        is not so: then nothing waits. A rollout that has begun is none of it any more, and neither
+        is a managed cache that comes, as its names are free, or goes.
         """
         said = said_of_builders(self.pool.status)
         if said is None or said.observed_generation != self.pool.generation:
@@ -217,6 +235,9 @@ class Situation:
             return False
         ours = {authority_ref(self.pool, self.installation), builder_ref(self.pool)}
         if authority.phase is not AuthorityPhase.STEADY or ours & self.issued.keys():
+            return False
+        is_cached = managed_registry(self.pool) is not None
+        if any(has_guard(each["spec"]["template"]) is not is_cached for each in self.outdated):
             return False
         return self._runs_present_certificate
 

@@ -5,6 +5,7 @@ Pure. That a cache cannot be used never keeps a builder from building: it is a c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from buildpool.core import naming
@@ -51,16 +52,17 @@ it is asked again."""
 def cache_condition(s: Situation, outcome: Outcome) -> Condition | None:
     """Whether the cache can be used, and why not; None where the pool has none."""
     pool, registry = s.pool, s.pool.spec.cache.registry
-    taken = s.left_out or s.taken.intersection((*cache_parts(pool), recipes_ref(pool)))
+    taken = s.left_out or s.taken.intersection(cache_parts(pool))
     if taken:
-        message = f"{about_taken(s, taken)} All else of the pool goes on"
-        return _condition(pool, ConditionStatus.FALSE, Finding(Reason.NAME_CONFLICT, message))
+        return _conflict(s, taken)
     if registry is None:
         return None
     if registry.managed is not None:
         trouble = _managed_trouble(s, outcome)
         if trouble is not None:
             return _condition(pool, ConditionStatus.FALSE, trouble)
+    if recipes_ref(pool) in s.taken:
+        return _conflict(s, (recipes_ref(pool),))
     target, report = cache_target(s), s.observation.cache
     if isinstance(target, Finding):
         return _condition(pool, ConditionStatus.FALSE, target)
@@ -79,6 +81,12 @@ def cache_condition(s: Situation, outcome: Outcome) -> Condition | None:
     use = cache_recipes(pool)
     message = f"the builders share the cache in {use.registry if use else ''}"
     return _condition(pool, ConditionStatus.TRUE, Finding(Reason.CACHE_ANSWERS, message))
+
+
+def _conflict(s: Situation, taken: Iterable[Ref]) -> Condition:
+    """What is to be said of names that somebody else has."""
+    message = f"{about_taken(s, taken)} All else of the pool goes on"
+    return _condition(s.pool, ConditionStatus.FALSE, Finding(Reason.NAME_CONFLICT, message))
 
 
 def cache_status(s: Situation) -> CacheStatus | None:

@@ -38,10 +38,10 @@ _HEALING: Final = frozenset(
     }
 )
 """What often ends by itself: a node is being added, a Secret is applied a moment after the pool."""
-_CACHE_REFUSED: Final = frozenset(
-    {Reason.IMAGE_PULL_FAILED, Reason.NAME_CONFLICT, Reason.POD_REFUSED}
-)
-"""What keeps a managed cache from ever running. Any other state of a cache comes and goes."""
+_CACHE_REFUSED: Final = frozenset({Reason.IMAGE_PULL_FAILED, Reason.POD_REFUSED})
+"""What keeps a managed cache from ever running, besides a name that somebody else has.
+
+Any other state of a cache comes and goes."""
 
 
 def verdict_on(case: Case, said: Mapping[str, Condition]) -> Verdict:
@@ -94,7 +94,9 @@ def _troubles(case: Case, said: Mapping[str, Condition]) -> Iterator[Condition]:
     if not _holds(progress) and progress.reason != Reason.SETTLED and _is_about_spec(case):
         yield progress
     cache = said.get(ConditionType.CACHE_READY)
-    if cache is not None and not _holds(cache) and cache.reason in _CACHE_REFUSED:
+    # A cache also says whose the ConfigMap for pipelines is: without it, builds have their cache.
+    never_runs = case.s.withheld or (cache is not None and cache.reason in _CACHE_REFUSED)
+    if cache is not None and not _holds(cache) and never_runs:
         yield cache
 
 

@@ -88,14 +88,15 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         try:
             served = self._pool_of(call)
             began: float | None = perf_counter()
-            has_slot = served.scheduler.connections.is_admitted(call.connection)
-            asked = served.bounds.asked_by(call.identity, has_slot=has_slot)
+            is_admitted = served.scheduler.connections.is_admitted
+            asked = served.bounds.asked_by(call.identity, has_slot=is_admitted(call.connection))
             with asked as request, served.bounds.message() as seat:
                 # Closed at once where this is: what it holds, others wait for.
                 async with aclosing(self._answers(call, served, messages, seat)) as conversation:
                     async for answer in conversation:
+                        if is_admitted(call.connection):
+                            request.has_slot()
                         if began is not None:
-                            request.is_answered()
                             self._metrics.decided(call.kind.value, perf_counter() - began)
                             began = None
                         yield answer

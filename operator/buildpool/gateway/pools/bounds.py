@@ -1,9 +1,9 @@
 """What bounds the requests of one pool, and of all, so that they cost other pools nothing.
 
-It is about the router's memory, which keeps some 30 KiB of each request until that is over. So what
-waits has a room of its own, and what goes on has another: however many builds of a client wait,
-those of its builds that run can ask what they need, and the reverse. The pools share what the
-router can have; each has some for itself alone, which no other pool can take.
+It is about the router's memory, which keeps some 30 KiB of each request until that is over. What
+connections with a slot ask goes on in a room that is its pool's alone: however much waits, here or
+in other pools, builds that run can ask what they need. All else waits, even if it has its answer.
+The pools share what the router can have of it; each has some for itself, which no other can take.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,12 +20,11 @@ from buildpool.gateway.pools.messages import MessageRoom, Seat
 from buildpool.gateway.slots.refusals import Exhausted
 
 MAX_REQUESTS: Final = 3_000
-"""Requests of one pool at once that wait for an answer, and as many that go on. The router has to
-have room for other pools."""
+"""Requests of one pool at once that wait, and as many that go on: 90 MiB each."""
 MAX_REQUESTS_OF_ALL: Final = 4_000
-"""Requests of each kind that all pools share: 240 MiB of both."""
+"""Requests that wait, of all pools: 120 MiB."""
 OWN_REQUESTS: Final = 100
-"""Requests of each kind that a pool may have beside these."""
+"""Requests that wait which each pool may have beside these: 3 MiB."""
 MAX_REQUESTS_OF_CLIENT: Final = 2_500
 """Those of one client, of each kind, so that the pool's other clients can ask, too."""
 
@@ -34,8 +33,8 @@ MAX_REQUESTS_OF_CLIENT: Final = 2_500
 class RouterBounds:
     """What the pools of one router share. For one event loop."""
 
-    taken: Counter[str] = field(default_factory=Counter)
-    """Requests of each kind, beside those that pools have for themselves."""
+    waiting: int = 0
+    """Requests that wait, beside those that pools have for themselves."""
     messages: MessageRoom = field(default_factory=MessageRoom)
     """The messages that are in memory."""
 
@@ -43,7 +42,8 @@ class RouterBounds:
 class _Room:
     """So many requests of one kind. For one event loop."""
 
-    def __init__(self, pool: PoolKey, kind: str, shared: Counter[str]) -> None:
+    def __init__(self, pool: PoolKey, kind: str, shared: RouterBounds | None = None) -> None:
+        """``shared``: with what other pools have of this kind, if they take it from this one."""
         self._pool = pool
         self._kind = kind
         self._shared = shared
@@ -56,16 +56,16 @@ class _Room:
             raise self._too_many(f"{MAX_REQUESTS_OF_CLIENT} requests of this client")
         if self.taken.total() >= MAX_REQUESTS:
             raise self._too_many(f"{MAX_REQUESTS} requests")
-        if self.taken.total() >= OWN_REQUESTS:
-            if self._shared[self._kind] >= MAX_REQUESTS_OF_ALL:
+        if self._shared is not None and self.taken.total() >= OWN_REQUESTS:
+            if self._shared.waiting >= MAX_REQUESTS_OF_ALL:
                 raise self._too_many(f"{MAX_REQUESTS_OF_ALL} requests of all pools")
-            self._shared[self._kind] += 1
+            self._shared.waiting += 1
         self.taken[identity] += 1
 
     def leave(self, identity: str) -> None:
         """One less."""
-        if self.taken.total() > OWN_REQUESTS:
-            self._shared[self._kind] -= 1
+        if self._shared is not None and self.taken.total() > OWN_REQUESTS:
+            self._shared.waiting -= 1
         self.taken[identity] -= 1
         if not self.taken[identity]:
             del self.taken[identity]
@@ -85,12 +85,14 @@ class _Request:
         self._room = going_on if has_slot else waiting
         self._room.enter(identity)
 
-    def is_answered(self) -> None:
-        """It waits no longer. Raises Exhausted where too many go on, and it has to end."""
+    def has_slot(self) -> None:
+        """Its connection has a slot, so that it waits no longer."""
+        # It has waited, and is not refused now: if too many go on, its place is where it is.
         if self._room is not self._going_on:
-            self._going_on.enter(self._identity)
-            self._room.leave(self._identity)
-            self._room = self._going_on
+            with suppress(Exhausted):
+                self._going_on.enter(self._identity)
+                self._room.leave(self._identity)
+                self._room = self._going_on
 
     def is_over(self) -> None:
         """It costs nothing any more."""
@@ -105,19 +107,19 @@ class RequestBounds:
         of_all = of_all or RouterBounds()
         self._pool = pool
         self._messages = of_all.messages
-        self._waiting = _Room(pool, "wait", of_all.taken)
-        self._going_on = _Room(pool, "go on", of_all.taken)
+        self._waiting = _Room(pool, "wait", of_all)
+        self._going_on = _Room(pool, "go on")
         self._readers: dict[tuple[str, int], asyncio.Semaphore] = {}
         """By client and bound."""
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for an answer."""
+        """How many requests wait, or have no slot."""
         return self._waiting.taken.total()
 
     @property
     def going_on(self) -> int:
-        """How many requests go on, of those that were answered or that belong to a slot."""
+        """How many requests belong to a slot."""
         return self._going_on.taken.total()
 
     @contextmanager

@@ -25,14 +25,14 @@ PATIENCE_SECONDS: Final = 8.0
 """Seconds that a request waits for the build that it is about: its client gives up after ten."""
 
 COMING_SECONDS: Final = 60.0
-"""Seconds after which a build is none of the solves that come: each is read in half of that."""
+"""Seconds after which a build counts as none of the solves that come: they may come without end."""
 TOGETHER_SECONDS: Final = 1.5
 """Seconds between requests that a client makes at once,"""
 MOMENT_SECONDS: Final = 0.1
 """or mostly makes so."""
-DAEMON_SECONDS: Final = 3.0
-"""Seconds that a daemon waits for a build that it is asked about and does not know: nobody has less
-time for the two than without a gateway."""
+DAEMON_SECONDS: Final = 5.0
+"""Seconds in which the solve of a build comes that is asked about. A daemon waits for three, and
+Envoy and a busy router may add some to those between the two."""
 
 
 class BuildLocator:

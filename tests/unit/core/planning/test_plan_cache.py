@@ -10,11 +10,12 @@ from buildpool.core import naming
 from buildpool.core.api import ConditionType, EventReason, Pool
 from buildpool.core.objects.refs import Ref
 from buildpool.core.resources import has_guard
-from memory_cluster import MemoryCluster, settled
+from memory_cluster import DELETED, MemoryCluster, settled
 from plans import applied, deleted, removed, retired
 from samples import a_pool, clients, planned
 
 MANAGED = {"registry": {"managed": {"storage": {"size": "1Gi"}}}}
+EXTERNAL = {"registry": {"ref": "r.example/caches"}}
 OBJECTS = (
     "ConfigMap/ci-cache",
     "ConfigMap/ci-cache-recipes",
@@ -160,6 +161,12 @@ def guarded(cluster: MemoryCluster) -> set[bool]:
     }
 
 
+def told(cluster: MemoryCluster) -> dict[str, tuple[str, str]]:
+    """Status and reason of each condition after the last pass."""
+    assert cluster.status is not None
+    return {c.type: (c.status.value, c.reason) for c in cluster.status.conditions}
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_a_cache_that_cannot_come_holds_up_nothing_else_of_its_pool(part: str) -> None:
     cluster = settled(a_pool(access=clients("ana")))
@@ -175,9 +182,7 @@ def test_a_cache_that_cannot_come_holds_up_nothing_else_of_its_pool(part: str) -
     assert cache_objects(cluster) == (part,)
     assert guarded(cluster) == {False}
     assert not applied(todo), "it is as it can be"
-    status = cluster.status
-    assert status is not None
-    said = {c.type: (c.status, c.reason) for c in status.conditions}
+    said = told(cluster)
     assert said["CacheReady"] == ("False", "NameConflict")
     assert said["Stalled"] == ("True", "NameConflict")
     assert said["Ready"][0] == said["CertificatesReady"][0] == "True"
@@ -185,6 +190,49 @@ def test_a_cache_that_cannot_come_holds_up_nothing_else_of_its_pool(part: str) -
     cluster.settle(pool)
     assert cache_objects(cluster) == OBJECTS
     assert guarded(cluster) == {True}
+
+
+@pytest.mark.parametrize("part", [name for name in PARTS if not name.startswith("Secret/")])
+def test_a_cache_whose_name_is_about_to_be_free_is_waited_for_by_builders_that_read_it(
+    part: str,
+) -> None:
+    cluster = MemoryCluster()
+    ref = take(cluster, part)  # by an earlier pool of this name, as its pod still ends
+    cluster.objects[ref]["metadata"]["deletionTimestamp"] = DELETED
+    pool = a_cached_pool()
+    for _ in range(4):
+        assert cluster.step(pool).conflicts == (ref,)
+        assert guarded(cluster) == {True}
+    assert told(cluster)["CacheReady"] == ("False", "NameConflict")
+    assert told(cluster)["Stalled"][0] == "False", "it passes"
+    builders = [name for name in cluster.names("Deployment") if name != "ci-cache"]
+    del cluster.objects[ref]
+    for _ in range(4):
+        assert not deleted(cluster.step(pool))
+    assert cache_objects(cluster) == OBJECTS
+    assert [name for name in cluster.names("Deployment") if name != "ci-cache"] == builders
+
+
+@pytest.mark.parametrize("cache", [MANAGED, EXTERNAL], ids=["managed", "external"])
+def test_a_pool_works_whose_config_map_for_pipelines_is_somebody_elses(
+    cache: dict[str, Any],
+) -> None:
+    cluster = MemoryCluster()
+    take(cluster, "ConfigMap/ci-cache-recipes")
+    for _ in range(4):
+        cluster.step(a_pool(cache=cache))
+    said = told(cluster)
+    assert said["Ready"][0] == "True"
+    assert said["Stalled"][0] == said["Reconciling"][0] == "False", "nobody waits for it"
+
+
+@pytest.mark.parametrize("part", [name for name in PARTS if name.startswith("Secret/")])
+def test_no_builder_waits_for_a_secret_of_its_cache_that_does_not_go(part: str) -> None:
+    cluster = MemoryCluster()
+    ref = take(cluster, part)  # and somebody's finalizer keeps it
+    cluster.objects[ref]["metadata"]["deletionTimestamp"] = DELETED
+    cluster.step(a_cached_pool())
+    assert guarded(cluster) == {False}
 
 
 @pytest.mark.parametrize("part", [name for name in PARTS if not name.startswith("Secret/")])

@@ -16,6 +16,7 @@ from buildpool.core.api import ConditionType, Pool
 from buildpool.core.objects.refs import Ref
 from buildpool.core.planning.issuances import Rotation
 from buildpool.core.planning.turns import Turns, waiting_since
+from buildpool.core.resources import has_guard
 from memory_cluster import MemoryCluster, settled
 from plans import created, image, retired, turnover
 from samples import DAY, HOME, INSTALLATION, NOW, a_pool
@@ -304,6 +305,23 @@ def test_each_phase_of_a_new_authority_reaches_the_builders_without_a_turn() -> 
     assert cluster.status is not None
     assert cluster.status.authority is not None
     assert cluster.status.authority.phase is None
+
+
+def test_a_cache_that_comes_once_its_name_is_free_waits_for_no_turn() -> None:
+    pool, cluster = a_cached_pool(), MemoryCluster()
+    ref = Ref("Service", "builds", naming.cache(pool.key))
+    metadata = {"name": ref.name, "namespace": ref.namespace, "uid": "theirs"}
+    cluster.objects[ref] = {"kind": ref.kind, "metadata": {**metadata, "resourceVersion": "1"}}
+    for _ in range(4):
+        cluster.step(pool)
+    cluster.may_roll = False
+    del cluster.objects[ref]
+    assert created(cluster.step(pool)) == ["ci-builder-1"]
+    for _ in range(8):
+        cluster.step(pool)
+        assert not is_waiting(cluster)
+    assert has_guard(cluster["Deployment/ci-builder-1"]["spec"]["template"])
+    assert cluster.situation(pool).outdated == ()
 
 
 def test_a_pool_that_waits_follows_its_builds_with_builders_of_the_new_kind() -> None:

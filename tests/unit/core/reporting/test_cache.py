@@ -10,6 +10,7 @@ import pytest
 
 from buildpool.core import naming
 from buildpool.core.api import Condition, ConditionStatus, Pool, PoolStatus, Reason
+from buildpool.core.api.cache import MAX_LOCATION_CHARACTERS
 from buildpool.core.objects.refs import Object, Ref
 from buildpool.core.observed.cache import CacheReport, CacheTarget
 from buildpool.core.observed.observation import Observation
@@ -142,6 +143,14 @@ def test_the_pipelines_config_map_of_somebody_else_is_named_and_not_recommended(
     assert status.recipes is None
 
 
+def test_what_keeps_a_cache_from_running_comes_before_the_pipelines_config_map() -> None:
+    pool = a_pool(cache=MANAGED)
+    ref = Ref("ConfigMap", "builds", "ci-cache-recipes")
+    world = seen(pool, cache_pods=(a_cache_pod(unschedulable="0/3 nodes are available"),))
+    world = replace(world, live={**world.live, ref: config_map(ref.name)})
+    assert condition(pool, world).reason == Reason.UNSCHEDULABLE
+
+
 def test_a_managed_cache_rests_while_there_are_no_builders() -> None:
     pool = a_pool(cache=MANAGED, replicas=0)
     found = condition(pool, seen(pool, cache=CacheReport()))
@@ -227,6 +236,18 @@ def test_an_external_registry_is_asked_as_its_entry_in_registries_says() -> None
     assert (target.credentials.username, target.credentials.password) == ("ci", "secret")
     assert "secret" not in repr(target)
     assert cache_references(pool) == objects.keys(), "a change of each is noticed"
+
+
+def test_a_pool_that_was_stored_with_too_long_a_location_builds_and_says_that_it_has_no_cache() -> (
+    None
+):
+    cache = {"registry": {"ref": "r.example/".ljust(MAX_LOCATION_CHARACTERS + 1, "x")}}
+    pool = a_pool(cache=cache, routing="Gateway")
+    assert "ci-builder-0" in settled(pool).names("Deployment")
+    found = condition(pool)
+    assert (found.status, found.reason) == (ConditionStatus.FALSE, Reason.INVALID_SPEC)
+    assert "cache.registry.ref has at most 237 characters" in found.message
+    assert "set cache.registry.layout to Tags" in found.message
 
 
 @pytest.mark.parametrize(

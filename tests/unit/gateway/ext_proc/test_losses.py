@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from buildpool.gateway.ext_proc.losses import CONNECTION_LOST, UNAVAILABLE, UNEXPLAINED, loss_in
+from buildpool.gateway.ext_proc.losses import (
+    CONNECTION_LOST,
+    UNAVAILABLE,
+    UNEXPLAINED,
+    Loss,
+    loss_in,
+)
 
+PAGE = Path(__file__).parents[4] / "docs" / "how-to" / "gateway.md"
 REASONS = (*UNEXPLAINED, "protocol error", "remote reset", "overflow")
 
 
@@ -37,3 +47,10 @@ def test_a_build_is_lost_only_where_it_had_begun(reason: str) -> None:
 )
 def test_what_a_builder_answers_itself_is_no_loss(said: dict[str, str]) -> None:
     assert loss_in(said, known="its pod was evicted") is None
+
+
+@pytest.mark.parametrize("loss", UNEXPLAINED.values(), ids=UNEXPLAINED)
+def test_the_page_promises_a_cause_only_for_builds_that_had_begun(loss: Loss) -> None:
+    words = re.split(",| now|:", loss.words)[0]
+    (row,) = [row for row in PAGE.read_text().splitlines() if row.startswith("|") and words in row]
+    assert ("`BuildsLost`" in row) == bool(loss.trouble)

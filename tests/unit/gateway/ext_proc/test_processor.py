@@ -37,6 +37,7 @@ from buildpool.gateway.pools.cache_memory import CacheMemory
 from buildpool.gateway.pools.messages import POOL_BYTES
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
 from buildpool.gateway.slots.refusals import Unreadable
+from daemons import until
 from samples import NOW
 from unit.gateway.pools_lab import ANN, BOB, PoolsLab
 from unit.gateway.requests import a_request
@@ -107,6 +108,12 @@ class ProcessorLab:
             self.cluster.pools, BuildLog(metrics, complete=nothing), metrics, clock=lambda: NOW
         )
         self._open: list[Conversation] = []
+
+    @property
+    def requests(self) -> tuple[int, int]:
+        """How many wait, and how many go on."""
+        (served,) = self.cluster.pools.each()
+        return served.bounds.waiting, served.bounds.going_on
 
     def asks(self, identity: str, path: str, **how: Any) -> Conversation:
         """A request of a client, on its one connection."""
@@ -283,8 +290,11 @@ async def test_no_more_solves_are_read_at_once_than_there_is_room_for_and_all_ge
             await lab.builds(client)
             solves += [lab.asks(client, SOLVE) for _ in range(4)]
         asked = [asyncio.create_task(solve.answer()) for solve in solves]
+        room = POOL_BYTES // MAX_MESSAGE_BYTES
+        read = lambda: sum(task.done() for task in asked)  # noqa: E731
+        await until(lambda: read() >= room, "what there is room for is read")
         await asyncio.sleep(0.1)
-        assert sum(task.done() for task in asked) == POOL_BYTES // MAX_MESSAGE_BYTES
+        assert read() == room
         left = list(range(len(solves)))
         while left:
             ready = next(number for number in left if asked[number].done())
@@ -294,6 +304,17 @@ async def test_no_more_solves_are_read_at_once_than_there_is_room_for_and_all_ge
             if left:
                 waiting = [asked[number] for number in left]
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def test_a_request_goes_on_once_its_connection_has_a_slot_and_only_then() -> None:
+    async with a_processor() as lab:
+        await lab.asks(ANN, f"{CONTROL}DiskUsage").answer()
+        assert lab.requests == (1, 0)
+        solve = lab.asks(ANN, SOLVE)
+        await solve.answer()
+        assert lab.requests == (1, 1)
+        await lab.asks(ANN, f"{CONTROL}DiskUsage").answer()
+        assert lab.requests == (1, 2)
 
 
 GARBAGE = b"\x0f"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import ExitStack, suppress
 
 import pytest
@@ -45,8 +46,7 @@ def test_a_client_that_builds_as_much_as_it_may_can_wait_for_more() -> None:
         with pytest.raises(Exhausted, match="2500 requests of this client go on already"):
             held(requests, stack, "ann", 1, has_slot=True)
         waiting = stack.enter_context(requests.asked_by("ann", has_slot=False))
-        with pytest.raises(Exhausted, match="go on already"):
-            waiting.is_answered()
+        waiting.has_slot()
         assert (requests.waiting, requests.going_on) == (1, MAX_REQUESTS_OF_CLIENT)
 
 
@@ -70,12 +70,26 @@ def test_all_pools_together_have_an_end_and_each_has_some_for_itself() -> None:
         with pytest.raises(Exhausted, match="4000 requests of all pools wait already"):
             held(full[1], stack, "ann", 1)
         assert sum(pool.waiting for pool in full) == MAX_REQUESTS_OF_ALL + 2 * OWN_REQUESTS
-        held(full[1], stack, "ann", OWN_REQUESTS, has_slot=True)
         third = RequestBounds(PoolKey("builds", "c"), router)
         held(third, stack, "ann", OWN_REQUESTS)
         with pytest.raises(Exhausted, match="of all pools wait already"):
             held(third, stack, "ann", 1)
-    assert not +router.taken
+    assert not router.waiting
+
+
+def test_what_belongs_to_a_slot_is_never_refused_because_of_other_pools() -> None:
+    router = RouterBounds()
+    *others, third = [RequestBounds(PoolKey("builds", name), router) for name in "abc"]
+    with ExitStack() as stack:
+        for pool in others:
+            for client, has_slot in itertools.product(("ann", "bob"), (False, True)):
+                with suppress(Exhausted):
+                    held(pool, stack, client, MAX_REQUESTS // 2, has_slot=has_slot)
+        held(third, stack, "ann", OWN_REQUESTS - 1)
+        waiting = stack.enter_context(third.asked_by("ann", has_slot=False))
+        held(third, stack, "ann", MAX_REQUESTS // 2, has_slot=True)
+        waiting.has_slot()
+        assert (third.waiting, third.going_on) == (OWN_REQUESTS - 1, MAX_REQUESTS // 2 + 1)
 
 
 @given(
@@ -83,7 +97,7 @@ def test_all_pools_together_have_an_end_and_each_has_some_for_itself() -> None:
         st.tuples(
             st.sampled_from(["ann", "bob"]),
             st.booleans(),
-            st.sampled_from(["is answered", "is over", "waits"]),
+            st.sampled_from(["has its slot", "is over", "waits"]),
         )
     )
 )
@@ -98,8 +112,8 @@ def test_whatever_becomes_of_requests_none_is_counted_twice_and_none_once_it_is_
             own = stack.enter_context(ExitStack())
             try:
                 request = own.enter_context(requests.asked_by(client, has_slot=has_slot))
-                if what == "is answered":
-                    request.is_answered()
+                if what == "has its slot":
+                    request.has_slot()
             except Exhausted:
                 own.close()  # as the request ends
             else:
