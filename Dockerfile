@@ -44,7 +44,7 @@ LABEL org.opencontainers.image.title="buildpool" \
 RUN --mount=type=bind,from=wheels,target=/wheels \
     python3 -m venv --without-pip /opt/buildpool \
     && python3 -m pip --python /opt/buildpool/bin/python install \
-        --no-index --find-links /wheels --no-cache-dir --no-compile buildpool \
+        --no-index --find-links /wheels --no-cache-dir --no-compile 'buildpool[operator]' \
     && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/buildpool/lib
 ENV PATH=/opt/buildpool/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -56,8 +56,8 @@ golden: install ## Write the golden files again; review them as the product
 
 .PHONY: requirements
 requirements: install ## Resolve and pin the dependencies again
-	$(PYTHON) -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make requirements" pyproject.toml -o requirements/operator.txt
-	$(PYTHON) -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make requirements" pyproject.toml --group dev -c requirements/operator.txt -o requirements/dev.txt
+	$(PYTHON) -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make requirements" pyproject.toml --extra operator -o requirements/operator.txt
+	$(PYTHON) -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make requirements" pyproject.toml --extra operator --group dev -c requirements/operator.txt -o requirements/dev.txt
 	$(PYTHON) -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make requirements" --group build -c requirements/dev.txt -o requirements/build.txt
 
 ##@ Test

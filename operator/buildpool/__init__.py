@@ -7,6 +7,7 @@ What may import what, from the outermost to the innermost (docs/architecture.md 
     controller  one pass over one pool, and what wakes it
     gateway     the router beside Envoy
     sidecars    the programs in pools' pods: keeper and guard
+    client      what users of pools run, installed alone
     kube, buildkit, preflight   the adapters: the API server, daemons, registries
     settings, process           how a process is set up, and what each has
     core        what is decided; pure

@@ -55,8 +55,12 @@ def explained(kubeconfig: Path, *arguments: str) -> subprocess.CompletedProcess[
     """The command, run anywhere with this kubeconfig."""
     return subprocess.run(
         [sys.executable, "-m", "buildpool.cli", "explain", *arguments],
-        env={**os.environ, "KUBECONFIG": str(kubeconfig)},
-        cwd=PROJECT,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(PROJECT / "operator"),
+            "HOME": str(kubeconfig.parent),
+            "KUBECONFIG": str(kubeconfig),
+        },
         capture_output=True,
         text=True,
         timeout=60,
@@ -139,3 +143,62 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
         assert len(done.stderr.splitlines()) == 1, done.stderr
         assert done.stderr.startswith("error: ")
         assert said in done.stderr
+
+
+UNKNOWN = "set KUBECONFIG to a kubeconfig with a current context, or name one by --context"
+KUBECONFIGS = {
+    "a mistake of syntax": (b"a: [1,\nb: 2", UNKNOWN),
+    "a list": (b"- 1", UNKNOWN),
+    "a word": (b"word", UNKNOWN),
+    "nothing": (b"", UNKNOWN),
+    "no text": (b"\xff\xfe\x00", UNKNOWN),
+    "contexts that are none": (
+        b"current-context: a\ncontexts: 1\nclusters: []\nusers: []\n",
+        UNKNOWN,
+    ),
+    "no context": (
+        b"apiVersion: v1\nkind: Config\ncontexts: []\nclusters: []\nusers: []\n",
+        UNKNOWN,
+    ),
+    "a certificate that is none": (
+        yaml.safe_dump(
+            {
+                "current-context": "a",
+                "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+                "clusters": [
+                    {
+                        "name": "a",
+                        "cluster": {
+                            "server": "https://127.0.0.1:1",
+                            "certificate-authority-data": "a",
+                        },
+                    }
+                ],
+                "users": [{"name": "a", "user": {}}],
+            }
+        ).encode(),
+        UNKNOWN,
+    ),
+}
+"""Without a current context, or none that can be used; and the remedy."""
+
+
+@pytest.mark.parametrize(("content", "remedy"), KUBECONFIGS.values(), ids=KUBECONFIGS)
+@pytest.mark.parametrize("flags", [(), ("-n", "builds")])
+def test_a_kubeconfig_that_is_wrong_is_one_line(
+    content: bytes, remedy: str, flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_bytes(content)
+    done = explained(file, "ci", *flags)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith(remedy)
+
+
+def test_a_folder_is_no_kubeconfig(tmp_path: Path) -> None:
+    done = explained(tmp_path, "ci")
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.endswith(UNKNOWN)

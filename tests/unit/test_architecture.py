@@ -39,7 +39,7 @@ def is_within(module: Path, package: str) -> bool:
 
 CORE = [module for module in MODULES if any(is_within(module, package) for package in PURE)]
 ROOMS = {
-    *("cli", "manager", "controller", "gateway", "sidecars"),
+    *("cli", "manager", "controller", "gateway", "sidecars", "client"),
     *("kube", "buildkit", "preflight", "core"),
 }
 
@@ -107,6 +107,14 @@ BREACHES = {
         "gateway/server.py",
         "from buildpool.controller.loop import PoolLoop",
         "buildpool.gateway.server -> buildpool.controller.loop",
+    ),
+    "Kubernetes in the client": Breach(
+        "client/kubectl.py",
+        "from buildpool.kube import cluster",
+        "buildpool.client.kubectl -> buildpool.kube.cluster",
+    ),
+    "the web in what the client imports": Breach(
+        "core/naming.py", "import aiohttp", "buildpool.core.naming -> aiohttp"
     ),
     "a clock at the head of the core": Breach(
         "core/__init__.py", "import time", "buildpool.core -> time"

@@ -7,7 +7,7 @@ Decides nothing about pools.
     sidecars  the commands of pools' pods, parsed without what the others need
     gateway   the commands of the gateway's pods
     flags     flags that several commands share
-    explain   why a pool has the size it has, and what it will do next
+    client    the commands of users: connect, disconnect, status, explain, rotate
     render    the objects of a pool, without a cluster
     docs      generated pages of the reference
 """

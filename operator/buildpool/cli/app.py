@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from buildpool import __version__
-from buildpool.cli import gateway, sidecars
+from buildpool.cli import client, gateway, sidecars
 from buildpool.cli.flags import (
     ClusterDomain,
     DenyNetwork,
@@ -32,12 +32,20 @@ from buildpool.core import naming
 from buildpool.core.naming import Installation
 from buildpool.settings import DEFAULT_IMAGE, DEFAULT_LEASE, Settings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.callback()
 def root() -> None:
-    """A Kubernetes operator for fleets of BuildKit daemons."""
+    """Fleets of BuildKit daemons on Kubernetes: connect to one, look at it, run its operator."""
+
+
+app.command(no_args_is_help=True)(client.connect)
+app.command()(client.disconnect)
+app.command()(client.status)
+app.command()(client.explain)
+app.command()(client.rotate)
+app.command(hidden=True)(client.hold)
 
 
 @app.command()
@@ -157,22 +165,6 @@ def render(
     domain = cluster_domain_of(cluster_domain, namespace=operator_namespace)
     operator = Installation(operator_namespace, image or DEFAULT_IMAGE, domain=domain)
     typer.echo(rendered(text_of(file), namespace=namespace, operator=operator), nl=False)
-
-
-@app.command()
-def explain(
-    pool: Annotated[str, typer.Argument(help="Name of the pool.")],
-    namespace: Annotated[
-        str | None,
-        typer.Option(
-            "--namespace", "-n", help="The pool's namespace; absent: that of the current context."
-        ),
-    ] = None,
-) -> None:
-    """Say why a pool has the size it has, and what it will do next. Changes nothing."""
-    from buildpool.cli.explain import explained
-
-    typer.echo(explained(pool, namespace))
 
 
 @app.command()

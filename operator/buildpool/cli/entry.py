@@ -18,7 +18,20 @@ def main() -> None:
             from buildpool.cli.app import app
 
             app()
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "buildpool":
+            raise
+        if error.name == "fcntl":
+            missing = f"{command} works on Linux and macOS only"
+        else:
+            missing = (
+                f"{command} needs {error.name}, which is not installed; in a checkout of buildpool:"
+                " pip install '.[operator]'"
+            )
+        sys.stderr.write(f"error: {missing}\n")
+        sys.exit(1)
     except BuildpoolError as error:
         first = error.problems[0] if isinstance(error, InvalidSpecError) else error
-        sys.stderr.write(f"error: {' '.join(str(first).split())}\n")
+        line = "".join(each if each.isprintable() else "?" for each in " ".join(str(first).split()))
+        sys.stderr.write(f"error: {line}\n")
         sys.exit(1)

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,6 @@ from buildpool.core.naming import Installation
 from buildpool.core.observed.observation import Observation
 from buildpool.core.planning.plan import planned
 from buildpool.core.planning.situation import Situation
-from buildpool.process import utc_now
 
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -103,7 +103,7 @@ def _check_namespace(name: object) -> str:
 
 def _rendered(pool: Pool, operator: Installation) -> str:
     """The objects of a pool that is applied to an empty cluster now."""
-    _, plan = planned(Situation(pool, Observation(), operator, utc_now()))
+    _, plan = planned(Situation(pool, Observation(), operator, datetime.now(UTC)))
     objects = [change.object for change in plan.apply]
     if not pool.uid:
         # An owner that was never created has no uid, and an API server takes no reference without.

@@ -16,7 +16,6 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from kubernetes.aio.config import kube_config
 
 from buildpool.cli import main
 from buildpool.cli.render import rendered
@@ -116,6 +115,12 @@ def test_of_several_mistakes_the_first_is_said(buildpool: Buildpool) -> None:
     done = buildpool("render", "-", stdin=text.encode())
     is_one_line(done, "spec.")
     assert done.err.count("spec.") == 1
+
+
+def test_a_mistake_moves_no_cursor(buildpool: Buildpool) -> None:
+    text = yaml.safe_dump({**POOL, "metadata": {"name": "ci", "namespace": "\x1b[31m\x07"}})
+    done = buildpool("render", "-", stdin=text.encode())
+    assert done.err.removesuffix("\n").isprintable()
 
 
 def test_a_namespace_that_is_none_is_one_line(buildpool: Buildpool) -> None:
@@ -229,64 +234,3 @@ def test_no_value_in_a_pool_ends_in_a_traceback(at: tuple[Any, ...], value: Any)
     except UnicodeEncodeError:
         return
     ends_well(text)
-
-
-KUBECONFIGS = {
-    "a mistake of syntax": b"a: [1,\nb: 2",
-    "a list": b"- 1",
-    "a word": b"word",
-    "nothing": b"",
-    "no text": b"\xff\xfe\x00",
-    "contexts that are none": b"current-context: a\ncontexts: 1\nclusters: []\nusers: []\n",
-    "no context": b"apiVersion: v1\nkind: Config\ncontexts: []\nclusters: []\nusers: []\n",
-    "a certificate that is none": yaml.safe_dump(
-        {
-            "current-context": "a",
-            "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
-            "clusters": [
-                {
-                    "name": "a",
-                    "cluster": {
-                        "server": "https://127.0.0.1:1",
-                        "certificate-authority-data": "a",
-                    },
-                }
-            ],
-            "users": [{"name": "a", "user": {}}],
-        }
-    ).encode(),
-}
-
-
-@pytest.fixture
-def kubeconfig(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Makes this file the user's: the client reads KUBECONFIG once, when it is imported."""
-
-    def use(file: Path) -> None:
-        monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(file))
-
-    return use
-
-
-@pytest.mark.parametrize("content", KUBECONFIGS.values(), ids=KUBECONFIGS)
-@pytest.mark.parametrize("flags", [(), ("-n", "builds")])
-def test_a_kubeconfig_that_is_wrong_is_one_line(
-    buildpool: Buildpool,
-    kubeconfig: Callable[[Path], None],
-    content: bytes,
-    flags: tuple[str, ...],
-    tmp_path: Path,
-) -> None:
-    file = tmp_path / "kubeconfig"
-    file.write_bytes(content)
-    kubeconfig(file)
-    is_one_line(
-        buildpool("explain", "ci", *flags), "set KUBECONFIG to a kubeconfig with a current context"
-    )
-
-
-def test_a_folder_is_no_kubeconfig(
-    buildpool: Buildpool, kubeconfig: Callable[[Path], None], tmp_path: Path
-) -> None:
-    kubeconfig(tmp_path)
-    is_one_line(buildpool("explain", "ci"), "set KUBECONFIG to a kubeconfig with a current context")

@@ -39,6 +39,8 @@ CLUSTER = {KOPF, "kubernetes"}
 HEAVY = {*CLUSTER, GRPC, "cryptography", "prometheus_client", "yaml"}
 PROGRAMS = {"buildpool.manager", "buildpool.controller", "buildpool.gateway", "buildpool.sidecars"}
 ADAPTERS = {"buildpool.kube", "buildpool.buildkit", "buildpool.preflight"}
+OPERATORS = {*CLUSTER, GRPC, "aiohttp", "prometheus_client", *PROGRAMS, *ADAPTERS}
+"""What only the operator needs."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,12 @@ CASES = {
         {"buildpool.core.planning"},
         {*CLUSTER, GRPC, *PROGRAMS, *ADAPTERS},
     ),
-    "explain": Case(
-        ("ci",), {"kubernetes"}, {KOPF, GRPC, *PROGRAMS, *(ADAPTERS - {"buildpool.kube"})}
-    ),
+    "connect": Case(("ci",), {"buildpool.client.connecting"}, OPERATORS),
+    "disconnect": Case(("ci",), {"buildpool.client.connecting"}, OPERATORS),
+    "hold": Case(("ci",), {"buildpool.client.forwarding"}, OPERATORS),
+    "status": Case((), {"buildpool.client.reading"}, {*OPERATORS, "cryptography"}),
+    "explain": Case(("ci",), {"buildpool.client.reading"}, {*OPERATORS, "cryptography"}),
+    "rotate": Case(("ci",), {"buildpool.client.reading"}, {*OPERATORS, "cryptography"}),
     "run": Case(
         ("--namespace", "buildpool-system"),
         {KOPF, "kubernetes", GRPC, "buildpool.manager", "buildpool.controller", *ADAPTERS},

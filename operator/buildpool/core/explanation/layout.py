@@ -66,14 +66,29 @@ _LISTED: Final = 5
 
 def at(moment: datetime, now: datetime) -> str:
     """A moment to the second, with its date where that is not today's."""
-    moment, today = moment.astimezone(UTC), now.astimezone(UTC).date()
+    moment, today = _in_utc(moment), now.astimezone(UTC).date()
     day = "" if moment.date() == today else f"{moment:%Y-%m-%d} "
     return f"{day}{moment:%H:%M:%S} UTC ({_distance(moment, now)})"
 
 
 def on(moment: datetime, now: datetime) -> str:
     """A day that is far away."""
-    return f"{moment.astimezone(UTC):%Y-%m-%d} ({_distance(moment, now)})"
+    return f"{_in_utc(moment):%Y-%m-%d} ({_distance(moment, now)})"
+
+
+def later(moment: datetime, span: timedelta) -> datetime:
+    """A moment, and a span after it; the end of time where there is no such moment."""
+    try:
+        return moment + span
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:  # at either end of time, where hours do not matter
+        return moment.replace(tzinfo=UTC)
 
 
 def _distance(moment: datetime, now: datetime) -> str:

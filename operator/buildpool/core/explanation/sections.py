@@ -25,7 +25,7 @@ from buildpool.core.api import (
 from buildpool.core.api.duration import format_duration
 from buildpool.core.api.status import NOT_OBSERVED
 from buildpool.core.errors import InvalidSpecError
-from buildpool.core.explanation.layout import Row, at, hung, laid_out, listed, on, sentence
+from buildpool.core.explanation.layout import Row, at, hung, laid_out, later, listed, on, sentence
 from buildpool.core.explanation.size import missed, size_rows
 from buildpool.core.words import counted
 
@@ -135,7 +135,7 @@ def _leaving(
     yield Row("now", (sentence(ready.message),))
     until = ""
     if spec is not None:
-        end = at(deleted + spec.builders.max_build_duration, now)
+        end = at(later(deleted, spec.builders.max_build_duration), now)
         until = f" until about {end}, for as long as builders.maxBuildDuration"
     text = f"Builds that run may go on{until}. Then certificates, caches and the pool itself go."
     yield Row("next", (text,))
@@ -254,7 +254,7 @@ def _certificates(status: PoolStatus, spec: PoolSpec | None, now: datetime) -> I
             since = f" since {at(authority.since, now)}" if authority.since else ""
             text = f"It is being replaced: {authority.phase}{since}."
             if authority.since and spec is not None:
-                earliest = at(authority.since + spec.access.authority_overlap, now)
+                earliest = at(later(authority.since, spec.access.authority_overlap), now)
                 text += f" The next phase comes at {earliest} or later (access.authorityOverlap)."
             said.append(text)
     if said:

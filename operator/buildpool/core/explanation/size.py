@@ -20,7 +20,7 @@ from buildpool.core.api import (
     SizeReason,
 )
 from buildpool.core.api.duration import format_duration
-from buildpool.core.explanation.layout import Row, at, sentence
+from buildpool.core.explanation.layout import Row, at, later, sentence
 from buildpool.core.words import counted
 
 LATE: Final = timedelta(minutes=2)
@@ -47,8 +47,8 @@ def missed(spec: PoolSpec, scaling: ScalingStatus | None, now: datetime) -> date
     """When the operator should have decided and has not; None where nothing was missed."""
     if scaling is None or scaling.calm_since is None or spec.replicas is not None:
         return None
-    due = scaling.calm_since + spec.scaling.idle_after
-    return due if due + LATE < now else None
+    due = later(scaling.calm_since, spec.scaling.idle_after)
+    return due if due < now - LATE else None
 
 
 def _growth(spec: PoolSpec, scaling: ScalingStatus) -> str:
@@ -76,7 +76,7 @@ def _shrinkage(spec: PoolSpec, status: PoolStatus, scaling: ScalingStatus, now: 
             f"It shrinks once there were {builds} for "
             f"{format_duration(patience)} (scaling.idleAfter)."
         )
-    due = scaling.calm_since + patience
+    due = later(scaling.calm_since, patience)
     size = max(scaling.peak, _least(spec, status))
     if size >= scaling.size:
         return "It does not shrink while builders do not say what they run."

@@ -1,0 +1,183 @@
+"""The commands of ``kubectl buildpool``: for users of pools, with kubectl's habits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from buildpool.client.values import Form, Output, Via
+
+Namespace = Annotated[
+    str,
+    typer.Option(
+        "--namespace", "-n", help="The pool's namespace; absent: that of the current context."
+    ),
+]
+Context = Annotated[str, typer.Option(help="Context of the kubeconfig; absent: the current one.")]
+Kubeconfig = Annotated[str, typer.Option(help="The kubeconfig; absent: the one kubectl finds.")]
+
+
+def _pools(context: typer.Context, incomplete: str) -> Iterable[str]:
+    """Names of pools, for the completion of the shell; nothing where they cannot be read."""
+    from buildpool.client.reading import names
+
+    given = context.params
+    with suppress(Exception):
+        found = names(
+            namespace=str(given.get("namespace") or ""),
+            context=str(given.get("context") or ""),
+            kubeconfig=str(given.get("kubeconfig") or ""),
+        )
+        return [name for name in found if name.startswith(incomplete)]
+    return []
+
+
+def _connections(incomplete: str) -> Iterable[str]:
+    """Names of connections, likewise."""
+    from buildpool.client.folder import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+Pool = Annotated[str, typer.Argument(help="Name of the pool.", autocompletion=_pools)]
+
+
+def connect(
+    pools: Annotated[
+        list[str],
+        typer.Argument(help="Pools; several become one builder.", autocompletion=_pools),
+    ],
+    namespace: Namespace = "",
+    context: Context = "",
+    kubeconfig: Kubeconfig = "",
+    client: Annotated[
+        str, typer.Option(help="Client of the pool; absent: the only one it has.")
+    ] = "",
+    name: Annotated[
+        str, typer.Option(help="Name of the builder; absent: that of the first pool.")
+    ] = "",
+    use: Annotated[bool, typer.Option("--use", help="Make the builder the current one.")] = False,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", "-d", help="Keep a port-forward in the background."),
+    ] = False,
+    via: Annotated[
+        Via | None,
+        typer.Option(
+            help="The way; absent: in a pod service, else a hostname, else a port-forward."
+        ),
+    ] = None,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=65000,
+            help="Port of the service or hostname, or of this machine for the port-forward; "
+            "absent: 1234, or any that is free.",
+        ),
+    ] = 0,
+    gateway: Annotated[
+        str,
+        typer.Option(help="The gateway's Service, as namespace/name; absent: it is looked up."),
+    ] = "",
+    form: Annotated[
+        Form | None,
+        typer.Option("--print", help="Print how to connect, instead of making a builder."),
+    ] = None,
+) -> None:
+    """Make pools a builder of docker buildx. The same command renews its certificates."""
+    from buildpool.client.connecting import Wish
+    from buildpool.client.connecting import connect as carry_out
+
+    wish = Wish(
+        tuple(pools),
+        namespace=namespace,
+        context=context,
+        kubeconfig=kubeconfig,
+        client=client,
+        name=name,
+        via=via,
+        gateway=gateway,
+        port=port,
+        use=use,
+        detach=detach,
+        form=form,
+    )
+    carry_out(wish)
+
+
+def disconnect(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Name of the builder; absent: the only one there is.",
+            autocompletion=_connections,
+        ),
+    ] = "",
+) -> None:
+    """Remove a builder that connect has made, its files and its port-forward."""
+    from buildpool.client.connecting import disconnect as carry_out
+
+    carry_out(name)
+
+
+def status(
+    namespace: Namespace = "",
+    everywhere: Annotated[
+        bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")
+    ] = False,
+    output: Annotated[
+        Output | None, typer.Option("--output", "-o", help="For other programs.")
+    ] = None,
+    context: Context = "",
+    kubeconfig: Kubeconfig = "",
+) -> None:
+    """Show all pools, what is wrong first."""
+    from buildpool.client.reading import overview
+
+    text = overview(
+        namespace=namespace,
+        context=context,
+        kubeconfig=kubeconfig,
+        everywhere=everywhere,
+        form=output,
+    )
+    typer.echo(text)
+
+
+def explain(
+    pool: Pool, namespace: Namespace = "", context: Context = "", kubeconfig: Kubeconfig = ""
+) -> None:
+    """Say why a pool has the size it has, and what it will do next. Changes nothing."""
+    from buildpool.client.reading import explained
+
+    typer.echo(explained(pool, namespace=namespace, context=context, kubeconfig=kubeconfig))
+
+
+def rotate(
+    pool: Pool,
+    namespace: Namespace = "",
+    authority: Annotated[
+        bool, typer.Option("--authority", help="The authority, in phases, and all certificates.")
+    ] = False,
+    context: Context = "",
+    kubeconfig: Kubeconfig = "",
+) -> None:
+    """Have a pool's certificates replaced now."""
+    from buildpool.client.reading import rotate as carry_out
+
+    typer.echo(
+        carry_out(
+            pool, namespace=namespace, context=context, kubeconfig=kubeconfig, authority=authority
+        )
+    )
+
+
+def hold(name: Annotated[str, typer.Argument(help="Name of the builder.")]) -> None:
+    """Keep the port-forwards and certificates of a connection. connect runs it."""
+    from buildpool.client.forwarding import hold as carry_out
+
+    carry_out(name)

@@ -1,0 +1,26 @@
+"""What a user of pools runs: ``kubectl buildpool``, from a kubeconfig to a build.
+
+It knows the API server through the user's own kubectl, and builders through the user's own buildx,
+so it needs little, and it can do what the user can. It must never import what only the operator
+needs: it is installed alone, on laptops and in CI (docs/adr/0029).
+
+What is decided and said are functions of their arguments; programs and files are at the rim.
+
+    values      a cluster as kubectl knows it, and a connection to pools
+    parsing     what the API server says, as values: the one door from its JSON
+    certificates  a client's certificate, out of its Secret
+    refusals    what an error of kubectl means, and its remedy
+    ways        how a client reaches a pool
+    nodes       a connection becomes commands of buildx, and what buildx says of it
+    recipes     a connection as text for other tools: ``--print``
+    state       a connection as a file, so that other commands know it
+    reports     what is said of a connection that was made
+    overview    all pools, what is wrong first
+    kubectl     the rim: asks the API server
+    buildx      the rim: makes and removes builders
+    folder      the rim: files of a connection, and who holds it
+    holding     the rim: starts and ends the process that holds a connection
+    forwarding  the rim: what that process does: port-forwards, new certificates
+    connecting  ``connect`` and ``disconnect``, step by step
+    reading     ``status``, ``explain`` and ``rotate``
+"""

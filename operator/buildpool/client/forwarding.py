@@ -1,0 +1,126 @@
+"""The rim: keeps a connection alive, in a process of its own.
+
+Port-forwards end with the pod that they lead to, and with the network: they are started again, on
+the same port, until this process is ended. Meanwhile certificates are fetched again in good time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime
+from typing import Final
+
+from buildpool.client.certificates import certificate_in, is_due
+from buildpool.client.folder import Folder
+from buildpool.client.kubectl import Kubectl
+from buildpool.client.recipes import forwarding
+from buildpool.client.refusals import one_line
+from buildpool.client.values import Certificate, Cluster, Connection, Forward, Node
+from buildpool.core import naming
+from buildpool.core.errors import BuildpoolError
+
+FIRST_PAUSE_SECONDS: Final = 0.2
+"""After a forward has ended; the pause doubles while none comes up."""
+MOST_PAUSE_SECONDS: Final = 10.0
+LOOK_SECONDS: Final = 600.0
+"""How often the age of certificates is looked at: by the wall clock, for machines sleep."""
+
+
+def hold(name: str) -> None:
+    """Keeps a connection alive until this process is asked to end."""
+    folder = Folder(name)
+    connection = folder.connection()
+    if connection is None:
+        raise BuildpoolError(f"there is no connection {name}")
+    with folder.held(), suppress(asyncio.CancelledError):
+        asyncio.run(_hold(Kubectl.found(), connection, folder))
+
+
+async def _hold(kubectl: Kubectl, connection: Connection, folder: Folder) -> None:
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None  # noqa: S101 - it runs
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for forward in connection.forwards:
+                group.create_task(_forward(kubectl, connection.cluster, forward))
+            group.create_task(_renew(kubectl, connection, folder))
+    except* BuildpoolError as several:
+        raise several.exceptions[0] from None
+
+
+async def _forward(kubectl: Kubectl, cluster: Cluster, forward: Forward) -> None:
+    """Starts a port-forward again whenever it ends; BuildpoolError: it has never begun."""
+    command = [kubectl.program, *forwarding(cluster, forward)[1:]]
+    pause, has_begun, line = FIRST_PAUSE_SECONDS, False, ""
+    while True:
+        try:
+            async with aclosing(_lines(command)) as lines:
+                async for line in lines:
+                    if line.startswith("Forwarding from"):
+                        pause, has_begun = FIRST_PAUSE_SECONDS, True
+                    elif has_begun and not line.startswith("Handling connection"):
+                        _say(line)
+        except (OSError, ValueError) as error:  # kubectl is being replaced; an endless line
+            line = one_line(str(error))
+            _say(line)
+        if not has_begun:
+            target = forward.target
+            raise BuildpoolError(
+                f"service/{target.service} in namespace {target.namespace} cannot be forwarded "
+                f"({line.removeprefix('error: ')}); docs/how-to/connect.md lists the rights that "
+                "this needs"
+            )
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, MOST_PAUSE_SECONDS)
+
+
+async def _lines(command: list[str]) -> AsyncGenerator[str, None]:
+    """What a program says, until it ends; it ends when nobody listens any more."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
+    )
+    try:
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        while raw := await process.stdout.readline():
+            yield one_line(raw.decode(errors="replace"))
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def _renew(kubectl: Kubectl, connection: Connection, folder: Folder) -> None:
+    while True:
+        # Others may have been connected meanwhile, through the same port-forwards.
+        now = folder.connection()
+        if now is None:
+            raise BuildpoolError(f"connection {connection.name} was removed")
+        for node in now.nodes:
+            if is_due(folder.certificate(node), now=datetime.now(UTC)):
+                try:
+                    fetched = await asyncio.to_thread(fetch, kubectl, connection.cluster, node)
+                    folder.keep_certificate(node, fetched)
+                except BuildpoolError as error:
+                    _say(str(error))
+        folder.bound_log()
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def fetch(kubectl: Kubectl, cluster: Cluster, node: Node) -> Certificate:
+    """The certificate of a node's client, out of its Secret."""
+    name = naming.client_certificate(node.pool, node.client)
+    path = f"/api/v1/namespaces/{node.pool.namespace}/secrets/{name}"
+    secret = kubectl.get(cluster, path, f"Secret {name}")
+    return certificate_in(secret, node.pool, node.client, now=datetime.now(UTC))
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {line}\n")
+    sys.stderr.flush()

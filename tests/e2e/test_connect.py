@@ -1,0 +1,263 @@
+"""`kubectl buildpool connect` as its users run it, where nothing but the API server is reached.
+
+Their kubeconfig may get pools and one Secret, and forward ports, and no more.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster import OPERATOR_NAMESPACE, PROJECT, Api, eventually
+from devcluster.layout import NODE_ADDRESS
+from e2e import gateways, pools
+from e2e.clients import Client, client_of, context
+from integration.machines import children_of, is_alive
+
+HERE, THERE = "192.0.2.1", "192.0.2.2"
+"""This end, and that of the machine outside (RFC 5737)."""
+API_SERVER_PORT = 6443
+FOREGROUND = "The port-forward runs until Ctrl-C; --detach keeps it in the background.\n"
+ACCOUNT = "anna"
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A machine outside of the cluster's network, with a user of pools."""
+
+    within: tuple[str, ...]
+    home: Path
+    environment: dict[str, str]
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command there; the exit code is the caller's to judge."""
+        return subprocess.run(
+            [*self.within, *command],
+            env=self.environment,
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+
+    def buildpool(self, *arguments: str) -> str:
+        """Runs our program there, which has to succeed; what it printed."""
+        done = self.run(sys.executable, "-m", "buildpool.cli", *arguments)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    @contextmanager
+    def foreground(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """Our program in a terminal of its own, for the length of a block."""
+        with subprocess.Popen(
+            [*self.within, sys.executable, "-m", "buildpool.cli", *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGTERM)
+
+    @property
+    def files(self) -> Path:
+        """Where connections are kept."""
+        return self.home / ".config" / "buildpool"
+
+
+@contextmanager
+def a_machine_outside() -> Iterator[tuple[str, ...]]:
+    """A network in which one port of the node is reached, and nothing else; how to run there."""
+    name = f"outside{os.getpid()}"
+    ip("netns", "add", name)
+    try:
+        ip("link", "add", "outside0", "type", "veth", "peer", "name", "eth0", "netns", name)
+        ip("address", "add", f"{HERE}/30", "dev", "outside0")
+        ip("link", "set", "outside0", "up")
+        ip("-n", name, "link", "set", "lo", "up")
+        ip("-n", name, "address", "add", f"{THERE}/30", "dev", "eth0")
+        ip("-n", name, "link", "set", "eth0", "up")
+        ip("-n", name, "route", "add", f"{NODE_ADDRESS}/32", "via", HERE)
+        nft(
+            "table inet outside { chain input { type filter hook input priority 0;"
+            f' iifname "outside0" tcp dport != {API_SERVER_PORT} drop; }}; }}'
+        )
+        yield ("nsenter", f"--net=/run/netns/{name}")
+        nft("delete table inet outside")
+    finally:
+        subprocess.run(["ip", "link", "delete", "outside0"], check=False)
+        ip("netns", "delete", name)
+
+
+def nft(rules: str) -> None:
+    """Changes what the node lets through."""
+    subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+
+
+def ip(*arguments: str) -> None:
+    """Changes the network."""
+    subprocess.run(["ip", *arguments], check=True)
+
+
+def may(api: Api, namespace: str, who: str, name: str, *rules: str) -> None:
+    """Gives a ServiceAccount rights in a namespace."""
+    for number, rule in enumerate(rules):
+        verbs, resources, *names = rule.split()
+        role = f"{name}-{number}"
+        rights = [f"--verb={verbs}", f"--resource={resources}"]
+        api.must("create", "role", role, "-n", namespace, *rights, *names)
+        api.must(
+            *("create", "rolebinding", role, "-n", namespace),
+            *(f"--role={role}", f"--serviceaccount={who}"),
+        )
+
+
+def write_kubeconfig(api: Api, namespace: str, path: Path) -> None:
+    """The kubeconfig of the user, with the node's address."""
+    raw = yaml.safe_load(api.must("config", "view", "--raw", "--minify", "--flatten"))
+    token = api.must("create", "token", ACCOUNT, "-n", namespace, "--duration=1h")
+    raw["users"] = [{"name": ACCOUNT, "user": {"token": token.strip()}}]
+    raw["contexts"][0]["context"] |= {"user": ACCOUNT, "namespace": namespace}
+    raw["clusters"][0]["cluster"]["server"] = f"https://{NODE_ADDRESS}:{API_SERVER_PORT}"
+    path.write_text(yaml.safe_dump(raw))
+    path.chmod(0o600)
+
+
+if "DEVCLUSTER_NAME" not in os.environ:
+    pytest.skip("this needs the node of a devcluster", allow_module_level=True)
+
+
+@pytest.fixture
+def outside(api: Api, namespace: str, tmp_path: Path) -> Iterator[Outside]:
+    """A user outside who may do what docs/how-to/connect.md says, and no more."""
+    api.must("create", "serviceaccount", ACCOUNT, "-n", namespace)
+    who = f"{namespace}:{ACCOUNT}"
+    may(
+        *(api, namespace, who, ACCOUNT),
+        "get,list buildkitpools.buildpool.dev",
+        "get secrets --resource-name=amd-client-default --resource-name=arm-client-default",
+        "get services",
+        "get,list pods",
+        "create pods/portforward",
+    )
+    role = f"{namespace}-{ACCOUNT}"
+    rules = ("get services", "get,list pods", "create pods/portforward")
+    may(api, OPERATOR_NAMESPACE, who, role, *rules)
+    write_kubeconfig(api, namespace, tmp_path / "kubeconfig")
+    environment = {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(PROJECT / "operator"),
+        "HOME": str(tmp_path),
+        "KUBECONFIG": str(tmp_path / "kubeconfig"),
+        "BUILDX_CONFIG": str(tmp_path / "buildx"),
+    }
+    plugin = tmp_path / "bin" / "kubectl-buildpool"
+    plugin.parent.mkdir()
+    plugin.write_text(f'#!/bin/sh\nexec {sys.executable} -m buildpool.cli "$@"\n')
+    plugin.chmod(0o755)
+    try:
+        with a_machine_outside() as within:
+            user = Outside(within, tmp_path, environment)
+            yield user
+            user.run(sys.executable, "-m", "buildpool.cli", "disconnect")
+    finally:
+        for number in range(len(rules)):
+            for kind in ("rolebinding", "role"):
+                api.must("delete", kind, f"{role}-{number}", "-n", OPERATOR_NAMESPACE)
+
+
+@pytest.fixture
+def two_pools(api: Api, namespace: str, tmp_path: Path) -> tuple[Client, Client]:
+    """One pool behind the gateway, and one of builders that claim another platform, without it."""
+    gateways.deploy(api, "amd", namespace)
+    # There is no node of another architecture. The kubelet takes back a label that says so.
+    claims = '[worker.oci]\nplatforms = ["linux/arm64"]\n'
+    pools.deploy(api, "arm", namespace, builders={"config": claims})
+    first, second = (client_of(api, name, namespace, tmp_path / "in") for name in ("amd", "arm"))
+    return first, second
+
+
+def test_two_pools_are_one_builder_from_outside(
+    api: Api, namespace: str, two_pools: tuple[Client, Client], outside: Outside
+) -> None:
+    service = api.must(
+        *("get", "service", "arm", "-n", namespace, "-o", "jsonpath={.spec.clusterIP}")
+    )
+    reached = outside.run("timeout", "2", "bash", "-c", f": < /dev/tcp/{service}/1234")
+    assert reached.returncode != 0, "the network outside is not outside"
+
+    listed = outside.run("kubectl", "buildpool", "status")
+    assert listed.stdout.splitlines()[0].split()[:2] == ["NAME", "READY"], listed.stderr
+    assert f"{namespace}/amd: 1 builder" in outside.buildpool("explain", "amd")
+
+    said = outside.buildpool("connect", "amd", "arm", "--detach", "--use")
+    print(said)
+    assert f"pool {namespace}/amd: running" in said
+    assert f"pool {namespace}/arm: running" in said
+    assert f"a port-forward to service/buildpool-gateway in {OPERATOR_NAMESPACE}" in said
+    assert f"a port-forward to service/arm in {namespace}" in said
+
+    for path in (outside.files, *outside.files.rglob("*")):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600), path
+
+    before = [client.builds() for client in two_pools]
+    builds(outside, "first")
+    assert [client.builds() for client in two_pools] == [each + 1 for each in before]
+
+    holder = int((outside.files / "amd" / "holder").read_text())
+    killed = children_of(holder)
+    assert len(killed) == 2
+    # The same command again changes nothing for what runs.
+    outside.buildpool("connect", "amd", "arm", "--detach")
+    assert children_of(holder) == killed
+    for child in killed:
+        os.kill(child, signal.SIGKILL)
+    eventually(
+        lambda: len(set(children_of(holder)) - set(killed)) == 2,
+        within=10,
+        what="both are forwarded again",
+    )
+    builds(outside, "second")
+
+    outside.buildpool("disconnect")
+    eventually(lambda: not is_alive(holder), within=10, what="nothing is forwarded any more")
+    assert [path.name for path in outside.files.iterdir()] == [".amd.lock"]
+    assert "amd" not in outside.run("buildx", "ls").stdout
+
+    with outside.foreground("connect", "amd") as connecting:
+        assert connecting.stdout is not None
+        assert FOREGROUND in connecting.stdout, "it has ended"
+        holder = int((outside.files / "amd" / "holder").read_text())
+        os.killpg(connecting.pid, signal.SIGINT)  # as a terminal does
+        assert connecting.wait(timeout=30) == 0
+    assert not is_alive(holder)
+    # The builder stays, so that the next connect finds it current where it was.
+    assert "amd" in outside.run("buildx", "ls").stdout
+
+
+def builds(outside: Outside, content: str) -> None:
+    """Builds for both platforms by the builder that is current there."""
+    source = context(outside.home / "context", "FROM scratch\nCOPY file /file\n")
+    (source / "file").write_text(content)
+    out = outside.home / "out"
+    # A file with an OCI image cannot be made by two nodes; only a registry joins what they push.
+    platforms = ("--platform=linux/amd64,linux/arm64", f"--output=type=local,dest={out}")
+    done = outside.run("buildx", "build", "--progress=plain", *platforms, str(source))
+    assert done.returncode == 0, done.stderr
+    for platform in ("linux_amd64", "linux_arm64"):
+        assert (out / platform / "file").read_text() == content

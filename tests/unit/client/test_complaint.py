@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from buildpool.client.folder import Folder
+from buildpool.client.holding import complaint
+from buildpool.client.values import Certificate
+from buildpool.core.pki import CertificateRequest, KeyPair, Use, issue, issue_authority
+from gateway.ports import free_port
+from unit.client.connections import a_node
+from unit.core.pki.certificates import DAY
+
+NOW = datetime.now(UTC)
+"""OpenSSL verifies against the real clock."""
+
+
+@pytest.fixture
+def authority() -> KeyPair:
+    return issue_authority("builds/ci", now=NOW, lifetime=DAY)
+
+
+@pytest.fixture
+def folder(authority: KeyPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    """A connection with the certificate of a client."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    made = issue(authority, CertificateRequest(Use.CLIENT, "anna", DAY), now=NOW)
+    certificate = Certificate(made.trust, made.pair.certificate, made.pair.key)
+    found = Folder("ci")
+    found.keep_certificate(a_node(), certificate)
+    return found
+
+
+@contextmanager
+def a_pool(authority: KeyPair, folder: Path) -> Iterator[int]:
+    """What answers for a pool; its port."""
+    names = ("ci.builds.svc",)
+    made = issue(authority, CertificateRequest(Use.SERVER, "ci", DAY, dns_names=names), now=NOW)
+    file, trust = folder / "server.pem", folder / "trust.pem"
+    file.write_bytes(made.pair.certificate + made.pair.key)
+    trust.write_bytes(made.trust)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(trust))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(file)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    plain, _ = server.accept()
+                    with suppress(OSError), context.wrap_socket(plain, server_side=True) as each:
+                        each.recv(1)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+
+
+def test_nothing_is_wrong_with_a_pool_that_answers(
+    authority: KeyPair, folder: Folder, tmp_path: Path
+) -> None:
+    with a_pool(authority, tmp_path) as port:
+        assert complaint(a_node(port=port), folder) == ""
+        other = a_node(port=port, server_name="other.builds.svc")
+        assert "not valid for 'other.builds.svc'" in complaint(other, folder)
+
+
+def test_another_authority_is_one(folder: Folder, tmp_path: Path) -> None:
+    with a_pool(issue_authority("builds/ci", now=NOW, lifetime=DAY), tmp_path) as port:
+        assert "certificate verify failed" in complaint(a_node(port=port), folder)
+
+
+def test_nobody_there_is_one(folder: Folder) -> None:
+    assert "refused" in complaint(a_node(port=free_port()), folder)
+
+
+def test_what_newer_pythons_demand_of_certificates_is_met(
+    authority: KeyPair, folder: Folder, tmp_path: Path
+) -> None:
+    """From 3.13 on, they verify as strictly as the standard says."""
+    files = folder.path / "builds.ci.anna"
+    context = ssl.create_default_context(cafile=str(files / "ca.pem"))
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.load_cert_chain(files / "cert.pem", files / "key.pem")
+    with (
+        a_pool(authority, tmp_path) as port,
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        context.wrap_socket(plain, server_hostname="ci.builds.svc") as connected,
+    ):
+        assert connected.getpeercert()
