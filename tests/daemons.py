@@ -232,7 +232,10 @@ class Silent:
         raise DaemonError("it is none")
         yield
 
-    async def records(self, request: bytes) -> tuple[bytes, ...]:
+    async def records(self, request: bytes) -> tuple[Any, ...]:
+        raise DaemonError("it is none")
+
+    async def has_content(self, digest: str) -> bool:
         raise DaemonError("it is none")
 
     async def close(self) -> None:

@@ -18,13 +18,16 @@ import grpc
 import grpc.aio
 
 from buildpool.buildkit import history as wire
+from buildpool.buildkit import protobuf
 from buildpool.buildkit.history import BuildEvent, BuildEventKind
+from buildpool.buildkit.methods import CONTENT
 from buildpool.buildkit.protobuf import WireError
 from buildpool.core.errors import BuildpoolError
 from buildpool.core.observed.load import RunningBuild
 from buildpool.core.pki import KeyPair
 
 T = TypeVar("T")
+_Method = grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
 DEADLINE: Final = timedelta(seconds=3)
 """How long a daemon may take to connect and answer. It needs a few milliseconds."""
 SERVER_NAME: Final = "localhost"
@@ -34,7 +37,8 @@ MAX_EVENT_BYTES: Final = 16 << 20
 MAX_ANSWER_EVENTS: Final = 10_000
 """Of one answer. BuildKit sends one for each build that runs."""
 MAX_RECORDS_BYTES: Final = 2 << 20
-"""Of the records of builds that are asked for at once. BuildKit keeps 50, of some thousand each."""
+"""Of the records of builds that are asked for at once; what is more is left out. BuildKit keeps 50,
+of some thousand each, and more where all are young."""
 SPELL_SECONDS: Final = 0.001
 """For which an event may keep us from all else; it needs a twentieth of that."""
 REST_FACTOR: Final = 20
@@ -59,6 +63,16 @@ class DaemonError(BuildpoolError):
     """A daemon cannot be asked now; the message says why. Never quotes a certificate."""
 
 
+class DaemonRefusedError(DaemonError):
+    """A daemon has read a question and refuses it; the message is the daemon's own."""
+
+
+_REFUSED: Final = frozenset(
+    {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+)
+"""How BuildKit refuses questions: most of its errors have no status of gRPC."""
+
+
 @dataclass(frozen=True, slots=True)
 class DaemonAccess:
     """What opens the daemons of a pool to the operator. No repr shows it."""
@@ -80,8 +94,9 @@ class Daemon:
             access.trust, access.pair.key, access.pair.certificate
         )
         self._channel = grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
-        self._listen: grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
-        self._listen = self._channel.unary_stream(wire.METHOD)
+        self._listen: _Method = self._channel.unary_stream(wire.METHOD)
+        # With one answer, which is one of many that could come.
+        self._content: _Method = self._channel.unary_stream(f"{CONTENT}Info")
 
     async def snapshot(self) -> tuple[RunningBuild, ...]:
         """The builds that run now, sorted by ref. Raises DaemonError, at the latest after 3 s."""
@@ -99,22 +114,32 @@ class Daemon:
         A caller that leaves earlier calls ``aclose``: a connection is open while somebody may
         listen.
         """
-        return self._talk(wire.RUNNING_BUILDS_AND_ON, wire.read_event)
+        return self._talk(self._listen, wire.RUNNING_BUILDS_AND_ON, wire.read_event)
 
-    async def records(self, request: bytes) -> tuple[bytes, ...]:
-        """What the history answers to a BuildHistoryRequest that has an end, as it stands.
+    async def records(self, request: bytes) -> tuple[BuildEvent, ...]:
+        """What the history answers to a BuildHistoryRequest that has an end.
 
-        Raises DaemonError, at the latest after 3 s, and where that is more than can be kept.
+        Raises DaemonError, at the latest after 3 s; DaemonRefusedError where it refuses to answer.
         """
-        found, size = [], 0
-        answer = self._talk(request, bytes, DEADLINE.total_seconds(), MAX_ANSWER_EVENTS)
-        async with aclosing(answer) as events:
+        found, room = [], MAX_RECORDS_BYTES
+        async with aclosing(self._answer(request)) as events:
             async for event in events:
-                size += len(event)
-                if size > MAX_RECORDS_BYTES:
-                    raise DaemonError(f"its records have more than {MAX_RECORDS_BYTES} bytes")
+                room -= len(event.message)
+                if room < 0:
+                    break
                 found.append(event)
         return tuple(found)
+
+    async def has_content(self, digest: str) -> bool:
+        """Whether it has some content that builds have made. Raises DaemonError, as ``records``."""
+        request = protobuf.field(1, digest.encode())
+        try:
+            async with aclosing(
+                self._talk(self._content, request, bytes, DEADLINE.total_seconds(), 1)
+            ) as answers:
+                return [True async for _ in answers] == [True]
+        except DaemonRefusedError:
+            return False
 
     async def close(self) -> None:
         """Hangs up at once, whatever is under way."""
@@ -122,10 +147,12 @@ class Daemon:
 
     def _answer(self, request: bytes) -> AsyncGenerator[BuildEvent, None]:
         """To a question that has an end."""
-        return self._talk(request, wire.read_event, DEADLINE.total_seconds(), MAX_ANSWER_EVENTS)
+        seconds = DEADLINE.total_seconds()
+        return self._talk(self._listen, request, wire.read_event, seconds, MAX_ANSWER_EVENTS)
 
     async def _talk(
         self,
+        method: _Method,
         request: bytes,
         read: Callable[[bytes], T],
         deadline: float | None = None,
@@ -136,8 +163,8 @@ class Daemon:
         A connection stays open for as long as something refers to a call on it. Exceptions do, by
         the frames of their tracebacks, and tasks keep them: so none leaves here that was in gRPC.
         """
-        call = self._listen(request, timeout=deadline)
-        count = 0
+        call = method(request, timeout=deadline)
+        count, kind = 0, DaemonError
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
                 if count == most:
@@ -151,6 +178,8 @@ class Daemon:
                     await asyncio.sleep(spent * REST_FACTOR)
         except grpc.aio.AioRpcError as error:
             trouble = _words(error)
+            if error.code() in _REFUSED:
+                kind, trouble = DaemonRefusedError, _details(error)
         except WireError as error:
             trouble = f"its answer cannot be read: {error}"
         except asyncio.CancelledError as error:
@@ -161,7 +190,7 @@ class Daemon:
         finally:
             call.cancel()
             del call
-        raise DaemonError(trouble)
+        raise kind(trouble)
 
 
 def _words(error: grpc.aio.AioRpcError) -> str:
@@ -169,5 +198,9 @@ def _words(error: grpc.aio.AioRpcError) -> str:
     code = error.code()
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"it does not answer within {DEADLINE.total_seconds():g} s"
+    return f"{code.name}: {_details(error)}"
+
+
+def _details(error: grpc.aio.AioRpcError) -> str:
     details = "".join(sign if sign.isprintable() else " " for sign in error.details() or "")
-    return f"{code.name}: {details[:MAX_TROUBLE_CHARACTERS]}"
+    return details[:MAX_TROUBLE_CHARACTERS]

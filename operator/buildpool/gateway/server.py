@@ -27,9 +27,11 @@ from buildpool.core.naming import PoolKey
 from buildpool.core.routing.values import Backlog
 from buildpool.gateway.access_log import AccessLog
 from buildpool.gateway.ext_proc.processor import Processor
+from buildpool.gateway.histories import Histories
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.directory import Directory
 from buildpool.gateway.pools.served import ServedPools, Source
+from buildpool.gateway.pools.tickets import Tickets
 from buildpool.gateway.reports.builds import BuildLog
 from buildpool.gateway.reports.details import CompletedSteps, Details
 from buildpool.gateway.reports.status import Entry, StatusWriter
@@ -154,7 +156,9 @@ class Router:
             limits=limits,
         )
         build_log = BuildLog(metrics, complete=Details(self.pools, steps))
-        self._processor = Processor(self.pools, build_log, metrics, clock=utc_now)
+        tickets = Tickets()
+        self._processor = Processor(self.pools, build_log, metrics, clock=utc_now, tickets=tickets)
+        self._histories = Histories(self.pools, tickets, clock=utc_now)
         self._access_log = AccessLog(self.pools, metrics)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -211,6 +215,7 @@ class Router:
         external_processor_pb2_grpc.add_ExternalProcessorServicer_to_server(self._processor, server)
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._discovery, server)
         als_pb2_grpc.add_AccessLogServiceServicer_to_server(self._access_log, server)
+        server.add_generic_rpc_handlers((self._histories,))
         server.add_insecure_port(f"127.0.0.1:{self._settings.router_port}")
         await server.start()
         self.answers.set()

@@ -20,6 +20,7 @@ import grpc.aio
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as ext_proc_grpc
 
+from buildpool.buildkit.history import METHOD as LISTEN
 from buildpool.buildkit.solve_requests import (
     Solve,
     read_bridge_solve,
@@ -45,6 +46,7 @@ from buildpool.gateway.ext_proc.losses import loss_in
 from buildpool.gateway.ext_proc.traits import affinity_key, traits_of
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.served import ServedPool, ServedPools
+from buildpool.gateway.pools.tickets import Tickets
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
 from buildpool.gateway.slots.refusals import Denied, NotServed, Refused
 
@@ -67,8 +69,11 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         metrics: GatewayMetrics,
         *,
         clock: Callable[[], datetime],
+        tickets: Tickets,
     ) -> None:
+        """``tickets`` lead requests to what the router answers by itself."""
         self._pools = pools
+        self._tickets = tickets
         self._build_log = build_log
         self._metrics = metrics
         self._clock = clock
@@ -119,6 +124,8 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 return self._status(call, served, messages)
             case CallKind.BRIDGE_SOLVE:
                 return self._bridge_solve(call, served, messages)
+            case CallKind.CARE if call.path == LISTEN:
+                return records.listen(self._tickets, call, served, messages)
             case CallKind.CARE if call.path in records.ANSWERS:
                 return records.ANSWERS[call.path](call, served, messages)
             case _:
@@ -131,21 +138,24 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
             await check_owner(call, served, call.ref)
             yield responses.go_on(await scheduler.locator.home_of(call.connection, call.ref))
             return
-        client = client_of(call, served)
+        client, kind = client_of(call, served), call.kind
+        if kind is CallKind.BROWSE:
+            is_there = scheduler.locator.present(call.connection) is not None
+            kind = CallKind.LOOK if is_there else CallKind.HELLO
         waited = timedelta(0)
-        if call.kind is CallKind.HELLO:
+        if kind is CallKind.HELLO:
             waited = await scheduler.admit(
                 call.connection, call.identity, max_wait=served.brief.max_wait
             )
             # Builds say hello more than once; a connection that has its slot does not wait again.
             served.note_wait(call.connection, client.name, waited)
-        if call.kind in (CallKind.HELLO, CallKind.QUESTION):
+        if kind in (CallKind.HELLO, CallKind.QUESTION):
             rest = max(timedelta(0), served.brief.max_wait - waited)
             yield responses.go_on(
                 await scheduler.any_builder(call.connection, call.identity, max_wait=rest)
             )
             return
-        if call.kind is CallKind.CARE:
+        if kind is CallKind.CARE:
             check_care(call, served, client)
         yield responses.go_on(scheduler.locator.caretaker(call.connection))
 
@@ -196,6 +206,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 solve.ref,
                 is_internal=solve.is_internal,
             )
+        served.records.built(solve.ref, placement.builder.uid)
         shared = share_of(served, client, traits, solve, now=self._clock())
         self._metrics.shared(served.brief.key, shared)
         build = self._build(call, served, client, solve, placement, shared)
@@ -230,9 +241,8 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 client_of(call, served)  # that it was removed is said first
                 raise
         locator = served.scheduler.locator
-        builder = await locator.teller_of(call.connection, ref, partial(served.records.find, ref))
-        served.records.reads(call.connection, builder.uid)
-        yield responses.go_on_with(builder)
+        find = partial(records.find_record, served, ref)
+        yield responses.go_on_with(await locator.teller_of(call.connection, ref, find))
 
     async def _bridge_solve(
         self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]

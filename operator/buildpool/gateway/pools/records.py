@@ -1,7 +1,7 @@
 """Where in a pool the record of a build is: each builder keeps those of its own builds.
 
 A client sees one builder. So a record is looked for at all daemons, what is listed comes from all,
-and what a connection reads of the content of builds it is given by the builder that has it.
+and what is read of the content of builds is read where it is.
 """
 
 from __future__ import annotations
@@ -9,122 +9,127 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Final
 
-from buildpool.buildkit.history_requests import by_ref, is_about
-from buildpool.buildkit.solve_requests import frame
+from buildpool.buildkit import BuildEvent
+from buildpool.buildkit.history_merge import merged, within
+from buildpool.buildkit.history_requests import HistoryRequest
+from buildpool.buildkit.watcher import WatchedDaemon
+from buildpool.gateway.pools.fleet import Answers, Fleet
+from buildpool.gateway.pools.listeners import Listeners
 
 AT_ONCE: Final = 2
 """Questions that go to all daemons of a pool at once: each may be answered by some megabytes."""
 MAX_LISTED_BYTES: Final = 8 << 20
-"""Of the records of other builders that are added to those of one; what is more is left out."""
-MAX_READERS: Final = 128
-"""Connections of which it is known what they have read; the oldest are forgotten."""
-MAX_DIGESTS: Final = 2_000
-"""Of the content of builds, for one connection: what fifty builds on ten builders have made."""
+"""Of all records of one list; what is more is left out."""
+MAX_REMEMBERED: Final = 5_000
+"""Builds, and pieces of their content, of which it is remembered where they are."""
+MAX_DIGESTS: Final = 500
+"""Of the content of one build: its attestations for each platform, and little more."""
 _DIGEST: Final = re.compile(rb"sha256:[0-9a-f]{64}")
 
-Ask = Callable[[bytes], Awaitable[Mapping[str, tuple[bytes, ...]]]]
-"""What all daemons answer to a BuildHistoryRequest, by the uids of their pods."""
 
-
-class Listing(NamedTuple):
-    """The records of a pool: one builder lists its own, those of the others are added."""
-
-    builder: str = ""
-    """The uid of the pod of that with the most; empty where none has any."""
-    others: bytes = b""
-    """Messages of a stream of gRPC."""
-
-
-@dataclass(slots=True)
-class _Reader:
-    """What a connection has read."""
-
-    last: str = ""
-    """The builder that it was sent to last, by the uid of its pod."""
-    digests: dict[bytes, str] = field(default_factory=dict)
-    """The builders that have the content which it was told of."""
+class NoAnswer(Exception):  # noqa: N818 - it is one: that there is none
+    """No daemon of the pool has answered."""
 
 
 class BuildRecords:
     """Those of one pool. For one event loop."""
 
-    def __init__(self, ask: Ask) -> None:
-        self._ask = ask
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.listeners = Listeners()
         self._asking = asyncio.Semaphore(AT_ONCE)
-        self._readers: OrderedDict[str, _Reader] = OrderedDict()
-        """By connection."""
+        self._known: OrderedDict[str, str] = OrderedDict()
+        """The uids of the pods that have builds, by ref, and content, by digest, as they say."""
+        self._built: OrderedDict[str, str] = OrderedDict()
+        """The same of builds that went there from here."""
+
+    def built(self, ref: str, uid: str) -> None:
+        """A build goes to this builder, which alone speaks for it as long as it is there."""
+        _remember(self._built, ref, uid)
+
+    def tell(self, uid: str, event: BuildEvent) -> None:
+        """A daemon has said this."""
+        if self._speaks(uid, event):
+            self.listeners.tell(uid, event)
+
+    async def listed(self, request: HistoryRequest, *, runs_on: str = "") -> list[BuildEvent]:
+        """What one daemon would list now. ``runs_on``: the builder on which the one build runs.
+
+        Raises NoAnswer; DaemonRefusedError where none answers otherwise.
+        """
+        first = runs_on or self.holder_known(request.ref)
+        if first and (told := await self._ask(request, only=first)).found.get(first):
+            return list(told.found[first])
+        answers = await self._ask(request)
+        if not answers.found:
+            raise answers.refusal or NoAnswer
+        events = merged(answers.found.values(), limit=request.limit)
+        return within(events, MAX_LISTED_BYTES)
 
     async def find(self, ref: str) -> str:
         """The builder that has a record of a build, by the uid of its pod; empty where none has."""
-        request = by_ref(ref)
-        if request is None:
-            return ""
+        if ref and not self.holder_known(ref):
+            await self._ask(HistoryRequest(ref=ref))
+        return self.holder_known(ref)
+
+    def holder_known(self, name: str) -> str:
+        """The builder that is known to have a build or a piece of content; empty: none is."""
+        home = self._built.get(name, "")
+        return home if self.fleet.has(home) else self._known.get(name, "")
+
+    async def holder_of(self, digest: str) -> str:
+        """The builder that has some content of builds, by the uid of its pod; empty: none has."""
+        if digest not in self._known and _DIGEST.fullmatch(digest.encode()):
+            answers = await self.fleet.ask(partial(_has, digest), enough=bool)
+            for uid, has in answers.found.items():
+                if has:
+                    _remember(self._known, digest, uid)
+        return self.holder_known(digest)
+
+    def forget(self, name: str) -> None:
+        """A builder is gone of which it was known that it has this."""
+        self._known.pop(name, None)
+
+    async def _ask(
+        self, request: HistoryRequest, *, only: str = ""
+    ) -> Answers[tuple[BuildEvent, ...]]:
+        """What daemons list. Notes what they have."""
         async with self._asking:
-            answers = await self._ask(request)
-        return next((uid for uid, events in answers.items() if _tells_of(ref, events)), "")
+            answers = await self.fleet.ask(
+                partial(_records, request),
+                enough=lambda events: bool(request.ref and events),
+                only=(only,) if only else None,
+            )
+        for uid, told in answers.found.items():
+            answers.found[uid] = events = tuple(e for e in told if self._speaks(uid, e))
+            for event in events:
+                _remember(self._known, event.build.ref, uid)
+                for digest in _DIGEST.findall(event.message)[:MAX_DIGESTS]:
+                    _remember(self._known, digest.decode(), uid)
+        return answers
 
-    async def gather(self, connection: str, request: bytes) -> Listing:
-        """All that the daemons list. ``request`` has an end, and names no ref."""
-        async with self._asking:
-            answers = dict(await self._ask(request))
-            most = max(answers, key=lambda uid: len(answers[uid]), default="")
-            if not most or not answers[most]:
-                return Listing()
-            reader = self._reader(connection)
-            for uid, events in answers.items():
-                for event in events:
-                    _note(reader.digests, event, uid)
-            reader.last = most
-            answers.pop(most)
-            listed, room = [], MAX_LISTED_BYTES
-            for events in answers.values():
-                for event in events:
-                    room -= len(event)
-                    if room >= 0:
-                        listed.append(frame(event))
-        return Listing(most, b"".join(listed))
-
-    def reads(self, connection: str, builder: str) -> None:
-        """A connection was sent to this builder, and may read there what it was told of."""
-        self._reader(connection).last = builder
-
-    def holder_of(self, connection: str, digest: str) -> str:
-        """The builder that has some content, by what a connection was told; empty: not known.
-
-        What lies within other content, as the layers of an image do, is where that is.
-        """
-        reader = self._readers.get(connection)
-        if reader is None:
-            return ""
-        reader.last = reader.digests.get(digest.encode(), reader.last)
-        return reader.last
-
-    def forget(self, connection: str) -> None:
-        """A connection has ended."""
-        self._readers.pop(connection, None)
-
-    def _reader(self, connection: str) -> _Reader:
-        reader = self._readers.setdefault(connection, _Reader())
-        self._readers.move_to_end(connection)
-        while len(self._readers) > MAX_READERS:
-            self._readers.popitem(last=False)
-        return reader
+    def _speaks(self, uid: str, event: BuildEvent) -> bool:
+        """Whether a daemon may speak for a build: another may be known to have it."""
+        home = self._built.get(event.build.ref, uid)
+        return home == uid or not self.fleet.has(home)
 
 
-def _note(digests: dict[bytes, str], event: bytes, uid: str) -> None:
-    """Notes which content an event names."""
-    for digest in _DIGEST.findall(event):
-        if len(digests) < MAX_DIGESTS:
-            digests.setdefault(digest, uid)
+def _remember(known: OrderedDict[str, str], name: str, uid: str) -> None:
+    """Of what was said more than once, the last counts."""
+    known[name] = uid
+    known.move_to_end(name)
+    if len(known) > MAX_REMEMBERED:
+        known.popitem(last=False)
 
 
-def _tells_of(ref: str, events: tuple[bytes, ...]) -> bool:
-    """Whether any of these events is about a build. A daemon tells of others beside it.
+async def _records(request: HistoryRequest, daemon: WatchedDaemon) -> tuple[BuildEvent, ...]:
+    """What a daemon lists. It tells of other builds that run, whatever it is asked."""
+    found = await daemon.records(request.for_daemon())
+    return tuple(e for e in found if not request.ref or e.build.ref == request.ref)
 
-    Only the start of each is looked at: a hostile daemon may send what takes long to read.
-    """
-    return any(is_about(event, ref) for event in events)
+
+async def _has(digest: str, daemon: WatchedDaemon) -> bool:
+    return await daemon.has_content(digest)

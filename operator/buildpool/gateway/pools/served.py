@@ -15,9 +15,10 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Protocol
 
-from buildpool.buildkit import DaemonAccess
+from buildpool.buildkit import BuildEvent, BuildEventKind, DaemonAccess
 from buildpool.buildkit.loads import Loads
-from buildpool.buildkit.watcher import Connect, OnCompleted
+from buildpool.buildkit.watcher import Connect
+from buildpool.buildkit.watcher import Target as Daemon
 from buildpool.core.api.brief import Brief, ClientBrief
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.pool_state import PoolState
@@ -26,6 +27,7 @@ from buildpool.gateway.pools.bounds import RequestBounds
 from buildpool.gateway.pools.cache_memory import CacheMemory
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.pools.contexts import SessionContexts
+from buildpool.gateway.pools.fleet import Fleet
 from buildpool.gateway.pools.records import BuildRecords
 from buildpool.gateway.slots.changes import Changes
 from buildpool.gateway.slots.refusals import NotServed
@@ -126,7 +128,6 @@ class ServedPool:
         """A connection has ended."""
         self._clients.pop(connection, None)
         self._waits.pop(connection, None)
-        self.records.forget(connection)
         self.scheduler.leave(connection)
 
 
@@ -142,11 +143,12 @@ class ServedPools:
         memory: ConnectionStore,
         on_backlog_changed: Callable[[PoolKey], None],
         on_closed: Callable[[PoolKey], None],
-        on_completed: OnCompleted = lambda *_: None,
+        on_completed: Callable[[str, BuildEvent], None] = lambda *_: None,
     ) -> None:
         """``on_closed`` is called when a pool that closes has run its last build.
 
-        ``on_completed`` hears of each build that its daemon says has ended.
+        ``on_completed`` hears of each build that its daemon says has ended: the uid of the
+        daemon's pod, and the event.
         """
         self._memory = memory
         self._source = source
@@ -157,7 +159,9 @@ class ServedPools:
         self._labels: dict[str, PoolKey] = {}
         self._changes = Changes()
         self._is_complete = True
-        self.loads = Loads(connect, self, clock=clock, on_completed=on_completed)
+        self._connect = connect
+        self._on_completed = on_completed
+        self.loads = Loads(connect, self, clock=clock, on_event=self._on_event)
 
     @property
     def configs(self) -> Mapping[PoolKey, PoolConfig]:
@@ -189,7 +193,8 @@ class ServedPools:
                 memory=self._memory,
                 told=partial(self._on_backlog_changed, pool),
             )
-            records = BuildRecords(partial(self.loads.records, pool))
+            fleet = Fleet(pool, partial(self.loads.daemons, pool), self._connect)
+            records = BuildRecords(fleet)
             served = self._served[pool] = ServedPool(config, scheduler, records)
             self._labels[label_of(pool)] = pool
         if served is None:
@@ -210,13 +215,13 @@ class ServedPools:
             self._on_closed(pool)
             return
         access = DaemonAccess(served.config.trust, served.config.upstream)
+        builders = self._source.builders(pool)
         # A pod that is on its way out waits until no connection to it is left, ours included.
-        addresses = {
-            builder.uid: builder.address
-            for builder in self._source.builders(pool)
-            if not builder.is_leaving
+        staying = {each.uid: each.address for each in builders if not each.is_leaving}
+        self.loads.watch(pool, staying, access)
+        served.records.fleet.leaving = {
+            each.uid: Daemon(each.address, access) for each in builders if each.is_leaving
         }
-        self.loads.watch(pool, addresses, access)
         served.scheduler.dispatch()
 
     def wake(self, pool: PoolKey) -> None:
@@ -225,6 +230,12 @@ class ServedPools:
         served = self._served.get(pool)
         if served is not None:
             served.scheduler.dispatch()
+
+    def _on_event(self, pool: PoolKey, uid: str, event: BuildEvent) -> None:
+        if event.kind is BuildEventKind.COMPLETE:
+            self._on_completed(uid, event)
+        if (served := self._served.get(pool)) is not None:
+            served.records.tell(uid, event)
 
     def hold_slots(self) -> None:
         """From now on no slot is given: it is not known yet which slots are taken."""

@@ -28,6 +28,7 @@ from buildpool.gateway.ext_proc.records import MAX_QUESTION_BYTES
 from buildpool.gateway.ext_proc.traits import traits_of
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.cache_memory import CacheMemory
+from buildpool.gateway.pools.tickets import Tickets
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
 from buildpool.gateway.slots.refusals import Unreadable
 from samples import NOW
@@ -97,7 +98,11 @@ class ProcessorLab:
         self.cluster.has_builder = True
         metrics = GatewayMetrics()
         self.processor = Processor(
-            self.cluster.pools, BuildLog(metrics, complete=nothing), metrics, clock=lambda: NOW
+            self.cluster.pools,
+            BuildLog(metrics, complete=nothing),
+            metrics,
+            clock=lambda: NOW,
+            tickets=Tickets(),
         )
         self._open: list[Conversation] = []
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from datetime import timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from buildpool.buildkit import BuildEventKind
-from buildpool.buildkit.history_requests import by_ref
-from buildpool.buildkit.solve_requests import frame
+from buildpool.buildkit import (
+    BuildEvent,
+    BuildEventKind,
+    DaemonAccess,
+    DaemonError,
+    DaemonRefusedError,
+)
+from buildpool.buildkit.history import read_event
+from buildpool.buildkit.history_requests import HistoryRequest
+from buildpool.buildkit.watcher import Target
+from buildpool.core.naming import PoolKey
+from buildpool.core.pki import KeyPair
 from buildpool.gateway.pools import records as module
-from buildpool.gateway.pools.records import BuildRecords, Listing
-from daemons import a_record, an_event, field
+from buildpool.gateway.pools.fleet import Fleet
+from buildpool.gateway.pools.records import BuildRecords, NoAnswer
+from daemons import STARTED, Silent, a_record, an_event, field
 
-EVERYTHING = bytes((3 << 3, 1))
+EVERYTHING = HistoryRequest()
+COMPLETE = BuildEventKind.COMPLETE
 
 
 def named(number: int) -> str:
@@ -24,113 +33,188 @@ def named(number: int) -> str:
     return f"sha256:{number:064x}"
 
 
-def an_event_with(ref: str, *digests: str) -> bytes:
-    """The end of a build with these results."""
+def ended(ref: str, *digests: str, after: float = 0) -> BuildEvent:
+    """The end of a build with these results, so many seconds after the others."""
     results = b"".join(field(9, field(1, digest.encode())) for digest in digests)
-    return field(1, BuildEventKind.COMPLETE) + field(2, a_record(ref) + results)
+    record = a_record(ref, STARTED + timedelta(seconds=after)) + results
+    return read_event(field(1, COMPLETE) + field(2, record))
 
 
-class Daemons:
-    """What the daemons of a pool answer, whatever they are asked."""
+class Keeper(Silent):
+    """A daemon that keeps records of builds."""
 
-    def __init__(self, **answers: tuple[bytes, ...]) -> None:
-        self.answers = answers
+    def __init__(self, *events: BuildEvent, content: tuple[str, ...] = ()) -> None:
+        self.kept = list(events)
+        self.content = content
+        self.trouble: DaemonError | None = None
+        self.is_hung = False
         self.asked: list[bytes] = []
+        self.is_closed = False
         self.at_once = self.most_at_once = 0
 
-    async def __call__(self, request: bytes) -> Mapping[str, tuple[bytes, ...]]:
+    async def records(self, request: bytes) -> tuple[BuildEvent, ...]:
         self.asked.append(request)
         self.at_once += 1
         self.most_at_once = max(self.at_once, self.most_at_once)
-        await asyncio.sleep(0)
+        await (asyncio.Event().wait() if self.is_hung else asyncio.sleep(0))
         self.at_once -= 1
-        return self.answers
+        if self.trouble is not None:
+            raise self.trouble
+        return tuple(self.kept)
+
+    async def has_content(self, digest: str) -> bool:
+        self.asked.append(digest.encode())
+        await (asyncio.Event().wait() if self.is_hung else asyncio.sleep(0))
+        return digest in self.content
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+def records_of(**keepers: Keeper | None) -> BuildRecords:
+    """Those of a pool with these daemons."""
+    return BuildRecords(Fleet(PoolKey("builds", "ci"), lambda: keepers, no_other))
+
+
+def no_other(*_: object) -> Keeper:
+    raise AssertionError("nobody drains")
+
+
+def refs(events: list[BuildEvent]) -> list[str]:
+    return [event.build.ref for event in events]
 
 
 async def test_a_record_is_where_a_daemon_tells_of_it() -> None:
     """BuildKit tells of builds that run beside it, whatever the filter."""
-    other = an_event(BuildEventKind.STARTED, "other")
-    daemons = Daemons(a=(other, b"\xff"), b=(other, an_event(BuildEventKind.COMPLETE, "mine")))
-    found = BuildRecords(daemons)
+    other = read_event(an_event(BuildEventKind.STARTED, "other"))
+    a, b = Keeper(other), Keeper(other, ended("mine"))
+    found = records_of(a=a, b=b)
     assert await found.find("mine") == "b"
+    assert await found.find("mine") == "b", "it is remembered"
+    assert b.asked == [HistoryRequest(ref="mine").for_daemon()]
     assert await found.find("nobodys") == ""
-    assert daemons.asked == [by_ref("mine"), by_ref("nobodys")]
+    assert await found.find("") == ""
 
 
-async def test_nobody_is_asked_for_what_no_filter_can_name() -> None:
-    daemons = Daemons(a=(an_event(BuildEventKind.COMPLETE, "a,status==error"),))
-    assert await BuildRecords(daemons).find("a,status==error") == ""
-    assert await BuildRecords(daemons).find("") == ""
-    assert daemons.asked == []
+async def test_the_records_of_all_are_listed_as_those_of_one() -> None:
+    a = Keeper(ended("b", after=2), ended("d", after=4))
+    b = Keeper(ended("a", after=1), ended("c", after=3))
+    found = records_of(a=a, b=b, c=Keeper())
+    assert refs(await found.listed(EVERYTHING)) == ["a", "b", "c", "d"]
+    assert refs(await found.listed(HistoryRequest(limit=3))) == ["d", "c", "b"]
+    assert refs(await records_of(a=Keeper()).listed(EVERYTHING)) == []
 
 
-async def test_what_the_others_have_is_added_to_the_list_of_the_one_with_the_most() -> None:
-    one, two, three = (an_event(BuildEventKind.COMPLETE, ref) for ref in ("one", "two", "three"))
-    records = BuildRecords(Daemons(a=(one,), b=(two, three), c=()))
-    assert await records.gather("x", EVERYTHING) == Listing("b", frame(one))
-    assert await BuildRecords(Daemons(a=(), b=())).gather("x", EVERYTHING) == Listing()
-    assert await BuildRecords(Daemons()).gather("x", EVERYTHING) == Listing()
+async def test_one_that_does_not_answer_costs_its_own_records_only() -> None:
+    broken = Keeper()
+    broken.trouble = DaemonError("it is broken")
+    found = records_of(a=Keeper(ended("a")), b=broken, c=None)
+    assert refs(await found.listed(EVERYTHING)) == ["a"]
+    with pytest.raises(NoAnswer):
+        await records_of(b=broken, c=None).listed(EVERYTHING)
+    with pytest.raises(NoAnswer):
+        await records_of().listed(EVERYTHING)
+
+
+async def test_what_a_daemon_refuses_is_refused() -> None:
+    keeper = Keeper()
+    keeper.trouble = DaemonRefusedError("invalid limit -1")
+    with pytest.raises(DaemonRefusedError, match="invalid limit"):
+        await records_of(a=keeper).listed(EVERYTHING)
+
+
+async def test_nobody_waits_for_the_others_once_a_record_is_found() -> None:
+    hung = Keeper()
+    hung.is_hung = True
+    found = records_of(a=hung, b=Keeper(ended("mine", named(1)), content=(named(2),)))
+    assert await found.find("mine") == "b"
+    assert refs(await found.listed(HistoryRequest(ref="mine"))) == ["mine"]
+    assert await found.holder_of(named(2)) == "b"
+
+
+async def test_the_builder_of_a_build_is_asked_alone() -> None:
+    a, b = Keeper(), Keeper(ended("mine"))
+    found = records_of(a=a, b=b)
+    assert refs(await found.listed(HistoryRequest(ref="mine"), runs_on="b")) == ["mine"]
+    assert a.asked == []
+    assert refs(await found.listed(HistoryRequest(ref="mine"), runs_on="a")) == ["mine"]
+    assert refs(await found.listed(HistoryRequest(ref="mine"), runs_on="gone")) == ["mine"]
+
+
+async def test_no_daemon_speaks_for_the_builds_of_another() -> None:
+    """A step that breaks out of its sandbox speaks for its daemon."""
+    watched = {"liar": Keeper(ended("mine", named(1))), "b": Keeper(ended("mine", named(2)))}
+    found = records_of(**watched)
+    found.built("mine", "b")
+    assert [e.message for e in await found.listed(EVERYTHING)] == [watched["b"].kept[0].message]
+    with found.listeners.listen("ann", "") as listener:
+        found.tell("liar", ended("mine"))
+        found.tell("b", ended("mine", named(9)))
+        assert named(9).encode() in (await listener.next()).message
+    assert await found.find("mine") == "b"
+
+
+async def test_records_on_a_volume_are_those_of_the_pod_that_has_it_now() -> None:
+    found = records_of(new=Keeper(ended("mine")))
+    found.built("mine", "old")
+    assert await found.find("mine") == "new"
+    assert refs(await found.listed(EVERYTHING)) == ["mine"]
+
+
+async def test_builders_that_drain_are_asked_and_no_connection_to_them_is_left() -> None:
+    leaving = Keeper(ended("mine"), content=(named(1),))
+    access = DaemonAccess(b"", KeyPair(b"", b""))
+    fleet = Fleet(PoolKey("builds", "ci"), dict, lambda *_: leaving)
+    fleet.leaving = {"a": Target("10.0.0.1:1234", access)}
+    found = BuildRecords(fleet)
+    assert refs(await found.listed(EVERYTHING)) == ["mine"]
+    assert leaving.is_closed
+    assert await found.find("mine") == "a"
+    assert await found.holder_of(named(1)) == "a"
 
 
 async def test_no_list_is_longer_than_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, two = (an_event(BuildEventKind.COMPLETE, ref) for ref in ("one", "two"))
-    monkeypatch.setattr(module, "MAX_LISTED_BYTES", len(one))
-    records = BuildRecords(Daemons(a=(one, two), b=(one,), c=(two,)))
-    assert await records.gather("x", EVERYTHING) == Listing("a", frame(one))
+    one, two = ended("one"), ended("two")
+    monkeypatch.setattr(module, "MAX_LISTED_BYTES", len(one.message))
+    assert refs(await records_of(a=Keeper(two), b=Keeper(one)).listed(EVERYTHING)) == ["one"]
 
 
 async def test_content_is_read_where_it_is() -> None:
-    records = BuildRecords(
-        Daemons(
-            a=(an_event_with("one", named(1)), an_event_with("two", named(2))),
-            b=(an_event_with("three", named(3)),),
-        )
-    )
-    assert records.holder_of("x", named(1)) == "", "nothing was told yet"
-    await records.gather("x", EVERYTHING)
-    assert records.holder_of("x", named(3)) == "b"
-    assert records.holder_of("x", named(9)) == "b", "it lies within what was read last"
-    assert records.holder_of("x", named(2)) == "a"
-    assert records.holder_of("another", named(3)) == ""
-    records.reads("x", "b")
-    assert records.holder_of("x", named(9)) == "b"
-    records.forget("x")
-    assert records.holder_of("x", named(3)) == ""
+    a = Keeper(ended("one", named(1)), content=(named(1),))
+    b = Keeper(ended("three", named(3)), content=(named(3), named(4)))
+    found = records_of(a=a, b=b)
+    await found.listed(EVERYTHING)
+    assert await found.holder_of(named(3)) == "b"
+    assert await found.holder_of(named(1)) == "a"
+    assert b.asked == [EVERYTHING.for_daemon()], "it is known from the records"
+    assert await found.holder_of(named(4)) == "b", "it lies within other content"
+    assert await found.holder_of(named(9)) == ""
+    found.forget(named(4))
+    assert b.asked.count(named(4).encode()) == 1
+    assert await found.holder_of(named(4)) == "b"
+    assert b.asked.count(named(4).encode()) == 2
 
 
-async def test_what_connections_have_read_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_READERS", 2)
+@pytest.mark.parametrize("digest", ["", "sha256:x", named(1)[:-1], "../etc"])
+async def test_nobody_is_asked_for_what_is_no_digest(digest: str) -> None:
+    a = Keeper(content=(digest,))
+    assert await records_of(a=a).holder_of(digest) == ""
+    assert a.asked == []
+
+
+async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_REMEMBERED", 2)
     monkeypatch.setattr(module, "MAX_DIGESTS", 1)
-    records = BuildRecords(Daemons(a=(an_event_with("one", named(1), named(2)),), b=()))
-    await records.gather("x", EVERYTHING)
-    records.reads("x", "")
-    assert records.holder_of("x", named(2)) == ""
-    assert records.holder_of("x", named(1)) == "a"
-    records.reads("y", "b")
-    records.reads("z", "b")
-    assert records.holder_of("x", named(1)) == "", "the oldest is forgotten"
+    found = records_of(a=Keeper(ended("one", named(1), named(2)), ended("two")))
+    await found.listed(EVERYTHING)
+    names = ("one", named(1), named(2), "two")
+    assert [found.holder_known(name) for name in names] == ["", "a", "", "a"]
 
 
 async def test_few_questions_go_to_all_daemons_at_once() -> None:
-    daemons = Daemons(a=())
-    records = BuildRecords(daemons)
-    await asyncio.gather(
-        *(records.find(f"ref{n}") for n in range(9)),
-        *(records.gather(f"{n}", EVERYTHING) for n in range(9)),
-    )
-    assert len(daemons.asked) == 18
-    assert daemons.most_at_once == module.AT_ONCE
-
-
-@given(answers=st.dictionaries(st.text(min_size=1), st.lists(st.binary(max_size=80)).map(tuple)))
-def test_whatever_daemons_answer_a_client_gets_a_list(
-    answers: dict[str, tuple[bytes, ...]],
-) -> None:
-    async def run() -> None:
-        records = BuildRecords(Daemons(**answers))
-        await records.find("ref")
-        listing = await records.gather("x", EVERYTHING)
-        assert (listing.builder in answers) is any(answers.values())
-        records.holder_of("x", named(1))
-
-    asyncio.run(run())
+    keeper = Keeper()
+    found = records_of(a=keeper)
+    await asyncio.gather(*(found.find(f"ref{n}") for n in range(9)))
+    await asyncio.gather(*(found.listed(EVERYTHING) for n in range(9)))
+    assert len(keeper.asked) == 18
+    assert keeper.most_at_once == module.AT_ONCE
