@@ -21,7 +21,7 @@ from buildpool.gateway.pools.listeners import Listener
 from buildpool.gateway.pools.records import NoAnswer
 from buildpool.gateway.pools.served import ServedPool, ServedPools
 from buildpool.gateway.pools.tickets import HEADER, Admitted, Tickets
-from buildpool.gateway.slots.refusals import Denied, NotServed, Refused, Unavailable
+from buildpool.gateway.slots.refusals import Denied, Exhausted, NotServed, Refused, Unavailable
 
 TIMESTAMP: Final = "buildkit-current-timestamp"
 """The header with which BuildKit says what time it is: buildx counts from it how long builds run.
@@ -118,5 +118,8 @@ class _Answer:
                     await self._send(event.message)
 
     async def _send(self, message: bytes) -> None:
-        async with asyncio.timeout(READ_SECONDS):
-            await self._context.write(message)
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                await self._context.write(message)
+        except TimeoutError:
+            raise Exhausted(f"nobody has read this answer for {READ_SECONDS:g} s") from None

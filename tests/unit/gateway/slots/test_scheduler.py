@@ -77,9 +77,9 @@ def begun(work: Coroutine[None, None, T]) -> asyncio.Task[T]:
     return asyncio.create_task(work)
 
 
-async def nowhere() -> str:
+async def nowhere() -> None:
     """No builder has a record."""
-    return ""
+    return
 
 
 async def settled() -> None:
@@ -285,8 +285,8 @@ async def test_who_waits_for_a_solve_and_gives_up_leaves_nothing_behind() -> Non
 async def test_who_asks_about_a_build_that_has_ended_is_told_where_its_record_is() -> None:
     place = Place(a_builder(0), a_builder(1))
 
-    async def find() -> str:
-        return "uid-1"
+    async def find() -> Target:
+        return a_builder(1)
 
     async with asyncio.timeout(1):  # it does not wait for a build that may come
         assert await place.scheduler.locator.teller_of("a", "ref", find) == a_builder(1)
