@@ -9,6 +9,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from cluster import Api, eventually
@@ -17,6 +18,7 @@ from e2e.gateways import a_build, deploy, ends_well, know_builder, status
 from e2e.pools import address_of, is_leaving, pods_of
 from limits import patience
 
+POOL = "remembers"
 AIM_SECONDS = 2.0
 """Within which each command answers on a quiet machine, with time to spare; most need 0.3 s."""
 
@@ -75,15 +77,15 @@ def a_full_pool(
         )
         yield
         assert all(holder.is_running for holder in holders)
-        assert status(api, pool, namespace)["waiting"] == 0
+        assert status(api, POOL, namespace)["waiting"] == 0
 
 
 def test_the_history_of_two_builders_is_that_of_one(
     api: Api, shared_namespace: str, tmp_path: Path
 ) -> None:
     namespace, folder = shared_namespace, tmp_path
-    deploy(api, "remembers", namespace, scaling={"min": 2, "max": 2})
-    client = client_of(api, "remembers", namespace, folder)
+    deploy(api, POOL, namespace, scaling={"min": 2, "max": 2})
+    client = client_of(api, POOL, namespace, folder)
     know_builder(client, folder)
     history = Timed(folder / "config")
     for turn in ("first", "second"):  # one on each builder
@@ -93,7 +95,7 @@ def test_the_history_of_two_builders_is_that_of_one(
         ):
             ends_well(here)
             ends_well(there)
-    of_each = [refs_of(client.at(address_of(pod))) for pod in pods_of(api, "remembers", namespace)]
+    of_each = [refs_of(client.at(address_of(pod))) for pod in pods_of(api, POOL, namespace)]
     assert [len(refs) for refs in of_each] == [2, 2]
     refs = refs_of(client)
     assert refs == sorted(refs) == sorted([*of_each[0], *of_each[1]]), "as one daemon lists them"
@@ -107,7 +109,7 @@ def test_the_history_of_two_builders_is_that_of_one(
         )
         stack.callback(listening.kill)
         all_commands(history, "free", refs, folder)
-        with a_full_pool(api, "remembers", namespace, client, folder):
+        with a_full_pool(api, namespace, client, folder):
             all_commands(history, "full", refs, folder)
             running = {
                 line.split()[1]
@@ -130,9 +132,11 @@ def all_commands(history: Timed, state: str, refs: list[str], folder: Path) -> N
         json.loads(line)
         for line in history(state, "ls", "--format=json", "--no-trunc").splitlines()
     ]
-    found = [each["ref"].rpartition("/")[2] for each in listed if each["completed_at"]]
+    found = [each["ref"].rpartition("/")[2] for each in listed if each.get("completed_at")]
     assert sorted(found) == refs
-    starts = [each["created_at"] for each in listed if each["completed_at"]]
+    starts = [
+        datetime.fromisoformat(each["created_at"]) for each in listed if "completed_at" in each
+    ]
     assert starts == sorted(starts, reverse=True), "the newest first"
     names = set()
     for ref in refs:
@@ -146,26 +150,31 @@ def all_commands(history: Timed, state: str, refs: list[str], folder: Path) -> N
         names.add(name)
         bundle = folder / f"{state}-{ref}.dockerbuild"
         history(state, "export", "-o", str(bundle), ref)
-        assert "index.json" in tarfile.open(bundle).getnames()
+        assert "index.json" in names_in(bundle)
         assert "no record" not in history.fails(state, "open", ref)
     assert len(names) == 4
-    latest = history(state, "inspect", "--format={{.Ref}}").strip()
-    assert any(latest.startswith(ref) or ref in latest for ref in (*refs, *found)) or latest
+    assert "Ref:" in history(state, "inspect"), "the latest"
     bundle = folder / f"{state}-all.dockerbuild"
     history(state, "export", "--all", "-o", str(bundle))
-    assert len(tarfile.open(bundle).getnames()) > 4
+    assert len(names_in(bundle)) > 4
     history.fails(state, "import", "-f", str(bundle))
     assert "no record found" in history.fails(state, "inspect", "0123456789012345678901234")
+
+
+def names_in(bundle: Path) -> list[str]:
+    """The files in a bundle of records."""
+    with tarfile.open(bundle) as archive:
+        return archive.getnames()
 
 
 def records_of_a_builder_that_drains_are_found(
     api: Api, namespace: str, client: Client, history: Timed, refs: list[str]
 ) -> None:
     """It runs a build; so it stays, and keeps its records, until that has ended."""
-    pod = pods_of(api, "remembers", namespace)[0]
+    pod = pods_of(api, POOL, namespace)[0]
     api.must("delete", "pod", "-n", namespace, pod["metadata"]["name"], "--wait=false")
     eventually(
-        lambda: any(is_leaving(each) for each in pods_of(api, "remembers", namespace)),
+        lambda: any(is_leaving(each) for each in pods_of(api, POOL, namespace)),
         within=60,
         what="a builder drains",
     )
