@@ -61,9 +61,7 @@ class Timed:
 
 
 @contextmanager
-def a_full_pool(
-    api: Api, pool: str, namespace: str, client: Client, folder: Path
-) -> Iterator[None]:
+def a_full_pool(api: Api, namespace: str, client: Client, folder: Path) -> Iterator[None]:
     """Every slot is taken, by builds that go on."""
     with ExitStack() as stack:
         holders = [

@@ -48,6 +48,8 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         nothing is said, and their lines in the build log wait for seconds."""
         self.history: list[str] = []
         """Refs of the builds that have ended, of which it tells whatever it is asked."""
+        self.padding = b""
+        """What it adds to each, to be long."""
         self.content: set[str] = set()
         """Digests of what its builds have made."""
         self.forgets = False
@@ -130,7 +132,7 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         for ref in self.running if self.names_builds else ():
             yield daemons.an_event(BuildEventKind.STARTED, ref)
         for ref in self.history:
-            yield daemons.an_event(BuildEventKind.COMPLETE, ref)
+            yield daemons.an_event(BuildEventKind.COMPLETE, ref) + self.padding
 
     async def _build(self, ref: str) -> None:
         """Until it is released, or its client has gone."""

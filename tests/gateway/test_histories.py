@@ -200,6 +200,16 @@ async def test_a_pool_that_sleeps_says_so_and_is_not_woken(lab: Lab) -> None:
     assert not list(lab.connections(pool).waiting())
 
 
+async def test_a_pool_whose_builders_are_silent_is_not_said_to_sleep(lab: Lab) -> None:
+    pool = PoolLab()
+    for builder in await two_builders(lab, pool):
+        await builder.stop()
+    async with lab.connect(pool) as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match="no builder answers now") as error:
+            await listed(channel)
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
 async def test_only_who_was_let_in_is_answered(lab: Lab) -> None:
     pool = PoolLab(clients=(a_full_client(),))
     await two_builders(lab, pool)
@@ -246,13 +256,14 @@ async def test_a_client_can_listen_so_often_and_no_more(lab: Lab) -> None:
 async def test_a_client_that_does_not_read_its_list_holds_up_nobody(lab: Lab) -> None:
     pool = PoolLab(slots=9)
     first, _ = await two_builders(lab, pool)
-    first.history = [f"{'x' * 150}{number}" for number in range(8_000)]
+    first.history = [f"a{number}" for number in range(100)]
+    first.padding = protobuf.field(9, bytes(10_000))
     async with lab.connect(pool) as slow, lab.connect(pool) as channel:
-        answers = [listen(slow, END) for _ in range(8)]
+        answers = [listen(slow, END) for _ in range(12)]
         for answer in answers:
             await answer.initial_metadata()
         assert await call(channel, HELLO, within=5)
-        assert len(await listed(channel)) > 8_000
+        assert len(await listed(channel)) == 102
         for answer in answers:
             answer.cancel()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -31,8 +31,6 @@ MAX_LISTS: Final = 16
 READ_SECONDS: Final = 30.0
 """Time in which a client has to take what is sent to it."""
 
-_Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
-
 
 class Histories(grpc.GenericRpcHandler):
     """The one method, for the server of the router."""
@@ -44,13 +42,11 @@ class Histories(grpc.GenericRpcHandler):
         self._tickets = tickets
         self._clock = clock
 
-    def service(
-        self, details: grpc.HandlerCallDetails
-    ) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """The handler of a method; None for those of others."""
         if details.method != METHOD:
             return None
-        handler: grpc.RpcMethodHandler[bytes, bytes]
+        handler: grpc.RpcMethodHandler
         handler = grpc.unary_stream_rpc_method_handler(self._listen)  # type: ignore[no-untyped-call]
         return handler
 
@@ -109,13 +105,18 @@ class _Answer:
             try:
                 events = await records.listed(request, runs_on=running.uid if running else "")
             except NoAnswer:
-                key = self._served.brief.key
-                raise Unavailable(f"pool {key} has no builder now; a build wakes it") from None
+                raise self._nobody_answers() from None
             if listener is not None and events and request.ref:
                 listener.teller = records.holder_known(request.ref)
             for event in events:
                 if listener is None or listener.is_news(event):
                     await self._send(event.message)
+
+    def _nobody_answers(self) -> Unavailable:
+        pool = f"pool {self._served.brief.key}"
+        if self._served.records.fleet.is_empty:
+            return Unavailable(f"{pool} has no builder now; a build wakes it")
+        return Unavailable(f"{pool}: no builder answers now; ask again")
 
     async def _send(self, message: bytes) -> None:
         try:

@@ -206,7 +206,8 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 solve.ref,
                 is_internal=solve.is_internal,
             )
-        served.records.built(solve.ref, placement.builder.uid)
+        if not solve.is_internal:  # of which no record is kept
+            served.records.built(solve.ref, placement.builder.uid)
         shared = share_of(served, client, traits, solve, now=self._clock())
         self._metrics.shared(served.brief.key, shared)
         build = self._build(call, served, client, solve, placement, shared)

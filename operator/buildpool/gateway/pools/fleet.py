@@ -49,6 +49,11 @@ class Fleet:
         """The builders that drain, by the uids of their pods. They wait until nobody is connected,
         so no connection to them is kept."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the pool has no builder."""
+        return not self.leaving and not self._watched()
+
     def has(self, uid: str) -> bool:
         """Whether the builder with this pod is there."""
         return uid in self.leaving or uid in self._watched()

@@ -20,7 +20,8 @@ from buildpool.gateway.pools.fleet import Answers, Fleet
 from buildpool.gateway.pools.listeners import Listeners
 
 AT_ONCE: Final = 2
-"""Questions that go to all daemons of a pool at once: each may be answered by some megabytes."""
+"""Questions, of each kind, that go to all daemons of a pool at once: each costs a request to every
+one, and may be answered by some megabytes."""
 MAX_LISTED_BYTES: Final = 8 << 20
 """Of all records of one list; what is more is left out."""
 MAX_REMEMBERED: Final = 5_000
@@ -40,7 +41,7 @@ class BuildRecords:
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self.listeners = Listeners()
-        self._asking = asyncio.Semaphore(AT_ONCE)
+        self._asking, self._looking = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(AT_ONCE)
         self._known: OrderedDict[str, str] = OrderedDict()
         """The uids of the pods that have builds, by ref, and content, by digest, as they say."""
         self._built: OrderedDict[str, str] = OrderedDict()
@@ -83,7 +84,8 @@ class BuildRecords:
     async def holder_of(self, digest: str) -> str:
         """The builder that has some content of builds, by the uid of its pod; empty: none has."""
         if digest not in self._known and _DIGEST.fullmatch(digest.encode()):
-            answers = await self.fleet.ask(partial(_has, digest), enough=bool)
+            async with self._looking:
+                answers = await self.fleet.ask(partial(_has, digest), enough=bool)
             for uid, has in answers.found.items():
                 if has:
                     _remember(self._known, digest, uid)
