@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import tarfile
 import time
@@ -136,16 +137,10 @@ def all_commands(history: Timed, state: str, refs: list[str], folder: Path) -> N
         datetime.fromisoformat(each["created_at"]) for each in listed if "completed_at" in each
     ]
     assert starts == sorted(starts, reverse=True), "the newest first"
-    names = set()
+    names: set[str] = set()
     for ref in refs:
         assert ref in history(state, "inspect", ref)
-        (name,) = {
-            f"{turn}-{place}"
-            for turn in ("first", "second")
-            for place in ("here", "there")
-            if f"echo {turn}-{place};" in history(state, "logs", ref)
-        }
-        names.add(name)
+        names |= set(re.findall(r"echo ((?:first|second)-t?here);", history(state, "logs", ref)))
         bundle = folder / f"{state}-{ref}.dockerbuild"
         history(state, "export", "-o", str(bundle), ref)
         assert "index.json" in names_in(bundle)
