@@ -258,11 +258,13 @@ async def test_a_client_that_does_not_read_its_list_holds_up_nobody(lab: Lab) ->
     first, _ = await two_builders(lab, pool)
     first.history = [f"a{number}" for number in range(100)]
     first.padding = protobuf.field(9, bytes(10_000))
-    async with lab.connect(pool) as slow, lab.connect(pool) as channel:
-        answers = [listen(slow, END) for _ in range(12)]
-        for answer in answers:
-            await answer.initial_metadata()
-        assert await call(channel, HELLO, within=5)
+    async with lab.connect(pool) as slow, lab.connect(pool, pool.client("bob")) as channel:
+        answers = [listen(slow, END) for _ in range(20)]
+        await asyncio.gather(*(answer.initial_metadata() for answer in answers))
+        for client in (slow, channel):
+            assert await call(client, HELLO, within=5)
+            request = protobuf.field(1, b"a1")
+            assert await call(client, f"{CONTROL}UpdateBuildHistory", request, within=5)
         assert len(await listed(channel)) == 102
         for answer in answers:
             answer.cancel()

@@ -26,8 +26,9 @@ from buildpool.gateway.slots.refusals import Denied, Exhausted, NotServed, Refus
 TIMESTAMP: Final = "buildkit-current-timestamp"
 """The header with which BuildKit says what time it is: buildx counts from it how long builds run.
 """
-MAX_LISTS: Final = 16
-"""Lists that are made for one client at once."""
+MAX_LISTS: Final = 8
+"""Lists that one client is sent at once. They have a bound of their own: a client that reads none
+can still ask what its builds need."""
 READ_SECONDS: Final = 30.0
 """Time in which a client has to take what is sent to it."""
 

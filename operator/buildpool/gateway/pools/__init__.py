@@ -5,6 +5,9 @@ directory     watches what the operator writes for the gateway, and the builders
 served        each pool with its scheduler, its connections and what its daemons say
 bounds        how many requests a pool and a client may have
 records       which builder has the record of a build, and its content
+fleet         asks all daemons of a pool one question
+listeners     who listens to what happens to the builds of a pool
+tickets       requests that were let in, and that the router answers by itself
 cache_memory  when shared caches were exported, and which variants have caches of their own
 contexts      what the clients of a pool call the contexts that their sessions upload
 """

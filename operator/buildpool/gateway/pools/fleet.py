@@ -1,7 +1,7 @@
 """Asks the daemons of one pool, all together: those that are watched, and those that drain.
 
-None costs the others more than its own answer: each has seconds for it, and nobody waits for one
-that is known not to answer.
+None costs the others more than its own answer: each has seconds for it, and one that has not
+answered is waited for no more for a while.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from buildpool.core.naming import PoolKey
 T = TypeVar("T")
 ASKED_AT_ONCE: Final = 16
 """Daemons of a pool that are asked one question at a time."""
+SILENT_SECONDS: Final = 10.0
+"""For which a daemon that has not answered is asked nothing that others can answer, too: else every
+question would wait for it."""
 log: Final = logging.getLogger(__name__)
 
 
@@ -48,6 +51,8 @@ class Fleet:
         self.leaving: Mapping[str, Target] = {}
         """The builders that drain, by the uids of their pods. They wait until nobody is connected,
         so no connection to them is kept."""
+        self._silent: dict[str, float] = {}
+        """Until when those that have not answered are left out."""
 
     @property
     def is_empty(self) -> bool:
@@ -69,8 +74,9 @@ class Fleet:
 
         Those that do not answer within seconds are missing.
         """
-        at_once = asyncio.Semaphore(ASKED_AT_ONCE)
+        at_once, now = asyncio.Semaphore(ASKED_AT_ONCE), asyncio.get_running_loop().time
         answers: Answers[T] = Answers()
+        self._silent = {uid: until for uid, until in self._silent.items() if until > now()}
 
         async def ask(uid: str, work: Callable[[], Awaitable[T]]) -> bool:
             async with at_once:
@@ -79,6 +85,7 @@ class Fleet:
                 except DaemonRefusedError as refusal:
                     answers.refusal = refusal
                 except DaemonError as error:
+                    self._silent[uid] = now() + SILENT_SECONDS
                     log.debug("%s, pod %s: no answer: %s", self._pool, uid, error)
                 except Exception:  # whatever it is, the others can answer
                     log.exception("%s, pod %s: a defect in asking it", self._pool, uid)
@@ -86,11 +93,9 @@ class Fleet:
                     return enough(answer)
             return False
 
-        tasks = [
-            asyncio.create_task(ask(uid, work))
-            for uid, work in self._works(question).items()
-            if only is None or uid in only
-        ]
+        works = self._works(question)
+        asked = works.keys() - self._silent.keys() or works.keys() if only is None else set(only)
+        tasks = [asyncio.create_task(ask(uid, works[uid])) for uid in works if uid in asked]
         try:
             for done in asyncio.as_completed(tasks):
                 if await done:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict
+from collections.abc import Collection
 from functools import partial
 from typing import Final
 
@@ -62,9 +63,9 @@ class BuildRecords:
         Raises NoAnswer; DaemonRefusedError where none answers otherwise.
         """
         first = runs_on or self.holder_known(request.ref)
-        if first and (told := await self._ask(request, only=first)).found.get(first):
+        if first and (told := await self._ask(request, only=(first,))).found.get(first):
             return list(told.found[first])
-        answers = await self._ask(request)
+        answers = await self._ask_all(request)
         if not answers.found:
             raise answers.refusal or NoAnswer
         events = merged(answers.found.values(), limit=request.limit)
@@ -73,7 +74,7 @@ class BuildRecords:
     async def find(self, ref: str) -> str:
         """The builder that has a record of a build, by the uid of its pod; empty where none has."""
         if ref and not self.holder_known(ref):
-            await self._ask(HistoryRequest(ref=ref))
+            await self._ask_all(HistoryRequest(ref=ref))
         return self.holder_known(ref)
 
     def holder_known(self, name: str) -> str:
@@ -95,16 +96,19 @@ class BuildRecords:
         """A builder is gone of which it was known that it has this."""
         self._known.pop(name, None)
 
+    async def _ask_all(self, request: HistoryRequest) -> Answers[tuple[BuildEvent, ...]]:
+        async with self._asking:
+            return await self._ask(request)
+
     async def _ask(
-        self, request: HistoryRequest, *, only: str = ""
+        self, request: HistoryRequest, *, only: Collection[str] | None = None
     ) -> Answers[tuple[BuildEvent, ...]]:
         """What daemons list. Notes what they have."""
-        async with self._asking:
-            answers = await self.fleet.ask(
-                partial(_records, request),
-                enough=lambda events: bool(request.ref and events),
-                only=(only,) if only else None,
-            )
+        answers = await self.fleet.ask(
+            partial(_records, request),
+            enough=lambda events: bool(request.ref and events),
+            only=only,
+        )
         for uid, told in answers.found.items():
             answers.found[uid] = events = tuple(e for e in told if self._speaks(uid, e))
             for event in events:

@@ -19,6 +19,7 @@ from buildpool.buildkit.history_requests import HistoryRequest
 from buildpool.buildkit.watcher import Target
 from buildpool.core.naming import PoolKey
 from buildpool.core.pki import KeyPair
+from buildpool.gateway.pools import fleet
 from buildpool.gateway.pools import records as module
 from buildpool.gateway.pools.fleet import Fleet
 from buildpool.gateway.pools.records import BuildRecords, NoAnswer
@@ -116,6 +117,29 @@ async def test_one_that_does_not_answer_costs_its_own_records_only() -> None:
         await records_of().listed(EVERYTHING)
 
 
+async def test_a_daemon_that_has_not_answered_is_not_waited_for_again_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = Keeper(ended("b"))
+    broken.trouble = DaemonError("it does not answer within 3 s")
+    found = records_of(a=Keeper(ended("a")), b=broken)
+    for _ in range(3):
+        assert refs(await found.listed(EVERYTHING)) == ["a"]
+    assert len(broken.asked) == 1
+    alone = records_of(b=broken)
+    for _ in range(2):
+        with pytest.raises(NoAnswer):
+            await alone.listed(EVERYTHING)
+    assert len(broken.asked) == 3, "nobody else can answer"
+    broken.trouble = None
+    assert refs(await found.listed(HistoryRequest(ref="b"), runs_on="b")) == ["b"]
+    monkeypatch.setattr(fleet, "SILENT_SECONDS", 0.0)
+    broken.trouble = DaemonError("once more")
+    await found.listed(HistoryRequest(ref="b"), runs_on="b")
+    broken.trouble = None
+    assert refs(await found.listed(EVERYTHING)) == ["a", "b"], "it was asked, and answers"
+
+
 async def test_what_a_daemon_refuses_is_refused() -> None:
     keeper = Keeper()
     keeper.trouble = DaemonRefusedError("invalid limit -1")
@@ -164,9 +188,8 @@ async def test_records_on_a_volume_are_those_of_the_pod_that_has_it_now() -> Non
 async def test_builders_that_drain_are_asked_and_no_connection_to_them_is_left() -> None:
     leaving = Keeper(ended("mine"), content=(named(1),))
     access = DaemonAccess(b"", KeyPair(b"", b""))
-    fleet = Fleet(PoolKey("builds", "ci"), dict, lambda *_: leaving)
-    fleet.leaving = {"a": Target("10.0.0.1:1234", access)}
-    found = BuildRecords(fleet)
+    found = BuildRecords(Fleet(PoolKey("builds", "ci"), dict, lambda *_: leaving))
+    found.fleet.leaving = {"a": Target("10.0.0.1:1234", access)}
     assert refs(await found.listed(EVERYTHING)) == ["mine"]
     assert leaving.is_closed
     assert await found.find("mine") == "a"
