@@ -145,6 +145,24 @@ async def test_one_builder_that_hangs_costs_its_own_records_only(lab: Lab) -> No
         assert first.asked
 
 
+async def test_whether_there_is_a_history_at_all_costs_no_daemon_a_question(lab: Lab) -> None:
+    """As buildx asks after each of its builds."""
+    pool = PoolLab()
+    builders = await two_builders(lab, pool)
+    active = protobuf.number_field(1, 1)
+    async with lab.connect(pool) as channel:
+        probe = active + protobuf.field(2, b"buildx-test-history-api-feature") + END
+        assert await listed(channel, probe) == []
+        await call(channel, HELLO)
+        work = begun(channel, SOLVE, a_solve("mine"))
+        await until(lambda: any("mine" in b.running for b in builders), "it runs")
+        assert all(times_asked(builder, LISTEN) == 0 for builder in builders)
+        assert await listed(channel, active + protobuf.field(2, b"mine") + END) == ["mine"]
+        for builder in builders:
+            builder.release.set()
+        await work
+
+
 async def test_a_builder_that_drains_is_listed_and_read(lab: Lab) -> None:
     pool = PoolLab()
     _, second = await two_builders(lab, pool)

@@ -103,6 +103,8 @@ class _Answer:
         async with self._served.bounds.reader(self._identity, MAX_LISTS):
             if request.ref:
                 running = self._served.scheduler.locator.builder_of(request.ref)
+                if request.is_active_only and running is None:
+                    return  # buildx asks so after each build, whether there is a history at all
             try:
                 events = await records.listed(request, runs_on=running.uid if running else "")
             except NoAnswer:

@@ -8,7 +8,6 @@ let in, whoever sent it.
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,8 +16,9 @@ from buildpool.core.naming import PoolKey
 
 HEADER: Final = "buildpool-ticket"
 """Of the request: what a client writes there is replaced."""
-MAX_TICKETS: Final = 1_000
-"""That are not used yet; of more, the oldest are good no longer. Each is used at once."""
+MAX_TICKETS: Final = 128
+"""Of one client, that are not used yet; of more, the oldest are good no longer. Each is used at
+once, unless its client leaves."""
 
 
 @dataclass(slots=True)
@@ -36,16 +36,25 @@ class Tickets:
     """Those of one router. For one event loop."""
 
     def __init__(self) -> None:
-        self._admitted: OrderedDict[str, Admitted] = OrderedDict()
+        self._admitted: dict[str, Admitted] = {}
+        self._of_clients: dict[tuple[PoolKey, str], list[str]] = {}
 
     def issue(self, admitted: Admitted) -> str:
         """The ticket of a request."""
         ticket = secrets.token_urlsafe()
         self._admitted[ticket] = admitted
-        if len(self._admitted) > MAX_TICKETS:
-            self._admitted.popitem(last=False)
+        of_client = self._of_clients.setdefault((admitted.pool, admitted.identity), [])
+        of_client.append(ticket)
+        if len(of_client) > MAX_TICKETS:
+            self.take(of_client[0])
         return ticket
 
     def take(self, ticket: str) -> Admitted | None:
         """The request of a ticket, once; None where it is none."""
-        return self._admitted.pop(ticket, None)
+        admitted = self._admitted.pop(ticket, None)
+        if admitted is not None:
+            client = admitted.pool, admitted.identity
+            self._of_clients[client].remove(ticket)
+            if not self._of_clients[client]:
+                del self._of_clients[client]
+        return admitted
