@@ -21,7 +21,7 @@ from limits import patience
 
 POOL = "remembers"
 AIM_SECONDS = 2.0
-"""Within which each command answers on a quiet machine, with time to spare; most need 0.3 s."""
+"""Within which each command answers on a quiet machine, with time to spare: most need 0.3 s."""
 
 
 def refs_of(client: Client) -> list[str]:
