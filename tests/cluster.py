@@ -52,7 +52,7 @@ class Api:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=180,
             check=False,
         )
 
@@ -107,6 +107,11 @@ def eventually(
             return answer
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}; last: {answer!r}"
         time.sleep(every)
+
+
+def at_most(seconds: float) -> str:
+    """The flag by which kubectl waits as ``eventually`` does."""
+    return f"--timeout={patience(seconds):g}s"
 
 
 def at_rest(read: Callable[[], Any], *, quiet: float = 2, within: float = 30) -> Any:
@@ -194,7 +199,7 @@ class OperatorProcess:
     def _end(self, number: signal.Signals) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        code = self.process.wait(timeout=30)
+        code = self.process.wait(timeout=patience(30))
         self.process = None
         return code
 

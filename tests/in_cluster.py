@@ -33,6 +33,8 @@ IMAGES = ("busybox", "dockerfile-frontend", "mockerfile")
 """Images that tests use; made out here, where package registries are found."""
 GO_PROGRAM = (sys.executable, "-m", "tests.go_program")
 """Compiles what tests use, for the same reason."""
+PROMETHEUS = (sys.executable, "-m", "tests.prometheus")
+"""Fetches what tests of control planes use, for the same reason."""
 
 
 def main(arguments: list[str]) -> int:
@@ -73,7 +75,7 @@ def main(arguments: list[str]) -> int:
             run("up", *options)
             or (0 if plane else subprocess.run(install_it, cwd=PROJECT, check=False).returncode)
             or any(run("image", image) for image in (() if plane else IMAGES))
-            or (0 if plane else subprocess.run(GO_PROGRAM, cwd=PROJECT, check=False).returncode)
+            or subprocess.run(PROMETHEUS if plane else GO_PROGRAM, cwd=PROJECT).returncode
             or run("exec", "--", *pytest)
         )
     finally:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
+from buildpool import __version__
+
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
@@ -121,6 +123,22 @@ def _page(complaint: Complaint) -> Callable[[web.Request], Coroutine[Any, Any, w
     return answer
 
 
+class ProcessMetrics:
+    """What every process with metrics says of itself. In a registry of its own without another."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        from prometheus_client import CollectorRegistry, Gauge
+
+        self.registry = own = registry or CollectorRegistry()
+        self.build_info = Gauge(
+            "buildpool_build_info",
+            "1, with the version of the process.",
+            ("version",),
+            registry=own,
+        )
+        self.build_info.labels(__version__).set(1)
+
+
 def serve_metrics(port: int, registry: CollectorRegistry) -> None:
     """Serves ``/metrics``, in a thread and until the process ends; nothing where the port is 0."""
     from prometheus_client import disable_created_metrics, start_http_server
@@ -128,6 +146,7 @@ def serve_metrics(port: int, registry: CollectorRegistry) -> None:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     if not port:
         return
+    ProcessMetrics(registry)
     try:
         start_http_server(port, addr="::", registry=registry)  # IPv4, too
     except OSError:

@@ -44,7 +44,7 @@ class Node:
 
     def _try(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=PROJECT, capture_output=True, text=True, timeout=30, check=False
+            command, cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False
         )
 
     def _must(self, done: subprocess.CompletedProcess[str]) -> None:

@@ -100,14 +100,13 @@ class Common:
     def must_take(self, client: Client) -> None:
         """All builders that the Service leads to take this client."""
 
-        def strangers() -> list[str]:
-            return [a for a in self.endpoints() if not client.at(f"tcp://{a}:1234").can_connect()]
+        def takes_it(address: str) -> bool:
+            return client.at(f"tcp://{address}:1234").can_connect()
 
-        assert self.endpoints(), "the Service leads nowhere"
         eventually(
-            lambda: not strangers(),
+            lambda: (found := self.endpoints()) and all(map(takes_it, found)),
             within=TAKING,
-            what=f"every builder takes the present client, of {self.endpoints()}",
+            what="the Service leads to builders, and each of them takes the present client",
             every=1,
         )
 

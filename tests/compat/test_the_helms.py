@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import Api, a_pool
+from cluster import Api, a_pool, at_most
 from integration.charts import CHART, Object, flags_of, helm, loaded, must_helm
 from integration.test_the_chart import REFUSED, VALUES
 
@@ -116,7 +116,7 @@ def test_what_one_installed_the_other_upgrades_and_removes(
     before = {"buildpool": 1, "buildpool-gateway": 1}
     after = {"buildpool": 2, "buildpool-gateway": 3}
     must_helm("install", RELEASE, str(older), *here, "--create-namespace", program=one)
-    api.must("wait", "--for=condition=Established", f"crd/{DEFINITION}", "--timeout=20s")
+    api.must("wait", "--for=condition=Established", f"crd/{DEFINITION}", at_most(20))
     assert replicas(api) == before
     assert not has_the_field(api)
     api.apply(a_pool("ci", BUILDS))

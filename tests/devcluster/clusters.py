@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devcluster.identity import Identity, identify, is_alive
+from limits import patience
 
 PROJECT = Path(__file__).resolve().parents[2]
 NAMESPACES = ("ipc", "mnt", "net", "pid", "uts")
@@ -90,7 +91,7 @@ def traces(cluster: Cluster, started: list[Identity]) -> list[str]:
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + patience(seconds)
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.2)

@@ -81,12 +81,17 @@ def test_two_processes_do_not_make_the_same_artifact_twice(tmp_path: Path) -> No
 
 def test_who_waits_for_a_lock_is_told(tmp_path: Path) -> None:
     heard: list[str] = []
+
+    def hear(words: str) -> None:
+        heard.append(words)
+        (tmp_path / "told").touch()
+
     spawn = multiprocessing.get_context("spawn")
-    holder = spawn.Process(target=_hold, args=(tmp_path,))
+    holder = spawn.Process(target=_hold, args=(tmp_path,), daemon=True)
     holder.start()
     while not (tmp_path / "held").exists():
         time.sleep(0.01)
-    with locked(tmp_path / "up.lock", heard.append):
+    with locked(tmp_path / "up.lock", hear):
         pass
     holder.join()
     assert heard == ["waiting for another process (up)"]
@@ -95,4 +100,5 @@ def test_who_waits_for_a_lock_is_told(tmp_path: Path) -> None:
 def _hold(folder: Path) -> None:
     with locked(folder / "up.lock", silence):
         (folder / "held").touch()
-        time.sleep(0.5)
+        while not (folder / "told").exists():
+            time.sleep(0.01)

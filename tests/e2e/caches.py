@@ -18,7 +18,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from buildpool.core.api import Reason
-from cluster import Api, eventually
+from cluster import Api, at_most, eventually
 from e2e.clients import BASE, RELEASE, Client, RunningBuild, client_of
 from e2e.operators import operators
 from e2e.pools import address_of, is_leaving, serving
@@ -279,7 +279,7 @@ def a_small_disk(api: Api, namespace: str, *, claim: str) -> Iterator[str]:
     volume = {"name": "disk", "emptyDir": {"medium": "Memory", "sizeLimit": "96Mi"}}
     spec = {"terminationGracePeriodSeconds": 0, "containers": [container], "volumes": [volume]}
     api.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-    api.must("wait", "pod/disk", "-n", namespace, "--for=condition=Ready", "--timeout=60s")
+    api.must("wait", "pod/disk", "-n", namespace, "--for=condition=Ready", at_most(60))
     uid = api.must("get", "pod", "disk", "-n", namespace, "-o", "jsonpath={.metadata.uid}")
     path = f"/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~empty-dir/disk"
     persistent = {

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cluster import PROJECT, Api, eventually
+from limits import patience
 
 BASE = "busybox:1.37"
 RELEASE = 7777
@@ -170,7 +171,7 @@ class Buildx:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=90,
+            timeout=180,
             check=False,
         )
         assert done.returncode == 0, done.stdout
@@ -272,7 +273,7 @@ class RunningBuild:
         eventually(
             lambda: is_open(host, RELEASE), within=60, what="the build can be released", every=0.5
         )
-        code = self.process.wait(timeout=within)
+        code = self.process.wait(timeout=patience(within))
         assert code == 0, f"the build ended with {code}: {self.progress[-2000:]}"
         assert "released" in self.progress
 

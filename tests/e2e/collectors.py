@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cluster import Api
+from cluster import Api, at_most
 from e2e.clients import BASE
 from e2e.registries import bring
 
@@ -62,7 +62,7 @@ def silent_collector(api: Api, namespace: str) -> Iterator[Collector]:
     spec = {"terminationGracePeriodSeconds": 0, "containers": [container]}
     metadata = {"name": "collector", "namespace": namespace}
     api.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-    api.must("wait", "pod/collector", "-n", namespace, "--for=condition=Ready", "--timeout=60s")
+    api.must("wait", "pod/collector", "-n", namespace, "--for=condition=Ready", at_most(60))
     pod = api.get("pod", "collector", namespace)
     assert pod is not None
     try:

@@ -9,7 +9,7 @@ import base64
 import json
 from typing import Any
 
-from cluster import OPERATOR_NAMESPACE, Api, eventually
+from cluster import OPERATOR_NAMESPACE, Api, at_most, eventually
 from e2e.clients import is_open
 from e2e.registries import PORT, Registry
 
@@ -63,7 +63,7 @@ def serve_flat(api: Api, registry: Registry, *, behind: Registry, repository: st
             },
         },
     )
-    api.must("rollout", "status", f"deployment/{name}", "-n", namespace, "--timeout=60s")
+    api.must("rollout", "status", f"deployment/{name}", "-n", namespace, at_most(60))
     host = registry.host.partition(":")[0]
     eventually(lambda: is_open(host, PORT), within=60, what=f"{host} is open")
 

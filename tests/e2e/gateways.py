@@ -12,6 +12,7 @@ from typing import Any
 from cluster import Api, a_pool, eventually
 from e2e.clients import BASE, Client, RunningBuild, base_context, context
 from e2e.pools import settle
+from limits import patience
 
 
 def deploy(api: Api, name: str, namespace: str, **spec: Any) -> None:
@@ -48,7 +49,7 @@ def a_build(client: Client, folder: Path, seconds: int = 0) -> Iterator[RunningB
 
 def ends_well(build: RunningBuild, *, within: float = 120) -> None:
     """A build succeeds."""
-    assert build.process.wait(timeout=within) == 0, build.progress[-2000:]
+    assert build.process.wait(timeout=patience(within)) == 0, build.progress[-2000:]
 
 
 def know_builder(client: Client, folder: Path) -> None:
@@ -66,7 +67,7 @@ def looked_at(client: Client, folder: Path) -> str:
     environment = {**os.environ, "BUILDX_CONFIG": str(folder / "config")}
     inspect = ["buildx", "inspect", "remote"]
     done = subprocess.run(
-        inspect, env=environment, check=True, capture_output=True, timeout=15, text=True
+        inspect, env=environment, check=True, capture_output=True, timeout=60, text=True
     )
     return done.stdout
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from buildpool.core.pki import Bundle, CertificateRequest, KeyPair, Use, issue, issue_authority
-from cluster import PROJECT, Api, eventually
+from cluster import PROJECT, Api, at_most, eventually
 from e2e.clients import is_open
 
 IMAGE = "registry:3.1.2"
@@ -121,7 +121,7 @@ def serve(
             },
         },
     )
-    api.must("rollout", "status", f"deployment/{name}", "-n", namespace, "--timeout=60s")
+    api.must("rollout", "status", f"deployment/{name}", "-n", namespace, at_most(60))
     service = f"{name}.{namespace}.svc"
     eventually(lambda: is_open(service, PORT), within=60, what=f"{service} is open")
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 
 from buildpool.core.api import Reason
-from cluster import OPERATOR_NAMESPACE, Api, a_pool, eventually
+from cluster import OPERATOR_NAMESPACE, Api, a_pool, at_most, eventually
 from e2e.clients import BASE
 from e2e.operators import OPERATORS
 from e2e.pools import change
@@ -320,4 +320,4 @@ def serve_pages(api: Api, namespace: str) -> None:
         {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec},
         placed(service("pages", leads_to="pages"), namespace),
     )
-    api.must("wait", "pod/pages", "-n", namespace, "--for=condition=Ready", "--timeout=60s")
+    api.must("wait", "pod/pages", "-n", namespace, "--for=condition=Ready", at_most(60))

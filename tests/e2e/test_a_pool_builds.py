@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import Api
+from cluster import Api, at_rest
 from e2e.clients import BASE, SHORT, Client, client_of, context
 from e2e.pools import deploy, pods_of
 
@@ -48,14 +48,29 @@ def test_a_builder_is_ready_within_three_seconds_of_its_start(api: Api, pool: st
         assert took <= timedelta(seconds=10)
 
 
+def test_builders_listen_in_both_families_of_addresses(api: Api, pool: str) -> None:
+    inside = ("exec", "-n", pool, "deploy/ci-builder-0", "-c", "buildkitd", "--")
+    if not api.kubectl(*inside, "cat", "/proc/net/if_inet6").stdout:
+        pytest.skip("the pods of this cluster have no addresses of version 6, not even their own")
+    for address in ("127.0.0.1", "::1"):
+        # It says nothing, and the daemon hangs up.
+        api.must(*inside, "nc", "-w", "5", address, "1234")
+
+
 def test_a_failing_build_fails_and_hurts_nobody(
     api: Api, client: Client, pool: str, tmp_path: Path
 ) -> None:
     folder = context(tmp_path / "context", f"FROM {BASE}\nRUN echo broken; exit 3\n")
     with pytest.raises(AssertionError, match="exit code: 3"):
         client.build(folder)
-    for pod in pods_of(api, "ci", pool):
-        assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+    client.build(context(tmp_path / "next", SHORT))
+
+    def restarts() -> list[int]:
+        """The kubelet tells of a container that died a second or two later."""
+        pods = pods_of(api, "ci", pool)
+        return [pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods]
+
+    assert at_rest(restarts) == [0, 0]
 
 
 def test_a_cache_that_cannot_be_reached_fails_no_build(

@@ -6,7 +6,6 @@ Stories, each with a pool of its own, that go on at the same time: most of each 
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
@@ -16,7 +15,17 @@ from typing import Any
 import pytest
 
 from cluster import PROJECT, Api, eventually
-from e2e.clients import BASE, SHORT, Client, client_of, context, running_build
+from e2e.clients import (
+    BASE,
+    RELEASE,
+    SHORT,
+    Client,
+    RunningBuild,
+    client_of,
+    context,
+    is_open,
+    running_build,
+)
 from e2e.pools import deploy, newcomer, pods_of, serving, settle
 from e2e.stories import Story
 
@@ -27,14 +36,16 @@ def a_pool_grows_with_its_builds_and_shrinks_again(api: Api, namespace: str, fol
     deploy(api, "grows", namespace, scaling={"min": 1, "max": 3, "idleAfter": "5s"})
     client = client_of(api, "grows", namespace, folder)
     with ExitStack() as stack:
-        builds = [stack.enter_context(sleeping_build(client, folder / str(n))) for n in (1, 2)]
+        builds = [stack.enter_context(held_build(client, folder, n)) for n in (1, 2)]
         eventually(
             lambda: status(api, "grows", namespace)["scaling"]["size"] == 2,
             within=60,
             what="two builds need another builder",
         )
         settle(api, "grows", namespace)
-        assert status(api, "grows", namespace)["busy"] == "2/4"
+        eventually(
+            lambda: status(api, "grows", namespace)["busy"] == "2/4", within=30, what="both run"
+        )
         (busy,) = [pod for pod in pods_of(api, "grows", namespace) if is_busy(pod)]
         assert "disruption budget" in evict(api, busy), "a busy builder is not evicted"
         (idle,) = [pod for pod in pods_of(api, "grows", namespace) if not is_busy(pod)]
@@ -45,7 +56,10 @@ def a_pool_grows_with_its_builds_and_shrinks_again(api: Api, namespace: str, fol
             within=60,
             what="both builders are explained",
         )
-        assert [build.wait(timeout=300) for build in builds] == [0, 0]
+        for number, build in enumerate(builds, start=1):
+            assert build.is_running, build.progress
+            release(busy["status"]["podIP"], number)
+            assert build.process.wait(timeout=120) == 0, build.progress
     eventually(
         lambda: len(pods_of(api, "grows", namespace)) == 1, within=150, what="one builder is left"
     )
@@ -67,7 +81,7 @@ def a_build_that_is_lost_is_named(api: Api, namespace: str, folder: Path) -> Non
         inside = ("exec", "-n", namespace, "deploy/crash-builder-0", "-c", "buildkitd", "--")
         api.kubectl(*inside, "sh", "-c", "kill -9 $(pidof buildkitd)")  # which may end this, too
         events = eventually(
-            lambda: [e for e in api.list("events", namespace) if e["reason"] == "BuildsLost"],
+            lambda: events_of(api, "crash", namespace, "BuildsLost"),
             within=30,
             what="the pool says that it has lost a build",
             every=0.5,
@@ -90,7 +104,7 @@ def a_build_that_takes_too_long_is_reported_and_goes_on(
             what="the build is reported",
             every=1,
         )
-        (builder,) = status(api, "late", namespace)["builders"]
+        (builder,) = status(api, "late", namespace)["builders"]  # which is written before
         assert "runs for longer than builders.maxBuildDuration (1m)" in builder["message"]
         build.end(pod["status"]["podIP"])
 
@@ -99,15 +113,23 @@ def a_builder_that_has_served_enough_is_replaced(api: Api, namespace: str, folde
     deploy(api, "worn", namespace, builders={"recycle": {"maxBuilds": 2}})
     client = client_of(api, "worn", namespace, folder)
     before = pods_of(api, "worn", namespace)
+    eventually(
+        lambda: status(api, "worn", namespace)["builders"][0].get("builds") == 0,
+        within=30,
+        what="its daemon is listened to: from now on, all its builds are counted",
+    )
     for number in range(2):
         client.build(context(folder / str(number), f"{SHORT}RUN echo {number}\n"), "--no-cache")
-        time.sleep(1)
     newcomer(api, "worn", namespace, before)
     settle(api, "worn", namespace)
-    reasons = [
-        e["message"] for e in api.list("events", namespace) if e["reason"] == "RetiredBuilder"
-    ]
-    assert any("worn-builder-0 (TooManyBuilds)" in message for message in reasons)
+    eventually(
+        lambda: any(
+            "worn-builder-0 (TooManyBuilds)" in event["message"]
+            for event in events_of(api, "worn", namespace, "RetiredBuilder")
+        ),
+        within=30,
+        what="it is told",
+    )
 
 
 STORIES: tuple[Story, ...] = (
@@ -124,16 +146,31 @@ def test_that(story: Story, told: dict[Story, Future[None]]) -> None:
 
 
 @contextmanager
-def sleeping_build(client: Client, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A build of two minutes, of which several can run on one builder."""
-    source = context(folder, f"FROM {BASE}\nRUN echo {folder.name}; sleep 120\n")
-    command = client.build_command(source, "--no-cache")
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def held_build(client: Client, folder: Path, number: int) -> Iterator[RunningBuild]:
+    """A build that runs until it is released, beside others of the same builder."""
+    wait = f"RUN echo {number}; nc -l -p {RELEASE + number} < /dev/null\n"
+    command = client.build_command(context(folder / str(number), f"FROM {BASE}\n{wait}"))
+    build = RunningBuild(command, folder / f"{number}.log")
     try:
-        yield process
+        yield build
     finally:
-        process.kill()
-        process.wait(timeout=10)
+        if build.is_running:
+            build.process.kill()
+        build.process.wait(timeout=10)
+
+
+def release(host: str, number: int) -> None:
+    """Lets one of them end."""
+    eventually(lambda: is_open(host, RELEASE + number), within=60, what="it is released", every=0.5)
+
+
+def events_of(api: Api, pool: str, namespace: str, reason: str) -> list[dict[str, Any]]:
+    """The Events with a reason on one pool."""
+    return [
+        event
+        for event in api.list("events", namespace)
+        if (event["involvedObject"]["name"], event["reason"]) == (pool, reason)
+    ]
 
 
 def status(api: Api, pool: str, namespace: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ the disturbance is over and the builder is on its way out.
 from __future__ import annotations
 
 import ssl
-import time
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cluster import OPERATOR_NAMESPACE, Api, eventually
+from cluster import OPERATOR_NAMESPACE, Api, at_most, eventually
 from e2e.clients import RunningBuild, client_of, running_build
 from e2e.pools import (
     address_of,
@@ -24,6 +23,7 @@ from e2e.pools import (
     deploy,
     is_leaving,
     is_retired,
+    leaves_nothing,
     newcomer,
     pods_of,
     serving,
@@ -40,7 +40,7 @@ def the_pod_is_deleted(api: Api, namespace: str, folder: Path) -> None:
         delete(api, before)
         after = successor(api, "evicted-builder-0", before)
         assert client.at(address_of(after)).can_connect()
-        assert client.can_connect(), "the Service leads to the new pod"
+        eventually(client.can_connect, within=30, what="the Service leads to the new pod")
         goes_after(api, before, build)
 
 
@@ -72,7 +72,7 @@ def env_changes_of_one_builder(api: Api, namespace: str, folder: Path) -> None:
         after = newcomer(api, "env", namespace, [before])
         assert after["spec"]["containers"][0]["env"] == [{"name": "NEW", "value": "yes"}]
         settle(api, "env", namespace)
-        assert client.can_connect()
+        eventually(client.can_connect, within=30, what="the Service leads to a builder")
         goes_after(api, before, build)
 
 
@@ -105,7 +105,7 @@ def the_pull_policy_changes_of_a_builder_with_a_volume(
         after = newcomer(api, "volume", namespace, [before])
         assert after["spec"]["containers"][0]["imagePullPolicy"] == "Never"
         settle(api, "volume", namespace)
-        assert client.can_connect()
+        eventually(client.can_connect, within=30, what="the Service leads to a builder")
         goes_after(api, before, build)
     # The next one comes back to the first volume, and to the cache that is on it.
     change(api, "volume", namespace, builders={"imagePullPolicy": "IfNotPresent"})
@@ -133,14 +133,7 @@ def the_pool_is_deleted(api: Api, namespace: str, folder: Path) -> None:
         eventually(lambda: not client.can_connect(), within=30, what="it takes no new builds")
         assert api.get("bkp", "gone", namespace) is not None
         goes_after(api, pod, build)
-    api.must("wait", "bkp", "gone", "-n", namespace, "--for=delete", "--timeout=60s")
-    kinds = "pods,deployments,services,configmaps,secrets"
-    eventually(
-        lambda: not api.list(kinds, namespace, "buildpool.dev/pool=gone"),
-        within=60,
-        what="everything is gone",
-    )
-    assert api.get("secret", f"authority.{namespace}.gone", OPERATOR_NAMESPACE) is None
+    leaves_nothing(api, "gone", namespace, within=120)
 
 
 def the_pool_is_scaled_down(api: Api, namespace: str, folder: Path) -> None:
@@ -158,7 +151,11 @@ def the_pool_is_scaled_down(api: Api, namespace: str, folder: Path) -> None:
         )
         settle(api, "smaller", namespace)
         api.must("scale", "bkp", "smaller", "-n", namespace, "--replicas=0")
-        time.sleep(5)
+        eventually(
+            lambda: api.condition("smaller", namespace, "Ready")["reason"] == "ScaledToZero",
+            within=60,
+            what="the pool wants no builder",
+        )
         assert serving(api, "smaller-builder-1", namespace), "it builds, so it serves"
         assert client.can_connect()
         build.end(busy["status"]["podIP"])
@@ -223,7 +220,7 @@ def test_a_restarted_operator_touches_no_builder(api: Api, namespace: str, tmp_p
         before = builders(api, namespace)
         api.must("delete", "pod", "-n", OPERATOR_NAMESPACE, "--all", "--force")
         api.must("rollout", "restart", *operator)
-        api.must("rollout", "status", *operator, "--timeout=110s")
+        api.must("rollout", "status", *operator, at_most(110))
         # It leads and acts again: what is deleted comes back.
         api.must("delete", "service", "ci", "-n", namespace)
         eventually(lambda: api.get("service", "ci", namespace), within=90, what="it acts again")

@@ -16,7 +16,8 @@ from e2e.gateways import deploy, status
 from e2e.go_clients import builds, failures, kept
 from e2e.pools import change, pods_of
 from e2e.stories import Story
-from e2e.test_the_gateway_is_replaced import gateways, is_ready
+from e2e.test_the_gateway_is_replaced import gateways, is_ready, is_replaced
+from limits import patience
 
 WAYS = {"client.Build": (), "client.Solve": ("-solve",)}
 REPLACED = threading.Event()
@@ -70,7 +71,7 @@ def a_build_that_asks_for_nothing_before_it_begins_waits_for_its_slot(
             time.sleep(SESSION_SECONDS)
             assert not waiting.done()
             first.end(pod["status"]["podIP"])
-        (build,) = waiting.result(timeout=60)
+        (build,) = waiting.result(timeout=patience(60))
     assert build.error == "", "and its file came back through its session"
     assert build.seconds > SESSION_SECONDS
 
@@ -119,15 +120,7 @@ def _a_connection_is_kept(api: Api, namespace: str, folder: Path) -> None:
 
         before = {each["metadata"]["name"] for each in gateways(api)}
         api.must("rollout", "restart", "deployment/buildpool-gateway", "-n", OPERATOR_NAMESPACE)
-        eventually(
-            lambda: (
-                {pod["metadata"]["name"] for pod in gateways(api) if is_ready(pod)} - before
-                and not before & {pod["metadata"]["name"] for pod in gateways(api)}
-            ),
-            within=180,
-            what="the next gateway is there, and the one before is told to go",
-            every=0.5,
-        )
+        is_replaced(api, before)
         REPLACED.set()
         for program in programs:
             assert program.builds_well().connections == 1, "it is served as long as it builds"

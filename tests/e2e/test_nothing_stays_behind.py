@@ -15,7 +15,8 @@ from buildpool.core.resources.scripts import PATIENCE
 from cluster import Api, eventually
 from e2e.caches import build_of
 from e2e.clients import BASE, RELEASE, Client, client_of, context, running_build
-from e2e.pools import deploy, pods_of
+from e2e.gateways import a_build, deploy, ends_well, status
+from e2e.pools import pods_of
 
 LEAVES = f"FROM {BASE}\nRUN (setsid sleep 100000 > /dev/null 2>&1 &); echo ok\n"
 HANGS_ON = f"FROM {BASE}\nRUN sleep 100001 & echo running; sleep 100002\n"
@@ -32,8 +33,8 @@ RUN for n in $(seq 30); do \\
 
 @pytest.fixture(scope="module")
 def pool(api: Api, shared_namespace: str) -> str:
-    """The namespace of a pool, tidy, with one builder."""
-    deploy(api, "tidy", shared_namespace, scaling={"max": 1})
+    """The namespace of a pool, tidy, with one builder, whose two slots the gateway gives."""
+    deploy(api, "tidy", shared_namespace, builders={"slots": 2})
     return shared_namespace
 
 
@@ -61,8 +62,10 @@ def leftovers(api: Api, namespace: str) -> list[str]:
     return [name for name in names.split() if name == "sleep"]
 
 
-def log_of(api: Api, namespace: str) -> str:
-    return api.must("logs", "-n", namespace, "deploy/tidy-builder-0", "-c", "buildkitd")
+def tells(api: Api, namespace: str, words: str) -> None:
+    """Waits until this is in the log of the builder, which comes there by way of its node."""
+    log = ("logs", "-n", namespace, "deploy/tidy-builder-0", "-c", "buildkitd")
+    eventually(lambda: words in api.must(*log), within=30, what=f"the log says: {words}", every=1)
 
 
 def test_what_steps_leave_behind_is_ended_and_the_builder_stays(
@@ -76,7 +79,7 @@ def test_what_steps_leave_behind_is_ended_and_the_builder_stays(
     (after,) = pods_of(api, "tidy", pool)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["status"]["containerStatuses"][0]["restartCount"] == 0
-    assert "ended what a step had left behind: sleep" in log_of(api, pool)
+    tells(api, pool, "ended what a step had left behind: sleep")
 
 
 def test_a_step_keeps_what_it_has_in_the_background_however_often_is_looked(
@@ -103,7 +106,7 @@ def test_a_step_keeps_what_it_has_in_the_background_however_often_is_looked(
         looking.join()
 
 
-def test_a_build_that_hangs_after_its_client_has_gone_ends(
+def test_a_build_that_hangs_after_its_client_has_gone_ends_and_its_slot_comes_back(
     api: Api, pool: str, client: Client, tmp_path: Path
 ) -> None:
     command = client.build_command(context(tmp_path / "context", HANGS_ON), "--no-cache")
@@ -118,10 +121,13 @@ def test_a_build_that_hangs_after_its_client_has_gone_ends(
 
     with running_build(client, tmp_path / "beside") as other:
         assert client.ask("debug", "histories").count("STARTED") == 2
-        eventually(is_over, within=300, what="only the other build runs")
+        with a_build(client, tmp_path / "following") as following:
+            waiting = lambda: status(api, "tidy", pool)["waiting"]  # noqa: E731
+            eventually(lambda: waiting() == 1, within=60, what="the next one waits for a slot")
+            eventually(is_over, within=300, what="only the other build runs")
+            ends_well(following)
         (pod,) = pods_of(api, "tidy", pool)
         other.end(pod["status"]["podIP"])
-    log = log_of(api, pool)
-    assert "a step has ended and hangs: its output is held by sleep" in log
-    assert "failed a step that hung: its output was held by sleep" in log
+    tells(api, pool, "a step has ended and hangs: its output is held by sleep")
+    tells(api, pool, "failed a step that hung: its output was held by sleep")
     eventually(lambda: not leftovers(api, pool), within=60, what="nothing is left", every=1)

@@ -16,12 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from cluster import OPERATOR_NAMESPACE, Api, eventually
+from cluster import OPERATOR_NAMESPACE, Api, at_rest, eventually
+from e2e.caches import REPOSITORIES, ManagedCache, managed
 from e2e.clients import (
     APP,
+    BASE,
     SHORT,
     STEPS,
+    TOOLS,
     Buildx,
+    Client,
     cached_steps,
     client_of,
     context,
@@ -37,8 +41,17 @@ from e2e.gateways import (
     looked_at,
     status,
 )
-from e2e.pools import address_of, change, newcomer, pods_of, port_forward, serving
+from e2e.pools import (
+    address_of,
+    change,
+    newcomer,
+    pods_of,
+    port_forward,
+    serving,
+    settle_cache,
+)
 from e2e.stories import Story
+from limits import patience
 
 HOLD = float(os.environ.get("GATEWAY_HOLD_SECONDS", "50"))
 """How long clients are held that would give up by themselves after 20 and 40 seconds."""
@@ -52,7 +65,12 @@ def an_idle_pool_wakes_for_a_build_and_falls_asleep(api: Api, namespace: str, fo
     assert pods_of(api, "sleeps", namespace) == []
     client = client_of(api, "sleeps", namespace, folder)
     assert "inactive" in looked_at(client, folder / "looks")
-    assert status(api, "sleeps", namespace)["waiting"] == 0, "who looks wakes nobody"
+
+    def woken() -> tuple[int, int]:
+        waiting: int = status(api, "sleeps", namespace)["waiting"]
+        return waiting, len(pods_of(api, "sleeps", namespace))
+
+    assert at_rest(woken) == (0, 0), "who looks wakes nobody"
     for number in (1, 2):
         with a_build(client, folder / str(number)) as build:
             ends_well(build)
@@ -117,7 +135,7 @@ def who_waits_in_vain_is_told(api: Api, namespace: str, folder: Path) -> None:
         assert told in done.stderr
         # It asks in three ways before it reports one of the answers.
         with buildx_build(client, folder / "third") as third:
-            assert third.process.wait(timeout=60) != 0
+            assert third.process.wait(timeout=patience(60)) != 0
             assert told in third.progress
         first.end(pod["status"]["podIP"])
 
@@ -165,17 +183,86 @@ def a_client_that_is_removed_is_refused(api: Api, namespace: str, folder: Path) 
     assert client_of(api, "access", namespace, folder).can_connect()
 
 
-def a_client_that_may_only_import_builds_with_both_tools(
+def a_client_that_may_only_import_builds_and_changes_nothing_of_others(
     api: Api, namespace: str, folder: Path
 ) -> None:
     clients = [{"name": "default"}, {"name": "guests", "inject": "Import"}]
-    deploy(api, "guarded", namespace, access={"clients": clients})
+    deploy(api, "guarded", namespace, access={"clients": clients}, cache=managed("1Gi"))
     client = client_of(api, "guarded", namespace, folder, "guests")
     with a_build(client, folder / "buildctl") as one, buildx_build(client, folder / "bx") as other:
         ends_well(one)
         ends_well(other)
     with pytest.raises(AssertionError, match="Prune changes what builders keep"):
         client.ask("prune")
+
+    settle_cache(api, "guarded", namespace)
+    cache = ManagedCache(api, "guarded", namespace)
+    image, source = f"{cache.service}:5000/auto", context(folder / "source", SHORT)
+
+    def export(name: str) -> tuple[str, str]:
+        return "--export-cache", f"type=registry,ref={image}/{name}:amd64,mode=max"
+
+    def push(key: str, name: str) -> tuple[str, str]:
+        return "--output", f"type=image,push=true,{key}={image}/{name}:amd64"
+
+    for options, field in (
+        (export("victim-1"), "Cache.Exports.Attrs ref lies in the shared cache"),
+        (push("name", "victim-2"), "Exporters.Attrs name lies in the shared cache"),
+        (push("dangling-name-prefix", "victim-3"), "Exporters.Attrs 'dangling-name-prefix' is not"),
+    ):
+        done = run(*client.build_command(source, *options))
+        assert done.returncode != 0
+        assert field in done.stderr
+        assert "PermissionDenied" in done.stderr
+    host = client_of(api, "guarded", namespace, folder)
+    host.build(source, *export("friend"), *push("name", "friend-image"))
+    kept = cache.run(f"ls {REPOSITORIES}/auto").split()
+    assert {"friend", "friend-image"} <= set(kept)
+    assert not {name for name in kept if name.startswith("victim")}
+
+
+def how_a_build_of_a_large_dockerfile_fails_is_told_word_for_word(
+    api: Api, namespace: str, folder: Path
+) -> None:
+    """The daemon sends the whole Dockerfile back with its error, some of it several times."""
+    deploy(api, "large", namespace)
+    client = client_of(api, "large", namespace, folder)
+    (pod,) = pods_of(api, "large", namespace)
+
+    def failure(of: Client, tool: str, source: Path) -> str:
+        with pytest.raises(AssertionError, match="exit code: 7") as raised:
+            TOOLS[tool](of, source)
+        said = str(raised.value)
+        assert re.search(r"^(#\d+ )?[\d.]+ boom$", said, re.MULTILINE), said
+        excerpt = said.find("\nDockerfile:")
+        assert excerpt >= 0, said[-2000:]
+        return said[excerpt:]
+
+    padding = "".join(f": padding line {n} {'.' * 36}\n" for n in range(500))
+    comments = f"# {'a comment, as those that generators write'.ljust(58, '.')}\n" * 1000
+    fails = "echo boom >&2; exit 7\n"
+    for name, dockerfile in (
+        ("heredoc", f"FROM {BASE}\nRUN <<'EOT'\n{padding}{fails}EOT\n"),
+        ("comments", f"FROM {BASE}\n{comments}RUN {fails}"),
+    ):
+        source = context(folder / name, dockerfile)
+        for tool in TOOLS:
+            told = failure(client, tool, source)
+            assert told == failure(client.at(address_of(pod)), tool, source)
+    for tool in TOOLS:
+        TOOLS[tool](client, context(folder / "good", f"FROM {BASE}\n{comments}RUN echo built\n"))
+
+    def results() -> list[str]:
+        logs = ("logs", "-n", OPERATOR_NAMESPACE, "deployment/buildpool-gateway", "-c", "router")
+        lines = (x for x in api.must(*logs).splitlines() if f"{namespace}/large " in x)
+        return re.findall(r" result=(\w+)", "\n".join(lines))
+
+    eventually(
+        lambda: results() == ["failed"] * 4 + ["succeeded"] * 2,
+        within=30,
+        what="the gateway tells how the builds ended",
+        every=1,
+    )
 
 
 def buildx_gets_the_attestations_of_its_build(api: Api, namespace: str, folder: Path) -> None:
@@ -287,7 +374,7 @@ def a_client_hears_what_became_of_its_builder(api: Api, namespace: str, folder: 
         inside = ("exec", "-n", namespace, "deploy/crash-builder-0", "-c", "buildkitd", "--")
         api.kubectl(*inside, "sh", "-c", "kill -9 $(pidof buildkitd)")  # which may end this, too
         # What it prints is what it hears first, which may be the end of another of its streams.
-        assert build.process.wait(timeout=30) != 0
+        assert build.process.wait(timeout=patience(30)) != 0
     logs = ("logs", "-n", OPERATOR_NAMESPACE, "deployment/buildpool-gateway", "-c", "router")
     line = eventually(
         lambda: next((x for x in api.must(*logs).splitlines() if f"{namespace}/crash " in x), None),
@@ -347,7 +434,8 @@ STORIES: tuple[Story, ...] = (
     who_waits_in_vain_is_told,
     a_project_finds_its_cache_on_another_builder_with_no_flag,
     a_client_that_is_removed_is_refused,
-    a_client_that_may_only_import_builds_with_both_tools,
+    a_client_that_may_only_import_builds_and_changes_nothing_of_others,
+    how_a_build_of_a_large_dockerfile_fails_is_told_word_for_word,
     buildx_gets_the_attestations_of_its_build,
     records_of_all_builders_are_found_as_those_of_one,
     nothing_of_builds_stays_once_their_records_are_gone,

@@ -6,13 +6,12 @@ One after the other: each is hard on everything that goes through the gateway.
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from chaos.node import Node
-from cluster import OPERATOR_NAMESPACE, Api, eventually
+from cluster import OPERATOR_NAMESPACE, Api, at_most, at_rest, eventually
 from e2e.clients import client_of, running_build
 from e2e.gateways import a_build, deploy, ends_well, status
 from e2e.pools import pods_of
@@ -29,14 +28,8 @@ def test_the_gateway_is_replaced_under_a_running_build(
         (pod,) = pods_of(api, "rolls", namespace)
         before = {each["metadata"]["name"] for each in gateways(api)}
         api.must("rollout", "restart", "deployment/buildpool-gateway", "-n", OPERATOR_NAMESPACE)
-        eventually(
-            lambda: {g["metadata"]["name"] for g in gateways(api) if is_ready(g)} - before,
-            within=90,
-            what="a new pod of the gateway serves",
-            every=0.5,
-        )
+        is_replaced(api, before)
         eventually(client.can_connect, within=30, what="new connections are served", every=0.5)
-        time.sleep(10)
         build.end(pod["status"]["podIP"])
 
 
@@ -54,10 +47,21 @@ def test_routers_are_killed_under_a_running_build_and_one_that_waits(
             (gateway,) = filter(is_ready, gateways(api))
             name = gateway["metadata"]["name"]
             inside = ("exec", name, "-n", OPERATOR_NAMESPACE, "-c", "router", "--")
+            router = (*inside, "cat", "/tmp/router.pid")
             for _ in range(2):
+                before = api.must(*router)
                 api.must(*inside, "sh", "-c", "kill -9 $(cat /tmp/router.pid)")
-                time.sleep(5)
-            assert is_ready(next(g for g in gateways(api) if g["metadata"]["name"] == name))
+                eventually(
+                    lambda before=before: api.must(*router) not in ("", before),
+                    within=30,
+                    what="there is another router",
+                )
+                eventually(client.can_connect, within=30, what="it answers", every=0.5)
+            eventually(
+                lambda: name in [g["metadata"]["name"] for g in gateways(api) if is_ready(g)],
+                within=30,
+                what="its pod is ready as before",
+            )
             assert waiting.is_running
             build.end(pod["status"]["podIP"])
             ends_well(waiting)
@@ -81,10 +85,9 @@ def test_two_pods_of_the_gateway_share_the_slots_of_a_builder(
         with running_build(one, tmp_path / "one") as build:
             (pod,) = pods_of(api, "two", namespace)
             with a_build(other, tmp_path / "other") as waiting:
-                eventually(
-                    lambda: status(api, "two", namespace)["waiting"] == 1, within=60, what="waits"
-                )
-                time.sleep(5)
+                queued = lambda: status(api, "two", namespace)["waiting"]  # noqa: E731
+                eventually(lambda: queued() == 1, within=60, what="it waits")
+                assert at_rest(queued) == 1
                 assert waiting.is_running
                 build.end(pod["status"]["podIP"])
                 ends_well(waiting)
@@ -110,7 +113,20 @@ def test_where_envoy_ends_its_clients_hear_it_at_once_and_the_next_ones_are_serv
     eventually(client.can_connect, within=60, what="it serves again", every=1)
     with a_build(client, tmp_path / "next") as build:
         ends_well(build)
-    api.must("delete", "bkp", "cut", "-n", namespace, "--timeout=60s")
+    api.must("delete", "bkp", "cut", "-n", namespace, at_most(60))
+
+
+def is_replaced(api: Api, before: set[str]) -> None:
+    """Waits until another pod of the gateway serves, and these are told to go."""
+    eventually(
+        lambda: (
+            {pod["metadata"]["name"] for pod in gateways(api) if is_ready(pod)} - before
+            and not before & {pod["metadata"]["name"] for pod in gateways(api)}
+        ),
+        within=180,
+        what="the next gateway is there, and the one before is told to go",
+        every=0.5,
+    )
 
 
 def gateways(api: Api) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ from e2e.clients import (
 )
 from e2e.flat_registries import serve_flat
 from e2e.gateways import deploy
-from e2e.pools import change, settle_cache
+from e2e.pools import change, settle, settle_cache
 from e2e.registries import Registry, serve
 
 NOISE = "cat /proc/sys/kernel/random/uuid"
@@ -196,6 +197,40 @@ def test_a_reproducible_image_has_one_digest_whether_there_is_a_cache_or_not(
     assert digest(3, "--no-cache") == first
 
 
+def test_full_provenance_names_the_layers_of_each_step_whether_there_is_a_cache_or_not(
+    injected: Injected, tmp_path: Path
+) -> None:
+    """Of a layer that is only known by an import, BuildKit would say nothing."""
+    source = context(tmp_path / "source", f"FROM {BASE}\nRUN {NOISE} > /x\n")
+    image = tmp_path / "image.tar"
+    project = ("--opt", "vcs:source=https://git.invalid/acme/attested.git")
+    attested = ("--opt", "attest:provenance=mode=max", "--output", f"type=oci,dest={image}")
+
+    def is_found() -> bool:
+        injected.empty_builder()
+        return cached_steps(injected.client.build(source, *project)) == 1
+
+    for build in ("first", "second"):
+        injected.empty_builder()
+        progress = injected.client.build(source, *project, *attested)
+        assert cached_steps(progress) == 0, "it imports nothing"
+        metadata, (step,) = provenance(image)
+        assert metadata["layers"][f"{step}:0"][0]
+        if build == "first":
+            eventually(is_found, within=180, what="there is a cache to be imported", every=1)
+
+
+def provenance(image: Path) -> tuple[dict[str, Any], list[str]]:
+    """What BuildKit tells of a build besides, in its image; and the steps that ran a command."""
+    with tarfile.open(image) as archive:
+        names = [name for name in archive.getnames() if name.startswith("blobs/sha256/")]
+        texts = [archive.extractfile(name).read() for name in names]  # type: ignore[union-attr]
+    (predicate,) = (json.loads(text)["predicate"] for text in texts if text.startswith(b'{"_type"'))
+    definition = predicate["buildDefinition"]["internalParameters"]["buildConfig"]["llbDefinition"]
+    steps = [step["id"] for step in definition if "exec" in step["op"].get("Op", {})]
+    return predicate["runDetails"]["metadata"]["buildkit_metadata"], steps
+
+
 def test_a_registry_without_repositories_below_its_own_keeps_caches_as_tags(
     api: Api, shared_namespace: str, tmp_path: Path
 ) -> None:
@@ -215,6 +250,7 @@ def test_a_registry_without_repositories_below_its_own_keeps_caches_as_tags(
     assert "refuses team/caches/auto/" in said()["message"]
     assert "layout: Tags" in said()["message"]
     change(api, "flat", shared_namespace, cache={"registry": registry | {"layout": "Tags"}})
+    settle(api, "flat", shared_namespace)  # so the gateway knows it, too
     settle_cache(api, "flat", shared_namespace)
     client = client_of(api, "flat", shared_namespace, tmp_path)
     source = context(tmp_path / "source", APP)

@@ -80,13 +80,17 @@ def test_the_metrics_are_the_documented_ones(
 ) -> None:
     deploy(api, "ci", namespace)
     (pod,) = [pod for pod in two_operators if pod["metadata"]["name"] == leader(api)]
-    page = metrics(pod)
+    ready = f'buildpool_builders_ready{{namespace="{namespace}",pool="ci"}} 1.0'
+    page = eventually(
+        lambda: (text := metrics(pod)) and ready in text and text,
+        within=30,
+        what="the builder that is ready is counted",
+    )
     served = re.findall(r"^# TYPE (buildpool_\w+)", page, re.MULTILINE)
     operators, _, gateways = METRICS.read_text().partition("## The gateway")
     documented = re.findall(r"`(buildpool_\w+)`", operators + gateways.partition("## Both")[2])
     # For each counter the Prometheus library adds when it was made.
     assert sorted(name for name in served if not name.endswith("_created")) == sorted(documented)
-    assert f'buildpool_builders_ready{{namespace="{namespace}",pool="ci"}} 1.0' in page
 
 
 def test_when_the_leader_goes_the_other_repairs(

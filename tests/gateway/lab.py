@@ -34,6 +34,7 @@ from daemons import until
 from gateway.builders import BRIDGE, CONTROL, FakeBuilder
 from gateway.pools import DAY, PoolLab
 from gateway.ports import free_port
+from limits import patience
 
 __all__ = ["BRIDGE", "CONTROL", "FakeBuilder", "Lab", "PoolLab", "a_gateway", "call"]
 
@@ -82,12 +83,16 @@ class LabStatus:
         """Why pools are not served under all of their names."""
         self.serves: dict[PoolKey, list[str | None]] = {}
         """What was reported, one after the other, that pools are served with."""
+        self.most_waiting: dict[PoolKey, int] = {}
+        """The most builds that were ever reported to wait: any of them wakes its pool."""
         self._entry: Entry | None = None
 
     def changed(self, pool: PoolKey) -> None:
         entry = self._entry(pool) if self._entry is not None else None
         why = entry.refused if entry is not None else None
         said = self.serves.setdefault(pool, [])
+        if entry is not None:
+            self.most_waiting[pool] = max(entry.waiting, self.most_waiting.get(pool, 0))
         if entry is not None and entry.serves not in said[-1:]:
             said.append(entry.serves)
         self.refused.pop(pool, None)
@@ -161,9 +166,12 @@ class Lab:
 
     async def settled(self) -> None:
         """Waits until Envoy has taken all pools as they are."""
-        async with asyncio.timeout(20):
-            while not self.router.is_settled:  # noqa: ASYNC110 - anything may be waited for
+        looks = 0
+        async with asyncio.timeout(patience(20)):
+            # What is published is sent a moment later: one look could come in between.
+            while looks < 2:
                 await asyncio.sleep(0.02)
+                looks = looks + 1 if self.router.is_settled else 0
 
     async def start_router(self) -> None:
         """A router process, as it were."""
@@ -196,6 +204,12 @@ class Lab:
         served = self.router.pools.find(pool.key)
         assert served is not None
         return served.bounds.waiting
+
+    async def goes_on(self, pool: PoolLab, count: int) -> None:
+        """Waits until so many requests of a pool were answered and are not over, or have a slot."""
+        served = self.router.pools.find(pool.key)
+        assert served is not None
+        await until(lambda: served.bounds.going_on == count, f"{count} requests go on")
 
     async def queued(self, pool: PoolLab, count: int) -> None:
         """Waits until exactly so many connections of a pool wait for a slot."""
@@ -230,7 +244,7 @@ class Lab:
 
     async def comes_to(self, name: str, number: int) -> None:
         """Waits until one of Envoy's own numbers is this."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patience(10)):
             while await self.counted(name) != number:  # noqa: ASYNC110 - nothing wakes
                 await asyncio.sleep(0.05)
 
@@ -277,7 +291,7 @@ class Lab:
 
     async def takes_no_connections(self) -> None:
         """Waits until Envoy does not listen any more."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(patience(20)):
             with suppress(OSError):
                 while True:
                     _, writer = await asyncio.open_connection("127.0.0.1", self.port)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
+import grpc.aio
 import pytest
 
 from buildpool.buildkit import protobuf
+from daemons import until
 from gateway.asking import HELLO, SOLVE, a_solve, asked, begun, home_of, times_asked
 from gateway.lab import BRIDGE, CONTROL, Lab, PoolLab, call
 
@@ -23,13 +23,23 @@ async def test_a_build_outlives_the_router_and_a_client_that_waits_goes_on_waiti
         waiting = begun(second, HELLO)
         await lab.queued(pool, 1)
         await lab.stop_router()
-        await asyncio.sleep(0.5)
+        await lab.comes_to("cluster.router.upstream_cx_active", 0)
         builder.release.set()
         assert await running
         await lab.start_router()
         # These daemons name no build: the slot is free once its connection has ended.
         await first.close()
         assert await waiting
+
+
+async def is_heard(lab: Lab, channel: grpc.aio.Channel, kind: str) -> None:
+    """Waits until Envoy has the router's first answer to the one request of this kind.
+
+    Its answers come in their order: with a later one, Envoy has those before it.
+    """
+    answered = lambda: lab.metric("decision_seconds_count", kind=kind) == 1  # noqa: E731
+    await until(answered, f"the router has answered the {kind}")
+    await call(channel, f"{CONTROL}Info")
 
 
 @pytest.mark.parametrize("is_status_first", [True, False])
@@ -43,19 +53,19 @@ async def test_a_solve_that_is_being_read_outlives_the_router_and_what_is_its_ow
         ask = lambda: begun(channel, f"{CONTROL}Status", protobuf.field(1, b"ref"))  # noqa: E731
         if is_status_first:
             status = ask()
-            await asyncio.sleep(0.3)
-        solve = channel.stream_unary(SOLVE)(timeout=20)
+            await is_heard(lab, channel, "status")
+        solve = channel.stream_unary(SOLVE)(timeout=60)
         await solve.write(a_solve())
-        await asyncio.sleep(0.3)
+        await is_heard(lab, channel, "solve")
         if not is_status_first:
             status = ask()
-            await asyncio.sleep(0.3)
+            await is_heard(lab, channel, "status")
         await lab.stop_router()
         await solve.done_writing()
         home = await home_of(builders)
         assert home.name.encode() in await status
         await lab.start_router()
-        session = channel.stream_stream(f"{CONTROL}Session")(timeout=20)
+        session = channel.stream_stream(f"{CONTROL}Session")(timeout=60)
         await asked(home, f"{CONTROL}Session")
         session.cancel()
         home.release.set()

@@ -12,6 +12,7 @@ import pytest
 from buildpool.core.pki import KeyPair
 from daemons import until
 from gateway.lab import CONTROL, Lab, PoolLab, call
+from limits import patience
 
 HELLO = f"{CONTROL}ListWorkers"
 NONE = b"no certificate"
@@ -21,7 +22,7 @@ async def serves(lab: Lab, pool: PoolLab) -> bool:
     """Whether a client of the pool reaches its builder."""
     async with lab.connect(pool) as channel:
         try:
-            return bool(await call(channel, HELLO, within=5))
+            return bool(await call(channel, HELLO))
         except grpc.aio.AioRpcError:
             return False
 
@@ -57,7 +58,7 @@ async def test_a_pool_of_which_all_is_garbage_is_not_served(lab: Lab) -> None:
     lab.source.configs[odd.key] = replace(odd.config(), server=KeyPair(NONE, NONE), trust=NONE)
     lab.source.changed(odd.key)
     await lab.add_pool(other, "b-builder-0")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience(5)):
         # Envoy waits a second for secrets before it goes on without them.
         while not await serves(lab, other):  # noqa: ASYNC110 - nothing wakes
             await asyncio.sleep(0.05)
@@ -132,6 +133,7 @@ async def test_a_pool_that_comes_while_there_is_no_envoy_is_said_to_be_served_by
     assert lab.envoy is not None
     lab.envoy.kill()
     await lab.envoy.wait()
+    await until(lambda: lab.metric("envoys") == 0, "the router knows that it is gone")
     late = PoolLab(name="late")
     lab.source.configs[late.key] = replace(late.config(), acknowledgement="late")
     lab.source.changed(late.key)

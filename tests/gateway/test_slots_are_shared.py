@@ -98,7 +98,7 @@ async def test_somebody_who_only_looks_wakes_no_pool(lab: Lab) -> None:
             await call(channel, HELLO, deadline=20)
     assert error.value.code() is grpc.StatusCode.UNAVAILABLE
     assert error.value.details() == "pool builds/ci has no builder now; a build wakes it"
-    assert lab.metric("waiting", pool="ci") == 0
+    assert lab.status.most_waiting.get(pool.key, 0) == 0
 
 
 async def test_a_client_that_asks_before_it_builds_is_not_overtaken(lab: Lab) -> None:
@@ -114,8 +114,8 @@ async def test_a_client_that_asks_before_it_builds_is_not_overtaken(lab: Lab) ->
         await call(first, HELLO)
         running = begun(first, SOLVE, a_solve())
         await asked(builder, SOLVE, 2)
-        done, _ = await asyncio.wait({waiting}, timeout=0.5)
-        assert not done
+        await lab.queued(pool, 1)
+        assert not waiting.done()
         builder.release.set()
         assert await running
         assert await waiting
@@ -175,6 +175,7 @@ async def test_a_build_that_says_no_hello_has_its_session_on_a_builder_and_waits
         theirs = begun(second, SOLVE, a_solve("theirs"))
         status = begun(second, STATUS, protobuf.field(1, b"theirs"))
         await asked(builder, SESSION)
+        await lab.queued(pool, 1)
         assert times_asked(builder, SOLVE) == 1
         assert times_asked(builder, STATUS) == 0, "nothing is asked about a build that waits"
         builder.release.set()

@@ -17,6 +17,7 @@ import pytest
 
 from buildpool.cli.flags import LogFormat, LogLevel, set_up_logging
 from buildpool.gateway.reports import details
+from daemons import until
 from gateway.asking import (
     CACHE,
     HELLO,
@@ -110,8 +111,9 @@ async def test_the_line_says_how_long_a_build_waited_and_how_long_it_took(
         await asyncio.sleep(0.2)
         builder.release.set()
         await running
+        # A build has ended for the router a moment after it has for its client.
+        await lab.build_log(1)
         took = time.monotonic() - began - waited
-    await lab.build_log(1)
     (record,) = records()
     assert 0.3 <= record["waited"] <= waited
     assert 0.2 <= record["duration"] <= took
@@ -167,7 +169,11 @@ async def test_the_line_of_a_lost_build_has_what_the_cluster_says_later(
         await asked(builder, SOLVE)
         builder.vanish()
         _, why = await refusal(running)
-    assert why == "builder ci-builder-0 of pool builds/ci is gone: nobody says why yet"
+    assert why == (
+        "builder ci-builder-0 of pool builds/ci has lost the connection, and nobody says why yet; "
+        "build again"
+    )
+    await until(lambda: lab.metric("builds_total", result="lost") == 1, "it has ended")
     assert not lab.build_lines.written
     reason = "evicted: the node was low on memory"
     lab.source.troubles[f"127.0.0.1:{builder.port}"] = ("ci-builder-0", reason)
@@ -230,7 +236,8 @@ async def test_the_question_that_buildx_asks_first_is_no_build(
 ) -> None:
     pool = PoolLab()
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
-    builder.steps = {"the ref": (0, 1)}
+    # Were it a build, its line would wait for nothing.
+    builder.steps = {"probe": (0, 1), "the ref": (0, 1)}
     builder.release.set()
     async with lab.connect(pool) as channel:
         await call(channel, HELLO)

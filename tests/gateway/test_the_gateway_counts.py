@@ -69,13 +69,15 @@ async def test_how_long_builds_waited_is_measured_by_client(lab: Lab) -> None:
         waited = time.monotonic() - began
         await call(first, SOLVE, a_solve("one"))
         await call(first, SOLVE, a_solve("linked"))
+        began = time.monotonic()
         await call(second, HELLO)
+        waited_hardly = time.monotonic() - began
         await call(second, SOLVE, a_solve("two"))
     seconds = lambda part, **labels: lab.metric(f"wait_seconds_{part}", **labels)  # noqa: E731
     assert 0.6 <= seconds("sum", client="ann") <= waited
     assert seconds("bucket", client="ann", le="0.5") == 0
     assert seconds("count", client="ann") == 1, "a connection waits once, however much it builds"
-    assert seconds("sum", client="bob") < 0.1
+    assert seconds("sum", client="bob") <= waited_hardly
     assert seconds("count", client="bob") == 1
 
 
@@ -154,8 +156,10 @@ async def test_decisions_are_measured_by_what_was_asked(lab: Lab) -> None:
         await call(channel, HELLO)
         running = begun(channel, SOLVE, a_solve())
         await asked(builder, SOLVE)
+        began = time.monotonic()
         await call(channel, f"{BRIDGE}Return", headers=about("ref"))
         await call(channel, f"{BRIDGE}Ping", headers=about("ref"))
+        took = time.monotonic() - began
         await call(channel, f"{CONTROL}Info")
         builder.release.set()
         await running
@@ -167,7 +171,7 @@ async def test_decisions_are_measured_by_what_was_asked(lab: Lab) -> None:
         "question": 1,
         "session": 0,
     }
-    assert 0 < lab.metric("decision_seconds_sum", kind="bridge") < 1
+    assert 0 < lab.metric("decision_seconds_sum", kind="bridge") < took
 
 
 async def test_refusals_are_counted_by_client_and_reason(lab: Lab) -> None:

@@ -13,6 +13,7 @@ from buildpool.buildkit import protobuf
 from buildpool.buildkit.history import read_event
 from buildpool.buildkit.methods import CONTENT
 from buildpool.gateway.pools import served
+from buildpool.gateway.slots import locator
 from gateway.asking import (
     HELLO,
     SOLVE,
@@ -45,6 +46,7 @@ async def test_prune_wakes_no_pool(lab: Lab) -> None:
         code, why = await refusal(begun(channel, f"{CONTROL}Prune"))
     assert code is grpc.StatusCode.UNAVAILABLE
     assert why == "pool builds/ci has no builder now; a build wakes it"
+    assert lab.status.most_waiting.get(pool.key, 0) == 0
 
 
 async def test_a_bake_of_linked_targets_stays_together_and_waits_for_nothing(lab: Lab) -> None:
@@ -257,13 +259,30 @@ async def test_records_are_found_on_the_builder_that_has_them(lab: Lab) -> None:
             assert builder.name.encode() in status
 
 
-async def test_logs_of_a_build_that_has_ended_are_answered_by_a_builder_at_once(lab: Lab) -> None:
+async def test_logs_of_a_build_that_has_ended_are_answered_by_a_builder_at_once(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locator, "PATIENCE_SECONDS", 3600.0)
     pool = PoolLab()
     (builder,) = await lab.add_pool(pool, "ci-builder-0")
     status = f"{CONTROL}Status"
     async with lab.connect(pool) as channel:
-        assert await call(channel, status, protobuf.field(1, b"ended"), within=4)
+        assert await call(channel, status, protobuf.field(1, b"ended"))
     assert builder.asked[-1] == (status, protobuf.field(1, b"ended"))
+
+
+@pytest.mark.parametrize("headers", [{}, about("unheard-of")], ids=["no build", "unknown build"])
+async def test_what_is_asked_about_no_build_is_answered_by_a_builder_in_its_own_words(
+    lab: Lab, headers: dict[str, str]
+) -> None:
+    pool = PoolLab()
+    (builder,) = await lab.add_pool(pool, "ci-builder-0")
+    ping = f"{BRIDGE}Ping"
+    async with lab.connect(pool) as channel, lab.connect(pool) as other:
+        assert await call(channel, ping, headers=headers)
+        await call(other, HELLO)
+        assert await call(other, ping, headers=headers)
+    assert [method for method, _ in builder.asked] == [ping, HELLO, ping]
 
 
 async def test_two_pools_cannot_have_one_name(lab: Lab) -> None:

@@ -21,6 +21,7 @@ from buildpool.gateway.xds.limits import Limits, Rate
 from daemons import until
 from gateway.asking import HELLO, SOLVE, a_solve, asked, begun, refusal, times_asked
 from gateway.lab import CONTROL, FakeBuilder, Lab, PoolLab, a_gateway, call
+from limits import patience
 
 INFO = f"{CONTROL}Info"
 POOL, OTHER = PoolLab(slots=20), PoolLab("other", slots=20)
@@ -39,7 +40,16 @@ class TwoPools:
     async def others_are_served(self) -> None:
         """A client of the other pool gets its answer, and soon."""
         async with self.lab.connect(OTHER) as channel:
-            assert await call(channel, HELLO, within=5)
+            assert await call(channel, HELLO, within=patience(5))
+
+    async def there_is_room(self, pool: PoolLab) -> None:
+        """A client gets its answer: what has ended makes room for it, but a moment later."""
+        async with asyncio.timeout(patience(10)):
+            while True:
+                async with self.lab.connect(pool) as channel:
+                    with suppress(grpc.aio.AioRpcError):
+                        assert await call(channel, INFO)
+                        return
 
 
 @asynccontextmanager
@@ -76,7 +86,7 @@ async def a_silent_client_is_hung_up_on(lab: Lab, folder: Path) -> None:
         "127.0.0.1", lab.port, ssl=context, server_hostname=f"{POOL.name}.{POOL.namespace}.svc"
     )
     writer.write(PREFACE)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(patience(10)):
         with suppress(OSError):
             await reader.read()
     writer.close()
@@ -89,8 +99,7 @@ async def test_a_pool_has_so_many_connections_and_no_more(tmp_path: Path) -> Non
         await pools.others_are_served()
         assert await call(first, INFO), "those that are there stay"
         await first.close()
-        await pools.lab.comes_to("http.gateway.downstream_cx_http2_active", 2)
-        await connected(pools.lab, stack, 1)
+        await pools.there_is_room(POOL)
 
 
 async def test_all_pools_have_so_many_connections_and_no_more(tmp_path: Path) -> None:
@@ -100,8 +109,7 @@ async def test_all_pools_have_so_many_connections_and_no_more(tmp_path: Path) ->
         await is_hung_up_on(pools.lab, OTHER)
         assert await call(first, INFO), "those that are there stay"
         await first.close()
-        await pools.lab.comes_to("http.gateway.downstream_cx_http2_active", 2)
-        await pools.others_are_served()
+        await pools.there_is_room(OTHER)
 
 
 async def test_a_connection_has_so_many_requests_and_the_next_one_waits_for_their_end(
@@ -152,7 +160,7 @@ async def test_who_asks_too_often_is_refused_for_a_while(
                 )
             assert any(isinstance(each, grpc.aio.AioRpcError) for each in again) == is_shared
             await pools.others_are_served()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(patience(10)):
                 while True:
                     with suppress(grpc.aio.AioRpcError):
                         assert await call(channel, INFO)
@@ -196,7 +204,8 @@ async def test_who_asks_without_end_costs_only_itself_and_no_build_that_runs(
 
 
 async def test_a_client_that_is_gone_without_a_word_is_hung_up_on(tmp_path: Path) -> None:
-    soon = Limits(ping_interval=timedelta(seconds=0.2), ping_patience=timedelta(seconds=1.5))
+    # On a busy machine a client that is there may take a second or two to say so.
+    soon = Limits(ping_interval=timedelta(seconds=0.2), ping_patience=timedelta(seconds=5))
     async with two_pools(tmp_path, soon) as pools, pools.lab.connect(POOL) as alive:
         await call(alive, HELLO)
         running = begun(alive, SOLVE, a_solve())
@@ -225,7 +234,7 @@ async def test_a_connection_without_any_request_is_closed_and_one_with_a_build_i
 async def test_a_connection_that_is_too_old_takes_nothing_new_and_its_build_goes_on(
     tmp_path: Path,
 ) -> None:
-    soon = Limits(oldest=timedelta(seconds=1.5))
+    soon = Limits(oldest=timedelta(seconds=3))
     async with two_pools(tmp_path, soon) as pools, pools.lab.connect(POOL) as channel:
         await call(channel, HELLO)
         running = begun(channel, SOLVE, a_solve())

@@ -25,8 +25,9 @@ async def test_a_client_that_may_only_import_builds(lab: Lab) -> None:
         for ref in ("one", "two"):
             builder.release.clear()
             await call(channel, HELLO)
+            await lab.goes_on(pool, 0)
             ping = asyncio.create_task(call(channel, f"{BRIDGE}Ping", headers=about(ref)))
-            await asyncio.sleep(0.2)
+            await lab.goes_on(pool, 1)
             solve = begun(channel, SOLVE, a_solve(ref))
             assert await ping
             await call(channel, f"{BRIDGE}Return", headers=about(ref))

@@ -3,11 +3,12 @@
 //	goclient [flags] turns  -builds 50    one build after the other
 //	goclient [flags] many   -targets 300  targets that all go on at once, and wait for each other
 //	goclient [flags] kept                 a build for each line of the standard input
+//	goclient fields                       prints what a request to build is made of, and builds nothing
 //
-// Each uses one connection, and begins its builds with client.Build, or with -solve by client.Solve,
-// which asks nothing before it builds. What is built is a file that comes back to a folder here: the
-// daemon reaches the client through the session for it. Each build prints a line of JSON; the exit code
-// is 1 if one of them failed. Nothing is tried again.
+// Each of the others uses one connection, and begins its builds with client.Build, or with -solve by
+// client.Solve, which asks nothing before it builds. What is built is a file that comes back to a folder
+// here: the daemon reaches the client through the session for it. Each build prints a line of JSON; the
+// exit code is 1 if one of them failed. Nothing is tried again.
 package main
 
 import (
@@ -24,11 +25,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	control "github.com/moby/buildkit/api/services/control"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/client/llb"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/util/grpcerrors"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // told is what is printed of a build.
@@ -71,7 +74,12 @@ func main() {
 // run does what the arguments say; true if a build failed.
 func run(address, name, folder string, solve bool, arguments []string) (bool, error) {
 	if len(arguments) == 0 {
-		return false, errors.New("say what to do: turns, many or kept")
+		return false, errors.New("say what to do: turns, many, kept or fields")
+	}
+	if arguments[0] == "fields" {
+		told := messages{}
+		told.add((&control.SolveRequest{}).ProtoReflect().Descriptor())
+		return false, json.NewEncoder(os.Stdout).Encode(told)
 	}
 	ctx := context.Background()
 	b, err := connect(ctx, address, name, folder)
@@ -99,7 +107,7 @@ func run(address, name, folder string, solve bool, arguments []string) (bool, er
 		}
 		err = lines.Err()
 	default:
-		err = fmt.Errorf("%s is none of turns, many and kept", arguments[0])
+		err = fmt.Errorf("%s is none of turns, many, kept and fields", arguments[0])
 	}
 	return b.failed, err
 }
@@ -215,5 +223,25 @@ func file(ctx context.Context, content string) (*llb.Definition, error) {
 func solving(definition *llb.Definition) gateway.BuildFunc {
 	return func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
 		return c.Solve(ctx, gateway.SolveRequest{Definition: definition.ToPB(), Evaluate: true})
+	}
+}
+
+// messages has the numbers of all fields, by the names of messages and fields.
+type messages map[protoreflect.Name]map[protoreflect.Name]protoreflect.FieldNumber
+
+// add adds a message, and those of the same file that are in its fields.
+func (m messages) add(message protoreflect.MessageDescriptor) {
+	if m[message.Name()] != nil {
+		return
+	}
+	numbers := map[protoreflect.Name]protoreflect.FieldNumber{}
+	m[message.Name()] = numbers
+	fields := message.Fields()
+	for at := range fields.Len() {
+		field := fields.Get(at)
+		numbers[field.Name()] = field.Number()
+		if inner := field.Message(); inner != nil && !field.IsMap() && inner.ParentFile() == message.ParentFile() {
+			m.add(inner)
+		}
 	}
 }

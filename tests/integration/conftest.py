@@ -20,6 +20,7 @@ from cluster import (
     Api,
     OperatorProcess,
     account_kubeconfig,
+    at_most,
     eventually,
     operator_process,
 )
@@ -46,7 +47,7 @@ def installed(api: Api) -> Api:
     for file in ("namespace.yaml", "crd.yaml", "rbac.yaml"):
         api.must("apply", "--server-side", "-f", str(folder / file))
     crd = "crd/buildkitpools.buildpool.dev"
-    api.must("wait", "--for=condition=Established", crd, "--timeout=20s")
+    api.must("wait", "--for=condition=Established", crd, at_most(20))
     return api
 
 

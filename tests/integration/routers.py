@@ -28,6 +28,7 @@ from buildpool.core.naming import PoolKey
 from buildpool.core.routing.values import ROUTE_BUILDER, ROUTE_METADATA, label_of
 from cluster import OPERATOR_NAMESPACE, PROJECT, Api, eventually
 from gateway.ports import free_port
+from limits import patience
 from unit.gateway.requests import a_request
 
 ACCOUNT = "buildpool-gateway"
@@ -128,7 +129,7 @@ def router_process(router: RouterProcess) -> Iterator[RouterProcess]:
     finally:
         assert router.process is not None
         router.process.terminate()
-        router.process.wait(timeout=30)
+        router.process.wait(timeout=patience(30))
 
 
 @contextmanager

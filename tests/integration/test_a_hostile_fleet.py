@@ -39,6 +39,7 @@ from integration.hostilities import (
     beforehand,
     foreign,
 )
+from limits import patience
 
 GOOD = 100
 CROWD = 5
@@ -65,12 +66,13 @@ class Fleet:
 
     async def until(self, holds: Callable[[], bool], *, within: float, what: str) -> None:
         """Waits for something that the pools show."""
+        seconds = patience(within)
         with suppress(TimeoutError):
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(seconds):
                 while not holds():
                     self._changed.clear()
                     await self._changed.wait()
-        assert holds(), f"not within {within:g} s: {what}"
+        assert holds(), f"not within {seconds:g} s: {what}"
 
     def status(self, pool: str) -> dict[str, Any]:
         """What a pool says."""

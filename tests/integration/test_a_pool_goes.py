@@ -13,6 +13,7 @@ from cluster import (
     Api,
     OperatorProcess,
     a_pool,
+    at_most,
     eventually,
     operator_process,
 )
@@ -41,7 +42,7 @@ def test_a_deleted_pool_leaves_nothing(
 ) -> None:
     claim = {"volumeClaim": {"size": "1Gi"}}
     created(installed, namespace, scaling={"min": 2}, builders={"storage": claim})
-    installed.must("delete", "bkp", "ci", "-n", namespace, "--timeout=20s")
+    installed.must("delete", "bkp", "ci", "-n", namespace, at_most(20))
     assert authority_of("ci", namespace) is None
     eventually(lambda: not leftovers(installed, namespace), within=5, what="nothing is left")
 
@@ -51,7 +52,7 @@ def test_a_pool_with_a_broken_spec_can_be_deleted(
 ) -> None:
     created(installed, namespace, access={"clients": [{"name": "a"}, {"name": "b"}]})
     installed.apply(a_pool("ci", namespace, builders={"config": "no toml"}))
-    installed.must("delete", "bkp", "ci", "-n", namespace, "--timeout=20s")
+    installed.must("delete", "bkp", "ci", "-n", namespace, at_most(20))
     assert authority_of("ci", namespace) is None
     eventually(lambda: not leftovers(installed, namespace), within=5, what="nothing is left")
 
@@ -231,8 +232,8 @@ def test_a_deletion_in_the_foreground_takes_nothing_from_a_build_though_operator
             deleted(installed, namespace)
             for _ in range(2):
                 process.kill()
-                process.start()
                 before = process.log.read_text().count("leads.")
+                process.start()
                 eventually(
                     lambda n=before: process.log.read_text().count("leads.") > n,
                     within=30,
@@ -348,7 +349,13 @@ def test_what_a_backup_has_brought_back_of_an_earlier_pool_makes_way_for_the_new
     created(installed, namespace)
     pool = installed.get("bkp", "ci", namespace)
     assert pool is not None
+    uid = pool["metadata"]["uid"]
     for kind, where, name, _ in restored:
-        found = installed.get(kind.lower(), name, where)
-        assert found is not None
-        assert found["metadata"]["annotations"]["buildpool.dev/pool-uid"] == pool["metadata"]["uid"]
+        eventually(
+            lambda kind=kind, where=where, name=name: (
+                (found := installed.get(kind.lower(), name, where))
+                and found["metadata"]["annotations"]["buildpool.dev/pool-uid"] == uid
+            ),
+            within=10,
+            what=f"{kind} {name} is the new pool's",
+        )

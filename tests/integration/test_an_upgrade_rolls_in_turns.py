@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cluster import Api, OperatorProcess, a_pool, eventually, operator_process
+from cluster import Api, OperatorProcess, a_pool, at_most, eventually, looks_again, operator_process
 from integration.test_builders_come_and_go import names
 
 POOLS = ("a", "b", "c")
@@ -85,9 +85,10 @@ def test_one_pool_rolls_and_the_others_wait_but_for_what_their_user_changes(
         assert since
 
     # Another process of the same version knows who rolls, and who waits since when.
-    with operator_process(operator(kubeconfig, tmp_path, *newer, identity="again")):
+    again = operator(kubeconfig, tmp_path, *newer, identity="again")
+    with operator_process(again):
         # GitOps tools wait for nothing, and what a user changes waits for nobody.
-        wait = ("wait", f"bkp/{second}", "-n", namespace, "--timeout=5s")
+        wait = ("wait", f"bkp/{second}", "-n", namespace, at_most(5))
         installed.must(*wait, "--for=condition=Reconciling=False")
         patch = json.dumps({"spec": {"builders": {"env": [{"name": "A", "value": "b"}]}}})
         installed.must("patch", "bkp", second, "-n", namespace, "--type=merge", "-p", patch)
@@ -96,6 +97,7 @@ def test_one_pool_rolls_and_the_others_wait_but_for_what_their_user_changes(
             within=30,
             what="the pool whose spec was changed rolls at once",
         )
+        looks_again(installed, again, third, namespace)
         assert waiting_since(installed, namespace, third) == since
         assert third not in replacing(installed, namespace)
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from cluster import Api, OperatorProcess, eventually
+from cluster import Api, OperatorProcess, at_most, eventually, looks_again
 from integration.test_a_pool_converges import created
 from integration.test_builders_come_and_go import builders, change, names, pod_of, told, uids
 
@@ -40,7 +40,7 @@ def metrics_api(installed: Api) -> Iterator[Api]:
             },
         }
     )
-    installed.must("wait", "--for=condition=Established", f"crd/{NAME}", "--timeout=20s")
+    installed.must("wait", "--for=condition=Established", f"crd/{NAME}", at_most(20))
     yield installed
     installed.must("delete", "crd", NAME)
 
@@ -86,7 +86,9 @@ def test_a_builder_that_takes_too_much_memory_is_replaced(
 
     eventually(comes_to_be, within=20, what="builders 1 and 2")
     assert uids(metrics_api, namespace)["ci-builder-1"] == before["ci-builder-1"]
-    (message,) = told(metrics_api, namespace, "RetiredBuilder")
+    (message,) = eventually(
+        lambda: told(metrics_api, namespace, "RetiredBuilder"), within=10, what="an Event"
+    )
     assert message.startswith(f"Retired Deployment {namespace}/ci-builder-0 (TooMuchMemory)")
     assert "70000Ki" in message
 
@@ -98,7 +100,8 @@ def test_without_a_metrics_api_the_pool_goes_on_and_the_log_says_so(
     before = uids(installed, namespace)
     said = f"Namespace {namespace}: builders.recycle.maxMemory rests"
     eventually(lambda: said in operator.log.read_text(), within=5, what="it is logged")
-    wake(installed, pod_of(installed, namespace, 0), "up")
+    pod_of(installed, namespace, 0)
+    looks_again(installed, operator, "ci", namespace)
     assert uids(installed, namespace) == before
     assert installed.condition("ci", namespace, "Ready")["reason"] in (
         "BuildersStarting",

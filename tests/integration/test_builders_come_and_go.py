@@ -127,8 +127,12 @@ def test_kubectl_scale_adds_and_removes_builders(
         within=5,
         what="an autoscaler sees two",
     )
-    pods = installed.list("pods", namespace, seen["selector"])
-    assert {pod["metadata"]["labels"]["buildpool.dev/builder"] for pod in pods} == builders(0, 1)
+
+    def selected() -> set[str]:
+        pods = installed.list("pods", namespace, seen["selector"])
+        return {pod["metadata"]["labels"]["buildpool.dev/builder"] for pod in pods}
+
+    eventually(lambda: selected() == builders(0, 1), within=10, what="it finds their pods")
     installed.must("scale", "bkp", "ci", "-n", namespace, "--replicas=0")
     come_to_be(installed, namespace)
     eventually(
@@ -232,8 +236,14 @@ def test_labels_that_lead_builds_to_a_pod_are_put_right(
         found: dict[str, str] = pod_of(installed, namespace, 0)["metadata"]["labels"]
         return found
 
-    eventually(lambda: labels()["buildpool.dev/serving"] == "true", within=5, what="it serves")
-    assert "buildpool.dev/busy" not in labels()
+    eventually(
+        lambda: (
+            (found := labels())["buildpool.dev/serving"] == "true"
+            and "buildpool.dev/busy" not in found
+        ),
+        within=5,
+        what="it serves, and is not busy",
+    )
 
 
 def test_a_busy_builder_is_not_evicted_and_an_idle_one_is(

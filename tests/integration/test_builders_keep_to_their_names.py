@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster import Api, OperatorProcess, a_pool, eventually
+from cluster import Api, OperatorProcess, a_pool, at_most, eventually
 from integration.test_a_pool_converges import created
 from integration.test_builders_come_and_go import (
     OTHER_IMAGE,
@@ -94,7 +94,7 @@ def test_a_deployment_that_only_looks_like_a_builder_is_never_touched(
     come_to_be(installed, namespace, 0, 1)
     change(installed, namespace, builders={"image": OTHER_IMAGE})
     come_to_be(installed, namespace, 0, 2)
-    installed.must("delete", "bkp", "ci", "-n", namespace, "--timeout=20s")
+    installed.must("delete", "bkp", "ci", "-n", namespace, at_most(20))
     assert untouched(installed, "deployment", namespace) == before
 
 
@@ -126,7 +126,7 @@ def test_somebody_elses_claim_with_the_name_of_a_builder_is_never_touched(
     )
     assert untouched(installed, "persistentvolumeclaim", namespace) == before
     assert names(installed, namespace) == set(), "a builder would write to it"
-    installed.must("delete", "bkp", "ci", "-n", namespace, "--timeout=20s")
+    installed.must("delete", "bkp", "ci", "-n", namespace, at_most(20))
     assert untouched(installed, "persistentvolumeclaim", namespace) == before
 
 
@@ -175,6 +175,9 @@ def test_a_replica_set_whose_deployment_is_gone_is_removed(
     created(installed, namespace)
     come_to_be(installed, namespace, 0)
     (template,) = [d["spec"]["template"] for d in installed.list("deployments", namespace)]
+    (own,) = eventually(
+        lambda: installed.list("replicasets", namespace), within=10, what="the builder has one"
+    )
     # Of a version that does not exist: so the garbage collector does not find out, as it does not
     # where another Deployment took the name while the API server was away.
     owner = {"apiVersion": "apps/v9", "kind": "Deployment", "name": "ci-builder-0", "uid": "gone"}
@@ -198,4 +201,5 @@ def test_a_replica_set_whose_deployment_is_gone_is_removed(
     eventually(
         lambda: not installed.get("replicaset", "left", namespace), within=10, what="it is gone"
     )
-    assert len(installed.list("replicasets", namespace)) == 1, "that of the builder stays"
+    (stays,) = installed.list("replicasets", namespace)
+    assert stays["metadata"]["uid"] == own["metadata"]["uid"], "that of the builder"

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from cluster import Api, OperatorProcess, a_pool, eventually
+from cluster import Api, OperatorProcess, a_pool, at_most, eventually
 from integration.charts import helm
 
 INVALID = {"builders": {"config": "no toml"}}
@@ -60,7 +60,7 @@ def test_a_pool_without_builders_is_current(
     assert done.returncode == 0, done.stderr
     for kind in ("Reconciling", "Stalled"):
         installed.must(
-            "wait", "bkp/ci", "-n", namespace, f"--for=condition={kind}=False", "--timeout=10s"
+            "wait", "bkp/ci", "-n", namespace, f"--for=condition={kind}=False", at_most(10)
         )
 
 

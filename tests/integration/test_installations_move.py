@@ -19,7 +19,9 @@ from cluster import (
     Api,
     OperatorProcess,
     a_pool,
+    at_most,
     eventually,
+    looks_again,
     operator_process,
 )
 from integration.charts import CHART, credentials_of, flags_of, helm, must_helm
@@ -176,7 +178,7 @@ def test_each_of_two_installations_tends_its_own_pools_though_the_other_goes(
             for home in (home_of("one", namespace), home_of("two", spare)):
                 held = installed.list("secrets", home, "app.kubernetes.io/component=authority")
                 assert len(held) == 1
-            installed.must("delete", "bkp", "ci", "-n", namespace, "--timeout=30s")
+            installed.must("delete", "bkp", "ci", "-n", namespace, at_most(30))
         must_helm("uninstall", "one", "-n", home_of("one", namespace))
         wanted = {"spec": {"scaling": {"min": 2, "max": 2}}}
         installed.must("patch", "bkp", "ci", "-n", spare, "--type=merge", "-p", yaml.dump(wanted))
@@ -185,7 +187,7 @@ def test_each_of_two_installations_tends_its_own_pools_though_the_other_goes(
             within=30,
             what="the other installation goes on",
         )
-        installed.must("delete", "bkp", "ci", "-n", spare, "--timeout=30s")
+        installed.must("delete", "bkp", "ci", "-n", spare, at_most(30))
 
 
 def copied(guide: Path, old: str, new: str) -> str:
@@ -220,13 +222,15 @@ def test_pools_keep_their_authorities_when_the_operator_moves_to_another_namespa
     installed.must("create", "namespace", new)
     subprocess.run(["sh", "-ec", copied(GUIDE, old, new)], check=True)
     install("later", namespace, TAKE)
-    with operator_process(operator_of("later", namespace)):
+    later = operator_of("later", namespace)
+    with operator_process(later):
         installed.must("delete", "service", "ci", "-n", namespace)
         eventually(
             lambda: installed.get("service", "ci", namespace), within=30, what="it is tended again"
         )
+        looks_again(installed, later, "ci", namespace, by="services")
         assert secrets() == before
         assert installed.list("secrets", new, "buildpool.dev/pool=ci") != []
-        installed.must("delete", "bkp", "ci", "-n", namespace, "--timeout=30s")
+        installed.must("delete", "bkp", "ci", "-n", namespace, at_most(30))
         left = installed.list("secrets", new, "app.kubernetes.io/component=authority")
         assert left == []

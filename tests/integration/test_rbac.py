@@ -92,7 +92,8 @@ def rights_in(rules: list[dict[str, Any]]) -> Iterator[Right]:
 
 
 def needed_in(log: Path, user: str) -> Iterator[Request]:
-    for line in log.read_text().splitlines():
+    # The last line may be in the midst of being written.
+    for line in log.read_text().rpartition("\n")[0].splitlines():
         entry = json.loads(line)
         target = entry.get("objectRef", {})
         # Discovery has no resource: every ServiceAccount may discover.

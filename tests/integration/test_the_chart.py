@@ -16,6 +16,7 @@ from cluster import (
     Api,
     OperatorProcess,
     a_pool,
+    at_most,
     eventually,
     operator_process,
 )
@@ -64,6 +65,7 @@ VALUES = {
         "nameOverride=other",
     ),
     "no gateway": ("gateway.enabled=false",),
+    "dashboards": ("metrics.dashboards.enabled=true", "metrics.dashboards.annotations.note=a"),
     "everything for the gateway": (
         "gateway.replicas=3",
         "gateway.image.digest=sha256:" + "a" * 64,
@@ -215,6 +217,7 @@ REFUSED = {
     "a variable that is set already": ("extraEnv[0].name=POD_NAME", "extraEnv"),
     "a volume without a name": ("extraVolumes[0].emptyDir.medium=Memory", "extraVolumes"),
     "an interval without a unit": ("metrics.serviceMonitor.interval=30", "interval"),
+    "a page of runbooks that is none": ("metrics.rules.runbooks=alerts", "runbooks"),
     "a value of the gateway that does not exist": ("gateway.replica=2", "replica"),
     "a gateway that waits for no build": ("gateway.drainSeconds=0", "drainSeconds"),
     "an Envoy without threads": ("gateway.concurrency=0", "concurrency"),
@@ -264,7 +267,7 @@ def test_roles_are_enough_for_watched_namespaces(
             what="the pool is carried out",
         )
         assert installed.get("secret", f"authority.{namespace}.ci", release) is not None
-        installed.must("delete", "bkp", "ci", "-n", namespace, "--timeout=30s")
+        installed.must("delete", "bkp", "ci", "-n", namespace, at_most(30))
         assert installed.get("secret", f"authority.{namespace}.ci", release) is None
     assert not refused_in(process.log)
 

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from cluster import OPERATOR_NAMESPACE, Api, OperatorProcess, a_pool, eventually, operator_process
+from cluster import (
+    OPERATOR_NAMESPACE,
+    Api,
+    OperatorProcess,
+    a_pool,
+    at_rest,
+    eventually,
+    operator_process,
+)
 
 GATEWAY = ("--gateway-service", "buildpool-gateway")
 
@@ -89,7 +97,7 @@ def test_an_operator_that_learns_the_domain_replaces_no_builder(
     )
     assert name_of_the_gateway().endswith(".svc.cluster.local")
     operator.stop()
-    before = builders()
+    before = at_rest(builders)  # the Deployments' own controllers have had their say
     operator.flags = (*GATEWAY, "--cluster-domain", "k8s.test")
     operator.start()
     eventually(

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from cluster import at_most
+
 CRD = Path(__file__).parents[2] / "crds" / "buildkitpools.buildpool.dev.yaml"
 
 
@@ -39,7 +41,7 @@ def pools(api: Any) -> Any:
     """The API server with the CRD established."""
     applied = api.kubectl("apply", "--server-side", "-f", str(CRD))
     assert applied.returncode == 0, applied.stderr
-    waited = api.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRD))
+    waited = api.kubectl("wait", "--for=condition=Established", at_most(30), "-f", str(CRD))
     assert waited.returncode == 0, waited.stderr
     return api
 
@@ -50,6 +52,15 @@ BAD = {
     "names of a gateway without one": (
         a_pool({"gateway": {"hostnames": ["build.example.com"]}}),
         "with Direct routing nobody answers to gateway.hostnames",
+    ),
+    "a cache whose repositories would have names that are too long": (
+        a_pool(
+            {
+                "routing": "Gateway",
+                "cache": {"registry": {"ref": "registry.example/".ljust(238, "x")}},
+            }
+        ),
+        "with Gateway routing, cache.registry.ref has at most 237 characters",
     ),
     "a longer wait than the gateway can hold": (
         a_pool({"routing": "Gateway", "gateway": {"maxWait": "1h"}}),

@@ -6,6 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,41 @@ def accepted(api: Api, template: Object, namespace: str) -> Object:
     create = ("create", "--dry-run=server", "--output=yaml", "-f", "-")
     answer: Object = yaml.safe_load(api.must(*create, stdin=yaml.safe_dump(pod)))
     return answer
+
+
+LIMITED = {
+    f"{kind}.{resource}" for kind in ("requests", "limits") for resource in ("cpu", "memory")
+}
+"""What a quota on a namespace can demand of every container."""
+
+
+@pytest.mark.parametrize(
+    "said", [LIMITED - {"limits.cpu"}, LIMITED], ids=["by default", "with a quota"]
+)
+def test_every_container_of_the_chart_says_what_it_takes_as_the_values_do(said: set[str]) -> None:
+    sections = ("resources", "gateway.resources.envoy", "gateway.resources.router")
+    values = [f"{section}.{each}=1" for section in sections for each in said]
+    told = {
+        f"{obj['metadata']['name']}, {name}": {
+            f"{kind}.{resource}"
+            for kind, amounts in each.get("resources", {}).items()
+            for resource in amounts
+        }
+        for obj in rendered(*(values if said == LIMITED else ()))
+        for template in templates(obj)
+        for name, each in containers(template).items()
+    }
+    assert {"buildpool, operator", f"{GATEWAY}, bootstrap", "buildpool-test, test"} <= told.keys()
+    assert {where: each for where, each in told.items() if each != said} == {}
+
+
+def templates(obj: Any) -> Iterator[Object]:
+    """The pods that an object is, or makes, whatever its kind: hooks and tests included."""
+    if isinstance(obj, dict):
+        if isinstance(obj.get("spec"), dict) and "containers" in obj["spec"]:
+            yield obj
+        for part in obj.values():
+            yield from templates(part)
 
 
 def test_every_root_file_system_is_read_only() -> None:

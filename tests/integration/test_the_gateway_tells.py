@@ -22,6 +22,7 @@ from cluster import (
     Api,
     OperatorProcess,
     a_pool,
+    at_most,
     at_rest,
     eventually,
     operator_process,
@@ -272,7 +273,7 @@ def test_a_pool_that_says_it_is_ready_is_served_at_once(
         installed, ACCOUNT, OPERATOR_NAMESPACE, like=kubeconfig, file=tmp_path / ACCOUNT
     )
     spec = {"routing": "Gateway", "scaling": {"min": 0, "max": 3}}
-    wait = ("wait", "bkp/ci", "-n", namespace, "--for=condition=Ready", "--timeout=30s")
+    wait = ("wait", "bkp/ci", "-n", namespace, "--for=condition=Ready", at_most(30))
     entries = lambda: status(installed, namespace).get("gateways")  # noqa: E731
     router = RouterProcess(credentials, tmp_path / "router.log", acknowledging)
     with router_process(router):

@@ -17,6 +17,7 @@ from cluster import (
     Api,
     OperatorProcess,
     a_pool,
+    at_most,
     eventually,
     operator_process,
 )
@@ -106,7 +107,7 @@ def serve_a_pool(
                 within=30,
                 what="the router takes back what is not so any more",
             )
-        api.must("delete", "bkp", "ci", "-n", namespace, "--timeout=30s")
+        api.must("delete", "bkp", "ci", "-n", namespace, at_most(30))
         assert api.get("secret", certificate, where.home) is None
     api.must("delete", "pod", pod, "-n", where.home, "--wait=false")
     for log in (operator, router):

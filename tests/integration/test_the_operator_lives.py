@@ -31,8 +31,22 @@ def test_an_operator_that_starts_beside_a_foreign_secret_tends_its_pools(
     installed: Api, kubeconfig: Path, namespace: str, tmp_path: Path, foreign_secret: Any
 ) -> None:
     process = OperatorProcess(kubeconfig, tmp_path / "operator.log", "beside")
+    left = f"authority.{namespace}.gone"
+    labels = {
+        **foreign_secret["labels"],
+        "app.kubernetes.io/component": "authority",
+        "buildpool.dev/pool": "gone",
+        "buildpool.dev/pool-namespace": namespace,
+    }
+    metadata = {"name": left, "namespace": OPERATOR_NAMESPACE, "labels": labels}
+    installed.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata})
     with operator_process(process):
         created(installed, namespace)
+        eventually(
+            lambda: installed.get("secret", left, OPERATOR_NAMESPACE) is None,
+            within=30,
+            what="what a pool has left is swept",
+        )
         assert process.process is not None
         assert process.process.poll() is None
     assert "Traceback" not in process.log.read_text()

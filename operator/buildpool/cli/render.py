@@ -104,6 +104,9 @@ def _check_namespace(name: object) -> str:
 def _rendered(pool: Pool, operator: Installation) -> str:
     """The objects of a pool that is applied to an empty cluster now."""
     _, plan = planned(Situation(pool, Observation(), operator, utc_now()))
-    return "".join(
-        "---\n" + yaml.safe_dump(change.object, sort_keys=False) for change in plan.apply
-    )
+    objects = [change.object for change in plan.apply]
+    if not pool.uid:
+        # An owner that was never created has no uid, and an API server takes no reference without.
+        for each in objects:
+            each["metadata"].pop("ownerReferences", None)
+    return "".join("---\n" + yaml.safe_dump(each, sort_keys=False) for each in objects)

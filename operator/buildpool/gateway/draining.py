@@ -3,7 +3,8 @@
 The pod's ``preStop`` hook. Envoy itself ends at once when it gets a signal, which the kubelet sends
 only after this. It never cuts a connection. A client that never ends its own, and builds again and
 again, is told in the middle of the time to go elsewhere: until then builds that run can end on the
-connection that they know.
+connection that they know. Where nothing runs any more, those who keep a connection are told so
+before it ends under them: their next build may be about to begin.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ ANSWER_SECONDS: Final = 5.0
 QUIET_LOOKS: Final = 3
 """Looks in a row that must find nothing: between two requests of a build there is a moment."""
 ACTIVE: Final = "http.gateway.downstream_rq_active"
-"""Envoy's number of requests of clients that go on, those that wait included."""
+"""Envoy's number of requests of clients that go on, those that wait included,"""
+CONNECTIONS: Final = "http.gateway.downstream_cx_active"
+"""and of their connections."""
+TAKEN_SECONDS: Final = 15.0
+"""Time in which clients leave, once they are told to: Envoy tells those that are idle after five
+seconds, and closes their connections after five more."""
 
 
 async def drain(
@@ -42,25 +48,29 @@ async def drain(
     admin = f"http://127.0.0.1:{admin_port}"
     timeout = ClientTimeout(total=ANSWER_SECONDS)
     async with ClientSession(timeout=timeout, raise_for_status=True) as session:
-        is_draining, quiet = False, 0
-        while quiet < QUIET_LOOKS:
-            if monotonic() > deadline:
-                return False
-            if goaway_file is not None and monotonic() > halfway:
-                _say_goaway(goaway_file)
-                goaway_file = None  # once
+        is_draining, quiet, connections = False, 0, 0
+        said: float | None = None
+        while monotonic() <= deadline:
             try:
                 if not is_draining:
                     # Not ``graceful``: that says GOAWAY again and again to clients that build.
                     async with session.post(f"{admin}/drain_listeners"):
                         is_draining = True
-                quiet = 0 if await _active(session, admin) else quiet + 1
+                active, connections = await _counts(session, admin)
+                quiet = 0 if active else quiet + 1
             except ClientConnectorError:
                 return True  # Envoy is gone, and all connections with it
             except (ClientError, TimeoutError):
                 quiet = 0  # no answer is no proof: this hook's end would be the end of builds
+            is_quiet, now = quiet >= QUIET_LOOKS, monotonic()
+            is_taken = not connections or (said is not None and now - said > TAKEN_SECONDS)
+            if is_quiet and (is_taken or goaway_file is None):
+                return True
+            if said is None and goaway_file is not None and (is_quiet or now > halfway):
+                _say_goaway(goaway_file)
+                said = now
             await asyncio.sleep(POLL_SECONDS)
-    return True
+    return quiet >= QUIET_LOOKS
 
 
 def _say_goaway(file: Path) -> None:
@@ -71,9 +81,10 @@ def _say_goaway(file: Path) -> None:
         new.replace(file)  # Envoy notices only what takes the file's place
 
 
-async def _active(session: ClientSession, admin: str) -> int:
-    """Requests that go on, waiting ones included."""
-    query = {"filter": f"^{re.escape(ACTIVE)}$"}
+async def _counts(session: ClientSession, admin: str) -> tuple[int, int]:
+    """Requests that go on, waiting ones included, and connections."""
+    query = {"filter": "|".join(f"^{re.escape(name)}$" for name in (ACTIVE, CONNECTIONS))}
     async with session.get(f"{admin}/stats", params=query) as response:
-        text = await response.text()
-    return sum(int(line.rpartition(":")[2]) for line in text.splitlines() if ":" in line)
+        lines = (await response.text()).splitlines()
+    said = {name: int(number) for name, _, number in (line.partition(":") for line in lines)}
+    return said.get(ACTIVE, 0), said.get(CONNECTIONS, 0)

@@ -17,6 +17,9 @@ from buildpool.core.routing.sharing import Share
 POOL: Final = ("namespace", "pool")
 CLIENT: Final = (*POOL, "client")
 WAIT_BUCKETS: Final = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 1800)
+BUILD_BUCKETS: Final = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
+MAX_STEPS: Final = 100_000
+"""What one build can add to the number of steps: its daemon may say anything."""
 DECISION_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 
 
@@ -27,6 +30,8 @@ class GatewayMetrics:
         self.registry = own = registry or CollectorRegistry()
         self._known: dict[PoolKey, set[str]] = {}
         """The clients of each pool for which a number of waiting builds is shown."""
+        self._have_built: set[PoolKey] = set()
+        """Pools of which builds are shown."""
         self.pools = Gauge("buildpool_gateway_pools", "Pools that are served.", registry=own)
         self.envoys = Gauge(
             "buildpool_gateway_envoys", "Envoys that are connected; 1 in each pod.", registry=own
@@ -51,6 +56,20 @@ class GatewayMetrics:
             "Builds that ended, by client and result: succeeded, failed, abandoned by the client, "
             "or lost with the builder.",
             (*CLIENT, "result"),
+            registry=own,
+        )
+        self._build_seconds = Histogram(
+            "buildpool_gateway_build_seconds",
+            "How long builds ran, without their wait for a slot, by client and result.",
+            (*CLIENT, "result"),
+            buckets=BUILD_BUCKETS,
+            registry=own,
+        )
+        self._steps = Counter(
+            "buildpool_gateway_steps_total",
+            "Steps of builds that ended, by client and what: cached, or run. None is counted of a "
+            "build whose daemon does not say.",
+            (*CLIENT, "what"),
             registry=own,
         )
         self._placed = Counter(
@@ -96,9 +115,25 @@ class GatewayMetrics:
         """A connection that builds got its slot after this time."""
         self._wait_seconds.labels(*pool, client).observe(wait.total_seconds())
 
-    def built(self, pool: PoolKey, client: str, result: str) -> None:
-        """A build has ended."""
+    def built(self, pool: PoolKey, client: str, result: str, took: timedelta) -> None:
+        """A build has ended, after this time."""
+        self._have_built.add(pool)
         self._builds.labels(*pool, client, result).inc()
+        # The clock may have been set back.
+        seconds = max(0.0, took.total_seconds())
+        self._build_seconds.labels(*pool, client, result).observe(seconds)
+
+    def stepped(self, pool: PoolKey, client: str, *, cached: int, steps: int) -> None:
+        """The daemon of a build that has ended says of how many steps it was.
+
+        It says so later than the build ends, so its pool may be gone: then nothing is shown.
+        """
+        if pool not in self._have_built:
+            return
+        steps = min(steps, MAX_STEPS)
+        cached = min(cached, steps)
+        self._steps.labels(*pool, client, "cached").inc(cached)
+        self._steps.labels(*pool, client, "run").inc(steps - cached)
 
     def placed(self, pool: PoolKey, is_favourite: bool | None) -> None:
         """A build has got its builder."""
@@ -122,11 +157,14 @@ class GatewayMetrics:
     def forget(self, pool: PoolKey) -> None:
         """Shows nothing more of a pool that is gone."""
         self._known.pop(pool, None)
+        self._have_built.discard(pool)
         labels = dict(zip(POOL, pool, strict=True))
         for metric in (
             self._waiting,
             self._wait_seconds,
             self._builds,
+            self._build_seconds,
+            self._steps,
             self._placed,
             self._shared,
             self._refused,

@@ -144,25 +144,30 @@ async def test_bench_crowds(lab: Lab, neighbour: PoolLab) -> None:
         f"{UPLOADS} stalled uploads": await beside(lab, neighbour, uploads, "upload", UPLOADS),
         f"{HELD} held connections": await beside(lab, neighbour, held, "hold", HELD),
         f"{POOLS} pools, one changes each second": await changes(lab, neighbour),
+        f"{POOLS} pools, one comes or goes each second": await changes(lab, neighbour, come=True),
     }
     report("crowds", f"{BUILDS} builds of another pool, in turn", results)
 
 
-async def changes(lab: Lab, neighbour: PoolLab) -> Mapping[str, float]:
-    """What the neighbour's builds take while other pools get new certificates."""
+async def changes(lab: Lab, neighbour: PoolLab, *, come: bool = False) -> Mapping[str, float]:
+    """What the neighbour's builds take while other pools get new certificates, or come and go."""
     pools = [PoolLab(name=f"pool-{number}") for number in range(POOLS)]
     for pool in pools:
         lab.source.configs[pool.key] = pool.config()
     for pool in pools:
         lab.source.changed(pool.key)
     await lab.settled()
-    changed = [(pool, pool.config()) for pool in pools[:CHANGES]]
+    some = [PoolLab(name=f"late-{number}") for number in range(CHANGES // 2)] * 2
+    changed = [(pool, pool.config()) for pool in (some if come else pools[:CHANGES])]
     alone = await a_median_build(lab, neighbour)
     quiet = await longest_standstill(asyncio.create_task(a_median_build(lab, neighbour)))
 
     async def change() -> None:
         for pool, config in changed:
-            lab.source.configs[pool.key] = config
+            if come and pool.key in lab.source.configs:
+                del lab.source.configs[pool.key]
+            else:
+                lab.source.configs[pool.key] = config
             lab.source.changed(pool.key)
             await asyncio.sleep(1)
 

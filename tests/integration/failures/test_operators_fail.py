@@ -137,7 +137,10 @@ def test_a_leader_that_stops_hands_over_at_once(
         with operator_process(two):
             eventually(lambda: two.claims(), within=30, what="the second asks for the Lease")
             assert one.stop() == 0
-            # Sooner than the Lease would have ended by itself.
+            lease = installed.get("lease", "buildpool-operator", OPERATOR_NAMESPACE)
+            # Not until the Lease would have ended by itself: it gave it back.
+            assert lease is not None
+            assert lease["spec"].get("holderIdentity") != "one"
             eventually(lambda: "leads." in two.log.read_text(), within=10, what="the second leads")
 
 

@@ -23,6 +23,7 @@ from cluster import (
     a_pool,
     at_rest,
     eventually,
+    looks_again,
     operator_process,
 )
 from gateway.ports import free_port
@@ -131,7 +132,11 @@ def test_after_a_blackout_it_leads_and_acts_in_the_same_process(
     proxy.is_silent = True
     comes_to(proxied, LOST, within=30)
     assert answer(proxied.flags[1], "/healthz") == "ok\n"
-    assert "buildpool_leader 0.0" in answer(proxied.metrics_port, "/metrics")
+    eventually(
+        lambda: "buildpool_leader 0.0" in answer(proxied.metrics_port, "/metrics"),
+        within=10,
+        what="it does not lead",
+    )
     proxy.is_silent = False
     acts(installed, namespace, within=A_MINUTE)
     assert "buildpool_leader 1.0" in answer(proxied.metrics_port, "/metrics")
@@ -205,5 +210,7 @@ def test_a_leader_that_wakes_too_late_finds_another_and_waits(
         eventually(
             lambda: builders(installed, "later", namespace) == 1, within=10, what="it acts again"
         )
+        for pool in pools:
+            looks_again(installed, one, pool, namespace)
         assert state() == before
         assert is_running(one)

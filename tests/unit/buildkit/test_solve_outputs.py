@@ -1,10 +1,4 @@
-"""What a request to build could write: nothing of it is missed.
-
-The tables are those of ``SolveRequest``, ``CacheOptions`` and ``Exporter`` in BuildKit's
-``api/services/control/control.proto``, of ``exporter/containerimage/exptypes/keys.go``, of the
-caches in ``cmd/buildkitd/main.go``, and of ``util/entitlements/entitlements.go``, as of
-August 2026.
-"""
+"""What a request to build could write: nothing of it is missed."""
 
 from __future__ import annotations
 
@@ -22,48 +16,18 @@ from buildpool.buildkit.solve_outputs import outputs_of
 from buildpool.core.api.brief import CacheBrief
 from buildpool.core.routing.sharing import lies_in
 from daemons import field as encoded
-
-SOLVE_REQUEST: Final = {
-    "Ref": 1,
-    "Definition": 2,
-    "ExporterDeprecated": 3,
-    "ExporterAttrsDeprecated": 4,
-    "Session": 5,
-    "Frontend": 6,
-    "FrontendAttrs": 7,
-    "Cache": 8,
-    "Entitlements": 9,
-    "FrontendInputs": 10,
-    "Internal": 11,
-    "SourcePolicy": 12,
-    "Exporters": 13,
-    "EnableSessionExporter": 14,
-    "SourcePolicySession": 15,
-    "CompatibilityVersion": 16,
-    "ProxyNetwork": 17,
-}
-CACHE_OPTIONS: Final = {
-    "ExportRefDeprecated": 1,
-    "ImportRefsDeprecated": 2,
-    "ExportAttrsDeprecated": 3,
-    "Exports": 4,
-    "Imports": 5,
-}
-TYPE, ATTRS = 1, 2
-"""The fields of ``Exporter`` and of ``CacheOptionsEntry``."""
-NO_NAMES: Final = (
-    *("push", "push-by-digest", "registry.insecure", "unpack", "name-canonical", "store"),
-    *("oci-mediatypes", "oci-artifact", "attestation-inline", "prefer-nondist-layers"),
-    *("source-date-epoch", "compression", "force-compression", "compression-level"),
-    *("prefer-image-digest", "buildinfo-attrs"),
-    *("rewrite-timestamp", "annotation.a", "annotation-index.a", "annotation[linux/amd64].a"),
+from solve_words import (
+    ATTRS,
+    CACHE_OPTIONS,
+    CACHES,
+    ENTITLEMENTS,
+    EXPORTERS,
+    IMAGE_ATTRIBUTES,
+    NO_NAMES,
+    SOLVE_REQUEST,
+    TO_CLIENT,
+    TYPE,
 )
-"""Attributes of the exporter ``image`` that name no place."""
-IMAGE_ATTRIBUTES: Final = (*NO_NAMES, "name", "dangling-name-prefix", "danging-name-empty-only")
-TO_CLIENT: Final = ("local", "tar", "oci", "docker")
-EXPORTERS: Final = ("image", *TO_CLIENT, "moby", "new", "")
-CACHES: Final = ("registry", "local", "inline", "gha", "s3", "azblob", "new")
-ENTITLEMENTS: Final = ("network.host", "security.insecure", "device", "device=all", "new")
 
 LOCATIONS: Final = ("ci-cache.builds.svc:5000", "r.example/cache")
 ELSEWHERE: Final = (

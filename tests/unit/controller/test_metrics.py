@@ -24,6 +24,7 @@ from buildpool.core.naming import PoolKey
 from buildpool.core.observed.usage import Usage
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.kube.metrics import RequestMetrics
+from buildpool.process import ProcessMetrics
 from samples import NOW
 
 CI, OTHER = PoolKey("builds", "ci"), PoolKey("builds", "other")
@@ -225,9 +226,12 @@ def test_two_operators_in_one_process_do_not_meet() -> None:
     assert second.registry.get_sample_value("buildpool_leader") == 0
 
 
-@pytest.mark.parametrize("process", [PoolMetrics, GatewayMetrics, RequestMetrics])
+PROCESSES = [PoolMetrics, GatewayMetrics, ProcessMetrics, RequestMetrics]
+
+
+@pytest.mark.parametrize("process", PROCESSES)
 def test_every_metric_is_described_once_and_by_the_name_it_is_shown_under(
-    process: type[PoolMetrics | GatewayMetrics | RequestMetrics],
+    process: type[PoolMetrics | GatewayMetrics | ProcessMetrics | RequestMetrics],
 ) -> None:
     metrics = process()
     listed = list(described(metrics))
@@ -241,5 +245,5 @@ def test_every_metric_is_described_once_and_by_the_name_it_is_shown_under(
         assert meaning.endswith(".")
         assert set(labels) <= {
             "namespace", "pool", "result", "condition", "method", "kind", "code", "state", "reason",
-            "client", "choice", "what", "use",
+            "client", "choice", "what", "use", "version",
         }, "labels must be bounded"  # fmt: skip

@@ -13,7 +13,8 @@ from time import monotonic
 import pytest
 from aiohttp import web
 
-from buildpool.gateway.draining import ACTIVE, drain
+from buildpool.gateway.draining import ACTIVE, CONNECTIONS, drain
+from daemons import until
 
 SOON = timedelta(seconds=0.05)
 LONG = timedelta(seconds=20)
@@ -29,7 +30,8 @@ Answer = int | str
 class Envoy:
     """What Envoy's administration answers, one look after the other; the last one for ever."""
 
-    def __init__(self, *answers: Answer, refusals: int = 0) -> None:
+    def __init__(self, *answers: Answer, refusals: int = 0, connections: int = 0) -> None:
+        self.connections = connections
         self.requests: list[str] = []
         self.asked_at: list[float] = []
         self.looked = asyncio.Event()
@@ -72,7 +74,9 @@ class Envoy:
 
     async def _stats(self, request: web.Request) -> web.Response:
         self._note(request)
-        assert request.query["filter"] == r"^http\.gateway\.downstream_rq_active$"
+        assert request.query["filter"] == (
+            r"^http\.gateway\.downstream_rq_active$|^http\.gateway\.downstream_cx_active$"
+        )
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         self.looked.set()
         if answer == ERROR:
@@ -82,7 +86,8 @@ class Envoy:
             request.transport.abort()
         if answer == LATE:
             await self._ended.wait()
-        return web.Response(text=f"{ACTIVE}: {answer}\n")
+        text = f"{CONNECTIONS}: {self.connections}\n{ACTIVE}: {answer}\n"
+        return web.Response(text=text)
 
 
 @asynccontextmanager
@@ -186,6 +191,44 @@ async def test_clients_are_sent_elsewhere_in_the_middle_of_the_time(tmp_path: Pa
             admin_port=envoy.port, settle=NOTHING, patience=patience, goaway_file=file
         )
     assert file.read_text() == "1"
+
+
+async def test_who_keeps_a_connection_is_told_before_it_ends(tmp_path: Path) -> None:
+    """Where nothing runs any more, long before the middle of the time."""
+    file = tmp_path / "goaway"
+    file.write_text("0")
+    async with running(Envoy(1, 0, connections=2)) as envoy:
+        draining = asyncio.create_task(
+            drain(admin_port=envoy.port, settle=NOTHING, patience=LONG, goaway_file=file)
+        )
+        await until(lambda: file.read_text() == "1", "the file says so")
+        looks = envoy.looks
+        await until(lambda: envoy.looks > looks + 5, "it waits until they have gone")
+        assert not draining.done()
+        envoy.connections = 0
+        assert await draining
+
+
+async def test_a_build_that_begins_meanwhile_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("buildpool.gateway.draining.TAKEN_SECONDS", 0.0)
+    answers = (0, 0, 0, 1, 1, 1, 0)
+    async with running(Envoy(*answers, connections=1)) as envoy:
+        assert await drain(
+            admin_port=envoy.port, settle=NOTHING, patience=LONG, goaway_file=tmp_path / "goaway"
+        )
+    assert envoy.looks == len(answers) - 1 + 3
+
+
+async def test_who_does_not_leave_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("buildpool.gateway.draining.TAKEN_SECONDS", 0.1)
+    async with running(Envoy(0, connections=1)) as envoy:
+        assert await drain(
+            admin_port=envoy.port, settle=NOTHING, patience=LONG, goaway_file=tmp_path / "goaway"
+        )
 
 
 async def test_a_file_that_cannot_be_written_does_not_end_the_wait(tmp_path: Path) -> None:

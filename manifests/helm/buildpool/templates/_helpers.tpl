@@ -13,7 +13,7 @@ added to what is there: there, a field that was taken out stays out.
 */}}
 {{- define "buildpool.fill" -}}
 {{- $sections := list "gateway" "gateway.image" "gateway.resources" "gateway.service" "image" "metrics"
-      "metrics.serviceMonitor" "crds" "rbac" "serviceAccount" }}
+      "metrics.dashboards" "metrics.rules" "metrics.serviceMonitor" "crds" "rbac" "serviceAccount" }}
 {{- $values := index . 1 }}
 {{- $path := index . 0 }}
 {{- range $name, $default := index . 2 }}

@@ -57,6 +57,11 @@ class ManagedRegistry(Model):
     """Compute resources of the guard beside each builder. No layer passes through it."""
 
 
+MAX_LOCATION_CHARACTERS: Final = 237
+"""Characters of a location below which the gateway can keep repositories: their names have up to
+255, of which it adds at least 18."""
+
+
 class Layout(StrEnum):
     """How caches are told apart in a registry that is there."""
 

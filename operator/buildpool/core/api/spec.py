@@ -13,7 +13,14 @@ from typing import Annotated, ClassVar, Final
 from pydantic import Field
 
 from buildpool.core.api.builders import Builders
-from buildpool.core.api.cache import HOST, Cache, Frontends, Inject
+from buildpool.core.api.cache import (
+    HOST,
+    MAX_LOCATION_CHARACTERS,
+    Cache,
+    Frontends,
+    Inject,
+    Layout,
+)
 from buildpool.core.api.fields import DataKey, DurationText, ObjectName, ReadableHost, UniqueBy
 from buildpool.core.api.model import Model, Rule, exactly_one
 
@@ -215,6 +222,22 @@ class PoolSpec(Model):
             message="with Direct routing nobody answers to gateway.hostnames",
             remedy="set routing to Gateway or remove them",
             field="gateway.hostnames",
+        ),
+        Rule(
+            cel="self.routing != 'Gateway' || !has(self.cache.registry) "
+            "|| !has(self.cache.registry.ref) || self.cache.registry.layout == 'Tags' "
+            f"|| size(self.cache.registry.ref) <= {MAX_LOCATION_CHARACTERS}",
+            holds=lambda spec: (
+                spec.routing is not Routing.GATEWAY
+                or spec.cache.registry is None
+                or spec.cache.registry.layout is Layout.TAGS
+                or len(spec.cache.registry.ref or "") <= MAX_LOCATION_CHARACTERS
+            ),
+            message="with Gateway routing, cache.registry.ref has at most "
+            f"{MAX_LOCATION_CHARACTERS} characters: the repositories below it would have names "
+            "that are too long",
+            remedy="shorten it, or set cache.registry.layout to Tags",
+            field="cache.registry.ref",
         ),
     )
 

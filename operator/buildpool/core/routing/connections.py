@@ -27,7 +27,6 @@ from buildpool.core.routing.states import (
     HOLDING,
     NOTED,
     QUEUED,
-    RESERVING,
     TABLE,
     TIED,
     Event,
@@ -258,11 +257,6 @@ class Connections:
         """Those who wait."""
         return self._queue(QUEUED)
 
-    @property
-    def reserved(self) -> int:
-        """Slots that connections have which are on no builder yet."""
-        return self._index.count(RESERVING)
-
     def used(self, builder: Target, state: PoolState) -> int:
         """Slots of a builder that are taken: by connections of ours, and by builds of others."""
         return occupancy.used(self._index, builder, state)
@@ -329,8 +323,11 @@ class Connections:
         """Who gets the next slot, where so many are free for all."""
         first = FIRST if self._index.count(FIRST) else QUEUED
         states = first if free > 0 else TIED
+        waiting = tuple(occupancy.eligible(self._index, self._queue(states), state, free))
+        if not waiting:  # most turns: who holds what is not counted for nothing
+            return None
         return next_in_line(
-            occupancy.eligible(self._index, self._queue(states), state, free),
+            waiting,
             held=occupancy.held(self._index),
             turns=self._turns,
             weights=state.weights,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
@@ -29,14 +29,23 @@ _HARMLESS: Final = {"ignore-error": "true"}
 """No build may fail because of a cache that nobody asked for."""
 
 
+async def _no_wait(_: int) -> None:
+    """What is short costs nobody any room."""
+
+
 async def read_message(
     messages: AsyncIterator[ext_proc.ProcessingRequest],
     read: Callable[[bytes], T],
     *,
     longest: int = MAX_MESSAGE_BYTES,
+    on_come: Callable[[int], Awaitable[None]] = _no_wait,
 ) -> tuple[bytes, T]:
-    """The message of a request, and what is read of it. Raises Exhausted or Unreadable."""
+    """The message of a request, and what is read of it. Raises Exhausted or Unreadable.
+
+    ``on_come`` gets its length before anything is made of it, and may wait.
+    """
     body = await _body(messages, longest)
+    await on_come(len(body))
     with _refused():
         message = unframe(body)
         return message, read(message)

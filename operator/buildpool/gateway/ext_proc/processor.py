@@ -45,13 +45,14 @@ from buildpool.gateway.ext_proc.calls import Call, CallKind, headers_of, read_ca
 from buildpool.gateway.ext_proc.losses import loss_in
 from buildpool.gateway.ext_proc.traits import affinity_key, traits_of
 from buildpool.gateway.metrics import GatewayMetrics
+from buildpool.gateway.pools.messages import Seat
 from buildpool.gateway.pools.served import ServedPool, ServedPools
 from buildpool.gateway.pools.tickets import Tickets
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
 from buildpool.gateway.slots.refusals import Denied, NotServed, Refused
 
 MAX_SOLVES: Final = 4
-"""Solves of one client that are read at once: each may have 16 MiB, and some copies."""
+"""Solves of one client that are read at once, where there is room (``pools.messages``)."""
 MAX_LOGGED_CHARACTERS: Final = 300
 """Characters of what a client sends that are logged."""
 log: Final = logging.getLogger(__name__)
@@ -93,9 +94,10 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
             served = self._pool_of(call)
             began: float | None = perf_counter()
             has_slot = served.scheduler.connections.is_admitted(call.connection)
-            with served.bounds.asked_by(call.identity, has_slot=has_slot) as request:
+            asked = served.bounds.asked_by(call.identity, has_slot=has_slot)
+            with asked as request, served.bounds.message() as seat:
                 # Closed at once where this is: what it holds, others wait for.
-                async with aclosing(self._answers(call, served, messages)) as conversation:
+                async with aclosing(self._answers(call, served, messages, seat)) as conversation:
                     async for answer in conversation:
                         if began is not None:
                             request.is_answered()
@@ -113,17 +115,17 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         return served
 
     def _answers(
-        self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
+        self, call: Call, served: ServedPool, messages: records.Messages, seat: Seat
     ) -> _Conversation:
         match call.kind:
             case CallKind.SESSION:
                 return self._session(call, served, messages)
             case CallKind.SOLVE:
-                return self._solve(call, served, messages)
+                return self._solve(call, served, messages, seat)
             case CallKind.STATUS:
                 return self._status(call, served, messages)
             case CallKind.BRIDGE_SOLVE:
-                return self._bridge_solve(call, served, messages)
+                return self._bridge_solve(call, served, messages, seat)
             case CallKind.CARE if call.path == LISTEN:
                 return records.listen(self._tickets, call, served, messages)
             case CallKind.CARE if call.path in records.ANSWERS:
@@ -177,7 +179,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 served.scheduler.end(call.connection)
 
     async def _solve(
-        self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
+        self, call: Call, served: ServedPool, messages: records.Messages, seat: Seat
     ) -> _Conversation:
         client = client_of(call, served)
         # Should this process end before its next answer, Envoy goes by the last one. Not where the
@@ -195,8 +197,9 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 else None
             )
             async with served.bounds.reader(call.identity, MAX_SOLVES):
+                await seat.read()
                 yield responses.go_on(place_then)
-                message, solve = await read_message(messages, read_solve)
+                message, solve = await read_message(messages, read_solve, on_come=seat.come)
                 check_solve(call, served, client, solve, message)
             traits = await traits_of(call, served, client.name, solve)
             placement = await scheduler.begin(
@@ -214,6 +217,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         try:
             yield responses.go_on_with(placement.builder, with_share(message, solve, shared))
             del message, solve, traits  # they may be large, and the build long
+            seat.leave()
             async for answer in messages:
                 if answer.HasField("response_headers"):
                     said = headers_of(answer.response_headers)
@@ -246,15 +250,16 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         yield responses.go_on_with(await locator.teller_of(call.connection, ref, find))
 
     async def _bridge_solve(
-        self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
+        self, call: Call, served: ServedPool, messages: records.Messages, seat: Seat
     ) -> _Conversation:
         """A part of a build whose frontend runs at the client."""
         await check_owner(call, served, call.ref)
         builder = await served.scheduler.locator.home_of(call.connection, call.ref)
         async with served.bounds.reader(call.identity, MAX_SOLVES):
+            await seat.read()
             yield responses.go_on(builder)
             build = self._build_log.find(served.brief.key, call.ref)
-            message, asked = await read_message(messages, read_bridge_solve)
+            message, asked = await read_message(messages, read_bridge_solve, on_come=seat.come)
             if build is None or not build.imports or asked.has_imports or asked.is_no_cache:
                 yield responses.go_on_with(builder)
                 return
@@ -296,19 +301,18 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         return build
 
     def _outcome(self, build: BuildRecord, said: dict[str, str]) -> dict[str, str] | None:
-        """Records how a build ended; returns headers that say so where its builder is gone."""
+        """Records how a build ended; returns headers that say so where its builder is lost."""
         status = said.get("grpc-status")
         if status is None:
             return None
         build.status = status
         # At once, with what is known: the client's other streams end now, too, and it shows the
         # first message that it gets.
-        trouble = loss_in(said, known=self._pools.known_trouble(build.builder))
-        if not trouble:
+        loss = loss_in(said, known=self._pools.known_trouble(build.builder))
+        if loss is None:
             return None
-        build.trouble = trouble
-        message = f"builder {build.builder.name} of pool {build.pool} is gone: {build.trouble}"
-        return {"grpc-message": message}
+        build.trouble = loss.trouble or None
+        return {"grpc-message": f"builder {build.builder.name} of pool {build.pool} {loss.words}"}
 
     def _refusal(self, call: Call, refused: Refused) -> ext_proc.ProcessingResponse:
         served = self._pools.served(call.chain)

@@ -3,7 +3,8 @@
 config        one pool as the operator configures it; values only
 directory     watches what the operator writes for the gateway, and the builders' pods
 served        each pool with its scheduler, its connections and what its daemons say
-bounds        how many requests a pool and a client may have
+bounds        how many requests a pool, a client and all together may have
+messages      how much of messages is in memory at once
 records       which builder has the record of a build, and its content
 fleet         asks all daemons of a pool one question
 listeners     who listens to what happens to the builds of a pool

@@ -1,8 +1,9 @@
-"""What bounds the requests of one pool, so that they cost other pools nothing.
+"""What bounds the requests of one pool, and of all, so that they cost other pools nothing.
 
 It is about the router's memory, which keeps some 30 KiB of each request until that is over. So what
 waits has a room of its own, and what goes on has another: however many builds of a client wait,
-those of its builds that run can ask what they need, and the reverse.
+those of its builds that run can ask what they need, and the reverse. The pools share what the
+router can have; each has some for itself alone, which no other pool can take.
 """
 
 from __future__ import annotations
@@ -10,25 +11,42 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from typing import Final
 
 from buildpool.core.naming import PoolKey
+from buildpool.gateway.pools.messages import MessageRoom, Seat
 from buildpool.gateway.slots.refusals import Exhausted
 
 MAX_REQUESTS: Final = 3_000
 """Requests of one pool at once that wait for an answer, and as many that go on. The router has to
 have room for other pools."""
+MAX_REQUESTS_OF_ALL: Final = 4_000
+"""Requests of each kind that all pools share: 240 MiB of both."""
+OWN_REQUESTS: Final = 100
+"""Requests of each kind that a pool may have beside these."""
 MAX_REQUESTS_OF_CLIENT: Final = 2_500
 """Those of one client, of each kind, so that the pool's other clients can ask, too."""
+
+
+@dataclass(slots=True)
+class RouterBounds:
+    """What the pools of one router share. For one event loop."""
+
+    taken: Counter[str] = field(default_factory=Counter)
+    """Requests of each kind, beside those that pools have for themselves."""
+    messages: MessageRoom = field(default_factory=MessageRoom)
+    """The messages that are in memory."""
 
 
 class _Room:
     """So many requests of one kind. For one event loop."""
 
-    def __init__(self, pool: PoolKey, kind: str) -> None:
+    def __init__(self, pool: PoolKey, kind: str, shared: Counter[str]) -> None:
         self._pool = pool
         self._kind = kind
+        self._shared = shared
         self.taken: Counter[str] = Counter()
         """By the identity of their client."""
 
@@ -38,10 +56,16 @@ class _Room:
             raise self._too_many(f"{MAX_REQUESTS_OF_CLIENT} requests of this client")
         if self.taken.total() >= MAX_REQUESTS:
             raise self._too_many(f"{MAX_REQUESTS} requests")
+        if self.taken.total() >= OWN_REQUESTS:
+            if self._shared[self._kind] >= MAX_REQUESTS_OF_ALL:
+                raise self._too_many(f"{MAX_REQUESTS_OF_ALL} requests of all pools")
+            self._shared[self._kind] += 1
         self.taken[identity] += 1
 
     def leave(self, identity: str) -> None:
         """One less."""
+        if self.taken.total() > OWN_REQUESTS:
+            self._shared[self._kind] -= 1
         self.taken[identity] -= 1
         if not self.taken[identity]:
             del self.taken[identity]
@@ -76,9 +100,13 @@ class _Request:
 class RequestBounds:
     """The requests of one pool that are not over. For one event loop."""
 
-    def __init__(self, pool: PoolKey) -> None:
-        self._waiting = _Room(pool, "wait")
-        self._going_on = _Room(pool, "go on")
+    def __init__(self, pool: PoolKey, of_all: RouterBounds | None = None) -> None:
+        """``of_all``: what it shares with other pools."""
+        of_all = of_all or RouterBounds()
+        self._pool = pool
+        self._messages = of_all.messages
+        self._waiting = _Room(pool, "wait", of_all.taken)
+        self._going_on = _Room(pool, "go on", of_all.taken)
         self._readers: dict[tuple[str, int], asyncio.Semaphore] = {}
         """By client and bound."""
 
@@ -103,6 +131,10 @@ class RequestBounds:
             yield request
         finally:
             request.is_over()
+
+    def message(self) -> AbstractContextManager[Seat]:
+        """One message of a client that may be long, until it is out of memory."""
+        return self._messages.message(self._pool)
 
     def reader(self, identity: str, at_once: int) -> asyncio.Semaphore:
         """What bounds the messages of one client, of one kind, that are read at once."""

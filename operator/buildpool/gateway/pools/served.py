@@ -23,7 +23,7 @@ from buildpool.core.api.brief import Brief, ClientBrief
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.values import Target, label_of
-from buildpool.gateway.pools.bounds import RequestBounds
+from buildpool.gateway.pools.bounds import RequestBounds, RouterBounds
 from buildpool.gateway.pools.cache_memory import CacheMemory
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.pools.contexts import SessionContexts
@@ -72,6 +72,8 @@ class ServedPool:
     """Whether it is given up: who asks for it, or waits, is refused."""
     contexts: SessionContexts = field(default_factory=SessionContexts)
     """The contexts of the sessions of its clients."""
+    of_all: RouterBounds = field(default_factory=RouterBounds)
+    """What it shares with other pools."""
     bounds: RequestBounds = field(init=False)
     caches: CacheMemory = field(default_factory=CacheMemory)
     """What is known of the shared caches of its builds."""
@@ -81,7 +83,7 @@ class ServedPool:
     """How long each connection waited whose first build has not begun yet."""
 
     def __post_init__(self) -> None:
-        self.bounds = RequestBounds(self.config.key)
+        self.bounds = RequestBounds(self.config.key, self.of_all)
 
     @property
     def brief(self) -> Brief:
@@ -155,6 +157,7 @@ class ServedPools:
         self._clock = clock
         self._on_backlog_changed = on_backlog_changed
         self._on_closed = on_closed
+        self._bounds = RouterBounds()
         self._served: dict[PoolKey, ServedPool] = {}
         self._labels: dict[str, PoolKey] = {}
         self._changes = Changes()
@@ -194,8 +197,9 @@ class ServedPools:
                 told=partial(self._on_backlog_changed, pool),
             )
             fleet = Fleet(pool, partial(self.loads.daemons, pool), self._connect)
-            records = BuildRecords(fleet)
-            served = self._served[pool] = ServedPool(config, scheduler, records)
+            served = self._served[pool] = ServedPool(
+                config, scheduler, BuildRecords(fleet), of_all=self._bounds
+            )
             self._labels[label_of(pool)] = pool
         if served is None:
             return

@@ -47,6 +47,11 @@ class BuildRecord:
     """Steps that were cached, and all; None where its daemon did not say."""
 
     @property
+    def duration(self) -> timedelta:
+        """How long it ran; nothing where it runs still."""
+        return (self.ended or self.started) - self.started
+
+    @property
     def result(self) -> str:
         """How it ended, in one word."""
         if self.trouble:
@@ -85,26 +90,28 @@ class BuildLog:
         build.ended = now
         if build.is_internal:
             return
-        self._metrics.built(build.pool, build.client, build.result)
+        self._metrics.built(build.pool, build.client, build.result, build.duration)
         task = asyncio.create_task(self._write(build))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _write(self, build: BuildRecord) -> None:
         await self._complete(build)
+        if build.steps is not None:
+            cached, steps = build.steps
+            self._metrics.stepped(build.pool, build.client, cached=cached, steps=steps)
         log_build(build)
 
 
 def log_build(build: BuildRecord) -> None:
     """Writes the line of a build that has ended."""
-    duration = (build.ended or build.started) - build.started
     fields = {
         "pool": str(build.pool),
         "build": build.ref,
         "client": build.client,
         "builder": build.builder.name,
         "waited": round(build.waited.total_seconds(), 3),
-        "duration": round(duration.total_seconds(), 3),
+        "duration": round(build.duration.total_seconds(), 3),
         "result": build.result,
         "status": _NAMES.get(build.status or "", build.status),
         "trouble": build.trouble,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final
 
 from buildpool.core.naming import PoolKey
@@ -29,6 +30,9 @@ TOGETHER_SECONDS: Final = 1.5
 """Seconds between requests that a client makes at once,"""
 MOMENT_SECONDS: Final = 0.1
 """or mostly makes so."""
+DAEMON_SECONDS: Final = 3.0
+"""Seconds that a daemon waits for a build that it is asked about and does not know: nobody has less
+time for the two than without a gateway."""
 
 
 class BuildLocator:
@@ -109,9 +113,11 @@ class BuildLocator:
         """The builder of a request about a build that runs: where it runs, or its connection is.
 
         What is asked about a build can come before the build itself has its builder, which may be
-        another than that of the connection's last one. Raises Unavailable or Exhausted, within
-        seconds.
+        another than that of the connection's last one. Where there is no such build, any builder
+        may say so. Raises Unavailable or Exhausted, within seconds.
         """
+        if not await self._may_come(connection, ref):
+            return self.caretaker(connection)
         is_attached = self._connections.is_attached
         await self._begins(connection, ref)
         found = await self._changes.until(
@@ -120,7 +126,7 @@ class BuildLocator:
         if connection in self._solves and (found is None or is_attached(connection)):
             raise SlotLost(self._pool)  # its solve waits on, but who asks so could not
         if found is None:
-            raise Unavailable(f"pool {self._pool}: no builder runs the build {ref}")
+            raise Unavailable(f"pool {self._pool}: no builder is known to run the build {ref}")
         return found
 
     async def teller_of(
@@ -133,20 +139,39 @@ class BuildLocator:
         so. Of a build that waits for its slot it is told once that begins,
         or with what it is refused. Raises as that, or Unavailable.
         """
-
-        def builds() -> bool | None:
-            is_building = connection in self._solves or self._connections.is_building(connection)
-            return is_building or self.runs(ref) or None
-
+        builds = partial(self._builds, connection, ref)
         # The question comes together with its build, and may come first.
         for patience in (MOMENT_SECONDS, TOGETHER_SECONDS):
-            if await self._changes.until(builds, patience=patience) or builds():
+            if await self._soon(builds, patience=patience):
                 await self._has_its_slot(connection)
                 return await self.home_of(connection, ref)
             # It is worth a question to all daemons whether it has ended already.
             if patience == MOMENT_SECONDS and (found := await find_record()):
                 return found
         return self.caretaker(connection)
+
+    def _builds(self, connection: str, ref: str) -> bool:
+        """Whether a build runs, or its connection builds or is about to."""
+        is_building = connection in self._solves or self._connections.is_building(connection)
+        return is_building or self.runs(ref)
+
+    async def _may_come(self, connection: str, ref: str) -> bool:
+        """Whether a build runs or comes, as far as anybody can tell; waits a little for its solve.
+
+        It may run on a builder that has not said so yet. What names no build is about none.
+        """
+
+        def may_run() -> bool:
+            state = self._state()
+            asked = {builder.uid for builder in state.builders if not builder.is_leaving}
+            return self._builds(connection, ref) or not (state.is_complete and asked <= state.heard)
+
+        return bool(ref) and await self._soon(may_run, patience=DAEMON_SECONDS)
+
+    async def _soon(self, is_so: Callable[[], bool], *, patience: float) -> bool:
+        """Whether something is so within this time."""
+        # Not each solve that comes is told of as a change, so the last look is at the end.
+        return await self._changes.until(lambda: is_so() or None, patience=patience) or is_so()
 
     async def solve_begins(self, connection: str) -> None:
         """Waits while the solve of a connection waits for its slot.
@@ -222,6 +247,8 @@ class BuildLocator:
 
     async def owner_of(self, connection: str, ref: str) -> str | None:
         """Whose build it is, for who may ask before it has begun; None where it began elsewhere."""
+        if not await self._may_come(connection, ref):
+            return None
         await self._begins(connection, ref)
         nobody = ""
         find = lambda: self._connections.owner_of(ref) or (nobody if self.runs(ref) else None)  # noqa: E731

@@ -89,13 +89,13 @@ class NoBuilder(Exhausted):
 
 
 class SessionEnded(Unavailable):
-    """The session of a solve that waited has ended: its builder is gone, or its client."""
+    """The session of a solve that waited has ended: at its builder, or at its client."""
 
     def __init__(self, pool: PoolKey) -> None:
         """``pool`` is that of the build."""
         super().__init__(
             f"pool {pool}: the session of this build has ended while the build waited for a slot; "
-            "its builder is gone: build again"
+            "its builder has lost the connection, or its client has ended it: build again"
         )
 
 

@@ -17,9 +17,19 @@ MAX_CONNECTIONS: Final = 20_000
 """Connections of clients at once; Envoy refuses more, so that its memory is bounded."""
 TRACKED_BITS: Final = 16
 """Streams that keep less than 2 to the power of this many bytes are not reset: that is no help."""
+GOAWAY_IDLE_SECONDS: Final = 5
+"""How long a connection has had no request that is told to go elsewhere without one. A client that
+is about to build has lost its slot by then."""
 _TYPE: Final = "type.googleapis.com/envoy.extensions.resource_monitors."
 _HEAP: Final = "envoy.resource_monitors.fixed_heap"
 _INJECTED: Final = "envoy.resource_monitors.injected_resource"
+_REDUCE_TIMEOUTS: Final = "reduce_timeouts"
+_IDLE_TIMEOUT: Final = {
+    "@type": "type.googleapis.com/envoy.config.overload.v3.ScaleTimersOverloadActionConfig",
+    "timer_scale_factors": [
+        {"timer": "HTTP_DOWNSTREAM_CONNECTION_IDLE", "min_timeout": f"{GOAWAY_IDLE_SECONDS}s"}
+    ],
+}
 
 
 def bootstrap(
@@ -106,10 +116,15 @@ def _overload_manager(memory: int, goaway_file: str, most: int) -> dict[str, Any
         "stop_accepting_requests": {"threshold": {"value": 0.92}},
         "stop_accepting_connections": {"threshold": {"value": 0.95}},
     }
-    # Of HTTP/2, it is GOAWAY: once, with the headers of the next answer.
-    of_the_end = {"disable_http_keepalive": {"threshold": {"value": 1.0}}}
+    # Of HTTP/2, it is GOAWAY: once, with the headers of the next answer, or without one.
+    is_said = {"threshold": {"value": 1.0}}
+    of_the_end = {"disable_http_keepalive": is_said, _REDUCE_TIMEOUTS: is_said}
     actions = [
-        {"name": f"envoy.overload_actions.{name}", "triggers": [{"name": monitor, **trigger}]}
+        {
+            "name": f"envoy.overload_actions.{name}",
+            "triggers": [{"name": monitor, **trigger}],
+            **({"typed_config": _IDLE_TIMEOUT} if name == _REDUCE_TIMEOUTS else {}),
+        }
         for monitor, found in (
             (_HEAP, of_memory if memory else {}),
             (_INJECTED, of_the_end if goaway_file else {}),

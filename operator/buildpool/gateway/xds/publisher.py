@@ -8,15 +8,16 @@ one of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Final
 
-from envoy.config.listener.v3.listener_components_pb2 import FilterChain
+from envoy.config.listener.v3.listener_pb2 import Listener
 
+from buildpool.buildkit import protobuf
 from buildpool.core import naming
 from buildpool.core.naming import PoolKey
 from buildpool.gateway.pools.config import PoolConfig
@@ -35,7 +36,8 @@ class _Parts:
     """The resources of one pool, and what they are made of."""
 
     config: PoolConfig
-    chain: FilterChain
+    chain: bytes
+    """Its filter chain, as the listener has it."""
     resources: Mapping[str, Mapping[str, Resource]]
     gone: float | None = None
     """Since when the pool is not served any more: its connections may still be there."""
@@ -59,7 +61,6 @@ class Publisher:
         does, or is gone.
         """
         self._publish_snapshot = publish
-        self._port = port
         self._drain_time = drain_time
         self._on_refused = on_refused
         self._limits = limits
@@ -67,8 +68,10 @@ class Publisher:
         self._published: Mapping[PoolKey, PoolConfig] | None = None
         """Those of the last snapshot; None before the first."""
         self._parts: dict[PoolKey, _Parts] = {}
-        self._chains: list[FilterChain] = []
-        self._listener = _listener((), port, limits)
+        self._frame = resources.listener((), port=port, limits=limits).SerializeToString()
+        """The listener, before its chains."""
+        self._chains: list[bytes] = []
+        self._listener = Resource.of_content(LISTENER, self._frame)
         """Made of these chains."""
         self._refused: Mapping[PoolKey, str] = {}
         self._holders: Mapping[str, PoolKey] = {}
@@ -162,10 +165,12 @@ class Publisher:
         }
         self._publish_snapshot(snapshot)
 
-    def _listener_of(self, chains: list[FilterChain]) -> Resource:
+    def _listener_of(self, chains: list[bytes]) -> Resource:
         """The listener: another one only where a chain has changed, as it is large."""
         if chains != self._chains:
-            self._chains, self._listener = chains, _listener(chains, self._port, self._limits)
+            # Put together, not made again: all pools have a part in it.
+            content = b"".join((self._frame, *chains))
+            self._chains, self._listener = chains, Resource.of_content(LISTENER, content)
         return self._listener
 
     def _fitting(self) -> dict[PoolKey, PoolConfig]:
@@ -207,8 +212,10 @@ def _seniority(config: PoolConfig) -> tuple[bool, datetime | None, PoolKey]:
     return created is None, created, config.key
 
 
-def _listener(chains: Iterable[FilterChain], port: int, limits: Limits) -> Resource:
-    return Resource.of(LISTENER, resources.listener(chains, port=port, limits=limits))
+def _chain(config: PoolConfig, limits: Limits) -> bytes:
+    """The filter chain of a pool, as the listener has it."""
+    content = resources.chain(config, limits).SerializeToString(deterministic=True)
+    return protobuf.field(Listener.FILTER_CHAINS_FIELD_NUMBER, content)
 
 
 def _parts(config: PoolConfig, before: _Parts | None, limits: Limits) -> _Parts:
@@ -218,7 +225,7 @@ def _parts(config: PoolConfig, before: _Parts | None, limits: Limits) -> _Parts:
     if before is not None and before.config.brief.server_names == config.brief.server_names:
         chain = before.chain
     else:
-        chain = resources.chain(config, limits)
+        chain = _chain(config, limits)
     return _Parts(
         config,
         chain,

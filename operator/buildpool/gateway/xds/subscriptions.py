@@ -33,7 +33,11 @@ class Resource:
     @classmethod
     def of(cls, kind: str, message: Message) -> Resource:
         """A resource of this type."""
-        content = message.SerializeToString(deterministic=True)
+        return cls.of_content(kind, message.SerializeToString(deterministic=True))
+
+    @classmethod
+    def of_content(cls, kind: str, content: bytes) -> Resource:
+        """The same, of a message that is written already."""
         version = sha256(content).hexdigest()[:16]
         return cls(version, any_pb2.Any(type_url=kind, value=content))
 

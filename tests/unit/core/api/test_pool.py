@@ -302,6 +302,28 @@ def test_fields_of_a_newer_definition_do_not_make_a_stored_pool_invalid(
     assert parse_pool(an_object(spec)).spec == parse_pool(an_object()).spec
 
 
+@pytest.mark.parametrize(
+    ("length", "routing", "layout", "is_refused"),
+    [
+        (237, "Gateway", "Repositories", False),
+        (238, "Gateway", "Repositories", True),
+        (255, "Gateway", "Tags", False),
+        (255, "Direct", "Repositories", False),
+    ],
+)
+def test_no_pool_is_accepted_whose_caches_would_have_names_that_are_too_long(
+    length: int, routing: str, layout: str, is_refused: bool
+) -> None:
+    """The builds would have no cache, and nobody would say so."""
+    ref = "registry.example/".ljust(length, "x")
+    obj = an_object({"routing": routing, "cache": {"registry": {"ref": ref, "layout": layout}}})
+    if not is_refused:
+        parse_pool(obj)
+        return
+    with pytest.raises(InvalidSpecError, match=r"at most 237 characters.*layout to Tags"):
+        parse_pool(obj)
+
+
 def test_all_that_is_wrong_is_told_at_once() -> None:
     obj = builders(
         image="moby/buildkit",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -11,10 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from buildpool.core.routing.connection import MAX_REFS
+from buildpool.core.routing.connection import MAX_REFS, Connection
 from buildpool.core.routing.connections import Connections
+from buildpool.core.routing.index import ConnectionIndex
 from buildpool.core.routing.pool_state import PoolState
-from buildpool.core.routing.states import FORGOTTEN, GRACE, PATIENCE
+from buildpool.core.routing.states import FORGOTTEN, GRACE, PATIENCE, State
 from buildpool.core.routing.values import Target
 from samples import NOW
 
@@ -53,6 +54,50 @@ def building(connections: Connections, state: PoolState, connection: str, ref: s
     placement = connections.begin(connection, "ann", None, state, ref=ref, now=NOW)
     assert placement is not None
     return placement.builder
+
+
+class CountingIndex(ConnectionIndex):
+    """Counts the connections that are looked at."""
+
+    looks = 0
+
+    def of_states(self, states: Iterable[State]) -> Iterator[tuple[str, Connection]]:
+        for found in super().of_states(states):
+            self.looks += 1
+            yield found
+
+    def of_builder(self, uid: str) -> Mapping[str, Connection]:
+        found = super().of_builder(uid)
+        self.looks += len(found)
+        return found
+
+
+def looks_of_a_turn(*, waiting: int, builders: int, slots: int) -> int:
+    """The connections that a turn looks at which gives nobody a slot, as all are taken."""
+    connections, index = Connections(), CountingIndex()
+    connections._index = index
+    pool = tuple(a_builder(number) for number in range(builders))
+    state = PoolState(pool, {}, slots)
+    for number in range(builders * slots):
+        name = f"builds-{number}"
+        admitted(connections, state, name)
+        building(connections, state, name)
+    for number in range(waiting):
+        connections.arrive(f"waits-{number}", f"client-{number % 7}", now=NOW)
+    index.looks = 0
+    connections.reclaim(state, now=NOW)
+    assert connections.admit(state, now=NOW) == ()
+    return index.looks
+
+
+def test_a_turn_in_which_nobody_gets_a_slot_looks_once_at_those_that_build_and_at_no_other() -> (
+    None
+):
+    """Each end of anything is a turn: their cost is what bounds the builds of a router."""
+    held = 20 * 4
+    assert looks_of_a_turn(waiting=10, builders=20, slots=4) == held
+    assert looks_of_a_turn(waiting=300, builders=20, slots=4) == held
+    assert looks_of_a_turn(waiting=10, builders=40, slots=4) == 2 * held
 
 
 def test_who_comes_first_gets_the_slots_there_are_and_the_others_wait() -> None:
@@ -671,10 +716,10 @@ def test_the_end_of_a_stream_gives_nobody_a_second_slot() -> None:
     connections.begin("a", "ann", None, a_world(), now=NOW)
     assert connections.begin("a", "ann", None, PoolState(), ref="next", now=NOW) is None
     connections.end("a", now=NOW)
-    assert connections.reserved == 1
+    assert connections.to_note("a") == ("", False), "it has a slot, and no builder"
     assert connections.begin("a", "ann", None, PoolState(), ref="next", now=NOW) is None
     connections.end("a", now=NOW)
-    assert connections.reserved == 0
+    assert connections.to_note("a") is None
     assert [each.connection for each in connections.waiting()] == ["a"]
 
 

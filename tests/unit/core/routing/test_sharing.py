@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from buildpool.core.api import Inject
 from buildpool.core.api.brief import CacheBrief, ClientBrief
+from buildpool.core.api.cache import MAX_LOCATION_CHARACTERS
 from buildpool.core.routing.affinity import Traits
 from buildpool.core.routing.sharing import (
     COMMON_INTERVAL,
@@ -203,7 +204,7 @@ def test_however_long_its_location_is_a_cache_has_a_name_that_registries_take(
     location = f"r.example/{'x' * (length - 10)}"[:length].rstrip("/")
     repository = repository_of(at(location), Traits(source=name))
     if repository is None:
-        assert len(location) > 230
+        assert len(location) > MAX_LOCATION_CHARACTERS, "such a pool is refused"
     else:
         assert len(repository) <= 255
         assert re.fullmatch("[a-z0-9./-]*[a-z0-9]", repository)

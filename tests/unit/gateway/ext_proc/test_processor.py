@@ -17,7 +17,13 @@ from google.protobuf import struct_pb2
 
 from buildpool.buildkit import protobuf
 from buildpool.buildkit.methods import BRIDGE, CONTENT, CONTROL, TRACES
-from buildpool.buildkit.solve_requests import Solve, frame, read_solve, unframe
+from buildpool.buildkit.solve_requests import (
+    MAX_MESSAGE_BYTES,
+    Solve,
+    frame,
+    read_solve,
+    unframe,
+)
 from buildpool.core.api import Inject
 from buildpool.core.api.brief import CacheBrief, ClientBrief
 from buildpool.core.routing.sharing import Share
@@ -28,6 +34,7 @@ from buildpool.gateway.ext_proc.records import MAX_QUESTION_BYTES
 from buildpool.gateway.ext_proc.traits import traits_of
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.cache_memory import CacheMemory
+from buildpool.gateway.pools.messages import POOL_BYTES
 from buildpool.gateway.pools.tickets import Tickets
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
 from buildpool.gateway.slots.refusals import Unreadable
@@ -217,6 +224,26 @@ async def test_the_end_of_a_session_is_none_of_another_with_its_id() -> None:
         assert await lab.context_of(ANN, "session") == "app"
 
 
+@pytest.mark.parametrize("is_internal", [False, True])
+async def test_the_question_that_buildx_asks_first_waits_for_no_session(
+    is_internal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked before each build. A build that says nothing of itself waits for its session."""
+    monkeypatch.setattr("buildpool.gateway.ext_proc.traits.CONTEXT_SECONDS", 60.0)
+    async with a_processor() as lab:
+        await lab.builds(ANN)
+        solve = lab.asks(ANN, SOLVE)
+        await solve.answer()
+        internal = bytes((11 << 3, 1)) if is_internal else b""
+        message = protobuf.field(1, b"ref") + protobuf.field(5, b"session") + internal
+        answer = asyncio.create_task(solve.answer_to(message))
+        if not is_internal:
+            await asyncio.sleep(0.1)
+            assert not answer.done()
+            await lab.opens(ANN, "session", "app")
+        assert (await answer).HasField("request_body")
+
+
 @pytest.mark.parametrize("solves_first", [False, True])
 async def test_a_large_solve_and_the_question_about_it_go_to_one_builder(
     solves_first: bool, monkeypatch: pytest.MonkeyPatch
@@ -249,6 +276,29 @@ async def test_a_build_that_has_ended_is_told_of_on_a_connection_that_said_hello
         await status.answer()
         answer = await status.answer_to(protobuf.field(1, b"ended"))
         assert answer.dynamic_metadata != struct_pb2.Struct()
+
+
+async def test_no_more_solves_are_read_at_once_than_there_is_room_for_and_all_get_their_turn() -> (
+    None
+):
+    """Each client alone may read four: they would fill the memory of the router."""
+    async with a_processor() as lab:
+        solves = []
+        for client in (ANN, BOB):
+            await lab.builds(client)
+            solves += [lab.asks(client, SOLVE) for _ in range(4)]
+        asked = [asyncio.create_task(solve.answer()) for solve in solves]
+        await asyncio.sleep(0.1)
+        assert sum(task.done() for task in asked) == POOL_BYTES // MAX_MESSAGE_BYTES
+        left = list(range(len(solves)))
+        while left:
+            ready = next(number for number in left if asked[number].done())
+            left.remove(ready)
+            await solves[ready].answer_to(protobuf.field(1, f"ref-{ready}".encode()))
+            await solves[ready].ends_well()
+            if left:
+                waiting = [asked[number] for number in left]
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
 
 
 GARBAGE = b"\x0f"

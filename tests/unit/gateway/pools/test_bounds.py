@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from buildpool.core.naming import PoolKey
 from buildpool.gateway.pools import bounds
-from buildpool.gateway.pools.bounds import MAX_REQUESTS, MAX_REQUESTS_OF_CLIENT, RequestBounds
+from buildpool.gateway.pools.bounds import (
+    MAX_REQUESTS,
+    MAX_REQUESTS_OF_ALL,
+    MAX_REQUESTS_OF_CLIENT,
+    OWN_REQUESTS,
+    RequestBounds,
+    RouterBounds,
+)
 from buildpool.gateway.slots.refusals import Exhausted
 
 POOL = PoolKey("builds", "ci")
@@ -50,6 +57,25 @@ def test_the_other_clients_of_a_pool_have_room_and_the_pool_has_an_end() -> None
         held(requests, stack, "bob", MAX_REQUESTS - MAX_REQUESTS_OF_CLIENT)
         with pytest.raises(Exhausted, match="pool builds/ci: 3000 requests wait already"):
             held(requests, stack, "cid", 1)
+
+
+def test_all_pools_together_have_an_end_and_each_has_some_for_itself() -> None:
+    router = RouterBounds()
+    full = [RequestBounds(PoolKey("builds", name), router) for name in "ab"]
+    with ExitStack() as stack:
+        for pool in full:
+            for client in ("ann", "bob"):
+                with suppress(Exhausted):
+                    held(pool, stack, client, MAX_REQUESTS // 2)
+        with pytest.raises(Exhausted, match="4000 requests of all pools wait already"):
+            held(full[1], stack, "ann", 1)
+        assert sum(pool.waiting for pool in full) == MAX_REQUESTS_OF_ALL + 2 * OWN_REQUESTS
+        held(full[1], stack, "ann", OWN_REQUESTS, has_slot=True)
+        third = RequestBounds(PoolKey("builds", "c"), router)
+        held(third, stack, "ann", OWN_REQUESTS)
+        with pytest.raises(Exhausted, match="of all pools wait already"):
+            held(third, stack, "ann", 1)
+    assert not +router.taken
 
 
 @given(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.samples import Sample
 
+from buildpool.cli.docs import described
 from buildpool.core.naming import PoolKey
+from buildpool.core.routing.sharing import Share
 from buildpool.core.routing.values import Target
-from buildpool.gateway.metrics import GatewayMetrics
+from buildpool.gateway.metrics import MAX_STEPS, GatewayMetrics
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord, log_build
+from daemons import until
 from samples import NOW
 
 POOL, OTHER = PoolKey("builds", "ci"), PoolKey("builds", "other")
@@ -101,9 +108,14 @@ def test_of_a_pool_that_is_gone_no_number_is_left() -> None:
     for pool in (POOL, OTHER):
         metrics.waiting(pool, {"ann": 1})
         metrics.waited(pool, "ann", timedelta(seconds=1))
-        metrics.built(pool, "ann", "succeeded")
+        metrics.built(pool, "ann", "succeeded", timedelta(seconds=1))
+        metrics.stepped(pool, "ann", cached=1, steps=2)
         metrics.placed(pool, True)
+        metrics.shared(pool, Share(imports=("a",), exports=("b",)))
         metrics.refused(pool, "UNAVAILABLE", client="ann")
+    everything = {name for name, _, labels, _ in described(metrics) if "pool" in labels}
+    shown = {s.name.removesuffix("_count") for s in samples_of(metrics) if "pool" in s.labels}
+    assert everything <= shown
     metrics.forget(POOL)
     found = {
         sample.labels["pool"]
@@ -112,3 +124,65 @@ def test_of_a_pool_that_is_gone_no_number_is_left() -> None:
         if "pool" in sample.labels
     }
     assert found == {"other"}
+
+
+def samples_of(metrics: GatewayMetrics) -> list[Sample]:
+    return [sample for family in metrics.registry.collect() for sample in family.samples]
+
+
+def value(metrics: GatewayMetrics, name: str, **labels: str) -> float | None:
+    where = {"namespace": "builds", "pool": "ci", "client": "ann", **labels}
+    return metrics.registry.get_sample_value(f"buildpool_gateway_{name}", where)
+
+
+async def test_how_long_a_build_ran_is_counted_at_its_end_and_its_steps_once_they_are_known() -> (
+    None
+):
+    metrics, known = GatewayMetrics(), asyncio.Event()
+
+    async def complete(build: BuildRecord) -> None:
+        await known.wait()
+        build.steps = (3, 4)
+
+    build_log = BuildLog(metrics, complete=complete)
+    build = a_build(status="0")
+    build_log.open(build)
+    build_log.close(build, now=NOW + timedelta(seconds=40))
+    assert value(metrics, "build_seconds_sum", result="succeeded") == 40
+    assert value(metrics, "build_seconds_bucket", result="succeeded", le="30.0") == 0
+    assert value(metrics, "build_seconds_bucket", result="succeeded", le="60.0") == 1
+    assert value(metrics, "steps_total", what="run") is None
+    known.set()
+    await until(lambda: value(metrics, "steps_total", what="run") == 1, "its steps are counted")
+    assert value(metrics, "steps_total", what="cached") == 3
+
+
+async def test_the_builds_that_clients_make_for_themselves_are_not_counted() -> None:
+    metrics = GatewayMetrics()
+    build_log = BuildLog(metrics, complete=nothing)
+    build_log.close(a_build(is_internal=True, status="0"), now=NOW)
+    assert [sample for sample in samples_of(metrics) if "client" in sample.labels] == []
+
+
+def test_a_clock_that_was_set_back_makes_no_build_take_less_than_no_time() -> None:
+    metrics = GatewayMetrics()
+    metrics.built(POOL, "ann", "failed", timedelta(seconds=-5))
+    assert value(metrics, "build_seconds_sum", result="failed") == 0
+
+
+def test_steps_that_become_known_after_their_pool_is_gone_show_nothing_of_it() -> None:
+    metrics = GatewayMetrics()
+    metrics.built(POOL, "ann", "succeeded", timedelta(0))
+    metrics.forget(POOL)
+    metrics.stepped(POOL, "ann", cached=1, steps=2)
+    assert value(metrics, "steps_total", what="run") is None
+
+
+@given(cached=st.integers(0, 2**64 - 1), steps=st.integers(0, 2**64 - 1))
+def test_a_daemon_may_say_any_numbers_of_steps(cached: int, steps: int) -> None:
+    metrics = GatewayMetrics()
+    metrics.built(POOL, "ann", "succeeded", timedelta(0))
+    metrics.stepped(POOL, "ann", cached=cached, steps=steps)
+    counted = [value(metrics, "steps_total", what=what) or 0 for what in ("cached", "run")]
+    assert sum(counted) == min(steps, MAX_STEPS)
+    assert min(counted) >= 0

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.pool_state import PoolState
-from buildpool.core.routing.states import PATIENCE, State
+from buildpool.core.routing.states import PATIENCE, RESERVING, State
 from buildpool.core.routing.values import Target
 from buildpool.gateway.slots.scheduler import SlotScheduler
 from buildpool.gateway.slots.store import ConnectionStore
@@ -19,7 +19,8 @@ from samples import NOW
 POOL = PoolKey("builds", "ci")
 SLOTS = 1
 BUILDERS = tuple(Target(f"b-{n}", f"uid-{n}", f"10.0.0.{n}:1") for n in range(2))
-NAMES = st.sampled_from("abcdef")
+CONNECTIONS = "abcdef"
+NAMES = st.sampled_from(CONNECTIONS)
 BY_RIGHT = (State.RESTING, State.OWED, State.CALLED)
 """Those that go on without a turn, once: to their own builder, or with the session they owe."""
 
@@ -149,7 +150,8 @@ class Restarts(RuleBasedStateMachine):
         if not any(each.ref for each in self.streams):
             waiting = [each.connection for each in self.scheduler.connections.waiting()]
             held = sum(self.scheduler.connections.used(b, self.state()) for b in BUILDERS)
-            assert not waiting or held + self.scheduler.connections.reserved > 0
+            reserved = sum(self.state_of(name) in RESERVING for name in CONNECTIONS)
+            assert not waiting or held + reserved > 0
 
 
 TestRestarts = Restarts.TestCase

@@ -12,10 +12,12 @@ from typing import TypeVar
 
 import pytest
 
+from buildpool.core.api import PoolSpec
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.states import GRACE, PATIENCE
 from buildpool.core.routing.values import Backlog, Target
+from buildpool.core.scaling import SETTLE, Builder, Calm, Decision, LastDecision, decide
 from buildpool.gateway.slots.arrivals import Arrivals
 from buildpool.gateway.slots.refusals import Exhausted, NotServed, Unavailable
 from buildpool.gateway.slots.scheduler import SlotScheduler
@@ -64,6 +66,12 @@ class Place:
         """Other builders are there now."""
         self.state = PoolState(builders, {}, self.state.slots)
         self.scheduler.dispatch()
+
+    def heard(self) -> Place:
+        """All daemons say that they run nothing."""
+        nothing = {builder.uid: frozenset[str]() for builder in self.state.builders}
+        self.state = replace(self.state, builds=nothing)
+        return self
 
     async def wait_for_slot(self, connection: str, *, max_wait: timedelta = LONG) -> timedelta:
         return await self.scheduler.wait_for_slot(connection, "ann", max_wait=max_wait)
@@ -166,6 +174,35 @@ async def test_a_builder_that_comes_is_given_at_once() -> None:
     await waiting
 
 
+async def test_a_builder_that_retires_under_a_slot_which_nobody_used_yet_is_restored() -> None:
+    """The operator is not told of such slots: it knows in time of a build that misses its own."""
+    place = Place(a_builder())
+    await place.admit("a")
+    spec = PoolSpec.model_validate(
+        {"routing": "Gateway", "scaling": {"min": 0, "max": 1, "idleAfter": "1s"}}
+    )
+    idle = Builder(0, NOW, is_ready=True, builds=0, as_of=NOW)
+    memory = LastDecision(1, Calm(NOW - LONG, 0))
+
+    def decided(builder: Builder) -> Decision:
+        waiting = place.scheduler.backlog.waiting
+        return decide(
+            spec, [builder], taken=frozenset(), memory=memory, waiting=waiting, now=place.now
+        )
+
+    assert [each.index for each in decided(idle).retire] == [0]
+    place.becomes(replace(a_builder(), is_serving=False))
+    told = place.told
+    session = begun(place.scheduler.follow("a", "ann", None))
+    solve = begun(place.scheduler.begin("a", "ann", None, "ref"))
+    await settled()
+    assert place.told > told
+    place.now += SETTLE / 2
+    assert decided(replace(idle, retired=NOW)).restore == (0,)
+    place.becomes(a_builder())
+    assert (await session).builder == (await solve).builder == a_builder()
+
+
 async def test_a_queue_moves_as_long_as_somebody_gets_a_slot() -> None:
     place = Place(a_builder())
     await place.admit("a")
@@ -205,12 +242,59 @@ async def test_a_build_is_found_on_another_connection_by_its_ref() -> None:
     assert await place.scheduler.locator.home_of("another connection", "ref") == a_builder()
 
 
-async def test_a_build_that_nobody_runs_is_said_to_be_nowhere(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("has_said_hello", [False, True])
+@pytest.mark.parametrize("ref", ["unheard-of", ""])
+async def test_of_a_build_that_nobody_runs_a_builder_says_so(
+    ref: str, has_said_hello: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("buildpool.gateway.slots.scheduler.SESSION_PATIENCE_SECONDS", 0.0)
-    with pytest.raises(Unavailable, match="no builder runs the build ref"):
-        await Place(a_builder()).scheduler.locator.home_of("a", "ref")
+    """In the words of BuildKit, and not after all the time that a build could take to come."""
+    monkeypatch.setattr("buildpool.gateway.slots.locator.DAEMON_SECONDS", 0.01 if ref else 60.0)
+    place = Place(a_builder()).heard()
+    leaving = replace(a_builder(1), is_serving=False, is_leaving=True)  # it is not asked any more
+    place.state = replace(place.state, builders=(*place.state.builders, leaving))
+    if has_said_hello:
+        await place.admit("a")
+    async with asyncio.timeout(5):
+        assert await place.scheduler.locator.home_of("a", ref) == a_builder()
+        assert await place.scheduler.locator.owner_of("a", ref) is None
+    with pytest.raises(Unavailable, match="has no builder now; a build wakes it"):
+        await Place().scheduler.locator.home_of("a", ref)
+
+
+@pytest.mark.parametrize("is_complete", [False, True])
+async def test_what_is_asked_about_a_build_waits_until_all_builders_have_said_what_they_run(
+    is_complete: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The router may have just started, and the build have come through another one."""
+    monkeypatch.setattr("buildpool.gateway.slots.locator.DAEMON_SECONDS", 0.01)
+    place = Place(a_builder(0), a_builder(1))
+    heard = {"uid-0": frozenset[str](), "uid-1": frozenset[str]()}
+    place.state = replace(place.state, builds=heard, is_complete=is_complete)
+    if is_complete:
+        place.state = replace(place.state, builds={"uid-0": frozenset()})
+    asked = begun(place.scheduler.locator.home_of("another connection", "ref"))
+    await asyncio.sleep(0.05)
+    assert not asked.done()
+    place.state = replace(place.state, builds=heard | {"uid-1": frozenset({"ref"})})
+    place.scheduler.dispatch()
+    assert await asked == a_builder(1)
+
+
+@pytest.mark.parametrize("question", ["home_of", "owner_of"])
+async def test_what_comes_before_its_build_waits_until_that_is_read_however_long_it_takes(
+    question: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("buildpool.gateway.slots.locator.DAEMON_SECONDS", 0.05)
+    monkeypatch.setattr("buildpool.gateway.slots.locator.PATIENCE_SECONDS", 0.1)
+    place = Place(a_builder(0), a_builder(1)).heard()
+    await place.admit("a")
+    asked = begun(getattr(place.scheduler.locator, question)("a", "ref"))
+    await settled()
+    with place.scheduler.locator.solving("a"):
+        await asyncio.sleep(0.2)
+        assert not asked.done()
+        home = (await place.scheduler.begin("a", "ann", None, "ref")).builder
+    assert await asked == ("ann" if question == "owner_of" else home)
 
 
 @pytest.mark.parametrize("has_said_hello", [False, True])

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from envoy.config.bootstrap.v3 import bootstrap_pb2
+from envoy.config.overload.v3 import overload_pb2
 from envoy.extensions.resource_monitors.downstream_connections.v3 import (
     downstream_connections_pb2,
 )
@@ -14,7 +15,7 @@ from envoy.extensions.resource_monitors.injected_resource.v3 import injected_res
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf import json_format
 
-from buildpool.gateway.draining import ACTIVE
+from buildpool.gateway.draining import ACTIVE, CONNECTIONS
 from buildpool.gateway.xds.bootstrap import HISTORIES, MAX_CONNECTIONS, ROUTER, bootstrap
 
 HTTP2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -80,6 +81,7 @@ def test_connections_are_bounded() -> None:
     ("name", "is_kept"),
     [
         (ACTIVE, True),
+        (CONNECTIONS, True),
         ("listener_manager.lds.update_rejected", True),
         ("cluster.router.upstream_rq_pending_total", True),
         ("cluster.builds/ci.upstream_rq_total", False),
@@ -116,6 +118,14 @@ def test_who_keeps_a_connection_is_sent_elsewhere_by_a_file() -> None:
     file = injected_resource_pb2.InjectedResourceConfig()
     assert manager.resource_monitors[1].typed_config.Unpack(file)
     assert file.filename == "/bootstrap/goaway"
-    (action,) = manager.actions
-    assert action.name == "envoy.overload_actions.disable_http_keepalive"
-    assert [trigger.name for trigger in action.triggers] == [manager.resource_monitors[1].name]
+    # One for those that get answers, and one for those that wait for none.
+    names = [action.name.rpartition(".")[2] for action in manager.actions]
+    assert names == ["disable_http_keepalive", "reduce_timeouts"]
+    for action in manager.actions:
+        assert [trigger.name for trigger in action.triggers] == [manager.resource_monitors[1].name]
+    timers = overload_pb2.ScaleTimersOverloadActionConfig()
+    assert manager.actions[1].typed_config.Unpack(timers)
+    (idle,) = timers.timer_scale_factors
+    assert (
+        idle.timer == overload_pb2.ScaleTimersOverloadActionConfig.HTTP_DOWNSTREAM_CONNECTION_IDLE
+    )

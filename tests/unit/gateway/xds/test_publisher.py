@@ -16,7 +16,7 @@ from buildpool.core.naming import PoolKey
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.xds import publisher as publishing
 from buildpool.gateway.xds import resources
-from buildpool.gateway.xds.limits import Limits
+from buildpool.gateway.xds.limits import LIMITS, Limits
 from buildpool.gateway.xds.publisher import Publisher
 from buildpool.gateway.xds.subscriptions import CLUSTER, LISTENER, SECRET, Snapshot
 from samples import NOW
@@ -318,6 +318,16 @@ async def test_a_change_costs_what_has_changed_and_not_all_pools(
     await lab.becomes(*pools("abcd", b=(SHARED,)))
     assert made == ["a", "b", "c", "d", "b"]
     assert lab.names == {SHARED: "builds/b"}
+
+
+async def test_the_listener_is_put_together_as_it_would_be_made(lab: PublisherLab) -> None:
+    """To make it of all chains takes long where there are many pools."""
+    for names in ("", "b", "abc", "ac"):
+        await lab.becomes(*pools(names))
+        content = lab.recorder.published[-1][LISTENER]["gateway"].content
+        found = listener_pb2.Listener.FromString(content.value)
+        chains = [resources.chain(config, LIMITS) for config in pools(names)]
+        assert found == resources.listener(chains, port=1234)
 
 
 def taken(lab: PublisherLab, *missing: str) -> list[str]:

@@ -17,6 +17,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from envoy.extensions.transport_sockets.tls.v3.common_pb2 import TlsParameters
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
 from buildpool.buildkit.history import METHOD as LISTEN
 from buildpool.buildkit.methods import BRIDGE, CONTENT, CONTROL
@@ -29,6 +30,7 @@ from buildpool.gateway.xds.resources import chain, cluster, listener, secrets
 from unit.gateway.xds.configs import a_config
 
 PORT = 1234
+HTTP2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def unpacked(packed: Any, kind: type[Any]) -> Any:
@@ -229,6 +231,17 @@ def test_a_solve_of_the_greatest_length_has_room() -> None:
 
 
 # --- limits, as docs/how-to/gateway.md and the changelog tell of them -----------------------------
+
+
+def test_an_upload_that_its_builder_does_not_read_keeps_little_of_envoys_memory() -> None:
+    """Windows of 16 and 32 MiB took 29 MiB for each: thirty of them were all that Envoy has."""
+    options = cluster(a_config()).typed_extension_protocol_options[HTTP2]
+    upstream = unpacked(options, http_protocol_options_pb2.HttpProtocolOptions)
+    downstream = manager(chain(a_config())).http2_protocol_options
+    for side in (downstream, upstream.explicit_http_config.http2_protocol_options):
+        # None is no limit: Envoy's own are 256 MiB.
+        assert 0 < side.initial_stream_window_size.value <= 2 << 20
+        assert 0 < side.initial_connection_window_size.value <= 4 << 20
 
 
 def test_a_pool_has_four_thousand_connections() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -20,6 +19,7 @@ from yarl import URL
 from buildpool.core.observed.usage import Usage
 from buildpool.core.pki import Bundle, issue, issue_authority
 from buildpool.sidecars.keeper.server import KeeperSettings, keep
+from gateway.ports import free_port
 from unit.core.pki.certificates import CLIENT, DAY, SERVER
 from unit.sidecars import stored
 from unit.sidecars.stored import Stored, digest_of
@@ -36,12 +36,6 @@ def mount(folder: Path, bundle: Bundle) -> Path:
     (folder / "cert.pem").write_bytes(bundle.pair.certificate)
     (folder / "key.pem").write_bytes(bundle.pair.key)
     return folder
-
-
-def a_free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @dataclass
@@ -106,8 +100,8 @@ async def keeping(
         retention=14 * DAY,
         grace=timedelta(hours=2),
         certificates=mount(tmp_path / "server", issue(A, SERVER, now=STARTED)),
-        port=a_free_port(),
-        registry_port=a_free_port(),
+        port=free_port(),
+        registry_port=free_port(),
         interval=interval,
         clock=lambda: stored.NOW,
     )
@@ -274,4 +268,4 @@ async def test_it_does_not_start_without_certificates(tmp_path: Path) -> None:
     async with keeping(tmp_path) as keeper:
         (keeper.settings.certificates / "key.pem").unlink()
         with pytest.raises(OSError, match="No such file"):
-            await keep(replace(keeper.settings, port=a_free_port()))
+            await keep(replace(keeper.settings, port=free_port()))
