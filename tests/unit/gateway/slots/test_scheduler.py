@@ -905,6 +905,20 @@ async def test_a_solve_whose_session_ends_while_it_waits_does_not_wait_on() -> N
 
 
 @pytest.mark.usefixtures("impatient")
+async def test_a_solve_whose_session_is_on_a_builder_that_drains_does_not_wait_on() -> None:
+    """Its session is where no slot becomes free for it: it would wait for ever."""
+    place = Place(a_builder())
+    await place.admit("a")
+    await place.scheduler.begin("a", "ann", None, "ref a")
+    solve = begun(place.wait_for_slot("b"))
+    await place.scheduler.follow("b", "ann", None)
+    place.becomes(replace(a_builder(), is_serving=False, is_leaving=True), a_builder(1))
+    with pytest.raises(Unavailable, match="the session of this build has ended"):
+        await solve
+    assert place.scheduler.backlog.waiting == 0
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_a_hello_that_is_taken_back_leaves_the_session_of_its_connection_where_it_is() -> (
     None
 ):
