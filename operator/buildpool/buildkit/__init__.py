@@ -16,7 +16,14 @@ protobuf        the wire format under both; pure
 
 from __future__ import annotations
 
-from buildpool.buildkit.daemon import Daemon, DaemonAccess, DaemonError, DaemonRefusedError
+from buildpool.buildkit.daemon import (
+    Daemon,
+    DaemonAccess,
+    DaemonError,
+    DaemonLateError,
+    DaemonRefusedError,
+    Room,
+)
 from buildpool.buildkit.history import BuildEvent, BuildEventKind
 
 __all__ = [
@@ -25,5 +32,7 @@ __all__ = [
     "Daemon",
     "DaemonAccess",
     "DaemonError",
+    "DaemonLateError",
     "DaemonRefusedError",
+    "Room",
 ]

@@ -37,8 +37,8 @@ MAX_EVENT_BYTES: Final = 16 << 20
 MAX_ANSWER_EVENTS: Final = 10_000
 """Of one answer. BuildKit sends one for each build that runs."""
 MAX_RECORDS_BYTES: Final = 2 << 20
-"""Of the records of builds that are asked for at once; what is more is left out. BuildKit keeps 50,
-of some thousand each, and more where all are young."""
+"""Of the records of builds that are asked for at once; of more, some are left out. BuildKit keeps
+50, of some thousand each, and more where all are young."""
 SPELL_SECONDS: Final = 0.001
 """For which an event may keep us from all else; it needs a twentieth of that."""
 REST_FACTOR: Final = 20
@@ -67,10 +67,22 @@ class DaemonRefusedError(DaemonError):
     """A daemon has read a question and refuses it; the message is the daemon's own."""
 
 
+class DaemonLateError(DaemonError):
+    """A daemon has not answered in time."""
+
+
 _REFUSED: Final = frozenset(
     {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 )
 """How BuildKit refuses questions: most of its errors have no status of gRPC."""
+
+
+@dataclass(slots=True)
+class Room:
+    """What the answers of several daemons to one question may have of our memory."""
+
+    left: int
+    """Bytes that none of them has yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +128,27 @@ class Daemon:
         """
         return self._talk(self._listen, wire.RUNNING_BUILDS_AND_ON, wire.read_event)
 
-    async def records(self, request: bytes) -> tuple[BuildEvent, ...]:
+    async def records(self, request: bytes, room: Room, *, ref: str = "") -> list[BuildEvent]:
         """What the history answers to a BuildHistoryRequest that has an end.
 
+        Takes of the ``room``, which the caller gives back; records that find none are left out.
+        ``ref``: the one build that it is about, of which the first event is never left out.
         Raises DaemonError, at the latest after 3 s; DaemonRefusedError where it refuses to answer.
         """
-        found, room = [], MAX_RECORDS_BYTES
-        async with aclosing(self._answer(request)) as events:
-            async for event in events:
-                room -= len(event.message)
-                if room < 0:
-                    break
-                found.append(event)
-        return tuple(found)
+        found: list[BuildEvent] = []
+        taken = 0
+        try:
+            async with aclosing(self._answer(request)) as events:
+                async for event in events:
+                    size, left = len(event.message), min(room.left, MAX_RECORDS_BYTES - taken)
+                    is_about = not ref or event.build.ref == ref
+                    if is_about and (size <= left or (ref and not found)):
+                        found.append(event)
+                        taken, room.left = taken + size, room.left - size
+        except BaseException:
+            room.left += taken
+            raise
+        return found
 
     async def has_content(self, digest: str) -> bool:
         """Whether it has some content that builds have made. Raises DaemonError, as ``records``."""
@@ -164,7 +184,7 @@ class Daemon:
         the frames of their tracebacks, and tasks keep them: so none leaves here that was in gRPC.
         """
         call = method(request, timeout=deadline)
-        count, kind = 0, DaemonError
+        count = 0
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
                 if count == most:
@@ -177,30 +197,35 @@ class Daemon:
                 if spent > SPELL_SECONDS:
                     await asyncio.sleep(spent * REST_FACTOR)
         except grpc.aio.AioRpcError as error:
-            trouble = _words(error)
-            if error.code() in _REFUSED:
-                kind, trouble = DaemonRefusedError, _details(error)
+            failure = _failure(error)
         except WireError as error:
-            trouble = f"its answer cannot be read: {error}"
+            failure = DaemonError(f"its answer cannot be read: {error}")
         except asyncio.CancelledError as error:
-            error.__context__ = None
-            raise error.with_traceback(None)  # noqa: B904 - it is the same one
+            if _is_cancelled():
+                error.__context__ = None
+                raise error.with_traceback(None)  # noqa: B904 - it is the same one
+            failure = DaemonError("the connection was closed under the question")
         else:
             return
         finally:
             call.cancel()
             del call
-        raise kind(trouble)
+        raise failure
 
 
-def _words(error: grpc.aio.AioRpcError) -> str:
+def _is_cancelled() -> bool:
+    """Whether somebody has cancelled this task. gRPC says so also of calls that are over."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _failure(error: grpc.aio.AioRpcError) -> DaemonError:
     """What gRPC says, short and printable: a part of it is written by the other side."""
     code = error.code()
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"it does not answer within {DEADLINE.total_seconds():g} s"
-    return f"{code.name}: {_details(error)}"
-
-
-def _details(error: grpc.aio.AioRpcError) -> str:
     details = "".join(sign if sign.isprintable() else " " for sign in error.details() or "")
-    return details[:MAX_TROUBLE_CHARACTERS]
+    details = details[:MAX_TROUBLE_CHARACTERS]
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DaemonLateError(f"it does not answer within {DEADLINE.total_seconds():g} s")
+    return (
+        DaemonRefusedError(details) if code in _REFUSED else DaemonError(f"{code.name}: {details}")
+    )

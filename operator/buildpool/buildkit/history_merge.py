@@ -21,28 +21,28 @@ _NO_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)
 def merged(answers: Iterable[Sequence[BuildEvent]], *, limit: int = 0) -> list[BuildEvent]:
     """What one daemon would answer that had the builds of all.
 
-    Each has kept to the same limit, and to the same filters; 0: there is no limit.
+    Each has kept to the same limit, and to the same filters; 0: there is no limit. Of a build of
+    which several tell, the first counts.
     """
-    running: list[BuildEvent] = []
-    ended: list[BuildEvent] = []
+    running: dict[str, BuildEvent] = {}
+    ended: dict[str, BuildEvent] = {}
     for event in chain.from_iterable(answers):
-        (running if event.kind is BuildEventKind.STARTED else ended).append(event)
+        which = running if event.kind is BuildEventKind.STARTED else ended
+        which.setdefault(event.build.ref, event)
     if limit > 0:
-        ended.sort(key=_started, reverse=True)
-        del ended[limit:]
+        listed = sorted(ended.values(), key=_started, reverse=True)[:limit]
     else:
-        ended.sort(key=_ref)
-    return running + ended
+        listed = sorted(ended.values(), key=_ref)
+    return [*running.values(), *listed]
 
 
 def within(events: Iterable[BuildEvent], room: int) -> list[BuildEvent]:
-    """The first of these events, as many as have no more than so many bytes together."""
+    """These events, without those that find no room in so many bytes: the first come first."""
     kept = []
     for event in events:
-        room -= len(event.message)
-        if room < 0:
-            break
-        kept.append(event)
+        if (size := len(event.message)) <= room:
+            kept.append(event)
+            room -= size
     return kept
 
 

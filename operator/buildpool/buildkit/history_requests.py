@@ -20,6 +20,9 @@ _ACTIVE_ONLY, _REF, _EARLY_EXIT, _FILTER, _LIMIT = 1, 2, 3, 4, 5
 _PLAIN: Final = re.compile("[a-z0-9]+")
 """Refs that stand in a filter as they are, as those of all clients do."""
 _RECORD_REF: Final = 1
+MAX_FILTERS: Final = 100
+"""Of one request: each is kept, and sent to all daemons. buildx sends as many as its user writes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,8 @@ def read_request(message: bytes) -> HistoryRequest:
             numbers[number] = value
         elif number == _FILTER:
             filters.append(protobuf.text(value, "Filter").encode())
+            if len(filters) > MAX_FILTERS:
+                raise WireError(f"it has more than {MAX_FILTERS} filters")
         elif isinstance(value, int):
             rest += protobuf.number_field(number, value)
         elif value is not None:

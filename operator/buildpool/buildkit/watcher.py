@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Final, Protocol
 from zlib import crc32
 
-from buildpool.buildkit import BuildEvent, BuildEventKind, DaemonAccess, DaemonError
+from buildpool.buildkit import BuildEvent, BuildEventKind, DaemonAccess, DaemonError, Room
 from buildpool.buildkit.served import ServedBuilds
 from buildpool.core import pauses
 from buildpool.core.observed.load import Load, RunningBuild
@@ -45,7 +45,7 @@ class WatchedDaemon(Protocol):
     def events(self) -> AsyncGenerator[BuildEvent, None]:
         """What happens to builds from now on, in no order, for as long as the daemon goes on."""
 
-    async def records(self, request: bytes) -> tuple[BuildEvent, ...]:
+    async def records(self, request: bytes, room: Room, *, ref: str = "") -> list[BuildEvent]:
         """What its history answers to a question that has an end; within seconds."""
 
     async def has_content(self, digest: str) -> bool:

@@ -16,7 +16,9 @@ from buildpool.buildkit import (
     BuildEventKind,
     Daemon,
     DaemonError,
+    DaemonLateError,
     DaemonRefusedError,
+    Room,
 )
 from buildpool.buildkit import daemon as module
 from buildpool.buildkit.history_requests import digest_in
@@ -150,9 +152,29 @@ async def test_a_hung_daemon_fails_at_the_deadline(monkeypatch: pytest.MonkeyPat
     async with serving(AUTHORITY) as server:
         server.is_hung = True
         daemon = Daemon(server.address, ACCESS)
-        with pytest.raises(DaemonError, match=r"does not answer within 0\.1 s"):
+        with pytest.raises(DaemonLateError, match=r"does not answer within 0\.1 s"):
             await daemon.snapshot()
         await daemon.close()
+
+
+@pytest.mark.parametrize("question", ["snapshot", "records", "events"])
+async def test_a_connection_that_is_closed_under_a_question_is_a_daemon_that_cannot_be_asked(
+    question: str,
+) -> None:
+    """gRPC says then that the task is cancelled, which nobody did: its caller would end so, too."""
+    async with serving(AUTHORITY) as server:
+        server.is_hung = question != "events"
+        daemon = Daemon(server.address, ACCESS)
+        ask = {
+            "snapshot": daemon.snapshot,
+            "records": lambda: daemon.records(bytes(LISTED), Room(MUCH)),
+            "events": lambda: anext(daemon.events()),
+        }
+        task = asyncio.create_task(ask[question]())
+        await until(lambda: server.asked > 0, "it was asked")
+        await daemon.close()
+        with pytest.raises(DaemonError, match="closed under the question"):
+            await task
 
 
 async def test_a_daemon_that_dies_ends_its_events() -> None:
@@ -197,6 +219,8 @@ async def test_an_answer_that_does_not_end_is_given_up(monkeypatch: pytest.Monke
 
 LISTED = (3 << 3, 1)
 """A question that has an end."""
+MUCH = 1 << 20
+"""More than all records have."""
 
 
 class Keeper(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -206,6 +230,8 @@ class Keeper(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.refs = ["a", "b", "c"]
         self.content = {"sha256:1"}
         self.status: grpc.StatusCode | None = None
+        self.padding: dict[str, bytes] = {}
+        """What makes records long."""
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         if details.method == "/containerd.services.content.v1.Content/Info":
@@ -223,7 +249,7 @@ class Keeper(grpc.GenericRpcHandler):  # type: ignore[misc]
         if self.status is not None:
             await context.abort(self.status, "invalid limit -1")
         for ref in self.refs:
-            yield an_event(BuildEventKind.COMPLETE, ref)
+            yield an_event(BuildEventKind.COMPLETE, ref) + self.padding.get(ref, b"")
 
 
 @asynccontextmanager
@@ -243,7 +269,7 @@ async def keeping(keeper: Keeper) -> AsyncIterator[Daemon]:
 
 async def test_records_are_listed_as_they_stand() -> None:
     async with keeping(Keeper()) as daemon:
-        found = await daemon.records(bytes(LISTED))
+        found = await daemon.records(bytes(LISTED), Room(MUCH))
     assert [event.build.ref for event in found] == ["a", "b", "c"]
     assert found[1].message == an_event(BuildEventKind.COMPLETE, "b")
     assert b"hunter2" not in repr(found).encode()
@@ -253,8 +279,33 @@ async def test_records_that_are_too_long_are_left_out(monkeypatch: pytest.Monkey
     size = len(an_event(BuildEventKind.COMPLETE, "a"))
     monkeypatch.setattr(module, "MAX_RECORDS_BYTES", 2 * size)
     async with keeping(Keeper()) as daemon:
-        found = await daemon.records(bytes(LISTED))
+        found = await daemon.records(bytes(LISTED), Room(MUCH))
     assert [event.build.ref for event in found] == ["a", "b"]
+
+
+async def test_a_record_that_is_too_long_hides_no_other() -> None:
+    keeper, size = Keeper(), len(an_event(BuildEventKind.COMPLETE, "a"))
+    keeper.padding["a"] = field(15, bytes(module.MAX_RECORDS_BYTES))
+    async with keeping(keeper) as daemon:
+        room = Room(MUCH)
+        found = await daemon.records(bytes(LISTED), room)
+        assert [event.build.ref for event in found] == ["b", "c"]
+        assert room.left == MUCH - 2 * size
+        (found_by_ref,) = await daemon.records(bytes(LISTED), Room(0), ref="a")
+        assert len(found_by_ref.message) > module.MAX_RECORDS_BYTES
+
+
+async def test_the_answers_of_several_daemons_share_one_room() -> None:
+    keeper, size = Keeper(), len(an_event(BuildEventKind.COMPLETE, "a"))
+    room = Room(4 * size)
+    async with keeping(keeper) as one, keeping(Keeper()) as two:
+        found = [await daemon.records(bytes(LISTED), room) for daemon in (one, two)]
+        assert [len(events) for events in found] == [3, 1]
+        room = Room(4 * size)
+        keeper.refs.append("")
+        with pytest.raises(DaemonError, match="cannot be read"):
+            await one.records(bytes(LISTED), room)
+        assert room.left == 4 * size, "what came to nothing takes no room"
 
 
 async def test_what_a_daemon_refuses_is_told_from_one_that_does_not_answer() -> None:
@@ -262,10 +313,10 @@ async def test_what_a_daemon_refuses_is_told_from_one_that_does_not_answer() -> 
     async with keeping(keeper) as daemon:
         keeper.status = grpc.StatusCode.UNKNOWN
         with pytest.raises(DaemonRefusedError, match=r"^invalid limit -1$"):
-            await daemon.records(bytes(LISTED))
+            await daemon.records(bytes(LISTED), Room(MUCH))
         keeper.status = grpc.StatusCode.UNAVAILABLE
         with pytest.raises(DaemonError, match="UNAVAILABLE") as error:
-            await daemon.records(bytes(LISTED))
+            await daemon.records(bytes(LISTED), Room(MUCH))
         assert not isinstance(error.value, DaemonRefusedError)
 
 

@@ -68,6 +68,25 @@ def test_it_matters_in_no_way_who_answers_first(
     assert merged(ended, limit=limit) == merged(reversed(ended), limit=limit)
 
 
+@given(pools(), st.integers(0, 12))
+def test_answers_can_be_merged_one_by_one_as_they_come(
+    daemons: list[list[BuildEvent]], limit: int
+) -> None:
+    answers = [one_daemon(daemon, limit) for daemon in daemons]
+    found: list[BuildEvent] = []
+    for answer in answers:
+        found = merged([found, answer], limit=limit)
+    assert found == merged(answers, limit=limit)
+
+
+@pytest.mark.parametrize("limit", [0, 3])
+def test_a_build_of_which_several_tell_is_listed_once(limit: int) -> None:
+    first, second = (
+        BuildEvent(COMPLETE, RunningBuild("a", EPOCH), steps=(number, 9)) for number in (1, 2)
+    )
+    assert merged([[first], [second]], limit=limit) == [first]
+
+
 @pytest.mark.parametrize("limit", [0, 3])
 def test_a_build_without_a_start_is_older_than_all(limit: int) -> None:
     old = BuildEvent(COMPLETE, RunningBuild("z", None))
@@ -80,3 +99,5 @@ def test_a_list_has_room_for_so_many_bytes() -> None:
     assert within(events, 8) == events[:2]
     assert within(events, 7) == events[:1]
     assert within([], 0) == []
+    long = BuildEvent(COMPLETE, RunningBuild("0", None), message=b"12345")
+    assert within([long, *events], 4) == events[:1], "one that is too long hides no other"
