@@ -8,27 +8,38 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import OrderedDict
 from collections.abc import Collection
-from functools import partial
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
-from buildpool.buildkit import BuildEvent
+from buildpool.buildkit import BuildEvent, Room
 from buildpool.buildkit.history_merge import merged, within
 from buildpool.buildkit.history_requests import HistoryRequest
-from buildpool.buildkit.watcher import WatchedDaemon
-from buildpool.gateway.pools.fleet import Answers, Fleet
+from buildpool.gateway.pools.fleet import Asked, Fleet, Keeper
 from buildpool.gateway.pools.listeners import Listeners
+from buildpool.gateway.pools.whereabouts import Whereabouts
 
-AT_ONCE: Final = 2
-"""Questions, of each kind, that go to all daemons of a pool at once: each costs a request to every
-one, and may be answered by some megabytes."""
+LISTS_AT_ONCE: Final = 2
+"""Lists of all builds that a pool is asked for at once: each costs a request to every daemon, and
+may be answered by some megabytes."""
+SEARCHES_AT_ONCE: Final = 8
+"""Questions about one build or one piece of content: the answers are short, and a daemon that hangs
+holds each of them up for seconds."""
 MAX_LISTED_BYTES: Final = 8 << 20
-"""Of all records of one list; what is more is left out."""
-MAX_REMEMBERED: Final = 5_000
-"""Builds, and pieces of their content, of which it is remembered where they are."""
-MAX_DIGESTS: Final = 500
+"""Of all records of one list; of more, some are left out."""
+MAX_COMING_BYTES: Final = 8 << 20
+"""Of the answers to one question that were not made a part of the list yet."""
+MAX_REFS: Final = 1_000
+"""Builds of one daemon of which it is remembered that it has them,"""
+MAX_DIGESTS: Final = 2_000
+"""and pieces of content."""
+MAX_DIGESTS_OF_BUILD: Final = 100
 """Of the content of one build: its attestations for each platform, and little more."""
+NOTED_BYTES: Final = 1 << 18
+"""Of records that are looked through at a time; then others have their turn."""
+MAX_READ_BYTES: Final = 1 << 20
+"""Of one record, that are looked through."""
 _DIGEST: Final = re.compile(rb"sha256:[0-9a-f]{64}")
 
 
@@ -36,21 +47,34 @@ class NoAnswer(Exception):  # noqa: N818 - it is one: that there is none
     """No daemon of the pool has answered."""
 
 
+@dataclass(slots=True)
+class _Listed:
+    """What daemons list."""
+
+    events: list[BuildEvent] = field(default_factory=list)
+    asked: Asked = field(default_factory=Asked)
+
+
 class BuildRecords:
     """Those of one pool. For one event loop."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, *, unheard: Room | None = None) -> None:
+        """``unheard`` is the room of what those who listen have not heard, which pools share."""
         self.fleet = fleet
-        self.listeners = Listeners()
-        self._asking, self._looking = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(AT_ONCE)
-        self._known: OrderedDict[str, str] = OrderedDict()
-        """The uids of the pods that have builds, by ref, and content, by digest, as they say."""
-        self._built: OrderedDict[str, str] = OrderedDict()
-        """The same of builds that went there from here."""
+        self.listeners = Listeners(unheard)
+        self._listing = asyncio.Semaphore(LISTS_AT_ONCE)
+        self._searching = asyncio.Semaphore(SEARCHES_AT_ONCE)
+        self._built = Whereabouts(fleet.has, most=MAX_REFS)
+        """Builds that went there from here."""
+        self._refs = Whereabouts(fleet.has, most=MAX_REFS)
+        """Builds, as daemons say."""
+        self._digests = Whereabouts(fleet.has, most=MAX_DIGESTS)
+        """The same of content. It is sure where a build names it that went there from here."""
 
     def built(self, ref: str, uid: str) -> None:
         """A build goes to this builder, which alone speaks for it as long as it is there."""
-        _remember(self._built, ref, uid)
+        self._built.forget(ref)
+        self._built.note(ref, uid)
 
     def tell(self, uid: str, event: BuildEvent) -> None:
         """A daemon has said this."""
@@ -63,13 +87,18 @@ class BuildRecords:
         Raises NoAnswer; DaemonRefusedError where none answers otherwise.
         """
         first = runs_on or self.holder_known(request.ref)
-        if first and (told := await self._ask(request, only=(first,))).found.get(first):
-            return list(told.found[first])
-        answers = await self._ask_all(request)
-        if not answers.found:
-            raise answers.refusal or NoAnswer
-        events = merged(answers.found.values(), limit=request.limit)
-        return within(events, MAX_LISTED_BYTES)
+        asked = Asked()
+        if first:
+            found = await self._ask(request, only=(first,))
+            if found.events:
+                return found.events
+            asked = found.asked
+            if asked.answered:
+                self._refs.forget(request.ref)
+        found = await self._ask_all(request, without=(first,))
+        if not (found.asked.answered or asked.answered):
+            raise found.asked.refusal or asked.refusal or NoAnswer
+        return found.events
 
     async def find(self, ref: str) -> str:
         """The builder that has a record of a build, by the uid of its pod; empty where none has."""
@@ -77,65 +106,74 @@ class BuildRecords:
             await self._ask_all(HistoryRequest(ref=ref))
         return self.holder_known(ref)
 
-    def holder_known(self, name: str) -> str:
-        """The builder that is known to have a build or a piece of content; empty: none is."""
-        home = self._built.get(name, "")
-        return home if self.fleet.has(home) else self._known.get(name, "")
+    def holder_known(self, ref: str) -> str:
+        """The builder that is known to have a build; empty where none is."""
+        return self._built.holder(ref) or self._refs.holder(ref)
 
     async def holder_of(self, digest: str) -> str:
         """The builder that has some content of builds, by the uid of its pod; empty: none has."""
-        if digest not in self._known and _DIGEST.fullmatch(digest.encode()):
-            async with self._looking:
-                answers = await self.fleet.ask(partial(_has, digest), enough=bool)
-            for uid, has in answers.found.items():
-                if has:
-                    _remember(self._known, digest, uid)
-        return self.holder_known(digest)
+        if not self._digests.holder(digest) and _DIGEST.fullmatch(digest.encode()):
 
-    def forget(self, name: str) -> None:
-        """A builder is gone of which it was known that it has this."""
-        self._known.pop(name, None)
+            async def has(keeper: Keeper) -> bool:
+                return await keeper.has_content(digest)
 
-    async def _ask_all(self, request: HistoryRequest) -> Answers[tuple[BuildEvent, ...]]:
-        async with self._asking:
-            return await self._ask(request)
+            async def take(uid: str, is_there: bool) -> bool:
+                if is_there:
+                    self._digests.note(digest, uid)
+                return is_there
+
+            async with self._searching:
+                await self.fleet.ask(has, take, is_search=True)
+        return self._digests.holder(digest)
+
+    async def _ask_all(self, request: HistoryRequest, *, without: Collection[str] = ()) -> _Listed:
+        async with self._searching if request.ref else self._listing:
+            return await self._ask(request, without=without)
 
     async def _ask(
-        self, request: HistoryRequest, *, only: Collection[str] | None = None
-    ) -> Answers[tuple[BuildEvent, ...]]:
+        self,
+        request: HistoryRequest,
+        *,
+        only: Collection[str] | None = None,
+        without: Collection[str] = (),
+    ) -> _Listed:
         """What daemons list. Notes what they have."""
-        answers = await self.fleet.ask(
-            partial(_records, request),
-            enough=lambda events: bool(request.ref and events),
-            only=only,
+        room, listed = Room(MAX_COMING_BYTES), _Listed()
+        message = request.for_daemon()
+
+        async def records(keeper: Keeper) -> list[BuildEvent]:
+            return await keeper.records(message, room, ref=request.ref)
+
+        async def take(uid: str, told: list[BuildEvent]) -> bool:
+            await self._note(uid, told)
+            spoken = [event for event in told if self._speaks(uid, event)]
+            events = merged([listed.events, spoken], limit=max(0, request.limit))
+            listed.events = events if request.ref else within(events, MAX_LISTED_BYTES)
+            room.left += sum(len(event.message) for event in told)
+            return bool(request.ref and spoken)
+
+        # Whether a build runs, the others say: nobody waits for one that was late.
+        is_search = bool(request.ref) and not request.is_active_only
+        listed.asked = await self.fleet.ask(
+            records, take, only=only, without=without, is_search=is_search
         )
-        for uid, told in answers.found.items():
-            answers.found[uid] = events = tuple(e for e in told if self._speaks(uid, e))
-            for event in events:
-                _remember(self._known, event.build.ref, uid)
-                for digest in _DIGEST.findall(event.message)[:MAX_DIGESTS]:
-                    _remember(self._known, digest.decode(), uid)
-        return answers
+        return listed
+
+    async def _note(self, uid: str, told: list[BuildEvent]) -> None:
+        """What a daemon has, as it says."""
+        read = 0
+        for event in told:
+            ref = event.build.ref
+            self._refs.note(ref, uid)
+            is_sure = self._built.holder(ref) == uid
+            digests = _DIGEST.finditer(event.message, 0, MAX_READ_BYTES)
+            for digest in islice(digests, MAX_DIGESTS_OF_BUILD) if self._speaks(uid, event) else ():
+                self._digests.note(digest[0].decode(), uid, is_sure=is_sure)
+            read += len(event.message)
+            if read >= NOTED_BYTES:
+                read = 0
+                await asyncio.sleep(0)
 
     def _speaks(self, uid: str, event: BuildEvent) -> bool:
         """Whether a daemon may speak for a build: another may be known to have it."""
-        home = self._built.get(event.build.ref, uid)
-        return home == uid or not self.fleet.has(home)
-
-
-def _remember(known: OrderedDict[str, str], name: str, uid: str) -> None:
-    """Of what was said more than once, the last counts."""
-    known[name] = uid
-    known.move_to_end(name)
-    if len(known) > MAX_REMEMBERED:
-        known.popitem(last=False)
-
-
-async def _records(request: HistoryRequest, daemon: WatchedDaemon) -> tuple[BuildEvent, ...]:
-    """What a daemon lists. It tells of other builds that run, whatever it is asked."""
-    found = await daemon.records(request.for_daemon())
-    return tuple(e for e in found if not request.ref or e.build.ref == request.ref)
-
-
-async def _has(digest: str, daemon: WatchedDaemon) -> bool:
-    return await daemon.has_content(digest)
+        return self.holder_known(event.build.ref) in ("", uid)
