@@ -49,6 +49,9 @@ HEARING_SECONDS: Final = 5.0
 """Time that daemons have to say what they run before the first slot is given."""
 MAX_MESSAGE_BYTES: Final = 64 << 20
 """Length of a message of Envoy: the largest definition, and what it has of some thousand pools."""
+MAX_HEADERS_BYTES: Final = 64 << 10
+"""Length of the headers of a request that Envoy brings: it takes 60 KiB of clients, and adds some.
+"""
 HUNG_SECONDS: Final = 30.0
 """Time after which a process whose event loop stands still ends, for another one to begin."""
 GRACE_SECONDS: Final = 2.0
@@ -210,6 +213,9 @@ class Router:
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", -1),
+            # As Envoy takes them of clients: else some are let in, and never come here.
+            ("grpc.max_metadata_size", MAX_HEADERS_BYTES),
+            ("grpc.absolute_max_metadata_size", MAX_HEADERS_BYTES),
         ]
         server = grpc.aio.server(options=options)
         external_processor_pb2_grpc.add_ExternalProcessorServicer_to_server(self._processor, server)
@@ -235,12 +241,8 @@ class Router:
         """Waits until the daemons have said what they run, if they do so soon."""
         with suppress(TimeoutError):
             async with asyncio.timeout(HEARING_SECONDS):
-                while any(self._has_silent_daemons(pool) for pool in self.pools.configs):
+                while any(self.pools.has_silent_daemons(pool) for pool in self.pools.configs):
                     await self.pools.next_change()
-
-    def _has_silent_daemons(self, pool: PoolKey) -> bool:
-        known = self.pools.loads.loads(pool).keys()
-        return any(b.is_serving and b.uid not in known for b in self._source.builders(pool))
 
     def _publish(self) -> None:
         self._metrics.pools.set(len(self.pools.configs))

@@ -196,7 +196,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 if client.may_export
                 else None
             )
-            async with served.bounds.reader(call.identity, MAX_SOLVES):
+            async with served.bounds.reader(call.identity, "solves", MAX_SOLVES):
                 await seat.read()
                 yield responses.go_on(place_then)
                 message, solve = await read_message(messages, read_solve, on_come=seat.come)
@@ -236,7 +236,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
     ) -> _Conversation:
         """The progress of a build, of which only the message says which one it is."""
         await served.scheduler.locator.solve_begins(call.connection)
-        async with served.bounds.reader(call.identity, records.MAX_QUESTIONS):
+        async with served.bounds.reader(call.identity, "status", records.MAX_QUESTIONS):
             yield responses.go_on(self._known_home(call, served))
             _, ref = await read_message(messages, read_status, longest=records.MAX_QUESTION_BYTES)
         if served.brief.client(call.identity) is None:
@@ -255,7 +255,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         """A part of a build whose frontend runs at the client."""
         await check_owner(call, served, call.ref)
         builder = await served.scheduler.locator.home_of(call.connection, call.ref)
-        async with served.bounds.reader(call.identity, MAX_SOLVES):
+        async with served.bounds.reader(call.identity, "solves", MAX_SOLVES):
             await seat.read()
             yield responses.go_on(builder)
             build = self._build_log.find(served.brief.key, call.ref)

@@ -33,36 +33,27 @@ Conversation = AsyncGenerator[ext_proc.ProcessingResponse, None]
 
 
 async def keeper_of(call: Call, served: ServedPool, ref: str) -> Target:
-    """The builder that has the record of a build; where none has, any may say so.
+    """The builder that has the record of a build, to change it; where none has, any may say so.
 
     Raises Unavailable where there is no builder.
     """
     locator = served.scheduler.locator
     found = locator.builder_of(ref) or await find_record(served, ref)
-    return found or locator.caretaker(call.connection)
+    found = found or locator.caretaker(call.connection)
+    served.records.fleet.changes(found.uid)
+    return found
 
 
 async def find_record(served: ServedPool, ref: str) -> Target | None:
     """The builder that has the record of a build; None where none has."""
-    return await _present(served, served.records.find, ref)
+    return served.scheduler.locator.builder(await served.records.find(ref))
 
 
 async def _holder_of(call: Call, served: ServedPool, digest: str) -> Target:
     """The builder that has what a build has made: its attestations, its log."""
-    found = await _present(served, served.records.holder_of, digest)
-    return found or served.scheduler.locator.caretaker(call.connection)
-
-
-async def _present(
-    served: ServedPool, find: Callable[[str], Awaitable[str]], name: str
-) -> Target | None:
-    """The builder that ``find`` says; looked for once more where that one is gone."""
-    uid = await find(name)
-    found = served.scheduler.locator.builder(uid)
-    if found is None and uid:
-        served.records.forget(name)
-        found = served.scheduler.locator.builder(await find(name))
-    return found
+    locator = served.scheduler.locator
+    found = locator.builder(await served.records.holder_of(digest))
+    return found or locator.caretaker(call.connection)
 
 
 async def listen(
@@ -71,9 +62,16 @@ async def listen(
     """What has been built, and is: the router answers by itself (``gateway.histories``)."""
     check_care(call, served, client_of(call, served))
     admitted = Admitted(served.brief.key, call.identity)
-    async with served.bounds.reader(call.identity, MAX_QUESTIONS):
-        yield responses.go_on(headers={HEADER: tickets.issue(admitted)})
-        _, admitted.request = await read_message(messages, read_request, longest=MAX_QUESTION_BYTES)
+    async with served.bounds.reader(call.identity, "requests for lists", MAX_QUESTIONS):
+        ticket = tickets.issue(admitted)
+        try:
+            yield responses.go_on(headers={HEADER: ticket})
+            _, admitted.request = await read_message(
+                messages, read_request, longest=MAX_QUESTION_BYTES
+            )
+        except BaseException:
+            tickets.take(ticket)  # nobody will come with it
+            raise
     yield responses.go_on_as_it_is()
 
 
@@ -86,7 +84,7 @@ async def _ask(
 ) -> Conversation:
     """One question: what it is about, its message says, and who knows, ``find``."""
     check_care(call, served, client_of(call, served))
-    async with served.bounds.reader(call.identity, MAX_QUESTIONS):
+    async with served.bounds.reader(call.identity, "questions about records", MAX_QUESTIONS):
         yield responses.go_on()
         _, name = await read_message(messages, named, longest=MAX_QUESTION_BYTES)
         builder = await find(call, served, name)

@@ -30,7 +30,7 @@ from buildpool.gateway.pools.contexts import SessionContexts
 from buildpool.gateway.pools.fleet import Fleet
 from buildpool.gateway.pools.records import BuildRecords
 from buildpool.gateway.slots.changes import Changes
-from buildpool.gateway.slots.refusals import NotServed
+from buildpool.gateway.slots.refusals import Denied, NotServed
 from buildpool.gateway.slots.scheduler import SlotScheduler
 from buildpool.gateway.slots.store import ConnectionStore
 
@@ -126,6 +126,15 @@ class ServedPool:
             self._waits = {name: wait for name, wait in self._waits.items() if known(name)}
             self.scheduler.forget_unknown()
 
+    def end_listeners(self) -> None:
+        """Those listen no more to its builds who may not any more."""
+        listeners = self.records.listeners
+        if self.is_closing:
+            listeners.end(NotServed(self.brief.key))
+            return
+        why = Denied(f"this client is not among access.clients of pool {self.brief.key} any more")
+        listeners.end(why, but={client.identity for client in self.brief.clients})
+
     def leave(self, connection: str) -> None:
         """A connection has ended."""
         self._clients.pop(connection, None)
@@ -196,9 +205,11 @@ class ServedPools:
                 memory=self._memory,
                 told=partial(self._on_backlog_changed, pool),
             )
-            fleet = Fleet(pool, partial(self.loads.daemons, pool), self._connect)
+            daemons, heard = partial(self.loads.daemons, pool), partial(self.heard, pool)
+            fleet = Fleet(pool, daemons, self._connect, heard=heard)
+            records = BuildRecords(fleet, unheard=self._bounds.unheard)
             served = self._served[pool] = ServedPool(
-                config, scheduler, BuildRecords(fleet), of_all=self._bounds
+                config, scheduler, records, of_all=self._bounds
             )
             self._labels[label_of(pool)] = pool
         if served is None:
@@ -209,6 +220,7 @@ class ServedPools:
             now = self._clock()
             served.missing_since = served.missing_since or now
             served.is_closing = now - served.missing_since >= RESTORED
+        served.end_listeners()
         if served.is_closing:
             served.scheduler.dismiss()
         if served.is_closing and not served.scheduler.is_busy:
@@ -223,9 +235,9 @@ class ServedPools:
         # A pod that is on its way out waits until no connection to it is left, ours included.
         staying = {each.uid: each.address for each in builders if not each.is_leaving}
         self.loads.watch(pool, staying, access)
-        served.records.fleet.leaving = {
-            each.uid: Daemon(each.address, access) for each in builders if each.is_leaving
-        }
+        served.records.fleet.leave(
+            {each.uid: Daemon(each.address, access) for each in builders if each.is_leaving}
+        )
         served.scheduler.dispatch()
 
     def wake(self, pool: PoolKey) -> None:
@@ -258,7 +270,18 @@ class ServedPools:
         self._is_complete = False
         self._memory.retain()
 
+    async def heard(self, pool: PoolKey) -> None:
+        """Waits, where slots are held, for daemons of a pool that have not said what they run."""
+        while not self._is_complete and self.has_silent_daemons(pool):
+            await self.next_change()
+
+    def has_silent_daemons(self, pool: PoolKey) -> bool:
+        """Whether daemons have not said what they run, of builders that take builds."""
+        known = self.loads.loads(pool).keys()
+        return any(b.is_serving and b.uid not in known for b in self._source.builders(pool))
+
     def _set_complete(self, is_complete: bool) -> None:
+        self._changes.tell()
         self._is_complete = is_complete
         for served in self._served.values():
             served.scheduler.dispatch()

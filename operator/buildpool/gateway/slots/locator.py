@@ -241,6 +241,12 @@ class BuildLocator:
         """What a connection was refused with last."""
         return self._refusals.get(connection)
 
+    @property
+    def hears_all(self) -> bool:
+        """Whether every builder says which builds it runs, so that there are no others."""
+        state = self._state()
+        return state.is_complete and state.heard >= {builder.uid for builder in state.builders}
+
     def runs(self, ref: str) -> bool:
         """Whether a builder runs this build, whoever began it."""
         return self._connections.runs(ref, self._state()) is not None

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from buildpool.buildkit import BuildEvent, BuildEventKind
+from buildpool.buildkit import BuildEvent, BuildEventKind, Room
 from buildpool.core.observed.load import RunningBuild
 from buildpool.gateway.pools import listeners as module
 from buildpool.gateway.pools.listeners import Listeners
-from buildpool.gateway.slots.refusals import Exhausted
+from buildpool.gateway.slots.refusals import Denied, Exhausted
 
 STARTED, COMPLETE = BuildEventKind.STARTED, BuildEventKind.COMPLETE
 
@@ -106,3 +106,40 @@ async def test_what_is_remembered_of_starts_is_bounded(monkeypatch: pytest.Monke
         assert [ann.is_news(each) for each in (one, two, two, one)] == [True, True, True, False]
         ann.is_news(replace(one, kind=COMPLETE))
         assert [ann.is_news(each) for each in (two, two)] == [True, False]
+
+
+async def test_the_listeners_of_all_pools_share_one_room_and_who_reads_at_once_misses_nothing() -> (
+    None
+):
+    room = Room(20)
+    one, other = Listeners(room), Listeners(room)
+    with one.listen("ann", "") as slow, other.listen("bob", "") as quick:
+        for number in range(5):
+            one.tell("a", an_event(f"ref{number}"))
+        assert room.left == 0
+        for number in range(5):
+            other.tell("a", an_event(f"ref{number}"))
+            assert (await quick.next()).build.ref == f"ref{number}"
+        assert [(await slow.next()).build.ref for _ in range(2)] == ["ref0", "ref1"]
+        assert room.left == 20
+        one.tell("a", an_event("left"))
+    assert room.left == 20
+
+
+async def test_those_who_may_not_listen_any_more_hear_why() -> None:
+    listeners, why = Listeners(), Denied("this client was removed")
+    with listeners.listen("ann", "") as ann, listeners.listen("bob", "") as bob:
+        waiting = asyncio.create_task(ann.next())
+        await asyncio.sleep(0)
+        listeners.tell("a", an_event("one"))
+        listeners.end(why, but={"bob"})
+        listeners.tell("a", an_event("two"))
+        with pytest.raises(Denied, match="this client was removed"):
+            await waiting
+        with pytest.raises(Denied):
+            await ann.next()
+        assert [(await bob.next()).build.ref for _ in range(2)] == ["one", "two"]
+
+
+def test_no_client_has_half_of_the_places() -> None:
+    assert module.MAX_LISTENERS_OF_CLIENT * 8 <= module.MAX_LISTENERS

@@ -6,7 +6,7 @@ import pickle
 
 from buildpool.buildkit.history_requests import HistoryRequest
 from buildpool.core.naming import PoolKey
-from buildpool.gateway.pools.tickets import MAX_TICKETS, Admitted, Tickets
+from buildpool.gateway.pools.tickets import GOOD_SECONDS, MAX_TICKETS, Admitted, Tickets
 
 CI = PoolKey("builds", "ci")
 
@@ -35,3 +35,21 @@ def test_nothing_is_kept_of_a_ticket_that_was_used() -> None:
     for number in range(100):
         tickets.take(tickets.issue(Admitted(CI, f"client {number}")))
     assert len(pickle.dumps(tickets)) == before
+
+
+def test_a_ticket_is_good_for_a_while() -> None:
+    """Its request may be lost between the answer about it and the router."""
+    now = 0.0
+    tickets = Tickets(now=lambda: now)
+    old = tickets.issue(Admitted(CI, "ann"))
+    now = GOOD_SECONDS - 1
+    young = tickets.issue(Admitted(CI, "bob"))
+    now = GOOD_SECONDS
+    assert tickets.take(old) is None
+    assert tickets.take(young) is not None
+    for number in range(100):
+        tickets.issue(Admitted(CI, f"client {number}"))
+    now *= 3
+    last = tickets.issue(Admitted(CI, "ann"))
+    assert len(tickets) == 1, "those that are too old are dropped"
+    assert tickets.take(last) is not None
