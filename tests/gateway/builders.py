@@ -53,7 +53,9 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.content: set[str] = set()
         """Digests of what its builds have made."""
         self.forgets = False
-        """Whether it never says which builds have ended."""
+        """Whether it never says which builds have ended, and what it has of them."""
+        self.hung = 0
+        """How often it was asked so."""
         self.refuses = ""
         """What it says instead; empty: it answers."""
         self.listeners: list[asyncio.Queue[bytes]] = []
@@ -110,6 +112,8 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         return protobuf.field(1, self.name.encode())
 
     async def _info(self, request: bytes, context: Any) -> bytes:
+        if self.forgets:
+            await self._hang()
         if digest_in(request) not in self.content:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such content")
         return b""
@@ -128,11 +132,15 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         if self.refuses:
             await context.abort(grpc.StatusCode.UNKNOWN, self.refuses)
         if self.forgets:
-            await asyncio.Event().wait()
+            await self._hang()
         for ref in self.running if self.names_builds else ():
             yield daemons.an_event(BuildEventKind.STARTED, ref)
         for ref in self.history:
             yield daemons.an_event(BuildEventKind.COMPLETE, ref) + self.padding
+
+    async def _hang(self) -> None:
+        self.hung += 1
+        await asyncio.Event().wait()
 
     async def _build(self, ref: str) -> None:
         """Until it is released, or its client has gone."""

@@ -49,9 +49,9 @@ HEARING_SECONDS: Final = 5.0
 """Time that daemons have to say what they run before the first slot is given."""
 MAX_MESSAGE_BYTES: Final = 64 << 20
 """Length of a message of Envoy: the largest definition, and what it has of some thousand pools."""
-MAX_HEADERS_BYTES: Final = 64 << 10
+MAX_HEADERS_BYTES: Final = 128 << 10
 """Length of the headers of a request that Envoy brings: it takes 60 KiB of clients, and adds some.
-"""
+gRPC counts more of each."""
 HUNG_SECONDS: Final = 30.0
 """Time after which a process whose event loop stands still ends, for another one to begin."""
 GRACE_SECONDS: Final = 2.0

@@ -72,6 +72,10 @@ class UnsentLists:
             new.give_up()
             del self._lists[new]
 
+    def __len__(self) -> int:
+        """How many are being sent."""
+        return len(self._lists)
+
     @property
     def size(self) -> int:
         """Their bytes."""
