@@ -24,6 +24,11 @@ AIM_SECONDS = 2.0
 """Within which each command answers on a quiet machine, with time to spare: most need 0.3 s."""
 
 
+def listed(client: Client, refs: list[str]) -> None:
+    """Waits until exactly these builds are listed: a record comes a moment after its build."""
+    eventually(lambda: refs_of(client) == refs, within=30, what=f"{len(refs)} builds are listed")
+
+
 def refs_of(client: Client) -> list[str]:
     """The builds that have ended, as they are listed."""
     lines = client.ask("debug", "histories").splitlines()[1:]
@@ -76,7 +81,9 @@ def a_full_pool(api: Api, namespace: str, client: Client, folder: Path) -> Itera
         )
         yield
         assert all(holder.is_running for holder in holders)
-        assert status(api, POOL, namespace)["waiting"] == 0
+        eventually(
+            lambda: status(api, POOL, namespace)["waiting"] == 0, within=30, what="nobody waits"
+        )
 
 
 def test_the_history_of_two_builders_is_that_of_one(
@@ -94,10 +101,15 @@ def test_the_history_of_two_builders_is_that_of_one(
         ):
             ends_well(here)
             ends_well(there)
-    of_each = [refs_of(client.at(address_of(pod))) for pod in pods_of(api, POOL, namespace)]
-    assert [len(refs) for refs in of_each] == [2, 2]
-    refs = refs_of(client)
-    assert refs == sorted(refs) == sorted([*of_each[0], *of_each[1]]), "as one daemon lists them"
+
+    def of_each() -> list[list[str]]:
+        return [refs_of(client.at(address_of(pod))) for pod in pods_of(api, POOL, namespace)]
+
+    eventually(
+        lambda: [len(refs) for refs in of_each()] == [2, 2], within=30, what="two builds on each"
+    )
+    refs = sorted(ref for refs in of_each() for ref in refs)
+    listed(client, refs)  # as one daemon lists them
 
     monitor = folder / "monitor.log"
     print(f"\n{os.cpu_count()} CPUs\n\n| command | pool | seconds |\n|---|---|---|")
@@ -110,19 +122,27 @@ def test_the_history_of_two_builders_is_that_of_one(
         all_commands(history, "free", refs, folder)
         with a_full_pool(api, namespace, client, folder):
             all_commands(history, "full", refs, folder)
-            running = {
-                line.split()[1]
-                for line in client.ask("debug", "histories").splitlines()
-                if line.startswith("STARTED")
-            }
-            told = monitor.read_text()
-            assert all(told.count(f"event: STARTED ref:{ref}") == 1 for ref in running)
+            running = eventually(lambda: both_running(client), within=30, what="two builds run")
+            starts = [f"event: STARTED ref:{ref}" for ref in running]
+            eventually(
+                lambda: all(start in monitor.read_text() for start in starts),
+                within=30,
+                what="who listens has heard of the builds that run",
+            )
+            assert [monitor.read_text().count(start) for start in starts] == [1, 1]
             records_of_a_builder_that_drains_are_found(api, namespace, client, history, refs)
             for ref in refs[:2]:
                 history("full", "rm", ref)
-            assert refs_of(client) == refs[2:]
+            listed(client, refs[2:])
             history("full", "rm", "--all")
-            assert refs_of(client) == []
+            listed(client, [])
+
+
+def both_running(client: Client) -> list[str]:
+    """The two builds that run, as they are listed; none where there are not two."""
+    lines = client.ask("debug", "histories").splitlines()
+    found = [line.split()[1] for line in lines if line.startswith("STARTED")]
+    return found if len(found) == 2 else []
 
 
 def all_commands(history: Timed, state: str, refs: list[str], folder: Path) -> None:
