@@ -80,6 +80,7 @@ class HistoryServer:
 
     def __init__(self) -> None:
         self.builds: set[str] = set()
+        self.asked = 0
         self.snapshots = 0
         self.port = 0
         self.is_hung = False
@@ -116,6 +117,7 @@ class HistoryServer:
     async def listen(self, request: bytes, context: object) -> AsyncIterator[bytes]:
         """ListenBuildHistory."""
         is_snapshot = request == RUNNING_BUILDS
+        self.asked += 1
         self.snapshots += is_snapshot
         if self.is_hung:
             await asyncio.Event().wait()
@@ -232,7 +234,10 @@ class Silent:
         raise DaemonError("it is none")
         yield
 
-    async def records(self, request: bytes) -> tuple[bytes, ...]:
+    async def records(self, request: bytes, room: Any, *, ref: str = "") -> list[Any]:
+        raise DaemonError("it is none")
+
+    async def has_content(self, digest: str) -> bool:
         raise DaemonError("it is none")
 
     async def close(self) -> None:

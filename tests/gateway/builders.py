@@ -18,6 +18,8 @@ import daemons
 from buildpool.buildkit import BuildEventKind, protobuf
 from buildpool.buildkit.history import METHOD as HISTORY
 from buildpool.buildkit.history import RUNNING_BUILDS, RUNNING_BUILDS_AND_ON
+from buildpool.buildkit.history_requests import digest_in
+from buildpool.buildkit.methods import CONTENT
 from buildpool.buildkit.solve_requests import read_solve
 from buildpool.core import naming
 from buildpool.core.pki import Use
@@ -45,8 +47,19 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         """Of builds: what is said as they end, their steps that were cached, and all. Of others
         nothing is said, and their lines in the build log wait for seconds."""
         self.history: list[str] = []
-        """Refs of the builds that clients are told of, whatever they ask of the history."""
-        self._listeners: list[asyncio.Queue[bytes]] = []
+        """Refs of the builds that have ended, of which it tells whatever it is asked."""
+        self.padding = b""
+        """What it adds to each, to be long."""
+        self.content: set[str] = set()
+        """Digests of what its builds have made."""
+        self.forgets = False
+        """Whether it never says which builds have ended, and what it has of them."""
+        self.hung = 0
+        """How often it was asked so."""
+        self.refuses = ""
+        """What it says instead; empty: it answers."""
+        self.listeners: list[asyncio.Queue[bytes]] = []
+        """Those who hear what happens."""
         self.names_builds = False
         """Whether the router is told what runs."""
         self.running: list[str] = []
@@ -66,6 +79,8 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         method = details.method
         if method == f"{CONTROL}Session":
             return grpc.stream_stream_rpc_method_handler(partial(self._session, method))
+        if method == f"{CONTENT}Info":
+            return grpc.unary_unary_rpc_method_handler(self._info)
         if method == HISTORY:
             return grpc.unary_stream_rpc_method_handler(self._history)
         return grpc.unary_unary_rpc_method_handler(partial(self._answer, method))
@@ -96,33 +111,51 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         await context.send_initial_metadata((("builder", self.name),))
         return protobuf.field(1, self.name.encode())
 
-    async def _history(self, request: bytes, _: Any) -> AsyncIterator[bytes]:
+    async def _info(self, request: bytes, context: Any) -> bytes:
+        if self.forgets:
+            await self._hang()
+        if digest_in(request) not in self.content:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such content")
+        return b""
+
+    async def _history(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
         if request == RUNNING_BUILDS:
             for ref in self.running if self.names_builds else ():
                 yield daemons.an_event(BuildEventKind.STARTED, ref)
             return
         if request == RUNNING_BUILDS_AND_ON:
             events: asyncio.Queue[bytes] = asyncio.Queue()
-            self._listeners.append(events)
+            self.listeners.append(events)
             while True:
                 yield await events.get()
         self.asked.append((HISTORY, request))  # a client's
+        if self.refuses:
+            await context.abort(grpc.StatusCode.UNKNOWN, self.refuses)
+        if self.forgets:
+            await self._hang()
+        for ref in self.running if self.names_builds else ():
+            yield daemons.an_event(BuildEventKind.STARTED, ref)
         for ref in self.history:
-            yield daemons.an_event(BuildEventKind.COMPLETE, ref)
+            yield daemons.an_event(BuildEventKind.COMPLETE, ref) + self.padding
+
+    async def _hang(self) -> None:
+        self.hung += 1
+        await asyncio.Event().wait()
 
     async def _build(self, ref: str) -> None:
         """Until it is released, or its client has gone."""
         self.running.append(ref)
-        self._tell(BuildEventKind.STARTED, ref)
+        self.tell(BuildEventKind.STARTED, ref)
         try:
             await self.release.wait()
         finally:
             self.running.remove(ref)
-            self._tell(BuildEventKind.COMPLETE, ref)
+            self.tell(BuildEventKind.COMPLETE, ref)
             self._complete(ref)
 
-    def _tell(self, kind: BuildEventKind, ref: str) -> None:
-        for listener in self._listeners if self.names_builds else ():
+    def tell(self, kind: BuildEventKind, ref: str) -> None:
+        """Who listens hears of a build, if it says what it runs."""
+        for listener in self.listeners if self.names_builds else ():
             listener.put_nowait(daemons.an_event(kind, ref))
 
     def _complete(self, ref: str) -> None:
@@ -130,7 +163,7 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         cached, steps = self.steps.get(ref, (0, 0))
         record = daemons.a_record(ref) + daemons.field(15, cached) + daemons.field(16, steps)
         event = daemons.field(1, BuildEventKind.COMPLETE) + daemons.field(2, record)
-        for listener in self._listeners * 2 if ref in self.steps else ():
+        for listener in self.listeners * 2 if ref in self.steps else ():
             listener.put_nowait(event)
 
     async def start(self, pool: PoolLab) -> Target:
@@ -150,6 +183,11 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.port = self._relay.sockets[0].getsockname()[1]
         return Target(self.name, f"uid of {self.name}", f"127.0.0.1:{self.port}")
 
+    @property
+    def connections(self) -> int:
+        """That are open."""
+        return sum(not writer.is_closing() for writer in self._open) // 2
+
     async def _carry(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, behind: int
     ) -> None:
@@ -160,7 +198,10 @@ class FakeBuilder(grpc.GenericRpcHandler):  # type: ignore[misc]
             writer.close()
             return
         self._open |= {writer, inner_writer}
-        await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
+        try:
+            await asyncio.gather(_pump(reader, inner_writer), _pump(inner_reader, writer))
+        finally:
+            self._open -= {writer, inner_writer}
 
     def vanish(self) -> None:
         """All its connections break, without a word of gRPC."""

@@ -309,9 +309,19 @@ class Lab:
             await fake.stop()
 
     def connect(
-        self, pool: PoolLab, bundle: Bundle | None = None, *, name: str = ""
+        self,
+        pool: PoolLab,
+        bundle: Bundle | None = None,
+        *,
+        name: str = "",
+        is_narrow: bool = False,
     ) -> grpc.aio.Channel:
-        """A connection of its own, as a client makes it."""
+        """A connection of its own, as a client makes it.
+
+        ``is_narrow``: whether nothing more is sent to it than it reads.
+        """
+        # Its window is as small as can be, and does not grow.
+        narrow = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535)]
         bundle = bundle or pool.client()
         target = name or f"{pool.name}.{pool.namespace}.svc"
         credentials = grpc.ssl_channel_credentials(
@@ -330,6 +340,7 @@ class Lab:
                 ("grpc.max_metadata_size", 16 << 20),
                 ("grpc.absolute_max_metadata_size", 16 << 20),
                 ("grpc.enable_http_proxy", 0),
+                *narrow * is_narrow,
             ],
         )
 

@@ -18,13 +18,16 @@ import grpc
 import grpc.aio
 
 from buildpool.buildkit import history as wire
+from buildpool.buildkit import protobuf
 from buildpool.buildkit.history import BuildEvent, BuildEventKind
+from buildpool.buildkit.methods import CONTENT
 from buildpool.buildkit.protobuf import WireError
 from buildpool.core.errors import BuildpoolError
 from buildpool.core.observed.load import RunningBuild
 from buildpool.core.pki import KeyPair
 
 T = TypeVar("T")
+_Method = grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
 DEADLINE: Final = timedelta(seconds=3)
 """How long a daemon may take to connect and answer. It needs a few milliseconds."""
 SERVER_NAME: Final = "localhost"
@@ -34,7 +37,8 @@ MAX_EVENT_BYTES: Final = 16 << 20
 MAX_ANSWER_EVENTS: Final = 10_000
 """Of one answer. BuildKit sends one for each build that runs."""
 MAX_RECORDS_BYTES: Final = 2 << 20
-"""Of the records of builds that are asked for at once. BuildKit keeps 50, of some thousand each."""
+"""Of the records of builds that are asked for at once; of more, some are left out. BuildKit keeps
+50, of some thousand each, and more where all are young."""
 SPELL_SECONDS: Final = 0.001
 """For which an event may keep us from all else; it needs a twentieth of that."""
 REST_FACTOR: Final = 20
@@ -59,6 +63,28 @@ class DaemonError(BuildpoolError):
     """A daemon cannot be asked now; the message says why. Never quotes a certificate."""
 
 
+class DaemonRefusedError(DaemonError):
+    """A daemon has read a question and refuses it; the message is the daemon's own."""
+
+
+class DaemonLateError(DaemonError):
+    """A daemon has not answered in time."""
+
+
+_REFUSED: Final = frozenset(
+    {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+)
+"""How BuildKit refuses questions: most of its errors have no status of gRPC."""
+
+
+@dataclass(slots=True)
+class Room:
+    """What the answers of several daemons to one question may have of our memory."""
+
+    left: int
+    """Bytes that none of them has yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class DaemonAccess:
     """What opens the daemons of a pool to the operator. No repr shows it."""
@@ -80,8 +106,9 @@ class Daemon:
             access.trust, access.pair.key, access.pair.certificate
         )
         self._channel = grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
-        self._listen: grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
-        self._listen = self._channel.unary_stream(wire.METHOD)
+        self._listen: _Method = self._channel.unary_stream(wire.METHOD)
+        # With one answer, which is one of many that could come.
+        self._content: _Method = self._channel.unary_stream(f"{CONTENT}Info")
 
     async def snapshot(self) -> tuple[RunningBuild, ...]:
         """The builds that run now, sorted by ref. Raises DaemonError, at the latest after 3 s."""
@@ -99,22 +126,40 @@ class Daemon:
         A caller that leaves earlier calls ``aclose``: a connection is open while somebody may
         listen.
         """
-        return self._talk(wire.RUNNING_BUILDS_AND_ON, wire.read_event)
+        return self._talk(self._listen, wire.RUNNING_BUILDS_AND_ON, wire.read_event)
 
-    async def records(self, request: bytes) -> tuple[bytes, ...]:
-        """What the history answers to a BuildHistoryRequest that has an end, as it stands.
+    async def records(self, request: bytes, room: Room, *, ref: str = "") -> list[BuildEvent]:
+        """What the history answers to a BuildHistoryRequest that has an end.
 
-        Raises DaemonError, at the latest after 3 s, and where that is more than can be kept.
+        Takes of the ``room``, which the caller gives back; records that find none are left out.
+        ``ref``: the one build that it is about, of which the first event is never left out.
+        Raises DaemonError, at the latest after 3 s; DaemonRefusedError where it refuses to answer.
         """
-        found, size = [], 0
-        answer = self._talk(request, bytes, DEADLINE.total_seconds(), MAX_ANSWER_EVENTS)
-        async with aclosing(answer) as events:
-            async for event in events:
-                size += len(event)
-                if size > MAX_RECORDS_BYTES:
-                    raise DaemonError(f"its records have more than {MAX_RECORDS_BYTES} bytes")
-                found.append(event)
-        return tuple(found)
+        found: list[BuildEvent] = []
+        taken = 0
+        try:
+            async with aclosing(self._answer(request)) as events:
+                async for event in events:
+                    size, left = len(event.message), min(room.left, MAX_RECORDS_BYTES - taken)
+                    is_about = not ref or event.build.ref == ref
+                    if is_about and (size <= left or (ref and not found)):
+                        found.append(event)
+                        taken, room.left = taken + size, room.left - size
+        except BaseException:
+            room.left += taken
+            raise
+        return found
+
+    async def has_content(self, digest: str) -> bool:
+        """Whether it has some content that builds have made. Raises DaemonError, as ``records``."""
+        request = protobuf.field(1, digest.encode())
+        try:
+            async with aclosing(
+                self._talk(self._content, request, bytes, DEADLINE.total_seconds(), 1)
+            ) as answers:
+                return [True async for _ in answers] == [True]
+        except DaemonRefusedError:
+            return False
 
     async def close(self) -> None:
         """Hangs up at once, whatever is under way."""
@@ -122,10 +167,12 @@ class Daemon:
 
     def _answer(self, request: bytes) -> AsyncGenerator[BuildEvent, None]:
         """To a question that has an end."""
-        return self._talk(request, wire.read_event, DEADLINE.total_seconds(), MAX_ANSWER_EVENTS)
+        seconds = DEADLINE.total_seconds()
+        return self._talk(self._listen, request, wire.read_event, seconds, MAX_ANSWER_EVENTS)
 
     async def _talk(
         self,
+        method: _Method,
         request: bytes,
         read: Callable[[bytes], T],
         deadline: float | None = None,
@@ -136,7 +183,7 @@ class Daemon:
         A connection stays open for as long as something refers to a call on it. Exceptions do, by
         the frames of their tracebacks, and tasks keep them: so none leaves here that was in gRPC.
         """
-        call = self._listen(request, timeout=deadline)
+        call = method(request, timeout=deadline)
         count = 0
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
@@ -150,24 +197,35 @@ class Daemon:
                 if spent > SPELL_SECONDS:
                     await asyncio.sleep(spent * REST_FACTOR)
         except grpc.aio.AioRpcError as error:
-            trouble = _words(error)
+            failure = _failure(error)
         except WireError as error:
-            trouble = f"its answer cannot be read: {error}"
+            failure = DaemonError(f"its answer cannot be read: {error}")
         except asyncio.CancelledError as error:
-            error.__context__ = None
-            raise error.with_traceback(None)  # noqa: B904 - it is the same one
+            if _is_cancelled():
+                error.__context__ = None
+                raise error.with_traceback(None)  # noqa: B904 - it is the same one
+            failure = DaemonError("the connection was closed under the question")
         else:
             return
         finally:
             call.cancel()
             del call
-        raise DaemonError(trouble)
+        raise failure
 
 
-def _words(error: grpc.aio.AioRpcError) -> str:
+def _is_cancelled() -> bool:
+    """Whether somebody has cancelled this task. gRPC says so also of calls that are over."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _failure(error: grpc.aio.AioRpcError) -> DaemonError:
     """What gRPC says, short and printable: a part of it is written by the other side."""
     code = error.code()
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"it does not answer within {DEADLINE.total_seconds():g} s"
     details = "".join(sign if sign.isprintable() else " " for sign in error.details() or "")
-    return f"{code.name}: {details[:MAX_TROUBLE_CHARACTERS]}"
+    details = details[:MAX_TROUBLE_CHARACTERS]
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DaemonLateError(f"it does not answer within {DEADLINE.total_seconds():g} s")
+    return (
+        DaemonRefusedError(details) if code in _REFUSED else DaemonError(f"{code.name}: {details}")
+    )

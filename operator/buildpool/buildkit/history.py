@@ -1,7 +1,7 @@
 """The few bytes of BuildKit's history of builds that matter here: which build started or ended.
 
 Pure. Knows some field numbers of ``moby.buildkit.v1`` and skips all others: a record also holds
-build arguments, which may be secrets, so they are neither decoded nor kept.
+build arguments, which may be secrets, so they are not decoded; a message is passed on as it is.
 
 A build that breaks out of its sandbox speaks for its daemon. So an event is read with the limits of
 a request: what the gateway lets in, a record has room for.
@@ -10,7 +10,7 @@ a request: what the gateway lets in, a record has room for.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from itertools import chain
@@ -61,6 +61,8 @@ class BuildEvent:
     build: RunningBuild
     steps: tuple[int, int] = (0, 0)
     """Steps that were cached, and all: so far, where it still runs."""
+    message: bytes = field(default=b"", repr=False, compare=False)
+    """All that the daemon says, for those who pass it on."""
 
 
 def read_event(message: bytes) -> BuildEvent:
@@ -73,7 +75,7 @@ def read_event(message: bytes) -> BuildEvent:
         elif number == _EVENT_RECORD and isinstance(value, memoryview):
             records.append(value)
     known = BuildEventKind(kind) if kind in _KINDS else BuildEventKind.NEW
-    return BuildEvent(known, *_read_record(reader, records))
+    return BuildEvent(known, *_read_record(reader, records), message)
 
 
 _KINDS: Final = frozenset(kind.value for kind in BuildEventKind)

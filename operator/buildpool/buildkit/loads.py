@@ -7,21 +7,19 @@ of those that do not answer. It never decides what an answer means.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Final, Protocol
+from typing import Protocol
 
-from buildpool.buildkit import DaemonAccess, DaemonError
-from buildpool.buildkit.watcher import Connect, OnCompleted, Target, Watcher
+from buildpool.buildkit import BuildEvent, DaemonAccess
+from buildpool.buildkit.watcher import Connect, Target, WatchedDaemon, Watcher
 from buildpool.core.naming import PoolKey
 from buildpool.core.observed.load import Load
 from buildpool.process import utc_now
 
-ASKED_AT_ONCE: Final = 16
-"""Daemons of a pool that are asked for their records at a time."""
-log: Final = logging.getLogger(__name__)
+OnEvent = Callable[[PoolKey, str, BuildEvent], None]
+"""Hears of all that daemons say of their builds: of which pool, and by the uid of which pod."""
 
 
 class Waker(Protocol):
@@ -40,13 +38,13 @@ class Loads:
         wakeups: Waker,
         *,
         clock: Callable[[], datetime] = utc_now,
-        on_completed: OnCompleted = lambda *_: None,
+        on_event: OnEvent = lambda *_: None,
     ) -> None:
-        """``on_completed`` hears of each build that has ended, more than once of some."""
+        """``on_event`` hears of builds that start and end, of some more than once."""
         self._connect = connect
         self._wakeups = wakeups
         self._clock = clock
-        self._on_completed = on_completed
+        self._on_event = on_event
         self._watched: dict[PoolKey, dict[str, Watcher]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_over = False
@@ -84,28 +82,9 @@ class Loads:
             if uid in watched:
                 watched[uid].ask()
 
-    async def records(self, pool: PoolKey, request: bytes) -> Mapping[str, tuple[bytes, ...]]:
-        """What the histories of a pool's daemons answer, by the uids of their pods.
-
-        ``request`` is a BuildHistoryRequest that has an end. Daemons that do not answer within
-        seconds are missing.
-        """
-        at_once = asyncio.Semaphore(ASKED_AT_ONCE)
-        found: dict[str, tuple[bytes, ...]] = {}
-
-        async def ask(uid: str, watcher: Watcher) -> None:
-            async with at_once:
-                try:
-                    found[uid] = await watcher.records(request)
-                except DaemonError as error:
-                    log.debug("%s, pod %s: no records: %s", pool, uid, error)
-                except Exception:  # whatever it is, the others can answer
-                    log.exception("%s, pod %s: a defect in asking for records", pool, uid)
-
-        async with asyncio.TaskGroup() as group:
-            for uid, watcher in self._watched.get(pool, {}).items():
-                group.create_task(ask(uid, watcher))
-        return found
+    def daemons(self, pool: PoolKey) -> Mapping[str, WatchedDaemon | None]:
+        """The daemons of a pool, by the uids of their pods; None where one does not answer now."""
+        return {uid: watcher.daemon for uid, watcher in self._watched.get(pool, {}).items()}
 
     def forget(self, pool: PoolKey) -> None:
         """Asks no more for a pool that is gone, and hangs up."""
@@ -125,9 +104,9 @@ class Loads:
 
     def _start(self, pool: PoolKey, uid: str, target: Target) -> Watcher:
         wake = partial(self._wakeups.wake, pool)
-        completed = partial(self._on_completed, uid)
+        on_event = partial(self._on_event, pool, uid)
         name = f"{pool}, pod {uid}"
-        watcher = Watcher(name, target, self._connect, wake, self._clock, completed)
+        watcher = Watcher(name, target, self._connect, wake, self._clock, on_event)
         self._tasks.add(watcher.task)
         watcher.task.add_done_callback(self._tasks.discard)
         return watcher

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Final, Protocol
 from zlib import crc32
 
-from buildpool.buildkit import BuildEvent, BuildEventKind, DaemonAccess, DaemonError
+from buildpool.buildkit import BuildEvent, BuildEventKind, DaemonAccess, DaemonError, Room
 from buildpool.buildkit.served import ServedBuilds
 from buildpool.core import pauses
 from buildpool.core.observed.load import Load, RunningBuild
@@ -45,15 +45,18 @@ class WatchedDaemon(Protocol):
     def events(self) -> AsyncGenerator[BuildEvent, None]:
         """What happens to builds from now on, in no order, for as long as the daemon goes on."""
 
-    async def records(self, request: bytes) -> tuple[bytes, ...]:
+    async def records(self, request: bytes, room: Room, *, ref: str = "") -> list[BuildEvent]:
         """What its history answers to a question that has an end; within seconds."""
+
+    async def has_content(self, digest: str) -> bool:
+        """Whether it has some content that builds have made; within seconds."""
 
     async def close(self) -> None:
         """Hangs up."""
 
 
-OnCompleted = Callable[[str, BuildEvent], None]
-"""Hears of each build that has ended, as its daemon says: the uid of the pod, and the event."""
+OnEvent = Callable[[BuildEvent], None]
+"""Hears of all that a daemon says of its builds."""
 Connect = Callable[[str, DaemonAccess], WatchedDaemon]
 """A connection to the daemon at an address, IP and port."""
 
@@ -98,7 +101,7 @@ class Watcher:
         connect: Connect,
         wake: Callable[[], None],
         clock: Callable[[], datetime],
-        on_completed: Callable[[BuildEvent], None],
+        on_event: OnEvent,
     ) -> None:
         self.load: Load | None = None
         self._name = name
@@ -106,11 +109,11 @@ class Watcher:
         self._connect = connect
         self._wake = wake
         self._clock = clock
-        self._on_completed = on_completed
+        self._on_event = on_event
         self._time = asyncio.get_running_loop().time
         self._phase = crc32(name.encode()) / 2**32
         """From 0 to 1, for each daemon another: they are not all asked at the same moment."""
-        self._daemon: WatchedDaemon | None = None
+        self.daemon: WatchedDaemon | None = None
         """The connection through which it has answered, if there is one now."""
         self._due = asyncio.Event()
         self._is_asked = False
@@ -134,12 +137,6 @@ class Watcher:
         """Asks at once, and wakes the pool whatever the answer is."""
         self._is_asked = True
         self._due.set()
-
-    async def records(self, request: bytes) -> tuple[bytes, ...]:
-        """What the daemon's history answers to a question that has an end. Raises DaemonError."""
-        if self._daemon is None:
-            raise DaemonError(self._trouble)
-        return await self._daemon.records(request)
 
     def stop(self) -> None:
         """Asks no more, and hangs up."""
@@ -173,18 +170,18 @@ class Watcher:
         connection, opened = await self._open(), self._time()
         try:
             while True:
-                self._daemon = connection.daemon
+                self.daemon = connection.daemon
                 await self._sleep()
                 if connection.target != self._target and (successor := await self._successor()):
                     old, connection = connection, successor
-                    self._daemon = connection.daemon
+                    self.daemon = connection.daemon
                     await old.close()
                 connection.check()
                 await self._ask(connection.daemon)
                 if self._time() - opened >= INTERVAL_SECONDS:
                     self._failures = 0
         finally:
-            self._daemon = None
+            self.daemon = None
             await connection.close()
 
     async def _open(self) -> _Connection:
@@ -225,8 +222,7 @@ class Watcher:
                 async for event in events:
                     if event.kind is BuildEventKind.STARTED:
                         self._served.count((event.build.ref,), now=self._time())
-                    if event.kind is BuildEventKind.COMPLETE:
-                        self._on_completed(event)
+                    self._on_event(event)
                     if event.kind is not BuildEventKind.DELETED:
                         self._due.set()
             raise DaemonError("it has ended the connection")

@@ -8,7 +8,10 @@
     ├── PreflightFailure          a check of a pool found something wrong (preflight.values)
     ├── AddressRefused            a registry is where nobody may be asked (preflight.addresses)
     ├── DaemonError               a build daemon does not answer (buildkit.daemon)
+    │   ├── DaemonLateError       not in time
+    │   └── DaemonRefusedError    it refuses the question
     ├── WireError                 a message of BuildKit cannot be read (buildkit.protobuf)
+    ├── NoAnswer                  no builder of a pool answers (gateway.pools.records)
     ├── KubernetesError           the Kubernetes API did not do what we asked
     │   ├── NotFoundError         404
     │   ├── ConflictError         409: somebody else wrote first, or the object is not ours
@@ -23,7 +26,7 @@
         │   └── SlotLost          it began nothing while its slot was kept
         └── Unavailable           no builder can answer
             ├── NotServed         the pool is gone, or its clients reach it another way
-            └── SessionEnded      its session has ended while it waited for a slot
+            └── SessionEnded      its session is of no use any more: it has waited for a slot
 
 Foreign exceptions are mapped into this tree in one place (``kube.errors``).
 """

@@ -27,9 +27,11 @@ from buildpool.core.naming import PoolKey
 from buildpool.core.routing.values import Backlog
 from buildpool.gateway.access_log import AccessLog
 from buildpool.gateway.ext_proc.processor import Processor
+from buildpool.gateway.histories import Histories
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.directory import Directory
 from buildpool.gateway.pools.served import ServedPools, Source
+from buildpool.gateway.pools.tickets import Tickets
 from buildpool.gateway.reports.builds import BuildLog
 from buildpool.gateway.reports.details import CompletedSteps, Details
 from buildpool.gateway.reports.status import Entry, StatusWriter
@@ -47,6 +49,9 @@ HEARING_SECONDS: Final = 5.0
 """Time that daemons have to say what they run before the first slot is given."""
 MAX_MESSAGE_BYTES: Final = 64 << 20
 """Length of a message of Envoy: the largest definition, and what it has of some thousand pools."""
+MAX_HEADERS_BYTES: Final = 128 << 10
+"""Length of the headers of a request that Envoy brings: it takes 60 KiB of clients, and adds some.
+gRPC counts more of each."""
 HUNG_SECONDS: Final = 30.0
 """Time after which a process whose event loop stands still ends, for another one to begin."""
 GRACE_SECONDS: Final = 2.0
@@ -154,7 +159,9 @@ class Router:
             limits=limits,
         )
         build_log = BuildLog(metrics, complete=Details(self.pools, steps))
-        self._processor = Processor(self.pools, build_log, metrics, clock=utc_now)
+        tickets = Tickets()
+        self._processor = Processor(self.pools, build_log, metrics, clock=utc_now, tickets=tickets)
+        self._histories = Histories(self.pools, tickets, clock=utc_now)
         self._access_log = AccessLog(self.pools, metrics)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -206,11 +213,15 @@ class Router:
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", -1),
+            # As Envoy takes them of clients: else some are let in, and never come here.
+            ("grpc.max_metadata_size", MAX_HEADERS_BYTES),
+            ("grpc.absolute_max_metadata_size", MAX_HEADERS_BYTES),
         ]
         server = grpc.aio.server(options=options)
         external_processor_pb2_grpc.add_ExternalProcessorServicer_to_server(self._processor, server)
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._discovery, server)
         als_pb2_grpc.add_AccessLogServiceServicer_to_server(self._access_log, server)
+        server.add_generic_rpc_handlers((self._histories,))
         server.add_insecure_port(f"127.0.0.1:{self._settings.router_port}")
         await server.start()
         self.answers.set()
@@ -230,12 +241,8 @@ class Router:
         """Waits until the daemons have said what they run, if they do so soon."""
         with suppress(TimeoutError):
             async with asyncio.timeout(HEARING_SECONDS):
-                while any(self._has_silent_daemons(pool) for pool in self.pools.configs):
+                while any(self.pools.has_silent_daemons(pool) for pool in self.pools.configs):
                     await self.pools.next_change()
-
-    def _has_silent_daemons(self, pool: PoolKey) -> bool:
-        known = self.pools.loads.loads(pool).keys()
-        return any(b.is_serving and b.uid not in known for b in self._source.builders(pool))
 
     def _publish(self) -> None:
         self._metrics.pools.set(len(self.pools.configs))

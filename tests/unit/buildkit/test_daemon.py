@@ -4,13 +4,24 @@ import asyncio
 import gc
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 
+import grpc
+import grpc.aio
 import pytest
 
-from buildpool.buildkit import BuildEvent, BuildEventKind, Daemon, DaemonError
+from buildpool.buildkit import (
+    BuildEvent,
+    BuildEventKind,
+    Daemon,
+    DaemonError,
+    DaemonLateError,
+    DaemonRefusedError,
+    Room,
+)
 from buildpool.buildkit import daemon as module
+from buildpool.buildkit.history_requests import digest_in
 from buildpool.buildkit.protobuf import WireError
 from buildpool.buildkit.solve_requests import MAX_FIELDS
 from buildpool.core.observed.load import RunningBuild
@@ -18,10 +29,12 @@ from buildpool.core.pki import KeyPair, Use
 from daemons import (
     STARTED,
     HistoryServer,
+    a_server,
     an_access,
     an_authority,
     an_event,
     field,
+    grpc_server,
     serving,
     until,
     wired,
@@ -139,9 +152,29 @@ async def test_a_hung_daemon_fails_at_the_deadline(monkeypatch: pytest.MonkeyPat
     async with serving(AUTHORITY) as server:
         server.is_hung = True
         daemon = Daemon(server.address, ACCESS)
-        with pytest.raises(DaemonError, match=r"does not answer within 0\.1 s"):
+        with pytest.raises(DaemonLateError, match=r"does not answer within 0\.1 s"):
             await daemon.snapshot()
         await daemon.close()
+
+
+@pytest.mark.parametrize("question", ["snapshot", "records", "events"])
+async def test_a_connection_that_is_closed_under_a_question_is_a_daemon_that_cannot_be_asked(
+    question: str,
+) -> None:
+    """gRPC says then that the task is cancelled, which nobody did: its caller would end so, too."""
+    async with serving(AUTHORITY) as server:
+        server.is_hung = question != "events"
+        daemon = Daemon(server.address, ACCESS)
+        ask = {
+            "snapshot": daemon.snapshot,
+            "records": lambda: daemon.records(bytes(LISTED), Room(MUCH)),
+            "events": lambda: anext(daemon.events()),
+        }
+        task = asyncio.create_task(ask[question]())
+        await until(lambda: server.asked > 0, "it was asked")
+        await daemon.close()
+        with pytest.raises(DaemonError, match="closed under the question"):
+            await task
 
 
 async def test_a_daemon_that_dies_ends_its_events() -> None:
@@ -182,6 +215,119 @@ async def test_an_answer_that_does_not_end_is_given_up(monkeypatch: pytest.Monke
         async with aclosing(daemon.events()) as events:
             assert len([await anext(events) for _ in range(4)]) == 4
         await daemon.close()
+
+
+LISTED = (3 << 3, 1)
+"""A question that has an end."""
+MUCH = 1 << 20
+"""More than all records have."""
+
+
+class Keeper(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """A daemon with records and content, that refuses what it is told to."""
+
+    def __init__(self) -> None:
+        self.refs = ["a", "b", "c"]
+        self.content = {"sha256:1"}
+        self.status: grpc.StatusCode | None = None
+        self.padding: dict[str, bytes] = {}
+        """What makes records long."""
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        if details.method == "/containerd.services.content.v1.Content/Info":
+            return grpc.unary_unary_rpc_method_handler(self._info)
+        return grpc.unary_stream_rpc_method_handler(self._listen)
+
+    async def _info(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        if digest_in(request) not in self.content:
+            await context.abort(self.status or grpc.StatusCode.NOT_FOUND, "not found")
+        return field(1, b"info")
+
+    async def _listen(
+        self, _: bytes, context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> AsyncIterator[bytes]:
+        if self.status is not None:
+            await context.abort(self.status, "invalid limit -1")
+        for ref in self.refs:
+            yield an_event(BuildEventKind.COMPLETE, ref) + self.padding.get(ref, b"")
+
+
+@asynccontextmanager
+async def keeping(keeper: Keeper) -> AsyncIterator[Daemon]:
+    """What asks this daemon."""
+    _, credentials = grpc_server(HistoryServer().listen, a_server(AUTHORITY))
+    running = grpc.aio.server(handlers=(keeper,))
+    port = running.add_secure_port("127.0.0.1:0", credentials)
+    await running.start()
+    daemon = Daemon(f"127.0.0.1:{port}", ACCESS)
+    try:
+        yield daemon
+    finally:
+        await daemon.close()
+        await running.stop(grace=None)
+
+
+async def test_records_are_listed_as_they_stand() -> None:
+    async with keeping(Keeper()) as daemon:
+        found = await daemon.records(bytes(LISTED), Room(MUCH))
+    assert [event.build.ref for event in found] == ["a", "b", "c"]
+    assert found[1].message == an_event(BuildEventKind.COMPLETE, "b")
+    assert b"hunter2" not in repr(found).encode()
+
+
+async def test_records_that_are_too_long_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(an_event(BuildEventKind.COMPLETE, "a"))
+    monkeypatch.setattr(module, "MAX_RECORDS_BYTES", 2 * size)
+    async with keeping(Keeper()) as daemon:
+        found = await daemon.records(bytes(LISTED), Room(MUCH))
+    assert [event.build.ref for event in found] == ["a", "b"]
+
+
+async def test_a_record_that_is_too_long_hides_no_other() -> None:
+    keeper, size = Keeper(), len(an_event(BuildEventKind.COMPLETE, "a"))
+    keeper.padding["a"] = field(15, bytes(module.MAX_RECORDS_BYTES))
+    async with keeping(keeper) as daemon:
+        room = Room(MUCH)
+        found = await daemon.records(bytes(LISTED), room)
+        assert [event.build.ref for event in found] == ["b", "c"]
+        assert room.left == MUCH - 2 * size
+        (found_by_ref,) = await daemon.records(bytes(LISTED), Room(0), ref="a")
+        assert len(found_by_ref.message) > module.MAX_RECORDS_BYTES
+
+
+async def test_the_answers_of_several_daemons_share_one_room() -> None:
+    keeper, size = Keeper(), len(an_event(BuildEventKind.COMPLETE, "a"))
+    room = Room(4 * size)
+    async with keeping(keeper) as one, keeping(Keeper()) as two:
+        found = [await daemon.records(bytes(LISTED), room) for daemon in (one, two)]
+        assert [len(events) for events in found] == [3, 1]
+        room = Room(4 * size)
+        keeper.refs.append("")
+        with pytest.raises(DaemonError, match="cannot be read"):
+            await one.records(bytes(LISTED), room)
+        assert room.left == 4 * size, "what came to nothing takes no room"
+
+
+async def test_what_a_daemon_refuses_is_told_from_one_that_does_not_answer() -> None:
+    keeper = Keeper()
+    async with keeping(keeper) as daemon:
+        keeper.status = grpc.StatusCode.UNKNOWN
+        with pytest.raises(DaemonRefusedError, match=r"^invalid limit -1$"):
+            await daemon.records(bytes(LISTED), Room(MUCH))
+        keeper.status = grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(DaemonError, match="UNAVAILABLE") as error:
+            await daemon.records(bytes(LISTED), Room(MUCH))
+        assert not isinstance(error.value, DaemonRefusedError)
+
+
+async def test_a_daemon_says_which_content_it_has() -> None:
+    keeper = Keeper()
+    async with keeping(keeper) as daemon:
+        assert await daemon.has_content("sha256:1")
+        assert not await daemon.has_content("sha256:2")
+        keeper.status = grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(DaemonError, match="UNAVAILABLE"):
+            await daemon.has_content("sha256:2")
 
 
 class Hostile(HistoryServer):

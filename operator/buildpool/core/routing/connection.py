@@ -47,6 +47,8 @@ class Connection:
     """or was last."""
     streams: int = 0
     """Sessions and solves that go on, of those that were counted."""
+    strays: int = 0
+    """Sessions of which nothing more comes: they are on a builder on which it has no slot."""
     refs: dict[str, bool] = field(default_factory=dict)
     """Its builds, in their order, and whether their solves go on, as far as is known."""
 
@@ -101,6 +103,8 @@ class Connection:
         if not keeps_lease or self.lease is None:
             term = TERMS.get(self.state)
             self.lease = None if term is None else Lease.of(term, now=now)
+        if self.state is State.WAITING:
+            self.strays, self.streams = self.strays + self.streams, 0
         if self.state not in LOCATED:
             self.last, self.builder = self.builder or self.last, ""
         if self.state not in (*ACTIVE, State.RESUMED):

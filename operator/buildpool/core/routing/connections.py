@@ -88,11 +88,18 @@ class Connections:
             admitted.append(name)
         return tuple(admitted)
 
-    def reclaim(self, state: PoolState, *, now: datetime) -> None:
-        """Takes back what those have whose lease is over, or of whom nothing runs any more."""
+    def reclaim(self, state: PoolState, *, now: datetime) -> tuple[str, ...]:
+        """Takes back what those have whose lease is over, or of whom nothing runs any more.
+
+        Returns those whose sessions are on builders that run no more builds of them.
+        """
+        parted: list[str] = []
         for event, find in ((Event.IDLE, leases.idle), (Event.EXPIRES, leases.expired)):
             for name in dict.fromkeys(find(self._index, state, now=now)):
+                if self._index[name].state is State.ATTACHED:
+                    parted.append(name)
                 self._on(name, self._index[name], event, now)
+        return tuple(parted)
 
     def take_moved(self) -> Iterable[str]:
         """The connections that have come to another state since this was asked last."""
@@ -201,8 +208,13 @@ class Connections:
     def end(self, connection: str, ref: str | None = None, *, now: datetime) -> None:
         """A session, or the solve of ``ref``, has ended; with the last one, the slot is free."""
         known = self._index.find(connection)
-        if known is None or not known.streams:
-            return
+        if known is not None and known.strays and ref is None:
+            # Which of its sessions this was, nobody says: better a slot is kept too long.
+            known.strays -= 1
+        elif known is not None and known.streams:
+            self._end(connection, known, ref, now)
+
+    def _end(self, connection: str, known: Connection, ref: str | None, now: datetime) -> None:
         known.streams -= 1
         if ref in known.refs:
             known.refs[ref] = False

@@ -12,7 +12,7 @@ from itertools import takewhile
 from buildpool.core.routing.connection import Connection
 from buildpool.core.routing.index import ConnectionIndex
 from buildpool.core.routing.pool_state import PoolState
-from buildpool.core.routing.states import FORGOTTEN, TERMS, State
+from buildpool.core.routing.states import FORGOTTEN, TERMS, TIED, State
 
 
 def idle(index: ConnectionIndex, state: PoolState, *, now: datetime) -> Iterator[str]:
@@ -32,7 +32,7 @@ def expired(index: ConnectionIndex, state: PoolState, *, now: datetime) -> Itera
         for name, known in over:
             if not (known.streams or _may_run(known, state, now)):
                 yield name
-    for name, known in index.of_states((State.QUIET, State.BOUND)):
+    for name, known in index.of_states((State.QUIET, *TIED)):
         builder = state.builder(known.builder)
         # Of one that is on its way out nobody hears whether it has room.
         if builder is None or builder.is_leaving:

@@ -4,7 +4,7 @@
            hello   slot     session  probe    build    attach   claim   ended   up     expires idle
   aside    waiting .        asking   asking   building attached waiting .       .      gone    .
   waiting  .       reserved asking   asking   building attached .       .       aside  .       .
-  attached .       building .        building building .        .       aside   .      .       .
+  attached .       building .        building building .        .       aside   .      waiting .
   reserved =       .        asking   asking   building .        next    .       .      lapsed  .
   asking   .       .        .        .        building .        .       asked   .      .       .
   asked    =       .        asking   asking   building .        called  .       .      owed    .
@@ -132,8 +132,8 @@ class Event(StrEnum):
     GIVES_UP = "gives up"
     """It does not wait any longer."""
     EXPIRES = "expires"
-    """Its lease is over, and nothing of it runs as far as is known; or the builder is gone on which
-    its sessions may have been."""
+    """Its lease is over, and nothing of it runs as far as is known; or the builder is gone, or on
+    its way out, on which its sessions are or may have been."""
     IDLE = "idle"
     """Nothing runs of what the last process has noted of it: its daemon says so, or is gone."""
 
@@ -165,6 +165,7 @@ _MOVES: Final[Mapping[State, Mapping[Event, State]]] = {
         Event.SESSION: State.ATTACHED,
         Event.SLOT: State.BUILDING,
         Event.ENDED: State.ASIDE,
+        Event.EXPIRES: State.WAITING,
     },
     State.RESERVED: {**_BEGINS, Event.CLAIM: State.NEXT, Event.EXPIRES: State.LAPSED},
     State.ASKING: {Event.BUILD: State.BUILDING, Event.ENDED: State.ASKED},

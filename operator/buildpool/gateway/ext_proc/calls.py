@@ -22,6 +22,9 @@ class CallKind(Enum):
     LOOK = "look"
     """A hello of somebody who only looks whether the pool answers: goes to a builder that is there,
     and wakes nobody."""
+    BROWSE = "browse"
+    """A hello of somebody who looks at what was built (``buildx history``): goes to a builder that
+    is there. A pool without builders it wakes, and waits as a build does: it might be one."""
     QUESTION = "question"
     """About the pool: needs a builder, no slot; wakes the pool."""
     CARE = "care"
@@ -89,13 +92,21 @@ class Call:
     """What its client calls the context that it uploads."""
     deadline: timedelta | None = None
     """For how long its client waits; None: for ever, or nobody can tell."""
+    is_traced: bool = False
+    """Whether its client traces what it does, as buildx and buildctl do with every build."""
+    is_tunnelled: bool = False
+    """Whether its client's library of gRPC knows nothing of TLS, as that of buildx: it dials by
+    itself. Other programs leave that to the library."""
 
     @property
     def kind(self) -> CallKind:
         """What it means."""
         kind = kind_of(self.path)
-        is_look = self.deadline is not None and self.deadline <= LOOK_TIME
-        return CallKind.LOOK if kind is CallKind.HELLO and is_look else kind
+        if kind is not CallKind.HELLO:
+            return kind
+        if self.deadline is not None and self.deadline <= LOOK_TIME:
+            return CallKind.LOOK
+        return CallKind.BROWSE if self.is_tunnelled and not self.is_traced else kind
 
     @property
     def method(self) -> str:
@@ -124,6 +135,8 @@ def read_call(request: ext_proc.ProcessingRequest) -> Call:
         session=headers.get("x-docker-expose-session-uuid", ""),
         shared_key=shared_key,
         deadline=read_deadline(headers.get("grpc-timeout", "")),
+        is_traced="traceparent" in headers,
+        is_tunnelled=headers.get(":scheme") == "http",
     )
 
 

@@ -20,6 +20,7 @@ import grpc.aio
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as ext_proc_grpc
 
+from buildpool.buildkit.history import METHOD as LISTEN
 from buildpool.buildkit.solve_requests import (
     Solve,
     read_bridge_solve,
@@ -46,6 +47,7 @@ from buildpool.gateway.ext_proc.traits import affinity_key, traits_of
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.messages import Seat
 from buildpool.gateway.pools.served import ServedPool, ServedPools
+from buildpool.gateway.pools.tickets import Tickets
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
 from buildpool.gateway.slots.refusals import Denied, NotServed, Refused
 
@@ -68,8 +70,11 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         metrics: GatewayMetrics,
         *,
         clock: Callable[[], datetime],
+        tickets: Tickets,
     ) -> None:
+        """``tickets`` lead requests to what the router answers by itself."""
         self._pools = pools
+        self._tickets = tickets
         self._build_log = build_log
         self._metrics = metrics
         self._clock = clock
@@ -122,6 +127,8 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 return self._status(call, served, messages)
             case CallKind.BRIDGE_SOLVE:
                 return self._bridge_solve(call, served, messages, seat)
+            case CallKind.CARE if call.path == LISTEN:
+                return records.listen(self._tickets, call, served, messages)
             case CallKind.CARE if call.path in records.ANSWERS:
                 return records.ANSWERS[call.path](call, served, messages)
             case _:
@@ -134,21 +141,24 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
             await check_owner(call, served, call.ref)
             yield responses.go_on(await scheduler.locator.home_of(call.connection, call.ref))
             return
-        client = client_of(call, served)
+        client, kind = client_of(call, served), call.kind
+        if kind is CallKind.BROWSE:
+            is_there = scheduler.locator.present(call.connection) is not None
+            kind = CallKind.LOOK if is_there else CallKind.HELLO
         waited = timedelta(0)
-        if call.kind is CallKind.HELLO:
+        if kind is CallKind.HELLO:
             waited = await scheduler.admit(
                 call.connection, call.identity, max_wait=served.brief.max_wait
             )
             # Builds say hello more than once; a connection that has its slot does not wait again.
             served.note_wait(call.connection, client.name, waited)
-        if call.kind in (CallKind.HELLO, CallKind.QUESTION):
+        if kind in (CallKind.HELLO, CallKind.QUESTION):
             rest = max(timedelta(0), served.brief.max_wait - waited)
             yield responses.go_on(
                 await scheduler.any_builder(call.connection, call.identity, max_wait=rest)
             )
             return
-        if call.kind is CallKind.CARE:
+        if kind is CallKind.CARE:
             check_care(call, served, client)
         yield responses.go_on(scheduler.locator.caretaker(call.connection))
 
@@ -187,7 +197,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 if client.may_export
                 else None
             )
-            async with served.bounds.reader(call.identity, MAX_SOLVES):
+            async with served.bounds.reader(call.identity, "solves", MAX_SOLVES):
                 await seat.read()
                 yield responses.go_on(place_then)
                 message, solve = await read_message(messages, read_solve, on_come=seat.come)
@@ -200,6 +210,8 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 solve.ref,
                 is_internal=solve.is_internal,
             )
+        if not solve.is_internal:  # of which no record is kept
+            served.records.built(solve.ref, placement.builder.uid)
         shared = share_of(served, client, traits, solve, now=self._clock())
         self._metrics.shared(served.brief.key, shared)
         build = self._build(call, served, client, solve, placement, shared)
@@ -225,7 +237,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
     ) -> _Conversation:
         """The progress of a build, of which only the message says which one it is."""
         await served.scheduler.locator.solve_begins(call.connection)
-        async with served.bounds.reader(call.identity, records.MAX_QUESTIONS):
+        async with served.bounds.reader(call.identity, "status", records.MAX_QUESTIONS):
             yield responses.go_on(self._known_home(call, served))
             _, ref = await read_message(messages, read_status, longest=records.MAX_QUESTION_BYTES)
         if served.brief.client(call.identity) is None:
@@ -235,9 +247,8 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 client_of(call, served)  # that it was removed is said first
                 raise
         locator = served.scheduler.locator
-        builder = await locator.teller_of(call.connection, ref, partial(served.records.find, ref))
-        served.records.reads(call.connection, builder.uid)
-        yield responses.go_on_with(builder)
+        find = partial(records.find_record, served, ref)
+        yield responses.go_on_with(await locator.teller_of(call.connection, ref, find))
 
     async def _bridge_solve(
         self, call: Call, served: ServedPool, messages: records.Messages, seat: Seat
@@ -245,7 +256,7 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         """A part of a build whose frontend runs at the client."""
         await check_owner(call, served, call.ref)
         builder = await served.scheduler.locator.home_of(call.connection, call.ref)
-        async with served.bounds.reader(call.identity, MAX_SOLVES):
+        async with served.bounds.reader(call.identity, "solves", MAX_SOLVES):
             await seat.read()
             yield responses.go_on(builder)
             build = self._build_log.find(served.brief.key, call.ref)

@@ -11,22 +11,15 @@ from typing import Final
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 
-from buildpool.buildkit.history import METHOD as LISTEN
-from buildpool.buildkit.history_requests import (
-    EventsOf,
-    digest_in,
-    has_end,
-    record_in,
-    without_ref,
-)
+from buildpool.buildkit.history_requests import digest_in, read_request, record_in
 from buildpool.buildkit.methods import CONTENT, CONTROL
-from buildpool.buildkit.solve_requests import frame
 from buildpool.core.routing.values import Target
 from buildpool.gateway.ext_proc import responses
 from buildpool.gateway.ext_proc.authorization import check_care, client_of
 from buildpool.gateway.ext_proc.bodies import read_message
 from buildpool.gateway.ext_proc.calls import Call
 from buildpool.gateway.pools.served import ServedPool
+from buildpool.gateway.pools.tickets import HEADER, Admitted, Tickets
 
 MAX_QUESTIONS: Final = 16
 """Questions about builds, of one client, that are read at once."""
@@ -40,53 +33,46 @@ Conversation = AsyncGenerator[ext_proc.ProcessingResponse, None]
 
 
 async def keeper_of(call: Call, served: ServedPool, ref: str) -> Target:
-    """The builder that has the record of a build; where none has, any may say so.
+    """The builder that has the record of a build, to change it; where none has, any may say so.
 
     Raises Unavailable where there is no builder.
     """
     locator = served.scheduler.locator
-    found = locator.builder_of(ref)
-    if found is None:
-        found = locator.builder(await served.records.find(ref))
+    found = locator.builder_of(ref) or await find_record(served, ref)
     found = found or locator.caretaker(call.connection)
-    served.records.reads(call.connection, found.uid)
+    served.records.fleet.changes(found.uid)
     return found
 
 
-async def _listen(call: Call, served: ServedPool, messages: Messages) -> Conversation:
-    """What has been built, and is."""
-    check_care(call, served, client_of(call, served))
-    locator, others = served.scheduler.locator, b""
-    builder: Target | None = None
-    async with served.bounds.reader(call.identity, MAX_QUESTIONS):
-        yield responses.go_on()
-        message, (ref, asked) = await read_message(
-            messages, without_ref, longest=MAX_QUESTION_BYTES
-        )
-        if ref:
-            builder = await keeper_of(call, served, ref)
-        elif has_end(message):
-            listing = await served.records.gather(call.connection, message)
-            builder = locator.builder(listing.builder)
-            others = listing.others if builder is not None else b""
-    builder = builder or locator.caretaker(call.connection)
-    yield responses.go_on_with(builder, frame(asked) if ref else None)
-    events = EventsOf(ref)
-    async for answer in messages:
-        if answer.HasField("response_body"):
-            piece = answer.response_body.body
-            if ref:
-                yield responses.response_body(events.passed(piece))
-            else:  # the first piece begins with an event; what others list goes before it
-                yield responses.response_body(others + piece if others else None)
-                others = b""
+async def find_record(served: ServedPool, ref: str) -> Target | None:
+    """The builder that has the record of a build; None where none has."""
+    return served.scheduler.locator.builder(await served.records.find(ref))
 
 
 async def _holder_of(call: Call, served: ServedPool, digest: str) -> Target:
     """The builder that has what a build has made: its attestations, its log."""
     locator = served.scheduler.locator
-    known = locator.builder(served.records.holder_of(call.connection, digest))
-    return known or locator.caretaker(call.connection)
+    found = locator.builder(await served.records.holder_of(digest))
+    return found or locator.caretaker(call.connection)
+
+
+async def listen(
+    tickets: Tickets, call: Call, served: ServedPool, messages: Messages
+) -> Conversation:
+    """What has been built, and is: the router answers by itself (``gateway.histories``)."""
+    check_care(call, served, client_of(call, served))
+    admitted = Admitted(served.brief.key, call.identity)
+    async with served.bounds.reader(call.identity, "requests for lists", MAX_QUESTIONS):
+        ticket = tickets.issue(admitted)
+        try:
+            yield responses.go_on(headers={HEADER: ticket})
+            _, admitted.request = await read_message(
+                messages, read_request, longest=MAX_QUESTION_BYTES
+            )
+        except BaseException:
+            tickets.take(ticket)  # nobody will come with it
+            raise
+    yield responses.go_on_as_it_is()
 
 
 async def _ask(
@@ -98,7 +84,7 @@ async def _ask(
 ) -> Conversation:
     """One question: what it is about, its message says, and who knows, ``find``."""
     check_care(call, served, client_of(call, served))
-    async with served.bounds.reader(call.identity, MAX_QUESTIONS):
+    async with served.bounds.reader(call.identity, "questions about records", MAX_QUESTIONS):
         yield responses.go_on()
         _, name = await read_message(messages, named, longest=MAX_QUESTION_BYTES)
         builder = await find(call, served, name)
@@ -106,7 +92,6 @@ async def _ask(
 
 
 ANSWERS: Final[Mapping[str, Callable[[Call, ServedPool, Messages], Conversation]]] = {
-    LISTEN: _listen,
     UPDATE: partial(_ask, record_in, keeper_of),
     **dict.fromkeys(CONTENT_READS, partial(_ask, digest_in, _holder_of)),
 }

@@ -14,10 +14,20 @@ from google.protobuf import struct_pb2
 from buildpool.core.routing.values import ROUTE_BUILDER, ROUTE_METADATA, Target
 
 
-def go_on(builder: Target | None = None) -> ext_proc.ProcessingResponse:
-    """The request goes on: to this builder, or to where it is said later."""
-    response = ext_proc.ProcessingResponse(request_headers=ext_proc.HeadersResponse())
+def go_on(
+    builder: Target | None = None, *, headers: Mapping[str, str] | None = None
+) -> ext_proc.ProcessingResponse:
+    """The request goes on: to this builder, or to where it is said later; with these headers."""
+    common = ext_proc.CommonResponse(header_mutation=_written(headers)) if headers else None
+    response = ext_proc.ProcessingResponse(
+        request_headers=ext_proc.HeadersResponse(response=common)
+    )
     return response if builder is None else _routed(response, builder)
+
+
+def go_on_as_it_is() -> ext_proc.ProcessingResponse:
+    """The request, whose body was read, goes to where its path leads."""
+    return ext_proc.ProcessingResponse(request_body=ext_proc.BodyResponse())
 
 
 def go_on_with(builder: Target, body: bytes | None = None) -> ext_proc.ProcessingResponse:
@@ -43,30 +53,11 @@ def refuse(code: grpc.StatusCode, message: str) -> ext_proc.ProcessingResponse:
 
 def response_headers(said: Mapping[str, str] | None = None) -> ext_proc.ProcessingResponse:
     """The response goes on, with these headers in place of its own."""
-    mutation = ext_proc.HeaderMutation(
-        set_headers=[
-            base_pb2.HeaderValueOption(
-                header=base_pb2.HeaderValue(key=key, raw_value=_escaped(value)),
-                append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-            )
-            for key, value in (said or {}).items()
-        ]
-    )
     return ext_proc.ProcessingResponse(
         response_headers=ext_proc.HeadersResponse(
-            response=ext_proc.CommonResponse(header_mutation=mutation)
+            response=ext_proc.CommonResponse(header_mutation=_written(said or {}))
         )
     )
-
-
-def response_body(kept: bytes | None = None) -> ext_proc.ProcessingResponse:
-    """A piece of the response goes on, or what is kept of it."""
-    common = ext_proc.CommonResponse()
-    if kept:
-        common.body_mutation.body = kept
-    elif kept is not None:
-        common.body_mutation.clear_body = True
-    return ext_proc.ProcessingResponse(response_body=ext_proc.BodyResponse(response=common))
 
 
 def response_trailers() -> ext_proc.ProcessingResponse:
@@ -80,6 +71,19 @@ def _routed(response: ext_proc.ProcessingResponse, builder: Target) -> ext_proc.
     route.update({ROUTE_BUILDER: builder.address})
     response.dynamic_metadata.update({ROUTE_METADATA: route})
     return response
+
+
+def _written(headers: Mapping[str, str]) -> ext_proc.HeaderMutation:
+    """Headers, in place of those that have their names."""
+    return ext_proc.HeaderMutation(
+        set_headers=[
+            base_pb2.HeaderValueOption(
+                header=base_pb2.HeaderValue(key=key, raw_value=_escaped(value)),
+                append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+            )
+            for key, value in headers.items()
+        ]
+    )
 
 
 def _escaped(message: str) -> bytes:

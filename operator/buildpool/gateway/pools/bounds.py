@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from buildpool.buildkit import Room
 from buildpool.core.naming import PoolKey
+from buildpool.gateway.pools.listeners import MAX_UNHEARD_OF_ALL_BYTES
 from buildpool.gateway.pools.messages import MessageRoom, Seat
+from buildpool.gateway.pools.unsent import UnsentLists
 from buildpool.gateway.slots.refusals import Exhausted
 
 MAX_REQUESTS: Final = 3_000
@@ -27,6 +30,11 @@ OWN_REQUESTS: Final = 100
 """Requests that wait which each pool may have beside these: 3 MiB."""
 MAX_REQUESTS_OF_CLIENT: Final = 2_500
 """Those of one client, of each kind, so that the pool's other clients can ask, too."""
+MAX_LISTS: Final = 4
+"""Lists of builds that one client is sent at once. They have a bound of their own: a client that
+reads none can still ask what its builds need."""
+MAX_LISTS_WAITING: Final = 100
+"""Lists for which one client waits meanwhile: each costs some of the router's memory."""
 
 
 @dataclass(slots=True)
@@ -37,6 +45,10 @@ class RouterBounds:
     """Requests that wait, beside those that pools have for themselves."""
     messages: MessageRoom = field(default_factory=MessageRoom)
     """The messages that are in memory."""
+    unsent: UnsentLists = field(default_factory=UnsentLists)
+    """The lists of builds that are in memory."""
+    unheard: Room = field(default_factory=lambda: Room(MAX_UNHEARD_OF_ALL_BYTES))
+    """What those have not heard yet who listen to builds."""
 
 
 class _Room:
@@ -109,8 +121,10 @@ class RequestBounds:
         self._messages = of_all.messages
         self._waiting = _Room(pool, "wait", of_all)
         self._going_on = _Room(pool, "go on")
-        self._readers: dict[tuple[str, int], asyncio.Semaphore] = {}
-        """By client and bound."""
+        self._readers: dict[tuple[str, str], asyncio.Semaphore] = {}
+        """By client and kind."""
+        self._lists: Counter[str] = Counter()
+        """Those that are sent, and that wait, by client."""
 
     @property
     def waiting(self) -> int:
@@ -138,6 +152,23 @@ class RequestBounds:
         """One message of a client that may be long, until it is out of memory."""
         return self._messages.message(self._pool)
 
-    def reader(self, identity: str, at_once: int) -> asyncio.Semaphore:
+    def reader(self, identity: str, kind: str, at_once: int) -> asyncio.Semaphore:
         """What bounds the messages of one client, of one kind, that are read at once."""
-        return self._readers.setdefault((identity, at_once), asyncio.Semaphore(at_once))
+        return self._readers.setdefault((identity, kind), asyncio.Semaphore(at_once))
+
+    @asynccontextmanager
+    async def a_list(self, identity: str) -> AsyncIterator[None]:
+        """For as long as a client is sent a list of builds. Raises Exhausted where many wait."""
+        if self._lists[identity] >= MAX_LISTS + MAX_LISTS_WAITING:
+            raise Exhausted(
+                f"pool {self._pool}: {MAX_LISTS + MAX_LISTS_WAITING} lists of builds for this "
+                "client already; read them, or end some"
+            )
+        self._lists[identity] += 1
+        try:
+            async with self.reader(identity, "lists", MAX_LISTS):
+                yield
+        finally:
+            self._lists[identity] -= 1
+            if not self._lists[identity]:
+                del self._lists[identity]

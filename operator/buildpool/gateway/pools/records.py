@@ -1,130 +1,180 @@
 """Where in a pool the record of a build is: each builder keeps those of its own builds.
 
 A client sees one builder. So a record is looked for at all daemons, what is listed comes from all,
-and what a connection reads of the content of builds it is given by the builder that has it.
+and what is read of the content of builds is read where it is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from itertools import islice
+from typing import Final
 
-from buildpool.buildkit.history_requests import by_ref, is_about
-from buildpool.buildkit.solve_requests import frame
+from buildpool.buildkit import BuildEvent, Room
+from buildpool.buildkit.history_merge import merged, within
+from buildpool.buildkit.history_requests import HistoryRequest
+from buildpool.core.errors import BuildpoolError
+from buildpool.gateway.pools.fleet import Asked, Fleet, Keeper
+from buildpool.gateway.pools.listeners import Listeners
+from buildpool.gateway.pools.whereabouts import Whereabouts
 
-AT_ONCE: Final = 2
-"""Questions that go to all daemons of a pool at once: each may be answered by some megabytes."""
+LISTS_AT_ONCE: Final = 2
+"""Lists of all builds that a pool is asked for at once: each costs a request to every daemon, and
+may be answered by some megabytes."""
+SEARCHES_AT_ONCE: Final = 8
+"""Questions about one build or one piece of content: the answers are short, and a daemon that hangs
+holds each of them up for seconds."""
 MAX_LISTED_BYTES: Final = 8 << 20
-"""Of the records of other builders that are added to those of one; what is more is left out."""
-MAX_READERS: Final = 128
-"""Connections of which it is known what they have read; the oldest are forgotten."""
+"""Of all records of one list; of more, some are left out."""
+MAX_COMING_BYTES: Final = 8 << 20
+"""Of the answers to one question that were not made a part of the list yet."""
+MAX_REFS: Final = 1_000
+"""Builds of one daemon of which it is remembered that it has them,"""
 MAX_DIGESTS: Final = 2_000
-"""Of the content of builds, for one connection: what fifty builds on ten builders have made."""
+"""and pieces of content."""
+MAX_DIGESTS_OF_BUILD: Final = 100
+"""Of the content of one build: its attestations for each platform, and little more."""
+NOTED_BYTES: Final = 1 << 18
+"""Of records that are looked through at a time; then others have their turn."""
+MAX_READ_BYTES: Final = 1 << 20
+"""Of one record, that are looked through."""
 _DIGEST: Final = re.compile(rb"sha256:[0-9a-f]{64}")
 
-Ask = Callable[[bytes], Awaitable[Mapping[str, tuple[bytes, ...]]]]
-"""What all daemons answer to a BuildHistoryRequest, by the uids of their pods."""
 
-
-class Listing(NamedTuple):
-    """The records of a pool: one builder lists its own, those of the others are added."""
-
-    builder: str = ""
-    """The uid of the pod of that with the most; empty where none has any."""
-    others: bytes = b""
-    """Messages of a stream of gRPC."""
+class NoAnswer(BuildpoolError):  # noqa: N818 - it is one: that there is none
+    """No daemon of the pool has answered."""
 
 
 @dataclass(slots=True)
-class _Reader:
-    """What a connection has read."""
+class _Listed:
+    """What daemons list."""
 
-    last: str = ""
-    """The builder that it was sent to last, by the uid of its pod."""
-    digests: dict[bytes, str] = field(default_factory=dict)
-    """The builders that have the content which it was told of."""
+    events: list[BuildEvent] = field(default_factory=list)
+    asked: Asked = field(default_factory=Asked)
 
 
 class BuildRecords:
     """Those of one pool. For one event loop."""
 
-    def __init__(self, ask: Ask) -> None:
-        self._ask = ask
-        self._asking = asyncio.Semaphore(AT_ONCE)
-        self._readers: OrderedDict[str, _Reader] = OrderedDict()
-        """By connection."""
+    def __init__(self, fleet: Fleet, *, unheard: Room | None = None) -> None:
+        """``unheard`` is the room of what those who listen have not heard, which pools share."""
+        self.fleet = fleet
+        self.listeners = Listeners(unheard)
+        self._listing = asyncio.Semaphore(LISTS_AT_ONCE)
+        self._searching = asyncio.Semaphore(SEARCHES_AT_ONCE)
+        self._built = Whereabouts(fleet.has, most=MAX_REFS)
+        """Builds that went there from here."""
+        self._refs = Whereabouts(fleet.has, most=MAX_REFS)
+        """Builds, as daemons say."""
+        self._digests = Whereabouts(fleet.has, most=MAX_DIGESTS)
+        """The same of content. It is sure where a build names it that went there from here."""
+
+    def built(self, ref: str, uid: str) -> None:
+        """A build goes to this builder, which alone speaks for it as long as it is there."""
+        self._built.forget(ref)
+        self._built.note(ref, uid)
+
+    def tell(self, uid: str, event: BuildEvent) -> None:
+        """A daemon has said this."""
+        if self._speaks(uid, event):
+            self.listeners.tell(uid, event)
+
+    async def listed(self, request: HistoryRequest, *, runs_on: str = "") -> list[BuildEvent]:
+        """What one daemon would list now. ``runs_on``: the builder on which the one build runs.
+
+        Raises NoAnswer; DaemonRefusedError where none answers otherwise.
+        """
+        first = runs_on or self.holder_known(request.ref)
+        asked = Asked()
+        if first:
+            found = await self._ask(request, only=(first,))
+            if found.events:
+                return found.events
+            asked = found.asked
+            if asked.answered:
+                self._refs.forget(request.ref)
+        found = await self._ask_all(request, without=(first,))
+        if not (found.asked.answered or asked.answered):
+            raise found.asked.refusal or asked.refusal or NoAnswer
+        return found.events
 
     async def find(self, ref: str) -> str:
         """The builder that has a record of a build, by the uid of its pod; empty where none has."""
-        request = by_ref(ref)
-        if request is None:
-            return ""
-        async with self._asking:
-            answers = await self._ask(request)
-        return next((uid for uid, events in answers.items() if _tells_of(ref, events)), "")
+        if ref and not self.holder_known(ref):
+            await self._ask_all(HistoryRequest(ref=ref))
+        return self.holder_known(ref)
 
-    async def gather(self, connection: str, request: bytes) -> Listing:
-        """All that the daemons list. ``request`` has an end, and names no ref."""
-        async with self._asking:
-            answers = dict(await self._ask(request))
-            most = max(answers, key=lambda uid: len(answers[uid]), default="")
-            if not most or not answers[most]:
-                return Listing()
-            reader = self._reader(connection)
-            for uid, events in answers.items():
-                for event in events:
-                    _note(reader.digests, event, uid)
-            reader.last = most
-            answers.pop(most)
-            listed, room = [], MAX_LISTED_BYTES
-            for events in answers.values():
-                for event in events:
-                    room -= len(event)
-                    if room >= 0:
-                        listed.append(frame(event))
-        return Listing(most, b"".join(listed))
+    def holder_known(self, ref: str) -> str:
+        """The builder that is known to have a build; empty where none is."""
+        return self._built.holder(ref) or self._refs.holder(ref)
 
-    def reads(self, connection: str, builder: str) -> None:
-        """A connection was sent to this builder, and may read there what it was told of."""
-        self._reader(connection).last = builder
+    async def holder_of(self, digest: str) -> str:
+        """The builder that has some content of builds, by the uid of its pod; empty: none has."""
+        if not self._digests.holder(digest) and _DIGEST.fullmatch(digest.encode()):
 
-    def holder_of(self, connection: str, digest: str) -> str:
-        """The builder that has some content, by what a connection was told; empty: not known.
+            async def has(keeper: Keeper) -> bool:
+                return await keeper.has_content(digest)
 
-        What lies within other content, as the layers of an image do, is where that is.
-        """
-        reader = self._readers.get(connection)
-        if reader is None:
-            return ""
-        reader.last = reader.digests.get(digest.encode(), reader.last)
-        return reader.last
+            async def take(uid: str, is_there: bool) -> bool:
+                if is_there:
+                    self._digests.note(digest, uid)
+                return is_there
 
-    def forget(self, connection: str) -> None:
-        """A connection has ended."""
-        self._readers.pop(connection, None)
+            async with self._searching:
+                await self.fleet.ask(has, take, is_search=True)
+        return self._digests.holder(digest)
 
-    def _reader(self, connection: str) -> _Reader:
-        reader = self._readers.setdefault(connection, _Reader())
-        self._readers.move_to_end(connection)
-        while len(self._readers) > MAX_READERS:
-            self._readers.popitem(last=False)
-        return reader
+    async def _ask_all(self, request: HistoryRequest, *, without: Collection[str] = ()) -> _Listed:
+        async with self._searching if request.ref else self._listing:
+            return await self._ask(request, without=without)
 
+    async def _ask(
+        self,
+        request: HistoryRequest,
+        *,
+        only: Collection[str] | None = None,
+        without: Collection[str] = (),
+    ) -> _Listed:
+        """What daemons list. Notes what they have."""
+        room, listed = Room(MAX_COMING_BYTES), _Listed()
+        message = request.for_daemon()
 
-def _note(digests: dict[bytes, str], event: bytes, uid: str) -> None:
-    """Notes which content an event names."""
-    for digest in _DIGEST.findall(event):
-        if len(digests) < MAX_DIGESTS:
-            digests.setdefault(digest, uid)
+        async def records(keeper: Keeper) -> list[BuildEvent]:
+            return await keeper.records(message, room, ref=request.ref)
 
+        async def take(uid: str, told: list[BuildEvent]) -> bool:
+            await self._note(uid, told)
+            spoken = [event for event in told if self._speaks(uid, event)]
+            events = merged([listed.events, spoken], limit=max(0, request.limit))
+            listed.events = events if request.ref else within(events, MAX_LISTED_BYTES)
+            room.left += sum(len(event.message) for event in told)
+            return bool(request.ref and spoken)
 
-def _tells_of(ref: str, events: tuple[bytes, ...]) -> bool:
-    """Whether any of these events is about a build. A daemon tells of others beside it.
+        # Whether a build runs, the others say: nobody waits for one that was late.
+        is_search = bool(request.ref) and not request.is_active_only
+        listed.asked = await self.fleet.ask(
+            records, take, only=only, without=without, is_search=is_search
+        )
+        return listed
 
-    Only the start of each is looked at: a hostile daemon may send what takes long to read.
-    """
-    return any(is_about(event, ref) for event in events)
+    async def _note(self, uid: str, told: list[BuildEvent]) -> None:
+        """What a daemon has, as it says."""
+        read = 0
+        for event in told:
+            ref = event.build.ref
+            self._refs.note(ref, uid)
+            is_sure = self._built.holder(ref) == uid
+            digests = _DIGEST.finditer(event.message, 0, MAX_READ_BYTES)
+            for digest in islice(digests, MAX_DIGESTS_OF_BUILD) if self._speaks(uid, event) else ():
+                self._digests.note(digest[0].decode(), uid, is_sure=is_sure)
+            read += len(event.message)
+            if read >= NOTED_BYTES:
+                read = 0
+                await asyncio.sleep(0)
+
+    def _speaks(self, uid: str, event: BuildEvent) -> bool:
+        """Whether a daemon may speak for a build: another may be known to have it."""
+        return self.holder_known(event.build.ref) in ("", uid)

@@ -15,9 +15,10 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Protocol
 
-from buildpool.buildkit import DaemonAccess
+from buildpool.buildkit import BuildEvent, BuildEventKind, DaemonAccess
 from buildpool.buildkit.loads import Loads
-from buildpool.buildkit.watcher import Connect, OnCompleted
+from buildpool.buildkit.watcher import Connect
+from buildpool.buildkit.watcher import Target as Daemon
 from buildpool.core.api.brief import Brief, ClientBrief
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.pool_state import PoolState
@@ -26,9 +27,10 @@ from buildpool.gateway.pools.bounds import RequestBounds, RouterBounds
 from buildpool.gateway.pools.cache_memory import CacheMemory
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.pools.contexts import SessionContexts
+from buildpool.gateway.pools.fleet import Fleet
 from buildpool.gateway.pools.records import BuildRecords
 from buildpool.gateway.slots.changes import Changes
-from buildpool.gateway.slots.refusals import NotServed
+from buildpool.gateway.slots.refusals import Denied, NotServed
 from buildpool.gateway.slots.scheduler import SlotScheduler
 from buildpool.gateway.slots.store import ConnectionStore
 
@@ -124,11 +126,19 @@ class ServedPool:
             self._waits = {name: wait for name, wait in self._waits.items() if known(name)}
             self.scheduler.forget_unknown()
 
+    def end_listeners(self) -> None:
+        """Those listen no more to its builds who may not any more."""
+        listeners = self.records.listeners
+        if self.is_closing:
+            listeners.end(NotServed(self.brief.key))
+            return
+        why = Denied(f"this client is not among access.clients of pool {self.brief.key} any more")
+        listeners.end(why, but={client.identity for client in self.brief.clients})
+
     def leave(self, connection: str) -> None:
         """A connection has ended."""
         self._clients.pop(connection, None)
         self._waits.pop(connection, None)
-        self.records.forget(connection)
         self.scheduler.leave(connection)
 
 
@@ -144,11 +154,12 @@ class ServedPools:
         memory: ConnectionStore,
         on_backlog_changed: Callable[[PoolKey], None],
         on_closed: Callable[[PoolKey], None],
-        on_completed: OnCompleted = lambda *_: None,
+        on_completed: Callable[[str, BuildEvent], None] = lambda *_: None,
     ) -> None:
         """``on_closed`` is called when a pool that closes has run its last build.
 
-        ``on_completed`` hears of each build that its daemon says has ended.
+        ``on_completed`` hears of each build that its daemon says has ended: the uid of the
+        daemon's pod, and the event.
         """
         self._memory = memory
         self._source = source
@@ -160,7 +171,9 @@ class ServedPools:
         self._labels: dict[str, PoolKey] = {}
         self._changes = Changes()
         self._is_complete = True
-        self.loads = Loads(connect, self, clock=clock, on_completed=on_completed)
+        self._connect = connect
+        self._on_completed = on_completed
+        self.loads = Loads(connect, self, clock=clock, on_event=self._on_event)
 
     @property
     def configs(self) -> Mapping[PoolKey, PoolConfig]:
@@ -192,7 +205,9 @@ class ServedPools:
                 memory=self._memory,
                 told=partial(self._on_backlog_changed, pool),
             )
-            records = BuildRecords(partial(self.loads.records, pool))
+            daemons, heard = partial(self.loads.daemons, pool), partial(self.heard, pool)
+            fleet = Fleet(pool, daemons, self._connect, heard=heard)
+            records = BuildRecords(fleet, unheard=self._bounds.unheard)
             served = self._served[pool] = ServedPool(
                 config, scheduler, records, of_all=self._bounds
             )
@@ -205,6 +220,7 @@ class ServedPools:
             now = self._clock()
             served.missing_since = served.missing_since or now
             served.is_closing = now - served.missing_since >= RESTORED
+        served.end_listeners()
         if served.is_closing:
             served.scheduler.dismiss()
         if served.is_closing and not served.scheduler.is_busy:
@@ -215,13 +231,13 @@ class ServedPools:
             self._on_closed(pool)
             return
         access = DaemonAccess(served.config.trust, served.config.upstream)
+        builders = self._source.builders(pool)
         # A pod that is on its way out waits until no connection to it is left, ours included.
-        addresses = {
-            builder.uid: builder.address
-            for builder in self._source.builders(pool)
-            if not builder.is_leaving
-        }
-        self.loads.watch(pool, addresses, access)
+        staying = {each.uid: each.address for each in builders if not each.is_leaving}
+        self.loads.watch(pool, staying, access)
+        served.records.fleet.leave(
+            {each.uid: Daemon(each.address, access) for each in builders if each.is_leaving}
+        )
         served.scheduler.dispatch()
 
     def wake(self, pool: PoolKey) -> None:
@@ -230,6 +246,12 @@ class ServedPools:
         served = self._served.get(pool)
         if served is not None:
             served.scheduler.dispatch()
+
+    def _on_event(self, pool: PoolKey, uid: str, event: BuildEvent) -> None:
+        if event.kind is BuildEventKind.COMPLETE:
+            self._on_completed(uid, event)
+        if (served := self._served.get(pool)) is not None:
+            served.records.tell(uid, event)
 
     def hold_slots(self) -> None:
         """From now on no slot is given: it is not known yet which slots are taken."""
@@ -248,7 +270,18 @@ class ServedPools:
         self._is_complete = False
         self._memory.retain()
 
+    async def heard(self, pool: PoolKey) -> None:
+        """Waits, where slots are held, for daemons of a pool that have not said what they run."""
+        while not self._is_complete and self.has_silent_daemons(pool):
+            await self.next_change()
+
+    def has_silent_daemons(self, pool: PoolKey) -> bool:
+        """Whether daemons have not said what they run, of builders that take builds."""
+        known = self.loads.loads(pool).keys()
+        return any(b.is_serving and b.uid not in known for b in self._source.builders(pool))
+
     def _set_complete(self, is_complete: bool) -> None:
+        self._changes.tell()
         self._is_complete = is_complete
         for served in self._served.values():
             served.scheduler.dispatch()

@@ -130,13 +130,13 @@ class BuildLocator:
         return found
 
     async def teller_of(
-        self, connection: str, ref: str, find_record: Callable[[], Awaitable[str]]
+        self, connection: str, ref: str, find_record: Callable[[], Awaitable[Target | None]]
     ) -> Target:
         """The builder that tells how a build goes: where it runs, or its connection is.
 
         A connection that builds nothing, though it may have said hello, may ask about any build.
-        ``find_record`` says which builder has a record of it, by the uid of its pod. Where none
-        has, any builder may say so. Of a build that waits for its slot it is told once that begins,
+        ``find_record`` says which builder has a record of it. Where none has, any builder may say
+        so. Of a build that waits for its slot it is told once that begins,
         or with what it is refused. Raises as that, or Unavailable.
         """
         builds = partial(self._builds, connection, ref)
@@ -146,7 +146,7 @@ class BuildLocator:
                 await self._has_its_slot(connection)
                 return await self.home_of(connection, ref)
             # It is worth a question to all daemons whether it has ended already.
-            if patience == MOMENT_SECONDS and (found := self.builder(await find_record())):
+            if patience == MOMENT_SECONDS and (found := await find_record()):
                 return found
         return self.caretaker(connection)
 
@@ -240,6 +240,12 @@ class BuildLocator:
     def refusal(self, connection: str) -> Refused | None:
         """What a connection was refused with last."""
         return self._refusals.get(connection)
+
+    @property
+    def hears_all(self) -> bool:
+        """Whether every builder says which builds it runs, so that there are no others."""
+        state = self._state()
+        return state.is_complete and state.heard >= {builder.uid for builder in state.builders}
 
     def runs(self, ref: str) -> bool:
         """Whether a builder runs this build, whoever began it."""

@@ -89,13 +89,13 @@ class NoBuilder(Exhausted):
 
 
 class SessionEnded(Unavailable):
-    """The session of a solve that waited has ended: at its builder, or at its client."""
+    """The session of a solve that waited is of no use: it has ended, or its builder drains."""
 
     def __init__(self, pool: PoolKey) -> None:
         """``pool`` is that of the build."""
         super().__init__(
             f"pool {pool}: the session of this build has ended while the build waited for a slot; "
-            "its builder has lost the connection, or its client has ended it: build again"
+            "its builder drains or has lost the connection, or its client has ended it: build again"
         )
 
 

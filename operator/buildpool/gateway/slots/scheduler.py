@@ -71,8 +71,7 @@ class SlotScheduler:
         self._reminder = Reminder(clock)
         self._settled: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._last_admission: datetime | None = None
-        self._last_told = Backlog()
-        self._dismissals = 0
+        self._last_told, self._dismissals = Backlog(), 0
         for home in memory.recall(pool):
             self.connections.resume(*home, now=clock())
 
@@ -257,7 +256,8 @@ class SlotScheduler:
 
     def _give(self) -> None:
         now = self._clock()
-        self.connections.reclaim(self._state(), now=now)
+        for connection in self.connections.reclaim(self._state(), now=now):
+            self.locator.refuse(connection, SessionEnded(self.pool))
         for connection in self.connections.admit(self._state(), now=now):
             self._last_admission = now
             self._grant(connection)

@@ -9,6 +9,10 @@ from typing import Any, Final
 
 ROUTER: Final = "router"
 """The cluster of the router: it answers Envoy's questions, reads its logs and configures it."""
+HISTORIES: Final = "histories"
+"""The cluster of the router once more, for what it answers to clients by itself. Each client has a
+connection of its own to it: one that does not read its answer holds up no other, and not what Envoy
+asks."""
 MAX_CONNECTIONS: Final = 20_000
 """Connections of clients at once; Envoy refuses more, so that its memory is bounded."""
 TRACKED_BITS: Final = 16
@@ -63,7 +67,9 @@ def bootstrap(
             }
         },
         "overload_manager": _overload_manager(memory, goaway_file, connections),
-        "static_resources": {"clusters": [_router(loopback, router_port)]},
+        "static_resources": {
+            "clusters": [_router(loopback, router_port), _histories(loopback, router_port)]
+        },
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "DELTA_GRPC",
@@ -150,22 +156,47 @@ def _router(host: str, port: int) -> dict[str, Any]:
                 }
             ]
         },
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3."
-                "HttpProtocolOptions",
-                "explicit_http_config": {
-                    "http2_protocol_options": {
-                        "initial_stream_window_size": 16 << 20,
-                        "initial_connection_window_size": 32 << 20,
-                    }
-                },
+        **_options(
+            {
+                "http2_protocol_options": {
+                    "initial_stream_window_size": 16 << 20,
+                    "initial_connection_window_size": 32 << 20,
+                }
             }
-        },
-        "load_assignment": {
-            "cluster_name": ROUTER,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(host, port)}}]}],
-        },
+        ),
+        "load_assignment": _endpoint(ROUTER, host, port),
+    }
+
+
+def _histories(host: str, port: int) -> dict[str, Any]:
+    windows = {"initial_stream_window_size": 65_535, "initial_connection_window_size": 1 << 20}
+    return {
+        **_router(host, port),
+        "name": HISTORIES,
+        "connection_pool_per_downstream_connection": True,
+        **_options({"http2_protocol_options": windows}, idle_timeout="5s"),
+        "load_assignment": _endpoint(HISTORIES, host, port),
+    }
+
+
+def _options(http2: dict[str, Any], *, idle_timeout: str = "") -> dict[str, Any]:
+    name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    common = {"common_http_protocol_options": {"idle_timeout": idle_timeout}}
+    return {
+        "typed_extension_protocol_options": {
+            name: {
+                "@type": f"type.googleapis.com/{name}",
+                **(common if idle_timeout else {}),
+                "explicit_http_config": http2,
+            }
+        }
+    }
+
+
+def _endpoint(cluster: str, host: str, port: int) -> dict[str, Any]:
+    return {
+        "cluster_name": cluster,
+        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(host, port)}}]}],
     }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from buildpool.buildkit.history import METHOD as LISTEN
 from buildpool.buildkit.methods import BRIDGE, CONTENT, CONTROL, HEALTH, TRACES
 from buildpool.buildkit.solve_requests import MAX_MESSAGE_BYTES
 from buildpool.core.routing.values import ROUTE_METADATA
-from buildpool.gateway.xds.bootstrap import ROUTER
+from buildpool.gateway.xds.bootstrap import HISTORIES, ROUTER
 
 FILTER: Final = "router-asked"
 """Name of the filter that asks."""
@@ -33,8 +34,7 @@ def routes(label: str) -> Iterable[dict[str, Any]]:
             "response_trailer_mode": "SEND",
         },
         f"{CONTROL}Status": read,
-        # Its answer, too: what it says about other builds than the one in question is left out.
-        f"{CONTROL}ListenBuildHistory": {**read, "response_body_mode": "STREAMED"},
+        LISTEN: read,
         # Which build, or which of its content, only the message says.
         f"{CONTROL}UpdateBuildHistory": read,
         f"{CONTENT}Info": read,
@@ -43,14 +43,15 @@ def routes(label: str) -> Iterable[dict[str, Any]]:
         f"{BRIDGE}Solve": read,
     }
     # Without it no more of a message is gathered than the window of its stream has room for.
-    questions = (f"{CONTROL}Status", f"{CONTROL}ListenBuildHistory", f"{CONTROL}UpdateBuildHistory")
+    questions = (f"{CONTROL}Status", LISTEN, f"{CONTROL}UpdateBuildHistory")
     longest = dict.fromkeys((*questions, f"{CONTENT}Info", f"{CONTENT}Read"), QUESTION_ROOM_BYTES)
     onward = {"cluster": label, "timeout": "0s", "idle_timeout": "0s"}
     for path, mode in modes.items():
         gathered = {"request_body_buffer_limit": longest.get(path, MESSAGE_ROOM_BYTES)}
         yield {
             "match": {"path": path},
-            "route": onward,
+            # A list of all builders' records is the router's own answer.
+            "route": {**onward, "cluster": HISTORIES} if path == LISTEN else onward,
             **(gathered if "request_body_mode" in mode else {}),
             "typed_per_filter_config": {
                 FILTER: {

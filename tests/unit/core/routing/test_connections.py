@@ -798,6 +798,26 @@ def test_who_waits_with_its_session_on_a_builder_is_like_any_other_once_that_has
     assert connections.admit(state, now=NOW) == ()
 
 
+def test_who_waits_with_its_session_on_a_builder_that_drains_does_not_wait_for_ever() -> None:
+    """Nobody hears any more whether that one has room, and no slot of another is of use."""
+    connections, state = Connections(), a_world(slots=1)
+    admitted(connections, state, "a")
+    building(connections, state, "a")
+    attached(connections, state, "b")
+    leaving = replace(a_builder(is_serving=False), is_leaving=True)
+    drains = a_world(leaving, a_builder(1), slots=1)
+    assert connections.reclaim(state, now=NOW) == ()
+    assert connections.reclaim(drains, now=NOW) == ("b",)
+    assert connections.reclaim(drains, now=NOW) == ()
+    assert not connections.is_building("b"), "its session begins nothing"
+    assert connections.admit(drains, now=NOW) == ("b",), "it is like any other that waits"
+    building(connections, drains, "b")
+    connections.end("b", now=NOW)
+    assert connections.is_building("b"), "it may have been the session that was there before"
+    connections.end("b", now=NOW)
+    assert not connections.is_building("b")
+
+
 def test_who_has_a_slot_is_not_sent_to_a_builder_without_one() -> None:
     connections, state = Connections(), a_world(slots=1)
     admitted(connections, state, "a")

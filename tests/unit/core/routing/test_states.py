@@ -54,8 +54,9 @@ def test_what_holds_without_a_stream_has_a_lease_and_what_waits_for_others_has_n
     assert {*HOLDING, State.RESTING, State.RESUMED, State.QUIET} <= TERMS.keys()
     assert TERMS.keys().isdisjoint({*QUEUED, *ACTIVE, State.GONE})
     assert all(TABLE[state][Event.EXPIRES] not in (state, *ADMITTED) for state in TERMS)
-    assert TABLE[State.BOUND][Event.EXPIRES] is State.WAITING, "its builder may go before it"
-    unleased = {*State} - {*TERMS, State.BOUND}
+    for state in TIED:
+        assert TABLE[state][Event.EXPIRES] is State.WAITING, "its builder may go before it"
+    unleased = {*State} - {*TERMS, *TIED}
     assert all(TABLE[state][Event.EXPIRES] is state for state in unleased)
 
 
@@ -125,6 +126,7 @@ def test_without_a_turn_in_the_queue_nobody_goes_on_for_ever() -> None:
         own[state] -= {State.NEXT}
     own[State.ASIDE] -= {State.WAITING, State.ATTACHED}
     own[State.WAITING] -= {State.ASIDE}
+    own[State.ATTACHED] -= {State.WAITING}
 
     def walk(state: State, way: tuple[State, ...]) -> None:
         assert state not in way, f"{way} leads back to {state}"

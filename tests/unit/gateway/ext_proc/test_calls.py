@@ -45,3 +45,28 @@ def test_no_deadline_is_too_odd_to_be_read(written: str) -> None:
 def test_a_hello_that_gives_up_soon_is_no_build(deadline: str, kind: CallKind) -> None:
     headers = {"grpc-timeout": deadline} if deadline else {}
     assert read_call(a_request(**headers)).kind is kind
+
+
+TRACED = {"traceparent": "00-a7ef407337275e9c68174b98a1630036-3870fdab9e18b99f-01"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "kind"),
+    [
+        ({":scheme": "http"}, CallKind.BROWSE),
+        ({":scheme": "http", "grpc-timeout": "20S"}, CallKind.LOOK),
+        ({":scheme": "http", **TRACED}, CallKind.HELLO),
+        ({":scheme": "https"}, CallKind.HELLO),
+        ({":scheme": "https", **TRACED}, CallKind.HELLO),
+        ({}, CallKind.HELLO),
+    ],
+)
+def test_buildx_traces_each_build_and_no_look_at_what_was_built(
+    headers: dict[str, str], kind: CallKind
+) -> None:
+    assert read_call(a_request(**headers)).kind is kind
+
+
+def test_only_a_hello_is_taken_for_a_look() -> None:
+    session = a_request("/moby.buildkit.v1.Control/Session", **{":scheme": "http"})
+    assert read_call(session).kind is CallKind.SESSION

@@ -16,6 +16,8 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
 from google.protobuf import struct_pb2
 
 from buildpool.buildkit import protobuf
+from buildpool.buildkit.history import METHOD as LISTEN
+from buildpool.buildkit.history_requests import MAX_FILTERS
 from buildpool.buildkit.methods import BRIDGE, CONTENT, CONTROL, TRACES
 from buildpool.buildkit.solve_requests import (
     MAX_MESSAGE_BYTES,
@@ -30,11 +32,13 @@ from buildpool.core.routing.sharing import Share
 from buildpool.gateway.ext_proc.bodies import with_share, with_shared_imports
 from buildpool.gateway.ext_proc.calls import read_call
 from buildpool.gateway.ext_proc.processor import Processor
-from buildpool.gateway.ext_proc.records import MAX_QUESTION_BYTES
+from buildpool.gateway.ext_proc.records import MAX_QUESTION_BYTES, MAX_QUESTIONS
 from buildpool.gateway.ext_proc.traits import traits_of
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.cache_memory import CacheMemory
 from buildpool.gateway.pools.messages import POOL_BYTES
+from buildpool.gateway.pools.records import BuildRecords
+from buildpool.gateway.pools.tickets import Tickets
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
 from buildpool.gateway.slots.refusals import Unreadable
 from daemons import until
@@ -104,8 +108,13 @@ class ProcessorLab:
         self.cluster = PoolsLab(a_config(clients=clients, cache=cache, slots=9))
         self.cluster.has_builder = True
         metrics = GatewayMetrics()
+        self.tickets = Tickets()
         self.processor = Processor(
-            self.cluster.pools, BuildLog(metrics, complete=nothing), metrics, clock=lambda: NOW
+            self.cluster.pools,
+            BuildLog(metrics, complete=nothing),
+            metrics,
+            clock=lambda: NOW,
+            tickets=self.tickets,
         )
         self._open: list[Conversation] = []
 
@@ -499,6 +508,44 @@ async def test_a_client_that_may_only_import_writes_nothing_that_others_import(
             else:
                 assert not refused.body
             await solve.end()
+
+
+async def test_questions_about_records_hold_up_no_question_about_a_build_that_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A daemon that hangs is asked for seconds."""
+    is_found = asyncio.Event()
+
+    async def hangs(*_: object) -> str:
+        await is_found.wait()
+        return ""
+
+    monkeypatch.setattr(BuildRecords, "holder_of", hangs)
+    async with a_processor() as lab:
+        reads = [lab.asks(ANN, f"{CONTENT}Read") for _ in range(MAX_QUESTIONS)]
+        for each in reads:
+            await each.answer()
+        answers = [
+            asyncio.create_task(each.answer_to(protobuf.field(1, b"sha256:"))) for each in reads
+        ]
+        await asyncio.sleep(0)
+        assert not (await lab.asks(ANN, STATUS).answer()).immediate_response.body
+        is_found.set()
+        await asyncio.gather(*answers)
+
+
+async def test_a_ticket_whose_request_cannot_be_read_is_kept_no_longer() -> None:
+    async with a_processor() as lab:
+        for message in (bytes(3), protobuf.field(4, b"ab") * (MAX_FILTERS + 1)):
+            asked = lab.asks(ANN, LISTEN)
+            await asked.answer()
+            assert len(lab.tickets) == 1
+            assert (await asked.answer_to(message)).immediate_response.body
+            assert len(lab.tickets) == 0
+        left = lab.asks(ANN, LISTEN)
+        await left.answer()
+        await left.end()
+        assert len(lab.tickets) == 0
 
 
 @pytest.mark.parametrize("cache", [None, MANAGED], ids=["no cache", "managed"])

@@ -125,3 +125,12 @@ def test_whatever_becomes_of_requests_none_is_counted_twice_and_none_once_it_is_
             assert max(requests.waiting, requests.going_on) <= 3
         stack.close()
         assert (requests.waiting, requests.going_on) == (0, 0)
+
+
+async def test_what_is_read_of_one_kind_waits_for_no_other_kind() -> None:
+    """Also where the kinds have the same bound: what hangs of one would hold up the other."""
+    requests = RequestBounds(POOL)
+    async with requests.reader("ann", "questions", 1):
+        assert requests.reader("ann", "questions", 1).locked()
+        assert not requests.reader("ann", "solves", 1).locked()
+        assert not requests.reader("bob", "questions", 1).locked()

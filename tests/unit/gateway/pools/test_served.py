@@ -177,3 +177,24 @@ async def test_who_builds_goes_on_where_a_pool_is_missing_for_a_moment() -> None
     lab.misses(config.key)
     placement = await served.scheduler.begin("a", ANN, None, "second")
     assert placement.builder.name == "ci-builder-0"
+
+
+async def test_who_asks_all_daemons_waits_for_those_that_a_new_router_has_not_heard() -> None:
+    """What it lists would lack their builds."""
+    config = a_config(clients=CLIENTS)
+    lab = PoolsLab(config)
+    lab.has_builder = True
+    lab.pools.refresh(config.key)
+    async with asyncio.timeout(5):
+        await lab.pools.heard(config.key)
+    lab.pools.hold_slots()
+    waiting = asyncio.create_task(lab.pools.heard(config.key))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    lab.pools.release_slots()
+    async with asyncio.timeout(5):
+        await waiting
+    lab.pools.hold_slots()
+    lab.has_builder = False
+    await lab.pools.heard(config.key)
+    lab.pools.loads.forget(config.key)

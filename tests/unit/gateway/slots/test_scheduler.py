@@ -87,9 +87,9 @@ def begun(work: Coroutine[None, None, T]) -> asyncio.Task[T]:
     return asyncio.create_task(work)
 
 
-async def nowhere() -> str:
+async def nowhere() -> None:
     """No builder has a record."""
-    return ""
+    return
 
 
 async def settled() -> None:
@@ -375,8 +375,8 @@ async def test_who_waits_for_a_solve_and_gives_up_leaves_nothing_behind() -> Non
 async def test_who_asks_about_a_build_that_has_ended_is_told_where_its_record_is() -> None:
     place = Place(a_builder(0), a_builder(1))
 
-    async def find() -> str:
-        return "uid-1"
+    async def find() -> Target:
+        return a_builder(1)
 
     async with asyncio.timeout(1):  # it does not wait for a build that may come
         assert await place.scheduler.locator.teller_of("a", "ref", find) == a_builder(1)
@@ -905,6 +905,20 @@ async def test_a_solve_whose_session_ends_while_it_waits_does_not_wait_on() -> N
     solve = begun(place.wait_for_slot("b"))
     await place.scheduler.follow("b", "ann", None)
     place.scheduler.end("b")
+    with pytest.raises(Unavailable, match="the session of this build has ended"):
+        await solve
+    assert place.scheduler.backlog.waiting == 0
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_solve_whose_session_is_on_a_builder_that_drains_does_not_wait_on() -> None:
+    """Its session is where no slot becomes free for it: it would wait for ever."""
+    place = Place(a_builder())
+    await place.admit("a")
+    await place.scheduler.begin("a", "ann", None, "ref a")
+    solve = begun(place.wait_for_slot("b"))
+    await place.scheduler.follow("b", "ann", None)
+    place.becomes(replace(a_builder(), is_serving=False, is_leaving=True), a_builder(1))
     with pytest.raises(Unavailable, match="the session of this build has ended"):
         await solve
     assert place.scheduler.backlog.waiting == 0

@@ -16,7 +16,7 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf import json_format
 
 from buildpool.gateway.draining import ACTIVE, CONNECTIONS
-from buildpool.gateway.xds.bootstrap import MAX_CONNECTIONS, ROUTER, bootstrap
+from buildpool.gateway.xds.bootstrap import HISTORIES, MAX_CONNECTIONS, ROUTER, bootstrap
 
 HTTP2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -30,13 +30,13 @@ def parsed(memory: int = 0, goaway_file: str = "") -> bootstrap_pb2.Bootstrap:
 
 def test_nobody_outside_the_pod_reaches_what_envoy_starts_with() -> None:
     started = parsed()
-    (router,) = started.static_resources.clusters
-    (locality,) = router.load_assignment.endpoints
-    (endpoint,) = locality.lb_endpoints
     admin = started.admin.address.socket_address
-    asked = endpoint.endpoint.address.socket_address
     assert (admin.address, admin.port_value) == ("127.0.0.1", 19901)
-    assert (asked.address, asked.port_value) == ("127.0.0.1", 19001)
+    for router in started.static_resources.clusters:
+        (locality,) = router.load_assignment.endpoints
+        (endpoint,) = locality.lb_endpoints
+        asked = endpoint.endpoint.address.socket_address
+        assert (asked.address, asked.port_value) == ("127.0.0.1", 19001)
     assert not started.static_resources.listeners
 
 
@@ -50,7 +50,7 @@ def test_all_of_the_pools_comes_from_the_router_as_changes() -> None:
 
 
 def test_the_router_is_spoken_to_as_grpc_is_and_is_never_asked_too_much() -> None:
-    (router,) = parsed().static_resources.clusters
+    router = parsed().static_resources.clusters[0]
     (limits,) = router.circuit_breakers.thresholds
     assert limits.max_requests.value >= 10 * MAX_CONNECTIONS
     assert limits.max_pending_requests.value >= 10 * MAX_CONNECTIONS
@@ -58,6 +58,16 @@ def test_the_router_is_spoken_to_as_grpc_is_and_is_never_asked_too_much() -> Non
     options = http_protocol_options_pb2.HttpProtocolOptions()
     assert router.typed_extension_protocol_options[HTTP2].Unpack(options)
     assert options.explicit_http_config.HasField("http2_protocol_options")
+
+
+def test_who_does_not_read_what_the_router_answers_holds_up_nobody_else() -> None:
+    histories = parsed().static_resources.clusters[1]
+    assert histories.name == HISTORIES
+    assert histories.connection_pool_per_downstream_connection
+    options = http_protocol_options_pb2.HttpProtocolOptions()
+    assert histories.typed_extension_protocol_options[HTTP2].Unpack(options)
+    windows = options.explicit_http_config.http2_protocol_options
+    assert windows.initial_stream_window_size.value < 1 << 20
 
 
 def test_connections_are_bounded() -> None:

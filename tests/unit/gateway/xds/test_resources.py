@@ -19,10 +19,12 @@ from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from envoy.extensions.transport_sockets.tls.v3.common_pb2 import TlsParameters
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
+from buildpool.buildkit.history import METHOD as LISTEN
 from buildpool.buildkit.methods import BRIDGE, CONTENT, CONTROL
 from buildpool.buildkit.solve_requests import MAX_MESSAGE_BYTES
 from buildpool.core.routing.values import ROUTE_BUILDER, ROUTE_METADATA
 from buildpool.gateway.ext_proc.records import MAX_QUESTION_BYTES
+from buildpool.gateway.xds.bootstrap import HISTORIES
 from buildpool.gateway.xds.ext_proc_filter import FILTER
 from buildpool.gateway.xds.resources import chain, cluster, listener, secrets
 from unit.gateway.xds.configs import a_config
@@ -214,10 +216,13 @@ def test_what_is_none_of_buildkits_methods_goes_nowhere(path: str) -> None:
     assert route_of(path) is None
 
 
-def test_all_goes_to_the_pools_own_cluster() -> None:
+def test_all_goes_to_the_pools_own_cluster_but_what_the_router_answers() -> None:
     config = a_config("web", namespace="team")
     (host,) = manager(chain(config)).route_config.virtual_hosts
-    assert {route.route.cluster for route in host.routes} == {cluster(config).name}
+    ours = [route for route in host.routes if route.route.cluster == HISTORIES]
+    assert [route.match.path for route in ours] == [LISTEN]
+    others = {route.route.cluster for route in host.routes if route not in ours}
+    assert others == {cluster(config).name}
 
 
 def test_a_solve_of_the_greatest_length_has_room() -> None:
