@@ -22,7 +22,7 @@ from cluster import OPERATOR_NAMESPACE, PROJECT, Api, eventually
 from devcluster.layout import NODE_ADDRESS
 from e2e import gateways, pools
 from e2e.clients import Client, client_of, context
-from integration.machines import children_of, is_alive
+from integration.machines import IN_A_TERMINAL, children_of, is_alive
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 """This end, and that of the machine outside (RFC 5737)."""
@@ -61,7 +61,7 @@ class Outside:
     def foreground(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         """Our program in a terminal of its own, for the length of a block."""
         with subprocess.Popen(
-            [*self.within, sys.executable, "-m", "buildpool.cli", *arguments],
+            [*IN_A_TERMINAL, *self.within, sys.executable, "-m", "buildpool.cli", *arguments],
             env=self.environment,
             stdout=subprocess.PIPE,
             text=True,

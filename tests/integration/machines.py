@@ -33,6 +33,9 @@ from unit.core.pki.certificates import DAY
 NAMESPACE = "builds"
 GATEWAY = "buildpool-gateway.buildpool-system.svc.cluster.local"
 Objects = dict[str, dict[str, Any]]
+IN_A_TERMINAL = ("env", "--default-signal=HUP,INT,TERM")
+"""Before a command that gets signals: tests may run under nohup or in the background, where a
+process is born with signals ignored."""
 
 _FORWARD = """\
 import pathlib, socket, sys, time
@@ -100,7 +103,7 @@ class Machine:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Starts our program, as in a terminal."""
         return subprocess.Popen(
-            self.command(*arguments),
+            [*IN_A_TERMINAL, *self.command(*arguments)],
             env=dict(self.environment),
             cwd=self.home,
             stdout=subprocess.PIPE,
