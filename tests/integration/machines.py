@@ -33,7 +33,7 @@ from unit.core.pki.certificates import DAY
 NAMESPACE = "builds"
 GATEWAY = "buildpool-gateway.buildpool-system.svc.cluster.local"
 Objects = dict[str, dict[str, Any]]
-IN_A_TERMINAL = ("env", "--default-signal=HUP,INT,TERM")
+IN_A_TERMINAL = (shutil.which("env") or "env", "--default-signal=HUP,INT,TERM")
 """Before a command that gets signals: tests may run under nohup or in the background, where a
 process is born with signals ignored."""
 
