@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from buildpool.core import naming
@@ -135,14 +135,14 @@ def issuances(s: Situation) -> Iterator[Issuance]:
             return
     if authority is None:
         return
-    note = rotation_note(s) if rotation_request(s.pool) is Rotation.CERTIFICATES else None
+    renew_before = _renew_before(s)
     for ref, request in s.requests.items():
         if ref in s.taken or ref in s.issued:
             continue  # nothing is issued twice in one pass
         current = s.bundles[ref]
         found = why_reissue(current, request, authority, chance=s.chance, now=s.now)
-        if found is None and current is not None and note is not None:
-            found = _why_requested(current, note)
+        if found is None and current is not None and issued_at(current.pair) < renew_before:
+            found = _REQUESTED
         if found is not None:
             yield Issuance(ref, request, found)
         elif current is not None and (found := why_retrust(current, authority.trust)):
@@ -219,7 +219,13 @@ def _secrets_follow(s: Situation) -> bool:
     return authority is not None and all(follows(b, authority) for b in bundles if b is not None)
 
 
-def _why_requested(current: Bundle, note: RotationNote) -> Finding[CertificateReason] | None:
-    if issued_at(current.pair) >= note.moment:
-        return None
-    return Finding(CertificateReason.ROTATION_REQUESTED, "a new certificate was asked for")
+def _renew_before(s: Situation) -> datetime:
+    """When what is to be issued again because a user asks for it was issued: before this."""
+    if rotation_request(s.pool) is not Rotation.CERTIFICATES or (note := rotation_note(s)) is None:
+        return datetime.min.replace(tzinfo=UTC)
+    # What is there as a request is first seen is older than it, be it by less than the second in
+    # which certificates count.
+    return note.moment if note == _noted(s) else datetime.max.replace(tzinfo=UTC)
+
+
+_REQUESTED: Final = Finding(CertificateReason.ROTATION_REQUESTED, "a new certificate was asked for")

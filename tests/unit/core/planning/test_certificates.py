@@ -259,6 +259,16 @@ def test_a_request_is_carried_out_once_though_one_secret_stays_refused() -> None
         assert [secrets(todo) for todo in later[1]] == [[refused]]
 
 
+@pytest.mark.parametrize("value", ["certificates", "certificates-2026-12-01"])
+def test_certificates_of_the_very_second_of_a_request_are_older_than_it(value: str) -> None:
+    pool, before = asking(value), settled()
+    s, rounds = issued(before, pool, now=NOW + timedelta(seconds=0.9))
+    assert [secrets(todo) for todo in rounds] == [LEAVES]
+    note = noted(pool, before, NOW + timedelta(seconds=0.9)).live[AUTHORITY]
+    after = Observation(live={**written(s).live, AUTHORITY: note})
+    assert issued(after, pool, now=NOW + timedelta(seconds=0.95))[1] == []
+
+
 def test_a_request_that_was_carried_out_can_be_made_again() -> None:
     first = noted(asking("certificates"), settled(), NOW + HOUR)
     without = noted(POOL, first, NOW + 2 * HOUR)
