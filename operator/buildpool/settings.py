@@ -76,8 +76,8 @@ class GatewaySettings:
     build."""
     port: int = naming.PORT
     """TCP port on which Envoy takes the connections of clients."""
-    router_port: int = 19001
-    """TCP port, on loopback, on which this process answers Envoy."""
+    sockets: Path = Path("/sockets")
+    """Folder of the Unix sockets by which this process and Envoy speak; no one else may read it."""
     memory_file: Path | None = None
     """Where it notes which connection builds where, for the next process; absent: nowhere."""
     health_port: int = 8083

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 from pathlib import Path
@@ -120,3 +121,25 @@ def test_who_reads_secrets_beside_a_pool_does_not_get_its_authority(api: Api, po
     assert authority is not None
     key = authority["data"]["tls.key"]
     assert all(key not in secret["data"].values() for secret in api.list("secrets", pools))
+
+
+@pytest.mark.parametrize(
+    ("component", "container", "ports"),
+    [("gateway", "router", {1234, 8082, 8083}), ("operator", "operator", {8080, 8081})],
+)
+def test_who_may_forward_ports_reaches_nothing_but_what_is_for_clients(
+    api: Api, component: str, container: str, ports: set[int]
+) -> None:
+    """Nothing on loopback, either: keys of all pools were there."""
+    selector = f"app.kubernetes.io/component={component}"
+    found = json.loads(
+        api.must("get", "pods", "-n", OPERATOR_NAMESPACE, "-l", selector, "-o", "json")
+    )["items"]
+    assert found
+    for pod in found:
+        name = pod["metadata"]["name"]
+        tables = ("cat", "/proc/net/tcp", "/proc/net/tcp6")
+        said = api.must("exec", name, "-n", OPERATOR_NAMESPACE, "-c", container, "--", *tables)
+        rows = [line.split() for line in said.splitlines()]
+        listening = {int(row[1].rpartition(":")[2], 16) for row in rows if row[3:4] == ["0A"]}
+        assert listening == ports, name

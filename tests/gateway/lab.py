@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
-from aiohttp import ClientSession
+from aiohttp import ClientSession, UnixConnector
 
 from buildpool.core.naming import PoolKey
 from buildpool.core.pki import Bundle
@@ -27,7 +27,7 @@ from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.reports import builds
 from buildpool.gateway.reports.status import Entry
 from buildpool.gateway.server import Router
-from buildpool.gateway.xds.bootstrap import MAX_CONNECTIONS, bootstrap
+from buildpool.gateway.xds.bootstrap import ADMIN_SOCKET, MAX_CONNECTIONS, bootstrap
 from buildpool.gateway.xds.limits import LIMITS, Limits
 from buildpool.settings import GatewaySettings
 from daemons import until
@@ -141,10 +141,11 @@ class Lab:
         self.status = LabStatus()
         self.metrics = GatewayMetrics()
         self.build_lines = BuildLines()
-        self.port, self.router_port, self.admin_port = free_port(), free_port(), free_port()
+        self.port = free_port()
         self.memory = 1 << 30
         """Bytes that Envoy may have."""
         self.goaway_file = folder / "goaway"
+        self.admin = folder / ADMIN_SOCKET
         self.envoy: asyncio.subprocess.Process | None = None
         self.fakes: list[FakeBuilder] = []
         self.router: Router
@@ -181,7 +182,7 @@ class Lab:
             identity="router",
             drain_time=DAY,
             port=self.port,
-            router_port=self.router_port,
+            sockets=self.folder,
             memory_file=self.folder / "router.db",
             health_port=0,
         )
@@ -237,8 +238,11 @@ class Lab:
 
     async def counted(self, name: str) -> int:
         """One of Envoy's own numbers."""
-        address = f"http://127.0.0.1:{self.admin_port}/stats"
-        async with ClientSession() as session, session.get(address) as answer:
+        admin = UnixConnector(str(self.admin))
+        async with (
+            ClientSession("http://envoy", connector=admin) as session,
+            session.get("/stats") as answer,
+        ):
             lines = (await answer.text()).splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}: "))
 
@@ -263,8 +267,7 @@ class Lab:
         config = self.folder / "bootstrap.json"
         self.goaway_file.write_text("0")
         static = bootstrap(
-            router_port=self.router_port,
-            admin_port=self.admin_port,
+            sockets=self.folder,
             memory=self.memory,
             goaway_file=str(self.goaway_file),
             connections=self.connections_of_all,

@@ -27,7 +27,7 @@ async def test_who_keeps_a_connection_is_sent_elsewhere_and_what_runs_ends_well(
         await asked(builder, SOLVE, 1)
         draining = asyncio.create_task(
             drain(
-                admin_port=lab.admin_port,
+                admin=lab.admin,
                 settle=timedelta(0),
                 patience=timedelta(seconds=16),
                 goaway_file=lab.goaway_file,
@@ -61,7 +61,7 @@ async def test_who_keeps_a_connection_and_does_nothing_is_told_before_it_ends(
     reader, writer = await a_quiet_connection(lab, pool)
     assert await frame_type(reader) is not None, "Envoy's own settings"
     drained = drain(
-        admin_port=lab.admin_port,
+        admin=lab.admin,
         settle=timedelta(0),
         patience=timedelta(hours=1),
         goaway_file=lab.goaway_file,

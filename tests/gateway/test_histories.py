@@ -24,6 +24,7 @@ from buildpool.gateway.pools import served
 from buildpool.gateway.pools.bounds import MAX_LISTS
 from buildpool.gateway.pools.listeners import MAX_LISTENERS_OF_CLIENT
 from buildpool.gateway.pools.tickets import HEADER
+from buildpool.gateway.xds.bootstrap import ROUTER_SOCKET
 from daemons import until
 from gateway.asking import HELLO, SOLVE, a_full_client, a_solve, asked, begun, times_asked
 from gateway.builders import FakeBuilder
@@ -321,7 +322,7 @@ async def test_only_who_was_let_in_is_answered(lab: Lab) -> None:
     pool = PoolLab(clients=(a_full_client(),))
     await two_builders(lab, pool)
     removed = lab.connect(pool, pool.client("bob"))
-    past = grpc.aio.insecure_channel(f"127.0.0.1:{lab.router_port}")
+    past = grpc.aio.insecure_channel(f"unix:{lab.folder / ROUTER_SOCKET}")
     async with removed, past, lab.connect(pool) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await listed(removed)

@@ -26,6 +26,7 @@ from buildpool.core import naming
 from buildpool.core.api.status import format_time
 from buildpool.core.naming import PoolKey
 from buildpool.core.routing.values import ROUTE_BUILDER, ROUTE_METADATA, label_of
+from buildpool.gateway.xds.bootstrap import ROUTER_SOCKET
 from cluster import OPERATOR_NAMESPACE, PROJECT, Api, eventually
 from gateway.ports import free_port
 from limits import patience
@@ -47,7 +48,6 @@ class RouterProcess:
     flags: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
     """Where its Envoy takes clients, if it has one."""
-    router_port: int = field(default_factory=free_port)
     metrics_port: int = field(default_factory=free_port)
     health_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
@@ -56,7 +56,7 @@ class RouterProcess:
         """Starts it; it answers once it has seen all pools."""
         command = [sys.executable, "-m", "buildpool.cli", "gateway", *self.flags]
         command += ["--namespace", self.home, "--identity", self.pod]
-        command += ["--port", str(self.port), "--router-port", str(self.router_port)]
+        command += ["--port", str(self.port), "--sockets", str(self.sockets)]
         command += ["--metrics-port", str(self.metrics_port)]
         command += ["--health-port", str(self.health_port)]
         environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
@@ -64,6 +64,11 @@ class RouterProcess:
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=out, env=environment, cwd=PROJECT
             )
+
+    @property
+    def sockets(self) -> Path:
+        """Where it and its Envoy meet."""
+        return self.log.parent
 
     @property
     def is_running(self) -> bool:
@@ -110,7 +115,7 @@ class RouterProcess:
             pool=label_of(pool),
             identity=naming.client_identity(pool, client),
         )
-        with grpc.insecure_channel(f"127.0.0.1:{self.router_port}") as channel:
+        with grpc.insecure_channel(f"unix:{self.sockets / ROUTER_SOCKET}") as channel:
             stub = external_processor_pb2_grpc.ExternalProcessorStub(channel)
             answer = next(stub.Process(iter([question]), timeout=10))
         if answer.HasField("immediate_response"):
@@ -135,10 +140,9 @@ def router_process(router: RouterProcess) -> Iterator[RouterProcess]:
 @contextmanager
 def envoy_of(router: RouterProcess, folder: Path) -> Iterator[None]:
     """The Envoy beside a router, as its pod has it, for the length of a block."""
-    config, admin_port = folder / "envoy.json", free_port()
-    ports = ("--router-port", str(router.router_port), "--admin-port", str(admin_port))
+    config = folder / "envoy.json"
     command = [sys.executable, "-m", "buildpool.cli", "gateway-bootstrap", "--output", str(config)]
-    subprocess.run([*command, *ports], cwd=PROJECT, check=True)
+    subprocess.run([*command, "--sockets", str(router.sockets)], cwd=PROJECT, check=True)
     with (folder / "envoy.log").open("wb") as out:
         process = subprocess.Popen(
             ["envoy", "-c", str(config), "--disable-hot-restart", "--concurrency", "1"],

@@ -22,12 +22,13 @@ from buildpool.cli.flags import (
 from buildpool.core import naming
 from buildpool.settings import GatewaySettings
 
-ROUTER_PORT = Annotated[int, typer.Option(help="Port, on loopback, of the router.")]
+SOCKETS = Annotated[
+    Path, typer.Option(help="Folder of the sockets by which router and Envoy speak.")
+]
 GOAWAY_FILE = Annotated[
     Path | None,
     typer.Option(help="The file by which a pod that ends has Envoy send its clients elsewhere."),
 ]
-ADMIN_PORT = Annotated[int, typer.Option(help="Port, on loopback, of Envoy's administration.")]
 
 
 def gateway(
@@ -42,7 +43,7 @@ def gateway(
         int, typer.Option(help="Envoy's --drain-time-s: more than the longest build.")
     ] = 14400,
     port: Annotated[int, typer.Option(help="Port on which Envoy takes connections.")] = naming.PORT,
-    router_port: ROUTER_PORT = 19001,
+    sockets: SOCKETS = Path("/sockets"),
     memory_file: Annotated[
         Path | None,
         typer.Option(help="Where it notes which connection builds where, for the next process."),
@@ -64,7 +65,7 @@ def gateway(
         watch_namespaces=tuple(watch_namespace or ()),
         drain_time=timedelta(seconds=drain_seconds),
         port=port,
-        router_port=router_port,
+        sockets=sockets,
         memory_file=memory_file,
         metrics_port=metrics_port,
         health_port=health_port,
@@ -76,8 +77,7 @@ def gateway_bootstrap(
     output: Annotated[
         Path | None, typer.Option(help="The file to write; absent: standard output.")
     ] = None,
-    router_port: ROUTER_PORT = 19001,
-    admin_port: ADMIN_PORT = 19901,
+    sockets: SOCKETS = Path("/sockets"),
     memory: Annotated[
         int, typer.Option(help="Bytes of memory that Envoy may have; 0: any number.")
     ] = 0,
@@ -87,8 +87,7 @@ def gateway_bootstrap(
     from buildpool.gateway.xds.bootstrap import bootstrap
 
     static = bootstrap(
-        router_port=router_port,
-        admin_port=admin_port,
+        sockets=sockets,
         memory=memory,
         goaway_file=str(goaway_file or ""),
     )
@@ -102,7 +101,7 @@ def gateway_bootstrap(
 
 
 def drain_gateway(
-    admin_port: ADMIN_PORT = 19901,
+    sockets: SOCKETS = Path("/sockets"),
     settle_seconds: Annotated[
         float, typer.Option(help="How long proxies may still send new connections.")
     ] = 30.0,
@@ -113,10 +112,11 @@ def drain_gateway(
 ) -> None:
     """Wait until nothing runs through this pod's Envoy any more: the pod's preStop hook."""
     from buildpool.gateway.draining import drain
+    from buildpool.gateway.xds.bootstrap import ADMIN_SOCKET
 
     is_quiet = asyncio.run(
         drain(
-            admin_port=admin_port,
+            admin=sockets / ADMIN_SOCKET,
             settle=timedelta(seconds=settle_seconds),
             patience=timedelta(seconds=patience_seconds),
             goaway_file=goaway_file,

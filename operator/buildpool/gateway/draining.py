@@ -17,7 +17,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
-from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout
+from aiohttp import (
+    ClientConnectorError,
+    ClientError,
+    ClientSession,
+    ClientTimeout,
+    UnixConnector,
+)
 
 POLL_SECONDS: Final = 1.0
 """Time between two looks."""
@@ -29,38 +35,44 @@ ACTIVE: Final = "http.gateway.downstream_rq_active"
 """Envoy's number of requests of clients that go on, those that wait included,"""
 CONNECTIONS: Final = "http.gateway.downstream_cx_active"
 """and of their connections."""
+_GONE: Final = (ConnectionRefusedError, FileNotFoundError)
+"""What the socket of a process that has ended says; one that is busy says something else."""
 TAKEN_SECONDS: Final = 15.0
 """Time in which clients leave, once they are told to: Envoy tells those that are idle after five
 seconds, and closes their connections after five more."""
 
 
 async def drain(
-    *, admin_port: int, settle: timedelta, patience: timedelta, goaway_file: Path | None = None
+    *, admin: Path, settle: timedelta, patience: timedelta, goaway_file: Path | None = None
 ) -> bool:
     """Returns whether nothing runs any more; False after ``patience``.
 
     ``settle`` is how long it takes until no node sends new connections here any more.
-    ``goaway_file`` is what Envoy reads (``xds.bootstrap``).
+    ``admin`` is the socket of Envoy's administration, and ``goaway_file`` what it reads
+    (``xds.bootstrap``).
     """
     halfway = monotonic() + patience.total_seconds() / 2
     deadline = monotonic() + patience.total_seconds()
     await asyncio.sleep(settle.total_seconds())
-    admin = f"http://127.0.0.1:{admin_port}"
-    timeout = ClientTimeout(total=ANSWER_SECONDS)
-    async with ClientSession(timeout=timeout, raise_for_status=True) as session:
+    async with ClientSession(
+        "http://envoy",
+        connector=UnixConnector(str(admin)),
+        timeout=ClientTimeout(total=ANSWER_SECONDS),
+        raise_for_status=True,
+    ) as session:
         is_draining, quiet, connections = False, 0, 0
         said: float | None = None
         while monotonic() <= deadline:
             try:
                 if not is_draining:
                     # Not ``graceful``: that says GOAWAY again and again to clients that build.
-                    async with session.post(f"{admin}/drain_listeners"):
+                    async with session.post("/drain_listeners"):
                         is_draining = True
-                active, connections = await _counts(session, admin)
+                active, connections = await _counts(session)
                 quiet = 0 if active else quiet + 1
-            except ClientConnectorError:
-                return True  # Envoy is gone, and all connections with it
-            except (ClientError, TimeoutError, ValueError):
+            except (ClientError, TimeoutError, ValueError) as error:
+                if isinstance(error, ClientConnectorError) and isinstance(error.os_error, _GONE):
+                    return True  # Envoy is gone, and all connections with it
                 # No answer that can be read is no proof: this hook's end would be that of builds.
                 quiet = 0
             is_quiet, now = quiet >= QUIET_LOOKS, monotonic()
@@ -82,10 +94,10 @@ def _say_goaway(file: Path) -> None:
         new.replace(file)  # Envoy notices only what takes the file's place
 
 
-async def _counts(session: ClientSession, admin: str) -> tuple[int, int]:
+async def _counts(session: ClientSession) -> tuple[int, int]:
     """Requests that go on, waiting ones included, and connections. ValueError: no such numbers."""
     query = {"filter": "|".join(f"^{re.escape(name)}$" for name in (ACTIVE, CONNECTIONS))}
-    async with session.get(f"{admin}/stats", params=query) as response:
+    async with session.get("/stats", params=query) as response:
         lines = (await response.text()).splitlines()
     said = {name: number for name, _, number in (line.partition(":") for line in lines)}
     return int(said.get(ACTIVE, "0")), int(said.get(CONNECTIONS, "0"))

@@ -36,6 +36,7 @@ from buildpool.gateway.reports.builds import BuildLog
 from buildpool.gateway.reports.details import CompletedSteps, Details
 from buildpool.gateway.reports.status import Entry, StatusWriter
 from buildpool.gateway.slots.store import ConnectionStore
+from buildpool.gateway.xds.bootstrap import ROUTER_SOCKET
 from buildpool.gateway.xds.discovery import Discovery
 from buildpool.gateway.xds.limits import LIMITS, Limits
 from buildpool.gateway.xds.publisher import Publisher
@@ -222,8 +223,10 @@ class Router:
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._discovery, server)
         als_pb2_grpc.add_AccessLogServiceServicer_to_server(self._access_log, server)
         server.add_generic_rpc_handlers((self._histories,))
-        server.add_insecure_port(f"127.0.0.1:{self._settings.router_port}")
+        socket = self._settings.sockets / ROUTER_SOCKET
+        server.add_insecure_port(f"unix:{socket}")
         await server.start()
+        socket.chmod(0o666)  # Envoy may be another user; only its container has the folder, too
         self.answers.set()
         log.info("The gateway serves %d pools.", len(self.pools.configs))
         try:

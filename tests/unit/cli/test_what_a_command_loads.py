@@ -83,7 +83,7 @@ CASES = {
         {*HEAVY, *ADAPTERS, *(PROGRAMS - {"buildpool.gateway"})},
     ),
     "drain-gateway": Case(
-        ("--settle-seconds", "0", "--patience-seconds", "0", "--admin-port", "1"),
+        ("--settle-seconds", "0", "--patience-seconds", "0", "--sockets", "/nowhere"),
         {"buildpool.gateway.draining"},
         {*HEAVY, *ADAPTERS, *(PROGRAMS - {"buildpool.gateway"})},
     ),

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from time import monotonic
 
 import pytest
 from aiohttp import web
 
 from buildpool.gateway.draining import ACTIVE, CONNECTIONS, drain
+from buildpool.gateway.xds.bootstrap import ADMIN_SOCKET
 from daemons import until
 
 SOON = timedelta(seconds=0.05)
@@ -36,7 +39,7 @@ class Envoy:
         self.requests: list[str] = []
         self.asked_at: list[float] = []
         self.looked = asyncio.Event()
-        self.port = 0
+        self.admin = Path()
         self._answers = list(answers)
         self._refusals = refusals
         self._ended = asyncio.Event()
@@ -52,15 +55,15 @@ class Envoy:
         app.router.add_get("/stats", self._stats)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.port = listener.getsockname()[1]
-        await web.SockSite(self._runner, listener).start()
+        self.admin = Path(mkdtemp()) / ADMIN_SOCKET
+        await web.UnixSite(self._runner, str(self.admin)).start()
 
     async def stop(self) -> None:
         self._ended.set()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+            rmtree(self.admin.parent)
 
     def _note(self, request: web.Request) -> None:
         self.requests.append(f"{request.method} {request.path_qs}")
@@ -108,7 +111,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def drained(envoy: Envoy, *, settle: timedelta = NOTHING, patience: timedelta = LONG) -> bool:
-    return await drain(admin_port=envoy.port, settle=settle, patience=patience)
+    return await drain(admin=envoy.admin, settle=settle, patience=patience)
 
 
 async def test_listeners_are_closed_once_before_anything_is_counted() -> None:
@@ -196,7 +199,7 @@ async def test_clients_are_sent_elsewhere_in_the_middle_of_the_time(tmp_path: Pa
     file.write_text("0")
     async with running(Envoy(1)) as envoy:
         draining = asyncio.create_task(
-            drain(admin_port=envoy.port, settle=NOTHING, patience=LONG, goaway_file=file)
+            drain(admin=envoy.admin, settle=NOTHING, patience=LONG, goaway_file=file)
         )
         await envoy.looked.wait()
         assert file.read_text() == "0", "builds that run may end on the connection they know"
@@ -204,7 +207,7 @@ async def test_clients_are_sent_elsewhere_in_the_middle_of_the_time(tmp_path: Pa
         await asyncio.gather(draining, return_exceptions=True)
         patience = timedelta(seconds=1)
         assert not await drain(
-            admin_port=envoy.port, settle=NOTHING, patience=patience, goaway_file=file
+            admin=envoy.admin, settle=NOTHING, patience=patience, goaway_file=file
         )
     assert file.read_text() == "1"
 
@@ -215,7 +218,7 @@ async def test_who_keeps_a_connection_is_told_before_it_ends(tmp_path: Path) -> 
     file.write_text("0")
     async with running(Envoy(1, 0, connections=2)) as envoy:
         draining = asyncio.create_task(
-            drain(admin_port=envoy.port, settle=NOTHING, patience=LONG, goaway_file=file)
+            drain(admin=envoy.admin, settle=NOTHING, patience=LONG, goaway_file=file)
         )
         await until(lambda: file.read_text() == "1", "the file says so")
         looks = envoy.looks
@@ -232,7 +235,7 @@ async def test_a_build_that_begins_meanwhile_is_waited_for(
     answers = (0, 0, 0, 1, 1, 1, 0)
     async with running(Envoy(*answers, connections=1)) as envoy:
         assert await drain(
-            admin_port=envoy.port, settle=NOTHING, patience=LONG, goaway_file=tmp_path / "goaway"
+            admin=envoy.admin, settle=NOTHING, patience=LONG, goaway_file=tmp_path / "goaway"
         )
     assert envoy.looks == len(answers) - 1 + 3
 
@@ -243,7 +246,7 @@ async def test_who_does_not_leave_is_not_waited_for_for_ever(
     monkeypatch.setattr("buildpool.gateway.draining.TAKEN_SECONDS", 0.1)
     async with running(Envoy(0, connections=1)) as envoy:
         assert await drain(
-            admin_port=envoy.port, settle=NOTHING, patience=LONG, goaway_file=tmp_path / "goaway"
+            admin=envoy.admin, settle=NOTHING, patience=LONG, goaway_file=tmp_path / "goaway"
         )
 
 
@@ -252,7 +255,7 @@ async def test_a_file_that_cannot_be_written_does_not_end_the_wait(tmp_path: Pat
     async with running(Envoy(1)) as envoy:
         patience = timedelta(seconds=1)
         assert not await drain(
-            admin_port=envoy.port, settle=NOTHING, patience=patience, goaway_file=file
+            admin=envoy.admin, settle=NOTHING, patience=patience, goaway_file=file
         )
     assert envoy.looks > 1
 
@@ -270,6 +273,27 @@ async def test_an_envoy_that_is_gone_has_nothing_to_wait_for() -> None:
         pass
     assert await drained(envoy)
     assert envoy.requests == []
+
+
+async def test_an_envoy_that_was_killed_has_nothing_to_wait_for(tmp_path: Path) -> None:
+    """Its socket stays, and nobody listens."""
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(tmp_path / ADMIN_SOCKET))
+    assert await drain(admin=tmp_path / ADMIN_SOCKET, settle=NOTHING, patience=LONG)
+
+
+async def test_an_envoy_that_is_too_busy_to_be_asked_is_not_gone(tmp_path: Path) -> None:
+    path = str(tmp_path / ADMIN_SOCKET)
+    with ExitStack() as open_ones:
+        listener = open_ones.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(path)
+        listener.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                waiting = open_ones.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(path)
+        assert not await drain(admin=tmp_path / ADMIN_SOCKET, settle=NOTHING, patience=SOON)
 
 
 async def test_an_envoy_that_goes_meanwhile_took_its_builds_with_it() -> None:

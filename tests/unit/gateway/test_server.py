@@ -24,10 +24,10 @@ from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.reports.status import Entry
 from buildpool.gateway.server import Router
 from buildpool.gateway.slots.store import ConnectionStore, Home
+from buildpool.gateway.xds.bootstrap import ROUTER_SOCKET
 from buildpool.process import utc_now
 from buildpool.settings import GatewaySettings
 from daemons import Silent, until
-from gateway.ports import free_port
 from unit.gateway.requests import a_request
 from unit.gateway.xds.configs import a_config
 
@@ -98,14 +98,13 @@ class RouterLab:
     """A router, and Envoy's questions to it."""
 
     def __init__(self, folder: Path) -> None:
-        port = free_port()
         self.file = folder / "router.db"
         settings = GatewaySettings(
             namespace="buildpool-system",
             identity="router",
             drain_time=timedelta(days=1),
             port=1,
-            router_port=port,
+            sockets=folder,
             memory_file=self.file,
             health_port=0,
         )
@@ -114,7 +113,7 @@ class RouterLab:
         self.router = Router(settings, self.source, self.status, GatewayMetrics())
         self.stop = asyncio.Event()
         self.running = asyncio.ensure_future(self.router.run(self.stop))
-        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        self._channel = grpc.aio.insecure_channel(f"unix:{folder / ROUTER_SOCKET}")
         self._processor = ext_proc_grpc.ExternalProcessorStub(self._channel)
 
     async def asks(self, path: str, number: int) -> grpc.aio.StreamStreamCall:

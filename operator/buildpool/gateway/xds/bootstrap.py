@@ -1,10 +1,13 @@
 """What Envoy starts with: where the router is. All that concerns a pool comes from the router.
 
-Nothing here may ever depend on a pool. Pure.
+Router and Envoy speak over sockets in a folder that only their pod has: what is said there are the
+private keys of all pools' servers, and a port on loopback is open to anyone who may forward ports
+to the pod. Nothing here may ever depend on a pool. Pure.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 ROUTER: Final = "router"
@@ -13,6 +16,10 @@ HISTORIES: Final = "histories"
 """The cluster of the router once more, for what it answers to clients by itself. Each client has a
 connection of its own to it: one that does not read its answer holds up no other, and not what Envoy
 asks."""
+ROUTER_SOCKET: Final = "router.sock"
+"""Where, in the folder of sockets, the router answers Envoy."""
+ADMIN_SOCKET: Final = "admin.sock"
+"""Where Envoy's administration is."""
 MAX_CONNECTIONS: Final = 20_000
 """Connections of clients at once; Envoy refuses more, so that its memory is bounded."""
 TRACKED_BITS: Final = 16
@@ -34,22 +41,21 @@ _IDLE_TIMEOUT: Final = {
 
 def bootstrap(
     *,
-    router_port: int,
-    admin_port: int,
+    sockets: Path,
     memory: int = 0,
     goaway_file: str = "",
     connections: int = MAX_CONNECTIONS,
 ) -> dict[str, Any]:
     """Envoy's static configuration.
 
-    ``memory``: the bytes that it may have; 0: any number. ``goaway_file``: once it says 1 and not
-    0, each connection is told to take its next requests elsewhere; empty: that is never said.
-    ``connections``: how many clients may have at once.
+    ``sockets``: the folder of its sockets. ``memory``: the bytes that it may have; 0: any number.
+    ``goaway_file``: once it says 1 and not 0, each connection is told to take its next requests
+    elsewhere; empty: that is never said. ``connections``: how many clients may have at once.
     """
-    loopback = "127.0.0.1"
+    router = _pipe(sockets / ROUTER_SOCKET)
     return {
         "node": {"id": "gateway", "cluster": "gateway"},
-        "admin": {"address": _address(loopback, admin_port)},
+        "admin": {"address": _pipe(sockets / ADMIN_SOCKET)},
         # A thousand pools would make 150,000 numbers, of which nobody looks at one.
         "stats_config": {
             "stats_matcher": {
@@ -67,9 +73,7 @@ def bootstrap(
             }
         },
         "overload_manager": _overload_manager(memory, goaway_file, connections),
-        "static_resources": {
-            "clusters": [_router(loopback, router_port), _histories(loopback, router_port)]
-        },
+        "static_resources": {"clusters": [_router(router), _histories(router)]},
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "DELTA_GRPC",
@@ -139,7 +143,7 @@ def _overload_manager(memory: int, goaway_file: str, most: int) -> dict[str, Any
     }
 
 
-def _router(host: str, port: int) -> dict[str, Any]:
+def _router(address: dict[str, Any]) -> dict[str, Any]:
     unlimited = 1_000_000
     return {
         "name": ROUTER,
@@ -164,18 +168,18 @@ def _router(host: str, port: int) -> dict[str, Any]:
                 }
             }
         ),
-        "load_assignment": _endpoint(ROUTER, host, port),
+        "load_assignment": _endpoint(ROUTER, address),
     }
 
 
-def _histories(host: str, port: int) -> dict[str, Any]:
+def _histories(address: dict[str, Any]) -> dict[str, Any]:
     windows = {"initial_stream_window_size": 65_535, "initial_connection_window_size": 1 << 20}
     return {
-        **_router(host, port),
+        **_router(address),
         "name": HISTORIES,
         "connection_pool_per_downstream_connection": True,
         **_options({"http2_protocol_options": windows}, idle_timeout="5s"),
-        "load_assignment": _endpoint(HISTORIES, host, port),
+        "load_assignment": _endpoint(HISTORIES, address),
     }
 
 
@@ -193,12 +197,12 @@ def _options(http2: dict[str, Any], *, idle_timeout: str = "") -> dict[str, Any]
     }
 
 
-def _endpoint(cluster: str, host: str, port: int) -> dict[str, Any]:
+def _endpoint(cluster: str, address: dict[str, Any]) -> dict[str, Any]:
     return {
         "cluster_name": cluster,
-        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(host, port)}}]}],
+        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
     }
 
 
-def _address(host: str, port: int) -> dict[str, Any]:
-    return {"socket_address": {"address": host, "port_value": port}}
+def _pipe(path: Path) -> dict[str, Any]:
+    return {"pipe": {"path": str(path), "mode": 0o666}}

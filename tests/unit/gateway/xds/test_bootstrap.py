@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from envoy.config.bootstrap.v3 import bootstrap_pb2
@@ -23,20 +24,18 @@ HTTP2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 def parsed(memory: int = 0, goaway_file: str = "") -> bootstrap_pb2.Bootstrap:
     """As Envoy reads it: fields that it does not know are errors."""
-    static = bootstrap(router_port=19001, admin_port=19901, memory=memory, goaway_file=goaway_file)
+    static = bootstrap(sockets=Path("/sockets"), memory=memory, goaway_file=goaway_file)
     text = json.dumps(static)
     return json_format.Parse(text, bootstrap_pb2.Bootstrap())
 
 
 def test_nobody_outside_the_pod_reaches_what_envoy_starts_with() -> None:
     started = parsed()
-    admin = started.admin.address.socket_address
-    assert (admin.address, admin.port_value) == ("127.0.0.1", 19901)
+    assert started.admin.address.pipe.path == "/sockets/admin.sock"
     for router in started.static_resources.clusters:
         (locality,) = router.load_assignment.endpoints
         (endpoint,) = locality.lb_endpoints
-        asked = endpoint.endpoint.address.socket_address
-        assert (asked.address, asked.port_value) == ("127.0.0.1", 19001)
+        assert endpoint.endpoint.address.pipe.path == "/sockets/router.sock"
     assert not started.static_resources.listeners
 
 
