@@ -9,6 +9,7 @@ import json
 import os
 import select
 import signal
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -58,6 +59,26 @@ def is_alive(identity: Identity) -> bool:
         return state not in "ZX" and identify(identity.pid) == identity
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def network_of(pid: int | str) -> str:
+    """The network in which a process is; empty where it is gone, or is not for us to see."""
+    try:
+        return str(Path(f"/proc/{pid}/ns/net").readlink())
+    except OSError:
+        return ""
+
+
+def in_network(network: str) -> list[Identity]:
+    """The processes in a network that is not our own."""
+    if network in ("", network_of("self")):
+        return []
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and network_of(entry.name) == network:
+            with suppress(OSError):
+                found.append(identify(int(entry.name)))
+    return found
 
 
 def kill(identity: Identity, patience: float = 30.0) -> bool:

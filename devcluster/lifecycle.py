@@ -17,7 +17,14 @@ from devcluster import config, golang, images, wheels
 from devcluster.addresses import Family
 from devcluster.control import Report, ask, running_box
 from devcluster.errors import DevclusterError
-from devcluster.identity import Identity, kill, read_identity
+from devcluster.identity import (
+    Identity,
+    in_network,
+    is_alive,
+    kill,
+    network_of,
+    read_identity,
+)
 from devcluster.layout import PROJECT, Layout
 from devcluster.pki import create_pki
 from devcluster.plan import Plan
@@ -97,8 +104,13 @@ def down(layout: Layout, *, progress: Progress) -> bool:
     require_root()
     with locked(layout.lock, progress):
         identity = read_identity(layout.identity)
-        if identity and not kill(identity):
-            raise DevclusterError(f"process {identity.pid} cannot be ended; is a disk stuck?")
+        if identity:
+            is_there = is_alive(identity)
+            # With what `exec` has brought there, such as tests that were killed.
+            others = in_network(network_of(identity.pid)) if is_there else []
+            for each in (identity, *others):
+                if not kill(each):
+                    raise DevclusterError(f"process {each.pid} cannot be ended; is a disk stuck?")
         if not layout.state.exists():
             return False
         shutil.rmtree(layout.state)

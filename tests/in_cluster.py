@@ -33,6 +33,8 @@ IMAGES = ("busybox", "dockerfile-frontend", "mockerfile")
 """Images that tests use; made out here, where package registries are found."""
 GO_PROGRAM = (sys.executable, "-m", "tests.go_program")
 """Compiles what tests use, for the same reason."""
+TEARDOWN_SECONDS = 120
+"""Time that pytest has to end what its tests have started."""
 PROMETHEUS = (sys.executable, "-m", "tests.prometheus")
 """Fetches what tests of control planes use, for the same reason."""
 
@@ -62,7 +64,9 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
-    # As after Ctrl-C: the cluster is taken down.
+    # As after Ctrl-C: the cluster is taken down. Also where this runs in the background, in which a
+    # process is born with SIGINT ignored, and so are those that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
     def run(*command: str) -> int:
@@ -76,11 +80,28 @@ def main(arguments: list[str]) -> int:
             or (0 if plane else subprocess.run(install_it, cwd=PROJECT, check=False).returncode)
             or any(run("image", image) for image in (() if plane else IMAGES))
             or subprocess.run(PROMETHEUS if plane else GO_PROGRAM, cwd=PROJECT).returncode
-            or run("exec", "--", *pytest)
+            or _run_tests(lab.driver("exec", "--", *pytest))
         )
     finally:
         if not flags.keep:
             run("down")
+
+
+def _run_tests(command: list[str]) -> int:
+    """Runs pytest. Where this process is told to end, pytest is, too, and first ends what its tests
+    have started: nobody else knows of it.
+    """
+    process = subprocess.Popen(command, cwd=PROJECT)
+    try:
+        return process.wait()
+    except SystemExit:
+        process.send_signal(signal.SIGINT)
+        raise
+    finally:  # after Ctrl-C, the terminal has sent it the signal
+        try:
+            process.wait(timeout=TEARDOWN_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -82,21 +82,28 @@ def connect(wish: Wish) -> None:
     )
     pools = tuple(_usable(kubectl, cluster, name) for name in dict.fromkeys(wish.pools))
     reaches = [_reach(kubectl, cluster, pool, wish) for pool in pools]
-    folder = Folder(wish.name or pools[0].key.name)
-    with folder.locked():
-        plan = _planned(cluster, reaches, folder, wish)
-        connection = plan.connection
-        if wish.form is not Form.BUILDCTL:
-            check_one_builder(connection)
-        fetched = [(node, _fetched(kubectl, cluster, node)) for node in connection.nodes]
-        for node, certificate in fetched:
-            folder.keep_certificate(node, certificate)
-        if wish.form is not None:
-            _print(wish.form, plan, buildx)
-            return
-        process = _make(buildx, plan, wish)
-    if process is not None:
-        holding.wait(process)
+    folder, process = Folder(wish.name or pools[0].key.name), None
+    try:
+        with folder.locked():
+            plan = _planned(cluster, reaches, folder, wish)
+            connection = plan.connection
+            if wish.form is not Form.BUILDCTL:
+                check_one_builder(connection)
+            fetched = [(node, _fetched(kubectl, cluster, node)) for node in connection.nodes]
+            for node, certificate in fetched:
+                folder.keep_certificate(node, certificate)
+            if wish.form is not None:
+                _print(wish.form, plan, buildx)
+                return
+            process, last = _make(buildx, plan, wish)
+        if last:
+            _say(last)
+        if process is not None:
+            holding.wait(process)
+    except KeyboardInterrupt:
+        if process is None:
+            raise
+        holding.end(process)  # that is how the port-forward is to end
 
 
 def _buildx(form: Form | None) -> Buildx:
@@ -147,8 +154,10 @@ def _print(form: Form, plan: _Plan, buildx: Buildx) -> None:
     _say(printed(form, connection, plan.folder.path, buildx.command))
 
 
-def _make(buildx: Buildx, plan: _Plan, wish: Wish) -> subprocess.Popen[bytes] | None:
-    """Makes the builder, with what it needs to be reached; the process that a terminal has to keep.
+def _make(buildx: Buildx, plan: _Plan, wish: Wish) -> tuple[subprocess.Popen[bytes] | None, str]:
+    """Makes the builder, with what it needs to be reached.
+
+    Returns the process that a terminal has to keep, and what to say of how long.
 
     Until there is a builder, what is noted is in the end what was connected before.
     """
@@ -168,14 +177,13 @@ def _make(buildx: Buildx, plan: _Plan, wish: Wish) -> subprocess.Popen[bytes] | 
         folder.keep(connection)
         found = _proven(buildx, connection, plan.pools, folder)
         _say(report(connection, found, buildx.command))
-        if connection.forwards:
-            _say(lasting(connection, is_ours=process is not None))
     except BaseException:
         if process is not None:
             holding.end(process)
         folder.keep(noted)
         raise
-    return None if is_detached else process
+    last = lasting(connection, is_ours=process is not None) if connection.forwards else ""
+    return None if is_detached else process, last
 
 
 def _is_held_alike(before: Connection, now: Connection) -> bool:

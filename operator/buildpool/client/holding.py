@@ -163,13 +163,8 @@ def _is_open(port: int) -> bool:
 
 
 def wait(process: subprocess.Popen[bytes]) -> None:
-    """Until the process has ended, or Ctrl-C, which ends it, too."""
-    try:
-        code = process.wait()
-    except KeyboardInterrupt:
-        end(process)
-        return
-    if code != 0:
+    """Until the process has ended, which it does by itself only where something is wrong."""
+    if process.wait() != 0:
         raise BuildpoolError("the port-forward has ended; connect again")
 
 
