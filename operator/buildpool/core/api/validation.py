@@ -8,6 +8,7 @@ objects stored under an older CRD and for files that no API server has seen. Pur
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -64,16 +65,25 @@ def _broken_rules(model: Model, path: str, *, is_stored: bool) -> Iterator[Probl
     for rule in model.rules:
         if not rule.holds(model) and not (is_stored and rule.spares_stored):
             yield rule.problem(path)
-    for name, info in type(model).model_fields.items():
+    for name, alias, checks in _fields(type(model)):
         value = getattr(model, name)
-        below = f"{path}.{info.alias}"
+        below = f"{path}.{alias}"
         if value is None:
             continue
-        for check in info.metadata:
-            if isinstance(check, Check) and (complaint := check.complaint(value)):
+        for check in checks:
+            if complaint := check.complaint(value):
                 yield Problem(below, *complaint)
         for where, child in _children(value, below):
             yield from _broken_rules(child, where, is_stored=is_stored)
+
+
+@cache
+def _fields(kind: type[Model]) -> tuple[tuple[str, str, tuple[Check, ...]], ...]:
+    """Name, alias and limits of each field. To ask metadata which of it is a limit takes time."""
+    return tuple(
+        (name, str(info.alias), tuple(each for each in info.metadata if isinstance(each, Check)))
+        for name, info in kind.model_fields.items()
+    )
 
 
 def _children(value: object, path: str) -> Iterator[tuple[str, Model]]:
