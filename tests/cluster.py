@@ -126,10 +126,12 @@ def at_rest(read: Callable[[], Any], *, quiet: float = 2, within: float = 30) ->
 
 
 def a_pool(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
-    """A BuildKitPool as a user writes it; one that does not follow its load unless it says so."""
-    scaling = dict(spec.get("scaling", {}))
-    scaling.setdefault("max", max(1, scaling.get("min", 1)))
-    spec = {**spec, "scaling": scaling}
+    """A BuildKitPool as a user writes it, with `Direct` routing and as many builders all the time,
+    unless it says something else.
+    """
+    scaling = {"min": 1, **spec.get("scaling", {})}
+    scaling.setdefault("max", max(1, scaling["min"]))
+    spec = {"routing": "Direct", **spec, "scaling": scaling}
     return {
         "apiVersion": "buildpool.dev/v1alpha1",
         "kind": "BuildKitPool",

@@ -47,7 +47,11 @@ def a_raw_pool(
     metadata: Mapping[str, Any] | None = None,
     **spec: Any,
 ) -> Object:
-    """A BuildKitPool as the API sends it; what is left over is the spec."""
+    """A BuildKitPool as the API sends it; what is left over is the spec.
+
+    With `Direct` routing and a builder at least, unless it says something else.
+    """
+    spec = {"routing": "Direct", **spec, "scaling": {"min": 1, **spec.get("scaling", {})}}
     written = status.to_dict() if isinstance(status, PoolStatus) else dict(status or {})
     return {
         "apiVersion": naming.API_VERSION,

@@ -8,109 +8,19 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 
-from cluster import OPERATOR_NAMESPACE, PROJECT, Api, eventually
-from devcluster.layout import NODE_ADDRESS
+from cluster import OPERATOR_NAMESPACE, Api, eventually
 from e2e import gateways, pools
 from e2e.clients import Client, client_of, context
-from integration.machines import IN_A_TERMINAL, children_of, is_alive
+from e2e.outside import Outside, a_user_outside, write_kubeconfig
+from integration.machines import children_of, is_alive
 
-HERE, THERE = "192.0.2.1", "192.0.2.2"
-"""This end, and that of the machine outside (RFC 5737)."""
-API_SERVER_PORT = 6443
 FOREGROUND = "The port-forward runs until Ctrl-C; --detach keeps it in the background.\n"
 ACCOUNT = "anna"
-
-
-@dataclass(frozen=True)
-class Outside:
-    """A machine outside of the cluster's network, with a user of pools."""
-
-    within: tuple[str, ...]
-    home: Path
-    environment: dict[str, str]
-
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Runs a command there; the exit code is the caller's to judge."""
-        return subprocess.run(
-            [*self.within, *command],
-            env=self.environment,
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
-
-    def buildpool(self, *arguments: str) -> str:
-        """Runs our program there, which has to succeed; what it printed."""
-        done = self.run(sys.executable, "-m", "buildpool.cli", *arguments)
-        assert done.returncode == 0, done.stderr + done.stdout
-        return done.stdout
-
-    @contextmanager
-    def foreground(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        """Our program in a terminal of its own, for the length of a block."""
-        with subprocess.Popen(
-            [*IN_A_TERMINAL, *self.within, sys.executable, "-m", "buildpool.cli", *arguments],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as process:
-            try:
-                yield process
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGTERM)
-
-    @property
-    def files(self) -> Path:
-        """Where connections are kept."""
-        return self.home / ".config" / "buildpool"
-
-
-@contextmanager
-def a_machine_outside() -> Iterator[tuple[str, ...]]:
-    """A network in which one port of the node is reached, and nothing else; how to run there."""
-    name = f"outside{os.getpid()}"
-    ip("netns", "add", name)
-    try:
-        ip("link", "add", "outside0", "type", "veth", "peer", "name", "eth0", "netns", name)
-        ip("address", "add", f"{HERE}/30", "dev", "outside0")
-        ip("link", "set", "outside0", "up")
-        ip("-n", name, "link", "set", "lo", "up")
-        ip("-n", name, "address", "add", f"{THERE}/30", "dev", "eth0")
-        ip("-n", name, "link", "set", "eth0", "up")
-        ip("-n", name, "route", "add", f"{NODE_ADDRESS}/32", "via", HERE)
-        nft(
-            "table inet outside { chain input { type filter hook input priority 0;"
-            f' iifname "outside0" tcp dport != {API_SERVER_PORT} drop; }}; }}'
-        )
-        yield ("nsenter", f"--net=/run/netns/{name}")
-        nft("delete table inet outside")
-    finally:
-        subprocess.run(["ip", "link", "delete", "outside0"], check=False)
-        ip("netns", "delete", name)
-
-
-def nft(rules: str) -> None:
-    """Changes what the node lets through."""
-    subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
-
-
-def ip(*arguments: str) -> None:
-    """Changes the network."""
-    subprocess.run(["ip", *arguments], check=True)
 
 
 def may(api: Api, namespace: str, who: str, name: str, *rules: str) -> None:
@@ -124,17 +34,6 @@ def may(api: Api, namespace: str, who: str, name: str, *rules: str) -> None:
             *("create", "rolebinding", role, "-n", namespace),
             *(f"--role={role}", f"--serviceaccount={who}"),
         )
-
-
-def write_kubeconfig(api: Api, namespace: str, path: Path) -> None:
-    """The kubeconfig of the user, with the node's address."""
-    raw = yaml.safe_load(api.must("config", "view", "--raw", "--minify", "--flatten"))
-    token = api.must("create", "token", ACCOUNT, "-n", namespace, "--duration=1h")
-    raw["users"] = [{"name": ACCOUNT, "user": {"token": token.strip()}}]
-    raw["contexts"][0]["context"] |= {"user": ACCOUNT, "namespace": namespace}
-    raw["clusters"][0]["cluster"]["server"] = f"https://{NODE_ADDRESS}:{API_SERVER_PORT}"
-    path.write_text(yaml.safe_dump(raw))
-    path.chmod(0o600)
 
 
 if "DEVCLUSTER_NAME" not in os.environ:
@@ -157,23 +56,11 @@ def outside(api: Api, namespace: str, tmp_path: Path) -> Iterator[Outside]:
     role = f"{namespace}-{ACCOUNT}"
     rules = ("get services", "get,list pods", "create pods/portforward")
     may(api, OPERATOR_NAMESPACE, who, role, *rules)
-    write_kubeconfig(api, namespace, tmp_path / "kubeconfig")
-    environment = {
-        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-        "PYTHONPATH": str(PROJECT / "operator"),
-        "HOME": str(tmp_path),
-        "KUBECONFIG": str(tmp_path / "kubeconfig"),
-        "BUILDX_CONFIG": str(tmp_path / "buildx"),
-    }
-    plugin = tmp_path / "bin" / "kubectl-buildpool"
-    plugin.parent.mkdir()
-    plugin.write_text(f'#!/bin/sh\nexec {sys.executable} -m buildpool.cli "$@"\n')
-    plugin.chmod(0o755)
+    token = api.must("create", "token", ACCOUNT, "-n", namespace, "--duration=1h").strip()
+    write_kubeconfig(api, tmp_path / "kubeconfig", token=token, namespace=namespace)
     try:
-        with a_machine_outside() as within:
-            user = Outside(within, tmp_path, environment)
+        with a_user_outside(tmp_path) as user:
             yield user
-            user.run(sys.executable, "-m", "buildpool.cli", "disconnect")
     finally:
         for number in range(len(rules)):
             for kind in ("rolebinding", "role"):

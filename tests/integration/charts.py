@@ -73,6 +73,13 @@ def the(kind: str, name: str, objects: list[Object]) -> Object:
     return found
 
 
+def default_routing(objects: list[Object]) -> str:
+    """What the definition of pools writes into those that say nothing of their routing."""
+    crd = the("CustomResourceDefinition", "buildkitpools.buildpool.dev", objects)
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return str(schema["properties"]["spec"]["properties"]["routing"]["default"])
+
+
 @contextmanager
 def second_release(api: Api, namespace: str) -> Iterator[str]:
     """A second installation, in a namespace of its own, for one watched namespace; its home."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from integration.charts import CHART, Object, helm, rendered, the
+from integration.charts import CHART, Object, default_routing, helm, rendered, the
 
 OPERATOR, GATEWAY = "buildpool", "buildpool-gateway"
 BOTH = pytest.mark.parametrize(("name", "at"), [(OPERATOR, ""), (GATEWAY, "gateway.")])
@@ -214,3 +214,18 @@ def test_helm_test_asks_the_operator_through_its_service(page: str) -> None:
     assert judged(f"{page}/metrics") == 0
     assert judged(f"{page}/") == 1
     assert judged("http://127.0.0.1:1/metrics") == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "routing"),
+    [
+        ((), "Gateway"),
+        (("gateway.enabled=false",), "Direct"),
+        (("defaultRouting=Direct",), "Direct"),
+        (("defaultRouting=Gateway", "gateway.enabled=false"), "Gateway"),
+    ],
+)
+def test_pools_of_a_new_cluster_are_behind_the_gateway_where_there_is_one(
+    settings: tuple[str, ...], routing: str
+) -> None:
+    assert default_routing(rendered(*settings)) == routing

@@ -11,7 +11,15 @@ import pytest
 import yaml
 
 from cluster import Api
-from integration.charts import CHART, SECOND, flags_of, loaded, must_helm, rendered
+from integration.charts import (
+    CHART,
+    SECOND,
+    default_routing,
+    flags_of,
+    loaded,
+    must_helm,
+    rendered,
+)
 
 OLD_VALUES = Path(__file__).parent / "values-0.1.0.yaml"
 """All of them, which Helm keeps as the defaults of the release."""
@@ -97,3 +105,12 @@ def test_the_first_version_is_upgraded_and_comes_back(
         assert len(installed.list("deployments", namespace)) == 2
     finally:
         must_helm("uninstall", *release)
+
+
+def test_an_upgrade_leaves_the_routing_of_pools_that_name_none_as_it_was(installed: Api) -> None:
+    """The definition in this cluster says Gateway; a new one would say Direct."""
+    flags = flags_of("gateway.enabled=false")
+    show = ("--show-only", "templates/crds.yaml")
+    asked = ("template", SECOND, str(CHART), *show, *flags)
+    assert default_routing(loaded(must_helm(*asked))) == "Direct"
+    assert default_routing(loaded(must_helm(*asked, "--dry-run=server"))) == "Gateway"

@@ -162,7 +162,7 @@ def test_no_file_tells_where_it_was_made(pattern: str, example: str) -> None:
 
 TOLD = [
     *PAGES,
-    *PROJECT.glob("manifests/samples/*"),
+    *PROJECT.glob("manifests/samples/*.yaml"),
     CHART / "templates" / "NOTES.txt",
 ]
 

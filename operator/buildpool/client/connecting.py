@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Final
 
 from buildpool.client import holding
@@ -26,6 +27,7 @@ from buildpool.client.ways import (
     check_one_builder,
     client_of,
     connection_of,
+    is_being_made,
     needs_gateway,
     via_of,
     way_of,
@@ -228,12 +230,21 @@ def _was_made(folder: Folder) -> bool:
 
 
 def _usable(kubectl: Kubectl, cluster: Cluster, name: str) -> Pool:
-    seen = kubectl.pool(cluster, name)
-    if seen.refusal is not None:
-        raise BuildpoolError(f"pool {seen.pool.key}: {seen.refusal.problems[0]}")
-    if seen.pool.deletion_timestamp is not None:
-        raise BuildpoolError(f"pool {seen.pool.key} is being deleted; connect to another one")
-    return seen.pool
+    """The pool, once the operator has made what a connection needs, if it is about to."""
+    is_said = False
+    while True:
+        seen = kubectl.pool(cluster, name)
+        pool = seen.pool
+        if seen.refusal is not None:
+            raise BuildpoolError(f"pool {pool.key}: {seen.refusal.problems[0]}")
+        if pool.deletion_timestamp is not None:
+            raise BuildpoolError(f"pool {pool.key} is being deleted; connect to another one")
+        if not is_being_made(pool, datetime.now(UTC)):
+            return pool
+        if not is_said:
+            sys.stderr.write(f"pool {pool.key} is new: waiting for its certificates\n")
+            is_said = True
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _reach(kubectl: Kubectl, cluster: Cluster, pool: Pool, wish: Wish) -> Reach:

@@ -10,15 +10,18 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import combinations
 from typing import Final
 
 from buildpool.client.values import Cluster, Connection, Node, Target, Via, Way
 from buildpool.core import naming
-from buildpool.core.api import Pool, Routing
+from buildpool.core.api import ConditionStatus, ConditionType, Pool, Reason, Routing
 from buildpool.core.errors import BuildpoolError
 from buildpool.core.naming import PoolKey
 
+NEW_FOR: Final = timedelta(minutes=2)
+"""How long a pool counts as new: what it lacks then is waited for."""
 LOOPBACK: Final = "127.0.0.1"
 _PLATFORM: Final = re.compile(r"[a-z0-9]+/[a-z0-9]+(/[a-z0-9.]+)?")
 
@@ -142,3 +145,18 @@ def check_one_builder(connection: Connection) -> None:
                 f"pools {earlier.pool} and {node.pool} are both reached at {node.address}, which "
                 f"buildx takes once: {apart}, or use --via=port-forward"
             )
+
+
+def is_being_made(pool: Pool, now: datetime) -> bool:
+    """Whether a pool is so new that a moment later there may be all that a connection needs."""
+    if pool.created is None or not timedelta(0) <= now - pool.created < NEW_FOR:
+        return False
+    accepted, ready, certificates = map(
+        pool.status.condition,
+        (ConditionType.ACCEPTED, ConditionType.READY, ConditionType.CERTIFICATES_READY),
+    )
+    if accepted is not None and accepted.status is ConditionStatus.FALSE:
+        return False
+    if certificates is None or certificates.status is not ConditionStatus.TRUE or ready is None:
+        return True
+    return ready.reason == Reason.GATEWAY_LOADING

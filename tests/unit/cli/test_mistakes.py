@@ -161,7 +161,8 @@ def test_what_only_the_api_server_writes_is_of_no_account() -> None:
 
 def test_a_date_is_a_text_and_so_is_all_of_unicode() -> None:
     labels = "{day: 2026-01-01, sign: \U0001f600}"
-    text = f"{yaml.safe_dump(POOL)}spec: {{builders: {{podAnnotations: {labels}}}}}"
+    spec = f"{{scaling: {{min: 1}}, builders: {{podAnnotations: {labels}}}}}"
+    text = f"{yaml.safe_dump(POOL)}spec: {spec}"
     (pod,) = (each["spec"]["template"] for each in objects(text) if each["kind"] == "Deployment")
     found = pod["metadata"]["annotations"]
     assert (found["day"], found["sign"]) == ("2026-01-01", "\U0001f600")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,13 +12,14 @@ from buildpool.client.ways import (
     check_one_builder,
     client_of,
     connection_of,
+    is_being_made,
     platforms_of,
     via_of,
     way_of,
 )
 from buildpool.core.api import Pool, parse_pool
 from buildpool.core.errors import BuildpoolError
-from samples import a_pool, a_raw_pool
+from samples import NOW, a_pool, a_raw_pool
 
 GATEWAY = Target("buildpool-system", "buildpool-gateway")
 
@@ -129,3 +131,37 @@ def test_pools_of_which_buildx_would_not_use_one_are_no_builder() -> None:
     apart = (with_builders("a"), with_builders("b", builders=arm))
     with pytest.raises(BuildpoolError, match=r"both reached at tcp://127\.0\.0\.1:4001"):
         check_one_builder(connected(*apart, ports=(4001, 4001)))
+
+
+def conditions(**found: tuple[str, str]) -> dict[str, Any]:
+    """A status with these conditions: of each type, the status and the reason."""
+    return {"conditions": [{"type": t, "status": s, "reason": r} for t, (s, r) in found.items()]}
+
+
+READY = {"CertificatesReady": ("True", "Issued"), "Ready": ("True", "Asleep")}
+
+
+@pytest.mark.parametrize(
+    ("age", "status", "is_it"),
+    [
+        (timedelta(0), {}, True),
+        (timedelta(seconds=119), {}, True),
+        (timedelta(seconds=120), {}, False),
+        (timedelta(seconds=-1), {}, False),  # by whose clock, nobody knows
+        (timedelta(0), conditions(**READY), False),
+        (timedelta(0), conditions(**READY | {"CertificatesReady": ("False", "Missing")}), True),
+        (timedelta(0), conditions(**READY | {"Ready": ("False", "GatewayLoading")}), True),
+        (timedelta(0), conditions(**READY | {"Ready": ("False", "GatewayMissing")}), False),
+        (timedelta(0), conditions(Accepted=("False", "Invalid")), False),
+    ],
+)
+def test_what_a_new_pool_lacks_is_waited_for(
+    age: timedelta, status: dict[str, Any], is_it: bool
+) -> None:
+    created = {"creationTimestamp": (NOW - age).isoformat()}
+    pool = parse_pool(a_raw_pool(metadata=created, status=status))
+    assert is_being_made(pool, NOW) is is_it
+
+
+def test_a_pool_of_which_nobody_knows_the_age_is_not_new() -> None:
+    assert not is_being_made(a_pool(), NOW)

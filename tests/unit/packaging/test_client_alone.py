@@ -77,7 +77,7 @@ def test_it_is_small_and_has_nothing_of_the_operators(installed: Path) -> None:
 def test_its_commands_run(installed: Path) -> None:
     assert run(installed, "version").stdout.strip() == METADATA["version"]
     assert "BuildKitPool" in run(installed, "crd").stdout
-    sample = PROJECT / "manifests" / "samples" / "pool.yaml"
+    sample = PROJECT / "manifests" / "samples" / "pool-full.yaml"
     assert "kind: Deployment" in run(installed, "render", str(sample)).stdout
     for command in (("connect", "ci"), ("status",), ("explain", "ci"), ("rotate", "ci")):
         run(installed, *command)  # compiles what it loads

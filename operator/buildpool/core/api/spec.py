@@ -87,15 +87,16 @@ class Scaling(Model):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             cel="!has(self.min) || !has(self.max) || self.min <= self.max",
-            holds=lambda scaling: scaling.min <= scaling.max,
+            holds=lambda scaling: scaling.min is None or scaling.min <= scaling.max,
             message="scaling.min is above scaling.max",
             remedy="raise scaling.max or lower scaling.min",
             field="max",
         ),
     )
 
-    min: Annotated[int, Field(ge=0, le=100)] = 1
-    """Number of builders that the pool always has."""
+    min: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Number of builders that the pool always has. Absent: 0 with `Gateway` routing, where a build
+    wakes the pool, and 1 with `Direct`."""
     max: Annotated[int, Field(ge=1, le=100)] = 8
     """Number of builders that the pool never exceeds, but for those that a rollout replaces."""
     target_utilization: Annotated[int, Field(ge=1, le=100)] = 80
@@ -229,8 +230,8 @@ class PoolSpec(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="self.routing != 'Direct' || self.scaling.min >= 1",
-            holds=lambda spec: spec.routing is not Routing.DIRECT or spec.scaling.min >= 1,
+            cel="self.routing != 'Direct' || !has(self.scaling.min) || self.scaling.min >= 1",
+            holds=lambda spec: spec.routing is not Routing.DIRECT or spec.least >= 1,
             message="with Direct routing nothing can wake a pool without builders",
             remedy="set scaling.min to 1 or more",
             field="scaling.min",
@@ -250,10 +251,11 @@ class PoolSpec(Model):
     """Number of builders, set by `kubectl scale` or an autoscaler; then `scaling` rests."""
     builders: Builders = Builders()
     scaling: Scaling = Scaling()
-    routing: Routing = Routing.DIRECT
-    """How a client's connection finds a builder. `Direct`: a Service in front of the builders.
-    `Gateway`: by the gateway of this installation, where builds wait for a slot, wake a pool that
-    has no builders, and find their cache."""
+    routing: Routing = Routing.GATEWAY
+    """How a client's connection finds a builder. `Gateway`: by the gateway of this installation,
+    where builds wait for a slot, wake a pool that has no builders, and find their cache. `Direct`:
+    a Service in front of the builders. What is written into a pool that has none is Direct where
+    the chart is installed without its gateway."""
     gateway: Gateway = Gateway()
     registries: Annotated[tuple[Registry, ...], Field(max_length=64), UniqueBy("host")] = ()
     """How builders reach registries that are not plain public ones."""
@@ -262,6 +264,13 @@ class PoolSpec(Model):
     access: Access = Access()
 
     @property
+    def least(self) -> int:
+        """How many builders the pool always has, where `replicas` does not say it."""
+        if self.scaling.min is not None:
+            return self.scaling.min
+        return 0 if self.routing is Routing.GATEWAY else 1
+
+    @property
     def builder_count(self) -> int:
-        """How many builders the pool shall have."""
-        return self.scaling.min if self.replicas is None else self.replicas
+        """How many builders the pool shall have where no build runs or waits."""
+        return self.least if self.replicas is None else self.replicas

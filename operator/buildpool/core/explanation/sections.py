@@ -66,7 +66,7 @@ def _headline(pool: Pool, spec: PoolSpec | None) -> str:
     ready, size = status.ready_replicas, status.scaling.size if status.scaling else None
     limits = ""
     if spec is not None and spec.replicas is None:
-        limits = f" (of {spec.scaling.min} to {spec.scaling.max})"
+        limits = f" (of {spec.least} to {spec.scaling.max})"
     if size is None or size == ready:
         builders = f"{counted(ready, 'builder')}{limits}"
     else:

@@ -65,8 +65,8 @@ def _growth(spec: PoolSpec, scaling: ScalingStatus) -> str:
 
 
 def _shrinkage(spec: PoolSpec, status: PoolStatus, scaling: ScalingStatus, now: datetime) -> str:
-    if scaling.size <= spec.scaling.min:
-        return f"It shrinks no further: scaling.min is {spec.scaling.min}."
+    if scaling.size <= spec.least:
+        return f"It shrinks no further: scaling.min is {spec.least}."
     patience = spec.scaling.idle_after
     if scaling.calm_since is None or scaling.peak is None:
         few = _capacity(spec, scaling.size - 1)
@@ -103,4 +103,4 @@ def _least(spec: PoolSpec, status: PoolStatus) -> int:
     serving = [b.builds for b in status.builders if b.state is not BuilderState.DRAINING]
     builds = sum(filter(None, serving)) + status.waiting
     needed = -(-builds * 100 // (spec.builders.slots * spec.scaling.target_utilization))
-    return max(spec.scaling.min, needed) + serving.count(None)
+    return max(spec.least, needed) + serving.count(None)

@@ -65,7 +65,7 @@ class Case:
     def always(self) -> int:
         """How many builders the spec wants whatever the load is."""
         spec = self.s.pool.spec
-        return min(self.size, spec.scaling.min if spec.replicas is None else spec.replicas)
+        return min(self.size, spec.least if spec.replicas is None else spec.replicas)
 
     @cached_property
     def ready(self) -> int:

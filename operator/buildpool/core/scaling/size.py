@@ -123,7 +123,7 @@ def _last_size(builders: Sequence[Builder]) -> int:
 
 
 def _clamped(spec: PoolSpec, size: int) -> int:
-    return max(spec.scaling.min, min(spec.scaling.max, size))
+    return max(spec.least, min(spec.scaling.max, size))
 
 
 def _continued(calm: Calm | None, needed: int, now: datetime) -> Calm:
@@ -140,7 +140,7 @@ def _following(spec: PoolSpec, load: _Load, size: int) -> Sizing:
     if need > spec.scaling.max:
         text = f"{load}; that needs {need} builders, but scaling.max is {size}."
         return Sizing(size, SizeReason.AT_MAXIMUM, text)
-    if size == spec.scaling.min:
+    if size == spec.least:
         text = f"{load}; the {counted(size, 'builder')} of scaling.min will do."
         return Sizing(size, SizeReason.AT_MINIMUM, text)
     room = f"{counted(size, 'builder')} of {counted(spec.builders.slots, 'slot')}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from buildpool.core.api import Pool, PoolSpec, Security, identify_pool, parse_pool
+from buildpool.core.api import Pool, PoolSpec, Routing, Security, identify_pool, parse_pool
 from buildpool.core.errors import InvalidSpecError
 from buildpool.core.naming import PoolKey
 
@@ -34,7 +34,7 @@ def refusals(obj: Mapping[str, Any]) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_the_smallest_pool_is_one_rootless_builder() -> None:
+def test_the_smallest_pool_waits_behind_the_gateway_for_its_first_build() -> None:
     pool = parse_pool(an_object())
     assert pool == Pool(
         key=PoolKey("builds", "ci"),
@@ -46,8 +46,8 @@ def test_the_smallest_pool_is_one_rootless_builder() -> None:
         spec=PoolSpec(),
         status=pool.status,
     )
-    assert pool.spec.builder_count == 1
-    assert (pool.spec.scaling.min, pool.spec.scaling.max) == (1, 8)
+    assert (pool.spec.routing, pool.spec.builder_count) == (Routing.GATEWAY, 0)
+    assert (pool.spec.scaling.min, pool.spec.scaling.max) == (None, 8)
     assert pool.spec.scaling.idle_after == timedelta(minutes=10)
     assert pool.spec.builders.slots == 2
     rollout = pool.spec.builders.rollout
@@ -56,6 +56,20 @@ def test_the_smallest_pool_is_one_rootless_builder() -> None:
     assert pool.spec.builders.max_build_duration == timedelta(hours=2)
     assert pool.spec.builders.storage.size == "20Gi"
     assert [client.name for client in pool.spec.access.clients] == ["default"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "least"),
+    [
+        ({"routing": "Direct"}, 1),
+        ({"routing": "Direct", "scaling": {"min": 2}}, 2),
+        ({"routing": "Gateway"}, 0),
+        ({"routing": "Gateway", "scaling": {"min": 2}}, 2),
+        ({"routing": "Gateway", "scaling": {"max": 3}}, 0),
+    ],
+)
+def test_how_many_builders_a_pool_always_has(spec: dict[str, Any], least: int) -> None:
+    assert parse_pool(an_object(spec)).spec.least == least
 
 
 def test_the_image_follows_the_kind_of_security() -> None:
@@ -226,7 +240,7 @@ REFUSED = {
         "spec.scaling.idleAfter: ",
     ),
     "a pool that nothing can wake": (
-        an_object({"scaling": {"min": 0}}),
+        an_object({"routing": "Direct", "scaling": {"min": 0}}),
         "spec.scaling.min: with Direct routing nothing can wake a pool without builders;",
     ),
     "plain HTTP with a CA": (
