@@ -73,8 +73,6 @@ def gitlab(
     for name, rules in declared.items():
         if "regex" in rules:
             assert re.search(rules["regex"], given[name]), name
-        if "options" in rules:
-            assert given[name] in rules["options"]
     filled = re.sub(r"\$\[\[ inputs\.(\w+) \]\]", lambda found: given[found[1]], body)
     job = yaml.safe_load(filled)[".buildpool"]
     ci = {"CI_JOB_ID": "17", "CI_PROJECT_DIR": str(at / "project")}
