@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,22 @@ def test_the_script_disconnects_whatever_has_failed(
     built = [arguments for name, arguments, _ in calls if name == "docker"]
     assert built == ([] if fails == "connect" else [["buildx", "build", "a b"]])
     assert list((machine.home / "tmp").iterdir()) == []
+
+
+def test_the_script_disconnects_when_the_job_is_cancelled(machine: Machine) -> None:
+    script = kit.CI / "shell" / "buildpool.sh"
+    waits = "echo started; exec sleep 60"
+    with subprocess.Popen(
+        ["dash", str(script), "sh", "-c", waits],
+        env={**machine.environment, "BUILDPOOL_POOLS": "ci"},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == b"started\n"
+        os.killpg(job.pid, signal.SIGTERM)
+        assert job.wait(timeout=30) == 143
+    is_connected_and_disconnected(machine.calls(), pools=["ci"])
 
 
 def test_the_action_keeps_the_kubeconfig_to_itself(machine: Machine) -> None:

@@ -22,7 +22,7 @@ def blocks(language: str) -> list[str]:
 
 
 def of(key: str, value: str = "") -> dict[str, Any]:
-    """The one document of the page that has this key at its top, with this value if one is given."""
+    """The one document of the page that has this key at its top, and this value, if any."""
     documents = (d for block in blocks("yaml") for d in yaml.safe_load_all(block))
     (found,) = (d for d in documents if key in d and value in ("", d[key]))
     assert isinstance(found, dict)
