@@ -32,22 +32,27 @@ PACKAGE: Final = "prometheus"
 
 def programs() -> Path:
     """The folder with ``prometheus`` and ``promtool``, fetched now if need be."""
+    return unpacked(PACKAGE) / "usr" / "bin"
+
+
+def unpacked(package: str) -> Path:
+    """The folder with the files of one of Debian's packages, fetched now if need be."""
 
     def make(folder: Path) -> None:
-        fetch = ("apt-get", "-o", "APT::Sandbox::User=root", "download", PACKAGE)
+        fetch = ("apt-get", "-o", "APT::Sandbox::User=root", "download", package)
         if _run(*fetch, at=folder) is not None:
             _run("apt-get", "update", at=folder)  # the list of packages is old
             if (trouble := _run(*fetch, at=folder)) is not None:
-                raise DevclusterError(f"Prometheus cannot be fetched: {trouble[-500:]}")
-        (package,) = folder.glob("*.deb")
-        if (trouble := _run("dpkg-deb", "--extract", package.name, ".", at=folder)) is not None:
-            raise DevclusterError(f"{package.name} cannot be unpacked: {trouble[-500:]}")
-        package.unlink()
+                raise DevclusterError(f"{package} cannot be fetched: {trouble[-500:]}")
+        (file,) = folder.glob("*.deb")
+        if (trouble := _run("dpkg-deb", "--extract", file.name, ".", at=folder)) is not None:
+            raise DevclusterError(f"{file.name} cannot be unpacked: {trouble[-500:]}")
+        file.unlink()
 
     release = platform.freedesktop_os_release().get("VERSION_ID", "")
-    key = content_key(PACKAGE, release, platform.machine())
+    key = content_key(package, release, platform.machine())
     cache = layout("dev", os.environ, Path.home()).cache
-    return ensure(cache, f"debian/{PACKAGE}", key, make, lambda _: None) / "usr" / "bin"
+    return ensure(cache, f"debian/{package}", key, make, lambda _: None)
 
 
 def _run(*command: str, at: Path) -> str | None:
