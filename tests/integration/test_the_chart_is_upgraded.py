@@ -113,4 +113,7 @@ def test_an_upgrade_leaves_the_routing_of_pools_that_name_none_as_it_was(install
     show = ("--show-only", "templates/crds.yaml")
     asked = ("template", SECOND, str(CHART), *show, *flags)
     assert default_routing(loaded(must_helm(*asked))) == "Direct"
-    assert default_routing(loaded(must_helm(*asked, "--dry-run=server"))) == "Gateway"
+    assert (
+        default_routing(loaded(must_helm(*asked, "--dry-run=server", "--take-ownership")))
+        == "Gateway"
+    )

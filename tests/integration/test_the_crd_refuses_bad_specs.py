@@ -50,7 +50,7 @@ DIGEST = "@sha256:" + "a" * 64
 SECRET = {"secret": {"name": "s"}}
 BAD = {
     "names of a gateway without one": (
-        a_pool({"gateway": {"hostnames": ["build.example.com"]}}),
+        a_pool({"routing": "Direct", "gateway": {"hostnames": ["build.example.com"]}}),
         "with Direct routing nobody answers to gateway.hostnames",
     ),
     "a cache whose repositories would have names that are too long": (
@@ -167,7 +167,7 @@ BAD = {
         "out of range; choose between 1m and 365d",
     ),
     "a pool of fixed size nought": (
-        a_pool({"scaling": {"min": 0}}),
+        a_pool({"routing": "Direct", "scaling": {"min": 0}}),
         "spec.scaling.min: Invalid value",
     ),
     "more builders at least than at most": (
@@ -355,13 +355,13 @@ def test_the_api_server_fills_in_the_defaults(pools: Any) -> None:
     assert spec["builders"]["storage"] == {"ephemeral": {"sizeLimit": "20Gi"}}
     assert spec["builders"]["rollout"] == {"maxSurge": 1, "maxUnavailable": 0}
     assert spec["builders"]["slots"] == 2
-    assert spec["scaling"] == {"min": 1, "max": 8, "targetUtilization": 80, "idleAfter": "10m"}
+    assert spec["scaling"] == {"max": 8, "targetUtilization": 80, "idleAfter": "10m"}
     assert spec["access"] == {
         "authorityOverlap": "1h",
         "certificateDuration": "90d",
         "clients": [{"name": "default", "weight": 1}],
     }
-    assert spec["routing"] == "Direct"
+    assert spec["routing"] == "Gateway"
     assert spec["gateway"] == {
         "maxWait": "30m",
         "affinity": ["Source", "Image", "Context", "Client"],

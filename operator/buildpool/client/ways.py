@@ -16,11 +16,12 @@ from typing import Final
 
 from buildpool.client.values import Cluster, Connection, Node, Target, Via, Way
 from buildpool.core import naming
-from buildpool.core.api import ConditionStatus, ConditionType, Pool, Reason, Routing
+from buildpool.core.api import Pool, Routing
+from buildpool.core.api.status import NOT_OBSERVED
 from buildpool.core.errors import BuildpoolError
 from buildpool.core.naming import PoolKey
 
-NEW_FOR: Final = timedelta(minutes=2)
+NEW_FOR: Final = timedelta(minutes=1)
 """How long a pool counts as new: what it lacks then is waited for."""
 LOOPBACK: Final = "127.0.0.1"
 _PLATFORM: Final = re.compile(r"[a-z0-9]+/[a-z0-9]+(/[a-z0-9.]+)?")
@@ -148,15 +149,6 @@ def check_one_builder(connection: Connection) -> None:
 
 
 def is_being_made(pool: Pool, now: datetime) -> bool:
-    """Whether a pool is so new that a moment later there may be all that a connection needs."""
-    if pool.created is None or not timedelta(0) <= now - pool.created < NEW_FOR:
-        return False
-    accepted, ready, certificates = map(
-        pool.status.condition,
-        (ConditionType.ACCEPTED, ConditionType.READY, ConditionType.CERTIFICATES_READY),
-    )
-    if accepted is not None and accepted.status is ConditionStatus.FALSE:
-        return False
-    if certificates is None or certificates.status is not ConditionStatus.TRUE or ready is None:
-        return True
-    return ready.reason == Reason.GATEWAY_LOADING
+    """Whether a pool is so new that no operator has looked at it, but may do so in a moment."""
+    is_new = pool.created is not None and timedelta(0) <= now - pool.created < NEW_FOR
+    return is_new and pool.status.observed_generation == NOT_OBSERVED

@@ -133,29 +133,17 @@ def test_pools_of_which_buildx_would_not_use_one_are_no_builder() -> None:
         check_one_builder(connected(*apart, ports=(4001, 4001)))
 
 
-def conditions(**found: tuple[str, str]) -> dict[str, Any]:
-    """A status with these conditions: of each type, the status and the reason."""
-    return {"conditions": [{"type": t, "status": s, "reason": r} for t, (s, r) in found.items()]}
-
-
-READY = {"CertificatesReady": ("True", "Issued"), "Ready": ("True", "Asleep")}
-
-
 @pytest.mark.parametrize(
     ("age", "status", "is_it"),
     [
         (timedelta(0), {}, True),
-        (timedelta(seconds=119), {}, True),
-        (timedelta(seconds=120), {}, False),
+        (timedelta(seconds=59), {"observedGeneration": -1}, True),
+        (timedelta(seconds=60), {}, False),
         (timedelta(seconds=-1), {}, False),  # by whose clock, nobody knows
-        (timedelta(0), conditions(**READY), False),
-        (timedelta(0), conditions(**READY | {"CertificatesReady": ("False", "Missing")}), True),
-        (timedelta(0), conditions(**READY | {"Ready": ("False", "GatewayLoading")}), True),
-        (timedelta(0), conditions(**READY | {"Ready": ("False", "GatewayMissing")}), False),
-        (timedelta(0), conditions(Accepted=("False", "Invalid")), False),
+        (timedelta(0), {"observedGeneration": 1}, False),
     ],
 )
-def test_what_a_new_pool_lacks_is_waited_for(
+def test_a_new_pool_is_waited_for_until_an_operator_has_looked_at_it(
     age: timedelta, status: dict[str, Any], is_it: bool
 ) -> None:
     created = {"creationTimestamp": (NOW - age).isoformat()}

@@ -41,7 +41,7 @@ _Answer = grpc.aio.UnaryStreamCall[bytes, bytes]
 
 
 def a_long_event(ref: str, kind: BuildEventKind = BuildEventKind.COMPLETE) -> BuildEvent:
-    return read_event(an_event(kind, ref) + field(15, bytes(300_000)))
+    return read_event(an_event(kind, ref) + field(15, bytes(250_000)))
 
 
 class Prolific(Keeper):

@@ -39,7 +39,7 @@ class LeavingDaemon:
             room.left -= _size(known)
             return known
         found = await self._ask(lambda daemon: daemon.records(request, room, ref=ref))
-        self._records.keep(key, found, _size(found))
+        self._records.keep(key, found, len(request) + len(ref) + _size(found))
         return found
 
     async def has_content(self, digest: str) -> bool:
@@ -47,7 +47,7 @@ class LeavingDaemon:
         if (known := self._content.recall(digest)) is not None:
             return known
         found = await self._ask(lambda daemon: daemon.has_content(digest))
-        self._content.keep(digest, found, 0)
+        self._content.keep(digest, found, len(digest))
         return found
 
     def forget(self) -> None:
@@ -79,12 +79,18 @@ class _Answers(Generic[K, T]):
         return answer if now < until else None
 
     def keep(self, question: K, answer: T, size: int) -> None:
-        size += ANSWER_BYTES
+        """``size``: that of question and answer, in bytes."""
+        now, size = asyncio.get_running_loop().time(), size + ANSWER_BYTES
         self._drop(question)
-        self._kept[question] = asyncio.get_running_loop().time() + KEPT_SECONDS, size, answer
+        self._kept[question] = now + KEPT_SECONDS, size, answer
         self._size += size
-        while self._size > MAX_KEPT_BYTES:
+        while self._size > MAX_KEPT_BYTES or self._is_over(now):
             self._drop(next(iter(self._kept)))
+
+    def _is_over(self, now: float) -> bool:
+        """Whether the oldest counts no longer."""
+        until, _, _ = next(iter(self._kept.values()), (now + 1, 0, None))
+        return until <= now
 
     def clear(self) -> None:
         self._kept.clear()

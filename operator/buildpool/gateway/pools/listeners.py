@@ -27,6 +27,9 @@ MAX_UNHEARD_BYTES: Final = 1 << 20
 """Of the events of one daemon, for one listener."""
 MAX_UNHEARD_EVENTS: Final = 1_000
 """As that."""
+MAX_EVENT_BYTES: Final = 256 << 10
+"""A longer event nobody hears; records take some KiB. Who does not read what it listens to has one
+for each of its places in gRPC, where nothing is counted."""
 MAX_STARTED: Final = 10_000
 """Builds of which a listener knows that they have started."""
 
@@ -54,6 +57,8 @@ class Listener:
         if self._ref and (event.build.ref != self._ref or self.teller not in ("", uid)):
             return
         size = len(event.message)
+        if size > MAX_EVENT_BYTES:
+            return
         room = min(self._room.left, MAX_UNHEARD_BYTES - self._sizes[uid])
         if self._counts[uid] and (size > room or self._counts[uid] >= MAX_UNHEARD_EVENTS):
             return

@@ -73,9 +73,13 @@ class BuildRecords:
         """The same of content. It is sure where a build names it that went there from here."""
 
     def built(self, ref: str, uid: str) -> None:
-        """A build goes to this builder, which alone speaks for it as long as it is there."""
-        self._built.forget(ref)
-        self._built.note(ref, uid)
+        """A build goes to this builder, which alone speaks for it as long as it is there.
+
+        Clients choose refs: another build by the same one takes no record from this one.
+        """
+        if self._built.holder(ref) in ("", uid):
+            self._built.forget(ref)
+            self._built.note(ref, uid)
 
     def tell(self, uid: str, event: BuildEvent) -> None:
         """A daemon has said this."""

@@ -79,11 +79,20 @@ async def test_a_daemon_that_floods_costs_its_own_events_only(
 
 
 async def test_an_event_that_is_longer_than_the_room_is_heard_alone() -> None:
-    listeners = Listeners()
+    listeners = Listeners(Room(0))
     with listeners.listen("ann", "") as ann:
-        listeners.tell("a", an_event("long", size=module.MAX_UNHEARD_BYTES + 1))
+        listeners.tell("a", an_event("long", size=module.MAX_EVENT_BYTES))
         listeners.tell("a", an_event("lost"))
         assert (await ann.next()).build.ref == "long"
+
+
+async def test_an_event_that_is_longer_than_any_record_is_heard_by_nobody() -> None:
+    """A client can build with an argument of megabytes, and read none of what it listens to."""
+    listeners = Listeners()
+    with listeners.listen("ann", "") as ann:
+        listeners.tell("a", an_event("long", size=module.MAX_EVENT_BYTES + 1))
+        listeners.tell("a", an_event("usual"))
+        assert (await ann.next()).build.ref == "usual"
 
 
 async def test_so_many_listen_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,6 +263,30 @@ async def test_what_is_kept_of_the_answers_of_one_that_drains_is_bounded(
     assert len(keeper.asked) == 6
 
 
+async def test_questions_to_one_that_drains_count_like_its_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keeper = Keeper(ended("mine"))
+    found = leaving_records(keeper)
+    monkeypatch.setattr(leaving, "MAX_KEPT_BYTES", 100_000)
+    for _ in range(2):
+        for number in range(3):
+            await found.listed(HistoryRequest(rest=bytes([number]) * 60_000))
+    assert len(keeper.asked) == 6, "one of them has room"
+
+
+async def test_another_build_by_the_ref_of_one_does_not_take_its_record() -> None:
+    """Clients choose refs: who may only import could hide the builds of others so."""
+    watched = {"x": Keeper(ended("victim", named(1))), "y": Keeper()}
+    found = records_of(**watched)
+    found.built("victim", "x")
+    found.built("victim", "y")
+    watched["y"].kept.append(ended("victim", named(2)))
+    (event,) = await found.listed(EVERYTHING)
+    assert event.message == watched["x"].kept[0].message
+    assert await found.find("victim") == "x"
+
+
 async def test_no_list_is_longer_than_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = ended("one"), ended("two")
     monkeypatch.setattr(module, "MAX_LISTED_BYTES", len(one.message))
