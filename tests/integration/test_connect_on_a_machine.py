@@ -268,3 +268,13 @@ def test_a_pod_without_a_kubeconfig_uses_its_own_identity(machine: Machine) -> N
     said = pod.must("connect", "ci")
     assert f"asleep, the first build wakes it, at tcp://ci.{NAMESPACE}.svc:1234" in said
     pod.must("disconnect")
+
+
+def test_a_builder_that_got_the_name_later_is_left_as_it_is(machine: Machine) -> None:
+    machine.must("connect", "ci", "--detach")
+    machine.buildx("rm", "ci")
+    own = ("create", "--name", "ci", "--driver", "remote", "--node", "own", "tcp://127.0.0.1:9")
+    machine.buildx(*own)
+    assert "was not made by connect" in machine.fails("connect", "ci", "--detach")
+    assert machine.must("disconnect") == "files of ci are removed\n"
+    assert [node["Name"] for node in machine.builders["ci"]] == ["own"]

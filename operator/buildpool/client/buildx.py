@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from buildpool.client.nodes import NodeReport, creation, reports_in
+from buildpool.client.nodes import NodeReport, creation, is_of, reports_in
 from buildpool.client.refusals import one_line
 from buildpool.client.values import Connection
 from buildpool.core.errors import BuildpoolError
@@ -45,7 +45,7 @@ class Buildx:
         It touches no builder that ``connect`` has not made, and leaves none that is half made.
         """
         is_there = self._has(connection.name)
-        if is_there and not (before and before.is_made):
+        if is_there and not (before and before.is_made and self.has_that_of(before)):
             raise BuildpoolError(
                 f"there is a builder {connection.name} already that was not made by connect; give "
                 f"this one another --name, or remove that one: docker buildx rm {connection.name}"
@@ -75,6 +75,14 @@ class Buildx:
         """Whether there is a builder of this name; asks none of its nodes, as a list would."""
         done = self._run("create", "--name", name, "--leave", "--node", "none.of.it")
         return "failed to find instance" not in done.stderr
+
+    def has_that_of(self, connection: Connection) -> bool:
+        """Whether the builder of this name is still the one that was made for a connection."""
+        # Its nodes are not waited for: it is about what buildx has noted.
+        done = self._run("inspect", "--timeout=1ms", connection.name)
+        if "unknown flag" in done.stderr:
+            done = self._run("inspect", connection.name)
+        return done.returncode == 0 and is_of(connection, done.stdout)
 
     def inspect(self, name: str) -> dict[str, NodeReport]:
         """What it says of each node of a builder. Wakes no pool."""

@@ -203,11 +203,13 @@ def disconnect(name: str) -> None:
     if folder.path.name not in there:
         raise BuildpoolError(f"there is no connection {name}; {listed}")
     with folder.locked():
-        is_made = _was_made(folder)
+        made = _made(folder)
         holding.stop(folder)
         name, gone, error = folder.path.name, False, None
         try:
-            gone = is_made and Buildx.found().remove(name)
+            if made is not None:
+                buildx = Buildx.found()
+                gone = buildx.has_that_of(made) and buildx.remove(name)
         except BuildpoolError as refused:
             error = refused
         folder.remove()
@@ -219,14 +221,14 @@ def disconnect(name: str) -> None:
     _say(f"builder {name} and its files are removed" if gone else f"files of {name} are removed")
 
 
-def _was_made(folder: Folder) -> bool:
-    """Whether connect has made the builder; not, if what is noted cannot be read."""
+def _made(folder: Folder) -> Connection | None:
+    """The connection whose builder connect has made; None, too, if it cannot be read."""
     try:
         found = folder.connection()
     except BuildpoolError as error:
         sys.stderr.write(f"{error}\n")
-        return False
-    return found is not None and found.is_made
+        return None
+    return found if found is not None and found.is_made else None
 
 
 def _usable(kubectl: Kubectl, cluster: Cluster, name: str) -> Pool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +26,8 @@ from buildpool.core.errors import BuildpoolError
 
 _STATE: Final = "connection.json"
 _HOLDER: Final = "holder"
+_UNFINISHED: Final = ".unfinished-"
+"""How files begin that are being written."""
 _TICKS: Final = 20
 _TICK_SECONDS: Final = 0.05
 """What lasts a moment is waited for, for a second: a look at a lock, or a number to be written."""
@@ -119,7 +120,7 @@ class Folder:
         _make(path.parent)
         new: str | None = None
         try:
-            descriptor, new = tempfile.mkstemp(dir=path.parent)  # mode 0600
+            descriptor, new = tempfile.mkstemp(prefix=_UNFINISHED, dir=path.parent)  # mode 0600
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
             Path(new).replace(path)
@@ -193,15 +194,22 @@ class Folder:
         return lines[-1] if lines else ""
 
     def remove(self) -> None:
-        """Removes all of it."""
+        """Removes what connections have written there. What else somebody has there stays."""
+        root = self.path.resolve()
+        nodes = [path for path in root.glob("*.*.*") if path.is_dir() and not path.is_symlink()]
+        own = [root / name for name in (_STATE, _HOLDER, self.log.name)]
+        own += [folder / file for folder in nodes for file in FILES]
+        own += [path for folder in (root, *nodes) for path in folder.glob(f"{_UNFINISHED}*")]
         try:
-            shutil.rmtree(self.path.resolve())
-            if self.path.is_symlink():
-                self.path.unlink()
-        except FileNotFoundError:
-            pass
+            for path in own:
+                path.unlink(missing_ok=True)
         except OSError as error:
-            raise BuildpoolError(f"{self.path} cannot be removed: {error.strerror}") from error
+            raise BuildpoolError(f"{path} cannot be removed: {error.strerror}") from error
+        for folder in (*nodes, root):
+            with suppress(OSError):  # somebody has something else there
+                folder.rmdir()
+        if self.path.is_symlink() and not root.exists():
+            self.path.unlink()
 
 
 def _make(folder: Path) -> None:

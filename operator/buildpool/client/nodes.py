@@ -64,6 +64,14 @@ class NodeReport:
         return self.status == "running"
 
 
+def is_of(connection: Connection, inspected: str) -> bool:
+    """Whether a builder is that of a connection, and not another one that got its name later."""
+    drivers = re.findall(r"^Driver: +(\S+)", inspected, re.MULTILINE)
+    endpoints = re.findall(r"^Endpoint: +(\S+)", inspected, re.MULTILINE)
+    addresses = {node.address for node in connection.nodes}
+    return drivers == ["remote"] and addresses.issuperset(endpoints)
+
+
 def reports_in(inspected: str) -> dict[str, NodeReport]:
     """What is said of each node, by its name."""
     _, _, nodes = inspected.partition("\nNodes:\n")

@@ -134,3 +134,28 @@ def test_a_log_does_not_grow_without_end(folder: Folder) -> None:
         log.write(b"the last\n")
     assert folder.log.read_bytes() == b"the last\n"
     assert folder.last_words() == "the last"
+
+
+def test_what_is_not_of_a_connection_is_left_where_it_is(folder: Folder, tmp_path: Path) -> None:
+    folder.keep_certificate(a_node(), CERTIFICATE)
+    (folder.path / ".unfinished-1").write_text("a key, half written")
+    mine = [folder.path / "notes", *(path / "mine" for path in folder.path.glob("*.*.*"))]
+    assert len(mine) == 2
+    for path in mine:
+        path.write_text("mine")
+    folder.remove()
+    assert sorted(path for path in folder.path.rglob("*") if path.is_file()) == sorted(mine)
+
+
+def test_a_command_that_fails_takes_nothing_from_a_folder_of_somebody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "thesis").write_text("")
+    config_root().mkdir()
+    (config_root() / "ci").symlink_to(documents)
+    with pytest.raises(RuntimeError), Folder("ci").locked():
+        raise RuntimeError
+    assert (documents / "thesis").exists()

@@ -3,10 +3,11 @@ from __future__ import annotations
 import csv
 from pathlib import PurePosixPath
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildpool.client.nodes import NAME, NodeReport, creations, reports_in
+from buildpool.client.nodes import NAME, NodeReport, creations, is_of, reports_in
 from buildpool.client.values import Connection
 from unit.client.connections import ROOT, a_connection, a_node
 
@@ -100,3 +101,28 @@ def test_two_builders_have_two_names_for_buildx_too() -> None:
     """It knows no capitals."""
     assert NAME.fullmatch("my.builder_1-x")
     assert not NAME.fullmatch("Mine")
+
+
+ONE_NODE = """\
+Name:          ci
+Driver:        remote
+Last Activity: 2026-12-01 10:50:48 +0000 UTC
+
+Nodes:
+Name:     ci
+Endpoint: {}
+Status:   inactive
+"""
+
+
+@pytest.mark.parametrize(
+    ("inspected", "is_it"),
+    [
+        (ONE_NODE.format(a_connection().nodes[0].address), True),
+        (ONE_NODE.format("tcp://127.0.0.1:9"), False),
+        (ONE_NODE.format(a_connection().nodes[0].address).replace("remote", "kubernetes"), False),
+        ("", False),
+    ],
+)
+def test_a_builder_of_the_same_name_may_be_another_one(inspected: str, is_it: bool) -> None:
+    assert is_of(a_connection(), inspected) is is_it
