@@ -70,7 +70,7 @@ class Histories(grpc.GenericRpcHandler):
             served = self._pools.find(admitted.pool)
             if served is None:
                 raise NotServed(admitted.pool)
-            answer = _Answer(served, admitted, context, places)
+            answer = _Answer(self._pools, served, admitted, context, places)
             await answer.begin(self._clock())
             await answer.give(admitted.request)
         except Refused as refused:
@@ -85,12 +85,14 @@ class _Answer:
 
     def __init__(
         self,
+        pools: ServedPools,
         served: ServedPool,
         admitted: Admitted,
         context: grpc.aio.ServicerContext[Any, Any],
         places: AsyncExitStack,
     ) -> None:
         """``places`` are given back once the request is over, and not before."""
+        self._pools = pools
         self._places = places
         self._served = served
         self._identity = admitted.identity
@@ -109,6 +111,7 @@ class _Answer:
         # Listens first and asks then: what happens between the two is not missed.
         listener = self._places.enter_context(listeners.listen(self._identity, request.ref))
         try:
+            self._check()  # from here on, those who are removed are told
             await self._list(request, listener)
             while True:
                 await self._send(await listener.next())
@@ -120,6 +123,7 @@ class _Answer:
         served = self._served
         place = await self._places.enter_async_context(AsyncExitStack())
         await place.enter_async_context(served.bounds.a_list(self._identity))
+        self._check()
         events = await self._found(request)
         if listener is not None and events and request.ref:
             listener.teller = served.records.holder_known(request.ref)
@@ -129,6 +133,13 @@ class _Answer:
                 if listener is None or listener.is_news(event):
                     await self._send(event)
         await place.aclose()
+
+    def _check(self) -> None:
+        """Raises where the client has been removed since it was let in, or its pool has gone."""
+        served = self._served
+        if self._pools.find(served.brief.key) is not served:
+            raise NotServed(served.brief.key)
+        served.check_listener(self._identity)
 
     async def _found(self, request: HistoryRequest) -> list[BuildEvent]:
         records, locator, runs_on = self._served.records, self._served.scheduler.locator, ""

@@ -232,6 +232,38 @@ async def test_who_listens_and_is_removed_hears_so_at_once() -> None:
         answers[BOB].cancel()
 
 
+async def test_who_is_removed_while_a_list_waits_is_not_listed_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bounds, "MAX_LISTS", 1)
+    keeper = Keeper(ended("first"))
+    keeper.is_hung = True
+    async with a_lab() as lab:
+        lab.keeps(a=keeper)
+        first = lab.asks(ANN)
+        await until(lambda: len(keeper.asked) == 1, "it has the only place")
+        second = lab.asks(ANN)
+        await second.initial_metadata()
+        assert lab.served.bounds.waiting == 2, "lists are requests that wait, too"
+        bob = ClientBrief(identity=BOB, name="bob")
+        lab.cluster.configs = {POOL.key: a_config(clients=(bob,))}
+        lab.cluster.pools.refresh(POOL.key)
+        first.cancel()
+        async with asyncio.timeout(patience(10)):
+            assert await second.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_who_is_removed_before_listening_hears_nothing() -> None:
+    async with a_lab() as lab:
+        lab.keeps(a=Keeper(ended("first")))
+        ticketed = lab.asks(ANN, WITHOUT_END)  # its ticket is issued before anything else happens
+        bob = ClientBrief(identity=BOB, name="bob")
+        lab.cluster.configs = {POOL.key: a_config(clients=(bob,))}
+        lab.cluster.pools.refresh(POOL.key)
+        async with asyncio.timeout(patience(10)):
+            assert await ticketed.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
 async def test_whether_a_build_runs_is_asked_where_a_daemon_has_not_said_what_it_runs() -> None:
     """The router knows of no build, as it has just started, or the builder drains."""
     running = read_event(an_event(BuildEventKind.STARTED, "mine"))

@@ -166,8 +166,10 @@ class RequestBounds:
             )
         self._lists[identity] += 1
         try:
-            async with self.reader(identity, "lists", MAX_LISTS):
-                yield
+            # It is a request that waits, like others, for all that its pool and all pools may have.
+            with self.asked_by(identity, has_slot=False):
+                async with self.reader(identity, "lists", MAX_LISTS):
+                    yield
         finally:
             self._lists[identity] -= 1
             if not self._lists[identity]:

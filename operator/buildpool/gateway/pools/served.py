@@ -132,8 +132,17 @@ class ServedPool:
         if self.is_closing:
             listeners.end(NotServed(self.brief.key))
             return
-        why = Denied(f"this client is not among access.clients of pool {self.brief.key} any more")
-        listeners.end(why, but={client.identity for client in self.brief.clients})
+        listeners.end(self._removed(), but={client.identity for client in self.brief.clients})
+
+    def check_listener(self, identity: str) -> None:
+        """Whether a client may listen to its builds. Raises NotServed or Denied."""
+        if self.is_closing:
+            raise NotServed(self.brief.key)
+        if self.brief.client(identity) is None:
+            raise self._removed()
+
+    def _removed(self) -> Denied:
+        return Denied(f"this client is not among access.clients of pool {self.brief.key} any more")
 
     def leave(self, connection: str) -> None:
         """A connection has ended."""
