@@ -145,6 +145,8 @@ class Lab:
         self.memory = 1 << 30
         """Bytes that Envoy may have."""
         self.goaway_file = folder / "goaway"
+        self.trace_endpoint = ""
+        """Where the router sends its spans; empty: it makes none."""
         self.admin = folder / ADMIN_SOCKET
         self.envoy: asyncio.subprocess.Process | None = None
         self.fakes: list[FakeBuilder] = []
@@ -183,6 +185,7 @@ class Lab:
             drain_time=DAY,
             port=self.port,
             sockets=self.folder,
+            trace_endpoint=self.trace_endpoint,
             memory_file=self.folder / "router.db",
             health_port=0,
         )
@@ -350,10 +353,15 @@ class Lab:
 
 @asynccontextmanager
 async def a_gateway(
-    folder: Path, limits: Limits = LIMITS, *, connections: int = MAX_CONNECTIONS
+    folder: Path,
+    limits: Limits = LIMITS,
+    *,
+    connections: int = MAX_CONNECTIONS,
+    trace_endpoint: str = "",
 ) -> AsyncIterator[Lab]:
     """A gateway that serves no pool yet."""
     lab = Lab(folder, limits, connections=connections)
+    lab.trace_endpoint = trace_endpoint
     try:
         await lab.start_router()
         await lab.start_envoy()

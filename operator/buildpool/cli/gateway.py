@@ -44,6 +44,9 @@ def gateway(
     ] = 14400,
     port: Annotated[int, typer.Option(help="Port on which Envoy takes connections.")] = naming.PORT,
     sockets: SOCKETS = Path("/sockets"),
+    trace_endpoint: Annotated[
+        str, typer.Option(help="URL of a collector of traces that takes OTLP by gRPC.")
+    ] = "",
     memory_file: Annotated[
         Path | None,
         typer.Option(help="Where it notes which connection builds where, for the next process."),
@@ -66,6 +69,7 @@ def gateway(
         drain_time=timedelta(seconds=drain_seconds),
         port=port,
         sockets=sockets,
+        trace_endpoint=trace_endpoint,
         memory_file=memory_file,
         metrics_port=metrics_port,
         health_port=health_port,

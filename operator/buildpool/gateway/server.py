@@ -35,6 +35,7 @@ from buildpool.gateway.pools.tickets import Tickets
 from buildpool.gateway.reports.builds import BuildLog
 from buildpool.gateway.reports.details import CompletedSteps, Details
 from buildpool.gateway.reports.status import Entry, StatusWriter
+from buildpool.gateway.reports.traces import traces_to
 from buildpool.gateway.slots.store import ConnectionStore
 from buildpool.gateway.xds.bootstrap import ROUTER_SOCKET
 from buildpool.gateway.xds.discovery import Discovery
@@ -161,7 +162,14 @@ class Router:
         )
         build_log = BuildLog(metrics, complete=Details(self.pools, steps))
         tickets = Tickets()
-        self._processor = Processor(self.pools, build_log, metrics, clock=utc_now, tickets=tickets)
+        self._processor = Processor(
+            self.pools,
+            build_log,
+            metrics,
+            clock=utc_now,
+            tickets=tickets,
+            traces=traces_to(settings.trace_endpoint, settings.identity),
+        )
         self._histories = Histories(self.pools, tickets, clock=utc_now)
         self._access_log = AccessLog(self.pools, metrics)
 

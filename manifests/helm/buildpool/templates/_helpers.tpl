@@ -12,7 +12,7 @@ From (list path values defaults). Of what is no section, such as the resources o
 added to what is there: there, a field that was taken out stays out.
 */}}
 {{- define "buildpool.fill" -}}
-{{- $sections := list "gateway" "gateway.image" "gateway.resources" "gateway.service" "image" "metrics"
+{{- $sections := list "gateway" "gateway.image" "gateway.resources" "gateway.service" "gateway.tracing" "image" "metrics"
       "metrics.dashboards" "metrics.rules" "metrics.serviceMonitor" "crds" "rbac" "serviceAccount" }}
 {{- $values := index . 1 }}
 {{- $path := index . 0 }}

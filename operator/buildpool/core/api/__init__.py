@@ -5,6 +5,7 @@ The models are the one source of parser, CRD and reference, so these cannot disa
     pool           a BuildKitPool, from raw JSON to typed values
     spec           ``spec``, with builders, cache and podfields
     builders       ``spec.builders``
+    tracing        ``spec.builders.tracing``
     cache          ``spec.cache``
     podfields      fields as a pod has them
     status         ``status``

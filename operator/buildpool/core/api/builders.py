@@ -31,6 +31,7 @@ from buildpool.core.api.podfields import (
     Toleration,
     TopologySpread,
 )
+from buildpool.core.api.tracing import Tracing
 
 
 class Security(StrEnum):
@@ -214,6 +215,8 @@ class Builders(Model):
     """More annotations for the pods."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=128), UniqueBy("name")] = ()
     """Environment of the build daemon, such as proxies for pulls from registries."""
+    tracing: Tracing | None = None
+    """Where the daemons send the spans of builds; absent: nowhere, unless `env` says so."""
     storage: Storage = Storage(ephemeral=EphemeralStorage())
     history: History = History()
     rollout: Rollout = Rollout()

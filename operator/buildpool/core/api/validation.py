@@ -32,6 +32,8 @@ RESERVED_VARIABLES: Final = (
     "XDG_RUNTIME_DIR",
 )
 """Variables by which the daemon finds its directories and its socket."""
+TRACING_VARIABLES: Final = ("OTEL_", "JAEGER_TRACE")
+"""How names of variables begin by which the daemon finds its collector."""
 ARCHITECTURE_LABEL: Final = "kubernetes.io/arch"
 
 
@@ -105,6 +107,12 @@ def _builder_problems(builders: Builders, path: str) -> Iterator[Problem]:
                 f"{path}.env[{index}].name",
                 f"{variable.name} is set by the operator",
                 "remove the variable",
+            )
+        elif builders.tracing is not None and variable.name.startswith(TRACING_VARIABLES):
+            yield Problem(
+                f"{path}.env[{index}].name",
+                f"{variable.name} is set by {path}.tracing",
+                "remove one of the two",
             )
     if ARCHITECTURE_LABEL in builders.node_selector:
         yield Problem(

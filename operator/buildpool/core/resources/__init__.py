@@ -6,6 +6,7 @@ inside; nobody changes it afterwards. Nothing here decides *whether* an object i
     deployment  one builder
     scripts     the shell scripts in builders' pods
     config      buildkitd.toml
+    tracing     what makes builders send the spans of builds to a collector
     guard       the guard beside each builder of a pool with a managed cache
     volume      the volume of a builder
     service     what leads clients to builders

@@ -6,7 +6,6 @@ can keep its volume, and replacing a lost pod is left to Kubernetes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from copy import deepcopy
 from datetime import timedelta
@@ -17,7 +16,7 @@ from buildpool.core.api import CaBundle, Pool, Registry, Security
 from buildpool.core.objects.pods import CONTAINER
 from buildpool.core.objects.refs import Object
 from buildpool.core.pki import Bundle
-from buildpool.core.resources import config, guard, scripts
+from buildpool.core.resources import config, guard, scripts, tracing
 from buildpool.core.resources.cache import managed_registry
 from buildpool.core.resources.common import (
     compute,
@@ -162,7 +161,7 @@ def _first_containers(pool: Pool, image: str, inputs: str) -> Iterator[Object]:
 def _container(pool: Pool) -> Object:
     builders = pool.spec.builders
     socket = config.SOCKET[builders.security]
-    drain = scripts.drain(socket, naming.PORT, unset=_tracing(pool))
+    drain = scripts.drain(socket, naming.PORT, unset=tracing.names(pool))
     container: Object = {
         "name": CONTAINER,
         "image": builders.resolved_image,
@@ -178,7 +177,7 @@ def _container(pool: Pool) -> Object:
         "volumeMounts": _mounts(pool),
     }
     optional: Object = {
-        "env": [variable.to_dict() for variable in builders.env],
+        "env": tracing.environment(pool),
         **compute(builders.resources),
         **pulling(pool),
     }
@@ -188,7 +187,7 @@ def _container(pool: Pool) -> Object:
 def _probe(
     pool: Pool, socket: str, *, period: int, timeout: int, failures: int, cleans_up: bool = False
 ) -> Object:
-    unset = [word for name in _tracing(pool) for word in ("-u", name)]
+    unset = [word for name in tracing.names(pool) for word in ("-u", name)]
     without = ["env", *unset] if unset else []
     ask = ["buildctl", "--addr", socket, "debug", "info"]
     if cleans_up and not _has_process_sandbox(pool):
@@ -204,12 +203,6 @@ def _probe(
 def _has_process_sandbox(pool: Pool) -> bool:
     """Whether the kernel itself ends what a step leaves behind."""
     return pool.spec.builders.security is not Security.ROOTLESS
-
-
-def _tracing(pool: Pool) -> list[str]:
-    """The daemon's variables that would have ``buildctl``, too, send traces before it ends."""
-    names = (variable.name for variable in pool.spec.builders.env)
-    return [name for name in names if re.fullmatch("OTEL_[A-Z0-9_]+", name)]
 
 
 def _security_context(security: Security) -> Object:

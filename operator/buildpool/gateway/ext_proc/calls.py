@@ -53,6 +53,8 @@ create, and nothing for builds."""
 UNIT_SECONDS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 """Of a deadline, as gRPC writes it."""
 DEADLINE: Final = re.compile(r"([0-9]{1,8})([HMSmun])", re.ASCII)
+MAX_TRACEPARENT_CHARACTERS: Final = 128
+"""Characters of it that are kept; it has 55."""
 READING: Final = frozenset(
     {
         f"{CONTROL}DiskUsage",
@@ -92,8 +94,9 @@ class Call:
     """What its client calls the context that it uploads."""
     deadline: timedelta | None = None
     """For how long its client waits; None: for ever, or nobody can tell."""
-    is_traced: bool = False
-    """Whether its client traces what it does, as buildx and buildctl do with every build."""
+    traceparent: str = ""
+    """In which trace its client does it, as the client says; empty: in none. buildx and buildctl
+    trace every build."""
     is_tunnelled: bool = False
     """Whether its client's library of gRPC knows nothing of TLS, as that of buildx: it dials by
     itself. Other programs leave that to the library."""
@@ -106,7 +109,7 @@ class Call:
             return kind
         if self.deadline is not None and self.deadline <= LOOK_TIME:
             return CallKind.LOOK
-        return CallKind.BROWSE if self.is_tunnelled and not self.is_traced else kind
+        return CallKind.BROWSE if self.is_tunnelled and not self.traceparent else kind
 
     @property
     def method(self) -> str:
@@ -135,7 +138,7 @@ def read_call(request: ext_proc.ProcessingRequest) -> Call:
         session=headers.get("x-docker-expose-session-uuid", ""),
         shared_key=shared_key,
         deadline=read_deadline(headers.get("grpc-timeout", "")),
-        is_traced="traceparent" in headers,
+        traceparent=headers.get("traceparent", "")[:MAX_TRACEPARENT_CHARACTERS],
         is_tunnelled=headers.get(":scheme") == "http",
     )
 

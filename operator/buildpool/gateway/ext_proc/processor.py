@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from datetime import datetime, timedelta
 from functools import partial
 from time import perf_counter
@@ -49,6 +49,7 @@ from buildpool.gateway.pools.messages import Seat
 from buildpool.gateway.pools.served import ServedPool, ServedPools
 from buildpool.gateway.pools.tickets import Tickets
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
+from buildpool.gateway.reports.traces import Traces
 from buildpool.gateway.slots.refusals import Denied, NotServed, Refused
 
 MAX_SOLVES: Final = 4
@@ -71,8 +72,10 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         *,
         clock: Callable[[], datetime],
         tickets: Tickets,
+        traces: Traces,
     ) -> None:
         """``tickets`` lead requests to what the router answers by itself."""
+        self._traces = traces
         self._pools = pools
         self._tickets = tickets
         self._build_log = build_log
@@ -147,9 +150,10 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
             kind = CallKind.LOOK if is_there else CallKind.HELLO
         waited = timedelta(0)
         if kind is CallKind.HELLO:
-            waited = await scheduler.admit(
-                call.connection, call.identity, max_wait=served.brief.max_wait
-            )
+            with self._wait(call, served, client):
+                waited = await scheduler.admit(
+                    call.connection, call.identity, max_wait=served.brief.max_wait
+                )
             # Builds say hello more than once; a connection that has its slot does not wait again.
             served.note_wait(call.connection, client.name, waited)
         if kind in (CallKind.HELLO, CallKind.QUESTION):
@@ -161,6 +165,15 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         if kind is CallKind.CARE:
             check_care(call, served, client)
         yield responses.go_on(scheduler.locator.caretaker(call.connection))
+
+    def _wait(
+        self, call: Call, served: ServedPool, client: ClientBrief
+    ) -> AbstractContextManager[object]:
+        """The span of a wait for a slot; none where the connection has one."""
+        if served.scheduler.connections.is_admitted(call.connection):
+            return nullcontext()
+        about = {"pool": str(served.brief.key), "client": client.name}
+        return self._traces.span(call.traceparent, "wait for a slot", **about)
 
     async def _session(
         self, call: Call, served: ServedPool, messages: AsyncIterator[ext_proc.ProcessingRequest]
@@ -187,9 +200,10 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         # message has to be checked first.
         scheduler = served.scheduler
         with scheduler.locator.solving(call.connection):
-            waited = await scheduler.wait_for_slot(
-                call.connection, call.identity, max_wait=served.brief.max_wait
-            )
+            with self._wait(call, served, client):
+                waited = await scheduler.wait_for_slot(
+                    call.connection, call.identity, max_wait=served.brief.max_wait
+                )
             if waited:  # who says no hello, or said it long ago
                 served.note_wait(call.connection, client.name, waited)
             place_then = (
@@ -202,17 +216,23 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 yield responses.go_on(place_then)
                 message, solve = await read_message(messages, read_solve, on_come=seat.come)
                 check_solve(call, served, client, solve, message)
-            traits = await traits_of(call, served, client.name, solve)
-            placement = await scheduler.begin(
-                call.connection,
-                call.identity,
-                affinity_key(served, traits),
-                solve.ref,
-                is_internal=solve.is_internal,
-            )
+            about = {"pool": str(served.brief.key), "client": client.name, "build": solve.ref}
+            parent = "" if solve.is_internal else call.traceparent
+            with self._traces.span(parent, "place the build", **about) as note:
+                traits = await traits_of(call, served, client.name, solve)
+                placement = await scheduler.begin(
+                    call.connection,
+                    call.identity,
+                    affinity_key(served, traits),
+                    solve.ref,
+                    is_internal=solve.is_internal,
+                )
+                shared = share_of(served, client, traits, solve, now=self._clock())
+                note.add(
+                    builder=placement.builder.name, imports=shared.imports, exports=shared.exports
+                )
         if not solve.is_internal:  # of which no record is kept
             served.records.built(solve.ref, placement.builder.uid)
-        shared = share_of(served, client, traits, solve, now=self._clock())
         self._metrics.shared(served.brief.key, shared)
         build = self._build(call, served, client, solve, placement, shared)
         try:

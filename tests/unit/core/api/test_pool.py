@@ -243,6 +243,21 @@ REFUSED = {
         an_object({"routing": "Direct", "scaling": {"min": 0}}),
         "spec.scaling.min: with Direct routing nothing can wake a pool without builders;",
     ),
+    "a collector of traces twice": (
+        an_object(
+            {
+                "builders": {
+                    "tracing": {"endpoint": "http://c:4317"},
+                    "env": [{"name": "OTEL_TRACES_EXPORTER", "value": "none"}],
+                }
+            }
+        ),
+        "spec.builders.env[0].name: OTEL_TRACES_EXPORTER is set by spec.builders.tracing;",
+    ),
+    "a collector without a URL": (
+        an_object({"builders": {"tracing": {"endpoint": "collector:4317"}}}),
+        "spec.builders.tracing.endpoint: ",
+    ),
     "plain HTTP with a CA": (
         an_object(
             {"registries": [{"host": "r", "http": True, "caBundle": {"secret": {"name": "s"}}}]}

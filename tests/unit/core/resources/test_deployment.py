@@ -354,3 +354,32 @@ def test_only_the_daemon_sends_traces() -> None:
         assert found[probe]["exec"]["command"][:6] == [*without, program]
     drain = found["lifecycle"]["preStop"]["exec"]["command"][-1]
     assert drain.startswith("unset OTEL_EXPORTER_OTLP_ENDPOINT OTEL_SERVICE_NAME\n")
+
+
+TRACING = {"endpoint": "http://collector.tracing.svc:4317"}
+
+
+def test_a_daemon_sends_its_spans_to_the_collector_and_nothing_else_does() -> None:
+    spec = pod(tracing={**TRACING, "headersFrom": {"name": "token", "key": "headers"}})
+    (daemon,) = (each for each in spec["containers"] if each["name"] == "buildkitd")
+    env = {each["name"]: each for each in daemon["env"]}
+    assert env["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]["value"] == TRACING["endpoint"]
+    assert env["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"]["value"] == "grpc"
+    headers = env["OTEL_EXPORTER_OTLP_TRACES_HEADERS"]["valueFrom"]["secretKeyRef"]
+    assert (headers["name"], headers["key"]) == ("token", "headers")
+    assert "buildpool.pool=ci" in env["OTEL_RESOURCE_ATTRIBUTES"]["value"]
+    assert list(env).index("BUILDPOOL_POD") < list(env).index("OTEL_RESOURCE_ATTRIBUTES")
+    # Its metrics are Prometheus's, who asks for them.
+    assert not {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_METRICS_EXPORTER"} & env.keys()
+    spans = [name for name in env if name.startswith("OTEL_")]
+    for probe in ("startupProbe", "readinessProbe"):
+        command = daemon[probe]["exec"]["command"]
+        assert all(f"-u {name}" in " ".join(command) for name in spans)
+
+
+def test_all_builders_of_a_pool_that_is_traced_have_one_revision() -> None:
+    builders = {"tracing": TRACING}
+    assert revision_of(deployment(0, builders=builders)) == revision_of(
+        deployment(7, builders=builders)
+    )
+    assert revision_of(deployment(0, builders=builders)) != revision_of(deployment(0))

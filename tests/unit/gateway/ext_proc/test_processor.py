@@ -40,6 +40,7 @@ from buildpool.gateway.pools.messages import POOL_BYTES
 from buildpool.gateway.pools.records import BuildRecords
 from buildpool.gateway.pools.tickets import Tickets
 from buildpool.gateway.reports.builds import BuildLog, BuildRecord
+from buildpool.gateway.reports.traces import Traces
 from buildpool.gateway.slots.refusals import Unreadable
 from daemons import until
 from samples import NOW
@@ -115,6 +116,7 @@ class ProcessorLab:
             metrics,
             clock=lambda: NOW,
             tickets=self.tickets,
+            traces=Traces(),
         )
         self._open: list[Conversation] = []
 

@@ -1,0 +1,112 @@
+"""The router's spans, by OpenTelemetry's own library, and what clients say of their traces."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.trace import StatusCode
+
+from buildpool.gateway.reports.traces import Traces, traces_by, traces_to
+from daemons import until
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+SAMPLED = f"00-{TRACE}-{PARENT}-01"
+
+
+class Collected(SpanExporter):
+    """What a collector was sent."""
+
+    def __init__(self) -> None:
+        self.spans: list[ReadableSpan] = []
+
+    def export(self, spans: object) -> SpanExportResult:
+        assert isinstance(spans, (list, tuple))
+        self.spans += spans
+        return SpanExportResult.SUCCESS
+
+
+@pytest.fixture
+def collected() -> Collected:
+    return Collected()
+
+
+@pytest.fixture
+def traces(collected: Collected) -> Traces:
+    return traces_by(collected, {"k8s.pod.name": "one"})
+
+
+async def test_a_span_is_a_child_of_the_clients(traces: Traces, collected: Collected) -> None:
+    with traces.span(SAMPLED, "wait for a slot", pool="builds/ci") as note:
+        note.add(builder="ci-builder-0", imports=("a", "b"))
+    await until(lambda: bool(collected.spans), "it is sent")
+    (span,) = collected.spans
+    assert span.name == "wait for a slot"
+    assert span.context is not None
+    assert span.parent is not None
+    assert (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}") == (TRACE, PARENT)
+    assert span.attributes == {
+        "buildpool.pool": "builds/ci",
+        "buildpool.builder": "ci-builder-0",
+        "buildpool.imports": ("a", "b"),
+    }
+    assert span.resource.attributes["service.name"] == "buildpool-gateway"
+    assert span.resource.attributes["k8s.pod.name"] == "one"
+    assert span.status.status_code is StatusCode.UNSET
+
+
+async def test_a_span_says_how_it_was_refused(traces: Traces, collected: Collected) -> None:
+    with pytest.raises(ValueError, match="no room"), traces.span(SAMPLED, "wait for a slot"):
+        raise ValueError("no room")
+    await until(lambda: bool(collected.spans), "it is sent")
+    (span,) = collected.spans
+    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "no room")
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        "",
+        "nothing",
+        f"00-{'0' * 32}-{PARENT}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"ff-{TRACE}-{PARENT}-01",
+        f"00-{TRACE}-{PARENT}-00",  # its client wants no spans of it
+    ],
+)
+async def test_what_is_no_trace_of_a_client_has_no_span(
+    traces: Traces, collected: Collected, parent: str
+) -> None:
+    with traces.span(parent, "wait for a slot") as note:
+        note.add(builder="ci-builder-0")
+    with traces.span(SAMPLED, "another"):
+        pass
+    await until(lambda: bool(collected.spans), "the other one is sent")
+    assert [span.name for span in collected.spans] == ["another"]
+
+
+@given(parent=st.one_of(st.text(), st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-.*")))
+def test_nothing_that_a_client_says_ends_a_build(parent: str) -> None:
+    with traces_by(Collected(), {}).span(parent, "wait for a slot", pool="builds/ci") as note:
+        note.add(builder="ci-builder-0")
+
+
+@pytest.mark.parametrize("endpoint", ["", "http://", "://", "ftp://x y", "http://127.0.0.1:1"])
+def test_no_endpoint_keeps_a_router_from_its_work(endpoint: str) -> None:
+    with traces_to(endpoint, "one").span(SAMPLED, "wait for a slot"):
+        pass
+
+
+def test_without_a_collector_nothing_is_loaded_for_it() -> None:
+    program = (
+        "import sys; from buildpool.gateway.reports.traces import traces_to\n"
+        f"with traces_to('', 'one').span({SAMPLED!r}, 'x'): pass\n"
+        "print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
