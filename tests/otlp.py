@@ -1,17 +1,23 @@
-"""A collector of traces: it takes OTLP by gRPC, and keeps what it was sent."""
+"""A collector of traces: it takes OTLP by HTTP, and keeps what it was sent.
+
+The router sends JSON, and daemons and buildx send protobuf. What reads that here is older than
+they are: in it, what is called scope spans now has its old name, and the same number.
+"""
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import grpc
+from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as service
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as service_grpc
+
+PATH = "/v1/traces"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +38,10 @@ class Span:
 
 
 @dataclass
-class Collector(service_grpc.TraceServiceServicer):  # type: ignore[misc]
+class Collector:
     """What was sent so far."""
 
-    port: int = 0
+    endpoint: str = ""
     _spans: list[Span] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -45,43 +51,82 @@ class Collector(service_grpc.TraceServiceServicer):  # type: ignore[misc]
         with self._lock:
             return list(self._spans)
 
-    def Export(  # noqa: N802 - the name is OpenTelemetry's
-        self, request: service.ExportTraceServiceRequest, _: grpc.ServicerContext
-    ) -> service.ExportTraceServiceResponse:
-        """Takes spans."""
-        found = [
-            Span(
-                source=_text(resource.resource.attributes).get("service.name", ""),
-                name=span.name,
-                trace=span.trace_id.hex(),
-                number=span.span_id.hex(),
-                parent=span.parent_span_id.hex(),
-                begun=span.start_time_unix_nano,
-                ended=span.end_time_unix_nano,
-                attributes=_text(span.attributes),
-            )
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
+    def take(self, content: bytes, kind: str) -> None:
+        """A message of this type."""
+        found = list(_of_json(json.loads(content)) if "json" in kind else _of_protobuf(content))
         with self._lock:
             self._spans += found
-        return service.ExportTraceServiceResponse()
 
 
-def _text(attributes: Any) -> dict[str, str]:
-    return {each.key: each.value.string_value for each in attributes}
+def _of_json(message: dict[str, Any]) -> Iterator[Span]:
+    for resource in message["resourceSpans"]:
+        source = _text(resource["resource"]["attributes"]).get("service.name", "")
+        for scope in resource["scopeSpans"]:
+            for span in scope["spans"]:
+                yield Span(
+                    source=source,
+                    name=span["name"],
+                    trace=span["traceId"].lower(),
+                    number=span["spanId"].lower(),
+                    parent=span.get("parentSpanId", "").lower(),
+                    begun=int(span["startTimeUnixNano"]),
+                    ended=int(span["endTimeUnixNano"]),
+                    attributes=_text(span.get("attributes", ())),
+                )
+
+
+def _of_protobuf(content: bytes) -> Iterator[Span]:
+    message = service.ExportTraceServiceRequest.FromString(content)
+    for resource in message.resource_spans:
+        source = _text(json_format.MessageToDict(resource.resource).get("attributes", ()))
+        for scope in resource.instrumentation_library_spans:
+            for span in scope.spans:
+                attributes = json_format.MessageToDict(span).get("attributes", ())
+                yield Span(
+                    source=source.get("service.name", ""),
+                    name=span.name,
+                    trace=span.trace_id.hex(),
+                    number=span.span_id.hex(),
+                    parent=span.parent_span_id.hex(),
+                    begun=span.start_time_unix_nano,
+                    ended=span.end_time_unix_nano,
+                    attributes=_text(attributes),
+                )
+
+
+def _text(attributes: Iterable[dict[str, Any]]) -> dict[str, str]:
+    return {each["key"]: each.get("value", {}).get("stringValue", "") for each in attributes}
 
 
 @contextmanager
 def a_collector(address: str = "127.0.0.1") -> Iterator[Collector]:
     """One that listens for the length of a block."""
     collector = Collector()
-    server = grpc.server(ThreadPoolExecutor(max_workers=4))
-    service_grpc.add_TraceServiceServicer_to_server(collector, server)
-    collector.port = server.add_insecure_port(f"{address}:0")
-    server.start()
+
+    class Handler(BaseHTTPRequestHandler):
+        """Answers for one connection."""
+
+        def do_POST(self) -> None:
+            """Takes spans."""
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            kind = self.headers["Content-Type"]
+            if self.path == PATH:
+                collector.take(content, kind)
+            self.send_response(200 if self.path == PATH else 404)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Tells nobody."""
+
+    server = ThreadingHTTPServer((address, 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    collector.endpoint = f"http://{address}:{server.server_port}{PATH}"
     try:
         yield collector
     finally:
-        server.stop(grace=None).wait()
+        server.shutdown()
+        thread.join()
+        server.server_close()

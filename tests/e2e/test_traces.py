@@ -33,7 +33,7 @@ def upgrade(*settings: str) -> None:
 def collector(api: Api) -> Iterator[Collector]:
     """A collector on the node, to which the router sends its spans."""
     with a_collector(NODE_ADDRESS) as made:
-        upgrade("--set", f"gateway.tracing.endpoint=http://{NODE_ADDRESS}:{made.port}")
+        upgrade("--set", f"gateway.tracing.endpoint={made.endpoint}")
         try:
             yield made
         finally:
@@ -43,8 +43,8 @@ def collector(api: Api) -> Iterator[Collector]:
 def test_a_build_is_one_tree_from_its_client_over_its_wait_to_its_steps(
     api: Api, collector: Collector, namespace: str, tmp_path: Path
 ) -> None:
-    endpoint = f"http://{NODE_ADDRESS}:{collector.port}"
-    builders = {"slots": 1, "tracing": {"endpoint": endpoint}}
+    sent = {"endpoint": collector.endpoint, "protocol": "http/protobuf"}
+    builders = {"slots": 1, "tracing": sent}
     gateways.deploy(api, "traced", namespace, builders=builders)
     client = client_of(api, "traced", namespace, tmp_path)
     gateways.know_builder(client, tmp_path)
@@ -54,7 +54,8 @@ def test_a_build_is_one_tree_from_its_client_over_its_wait_to_its_steps(
         **os.environ,
         "BUILDX_CONFIG": str(tmp_path / "config"),
         "OTEL_TRACES_EXPORTER": "otlp",
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": endpoint,
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.endpoint,
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
     }
     subprocess.run(
         [*build, *base_context(), str(source)],

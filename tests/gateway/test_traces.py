@@ -19,8 +19,7 @@ UNKNOWN = {"traceparent": "who knows"}
 async def test_wait_and_place_of_a_build_are_in_the_trace_of_its_client(tmp_path: Path) -> None:
     pool = PoolLab(slots=1)
     with a_collector() as collector:
-        endpoint = f"http://127.0.0.1:{collector.port}"
-        async with a_gateway(tmp_path, trace_endpoint=endpoint) as lab:
+        async with a_gateway(tmp_path, trace_endpoint=collector.endpoint) as lab:
             (builder,) = await lab.add_pool(pool, "ci-builder-0")
             async with lab.connect(pool) as first, lab.connect(pool) as second:
                 await call(first, HELLO, headers=UNKNOWN)

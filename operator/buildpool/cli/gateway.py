@@ -45,7 +45,7 @@ def gateway(
     port: Annotated[int, typer.Option(help="Port on which Envoy takes connections.")] = naming.PORT,
     sockets: SOCKETS = Path("/sockets"),
     trace_endpoint: Annotated[
-        str, typer.Option(help="URL of a collector of traces that takes OTLP by gRPC.")
+        str, typer.Option(help="URL of a collector of traces that takes OTLP as JSON by HTTP.")
     ] = "",
     memory_file: Annotated[
         Path | None,

@@ -113,6 +113,9 @@ def references_of_builders(pool: Pool) -> Iterator[Ref]:
     for registry in pool.spec.registries:
         if (bundle := registry.ca_bundle) is not None:
             yield Ref(bundle.kind, namespace, bundle.source.name)
+    headers = builders.tracing.headers_from if builders.tracing is not None else None
+    if headers is not None and not headers.optional:
+        yield Ref("Secret", namespace, headers.name)
     for variable in builders.env:
         source = variable.value_from
         if source is None:

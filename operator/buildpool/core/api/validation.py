@@ -32,8 +32,17 @@ RESERVED_VARIABLES: Final = (
     "XDG_RUNTIME_DIR",
 )
 """Variables by which the daemon finds its directories and its socket."""
-TRACING_VARIABLES: Final = ("OTEL_", "JAEGER_TRACE")
-"""How names of variables begin by which the daemon finds its collector."""
+TRACING_VARIABLES: Final = frozenset(
+    {
+        "BUILDPOOL_POD",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "OTEL_TRACES_EXPORTER",
+    }
+)
+"""Variables that ``builders.tracing`` sets."""
 ARCHITECTURE_LABEL: Final = "kubernetes.io/arch"
 
 
@@ -108,7 +117,7 @@ def _builder_problems(builders: Builders, path: str) -> Iterator[Problem]:
                 f"{variable.name} is set by the operator",
                 "remove the variable",
             )
-        elif builders.tracing is not None and variable.name.startswith(TRACING_VARIABLES):
+        elif builders.tracing is not None and variable.name in TRACING_VARIABLES:
             yield Problem(
                 f"{path}.env[{index}].name",
                 f"{variable.name} is set by {path}.tracing",

@@ -78,14 +78,14 @@ class Traces:
 
 
 def traces_to(endpoint: str, identity: str) -> Traces:
-    """Makes spans and sends them to a collector that takes OTLP by gRPC; empty: to nobody.
+    """Makes spans and sends them to a collector that takes OTLP as JSON; empty: to nobody.
 
     ``identity`` is the pod. Headers are what ``OTEL_EXPORTER_OTLP_TRACES_HEADERS`` says.
     """
     if not endpoint:
         return Traces()
     try:
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.exporter.otlp.json.http.trace_exporter import OTLPSpanExporter
 
         return traces_by(OTLPSpanExporter(endpoint=endpoint), {"k8s.pod.name": identity})
     except Exception:  # of a library, about what a user wrote; no build depends on it
