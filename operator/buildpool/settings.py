@@ -79,7 +79,7 @@ class GatewaySettings:
     sockets: Path = Path("/sockets")
     """Folder of the Unix sockets by which this process and Envoy speak; no one else may read it."""
     trace_endpoint: str = ""
-    """URL of a collector that takes OTLP as JSON by HTTP, for spans of builds; empty: none are made."""
+    """URL of a collector that takes OTLP as JSON by HTTP, for spans of builds; empty: for none."""
     memory_file: Path | None = None
     """Where it notes which connection builds where, for the next process; absent: nowhere."""
     health_port: int = 8083
