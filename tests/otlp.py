@@ -42,6 +42,8 @@ class Collector:
     """What was sent so far."""
 
     endpoint: str = ""
+    requests: int = 0
+    """How often somebody sent something, to any path."""
     _spans: list[Span] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -109,6 +111,7 @@ def a_collector(address: str = "127.0.0.1") -> Iterator[Collector]:
         def do_POST(self) -> None:
             """Takes spans."""
             content = self.rfile.read(int(self.headers["Content-Length"]))
+            collector.requests += 1
             kind = self.headers["Content-Type"]
             if self.path == PATH:
                 collector.take(content, kind)

@@ -84,6 +84,18 @@ CASES = {
         "SecretNotFound",
         ("late-variable", "create it, and the builders start"),
     ),
+    "no-secret-for-a-collector": Case(
+        {
+            "builders": {
+                "tracing": {
+                    "endpoint": "http://collector.example:4317",
+                    "headersFrom": {"name": "late-headers", "key": "headers"},
+                }
+            }
+        },
+        "SecretNotFound",
+        ("late-headers", "create it, and the builders start"),
+    ),
     "no-key-for-a-variable": Case(
         {"builders": a_variable("configMapKeyRef", "kube-root-ca.crt", "proxy")},
         "ConfigMapNotFound",
@@ -91,7 +103,7 @@ CASES = {
         {"builders": a_variable("configMapKeyRef", "kube-root-ca.crt", "ca.crt")},
     ),
 }
-LATE = {"late-ca": "ca.crt", "late-variable": "proxy"}
+LATE = {"late-ca": "ca.crt", "late-variable": "proxy", "late-headers": "headers"}
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,17 @@ class GatewayMetrics:
             "Configurations that Envoy refused; the one before serves on.",
             registry=own,
         )
+        self.spans_made = Counter(
+            "buildpool_gateway_spans_made_total",
+            "Spans that were made for the traces of clients.",
+            registry=own,
+        )
+        self.spans_sent = Counter(
+            "buildpool_gateway_spans_sent_total",
+            "Spans that the collector of traces has taken. What stays missing of those made was "
+            "dropped.",
+            registry=own,
+        )
         self._waiting = Gauge(
             "buildpool_gateway_waiting", "Builds that wait for a slot.", CLIENT, registry=own
         )

@@ -168,7 +168,7 @@ class Router:
             metrics,
             clock=utc_now,
             tickets=tickets,
-            traces=traces_to(settings.trace_endpoint, settings.identity),
+            traces=traces_to(settings.trace_endpoint, settings.identity, metrics),
         )
         self._histories = Histories(self.pools, tickets, clock=utc_now)
         self._access_log = AccessLog(self.pools, metrics)

@@ -12,12 +12,10 @@ from typing import Annotated, ClassVar, Final
 from pydantic import Field
 
 from buildpool.core.api.builders import IMAGE_PATTERN
-from buildpool.core.api.fields import DurationText, ObjectName, QuantityText, ReadableHost
+from buildpool.core.api.fields import HOST, DurationText, ObjectName, QuantityText, ReadableHost
 from buildpool.core.api.model import Model, Rule, exactly_one
 from buildpool.core.api.podfields import ObjectReference, Resources
 
-HOST: Final = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?"
-"""A registry's ``host`` or ``host:port``, without a scheme."""
 _PATH: Final = r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
 """A repository below a registry, as the OCI distribution specification spells it."""
 

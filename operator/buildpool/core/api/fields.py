@@ -28,6 +28,9 @@ _CEL_SECONDS: Final = (
 LABEL_KEY_CHARACTERS: Final = 317
 """A DNS subdomain of 253 characters, a slash and a name of 63."""
 
+HOST: Final = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?"
+"""A server's ``host`` or ``host:port``, without a scheme."""
+
 ObjectName = Annotated[
     str, Field(pattern="^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", min_length=1, max_length=253)
 ]
@@ -170,14 +173,16 @@ class TextRule:
 
 @dataclass(frozen=True, slots=True)
 class ReadableHost:
-    """A host, or what begins with one, whose labels in Punycode stand for letters.
+    """A host, or what begins with one, a URL too, whose labels in Punycode stand for letters.
 
     CEL cannot read them, so the CRD says nothing about it.
     """
 
     def complaint(self, value: str) -> tuple[str, str] | None:
         """A label that no name server can be asked for."""
-        host, _, port = value.partition("/")[0].partition(":")
+        authority = value.removeprefix("http://").removeprefix("https://").partition("/")[0]
+        name, _, address_port = authority.rpartition("]")  # an address of IPv6 has brackets
+        host, _, port = ("", "", address_port[1:]) if name else authority.partition(":")
         for label in host.split("."):
             if label.startswith("xn--") and not _stands_for_letters(label.removeprefix("xn--")):
                 return f"{label} in the host is no valid name", "correct its spelling"

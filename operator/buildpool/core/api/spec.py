@@ -14,14 +14,20 @@ from pydantic import Field
 
 from buildpool.core.api.builders import Builders
 from buildpool.core.api.cache import (
-    HOST,
     MAX_LOCATION_CHARACTERS,
     Cache,
     Frontends,
     Inject,
     Layout,
 )
-from buildpool.core.api.fields import DataKey, DurationText, ObjectName, ReadableHost, UniqueBy
+from buildpool.core.api.fields import (
+    HOST,
+    DataKey,
+    DurationText,
+    ObjectName,
+    ReadableHost,
+    UniqueBy,
+)
 from buildpool.core.api.model import Model, Rule, exactly_one
 
 MAX_CLIENT_NAME_CHARACTERS: Final = 40

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from buildpool.core.api.fields import HOST, ReadableHost
 from buildpool.core.api.model import Model
 from buildpool.core.api.podfields import KeyReference
 
@@ -22,7 +23,12 @@ class Tracing(Model):
     """A collector of traces that takes OTLP. Each build's spans are in the trace of its client."""
 
     endpoint: Annotated[
-        str, Field(pattern=r"^https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~/-]*)?$", max_length=512)
+        str,
+        Field(
+            pattern=rf"^https?://({HOST}|\[[0-9a-f:]+\](:[0-9]{{1,5}})?)(/[A-Za-z0-9._~/-]*)?$",
+            max_length=512,
+        ),
+        ReadableHost(),
     ]
     """URL of the collector, such as `http://collector.observability.svc:4317`. For `http/protobuf`
     with the path, which mostly is `/v1/traces`."""

@@ -129,7 +129,8 @@ def _misconfigured(_: Object | None, pods: Sequence[Object]) -> Iterator[Finding
             )
             yield Finding(
                 reason,
-                f"the container cannot be created: {message}; correct builders.env or create it",
+                f"the container cannot be created: {message}; correct builders.env or "
+                "builders.tracing, or create it",
             )
 
 

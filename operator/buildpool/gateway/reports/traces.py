@@ -8,11 +8,14 @@ not get through in time is dropped.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from buildpool.gateway.metrics import GatewayMetrics
+
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span, Tracer
 
@@ -21,6 +24,13 @@ MAX_QUEUED_SPANS: Final = 2048
 """Spans that wait to be sent; more are dropped."""
 SEND_EVERY_MS: Final = 1000
 """Time between two messages to the collector, in milliseconds."""
+COMPLAIN_EVERY_SECONDS: Final = 600.0
+"""Time between two lines that say the same about a collector."""
+LIBRARY_LOGS: Final = (
+    "opentelemetry.exporter.otlp.json.http.trace_exporter",
+    "opentelemetry.sdk._shared_internal",
+)
+"""By which the library says, of each message, that the collector did not take it."""
 log: Final = logging.getLogger(__name__)
 
 
@@ -40,9 +50,12 @@ class Note:
 class Traces:
     """Makes spans."""
 
-    def __init__(self, tracer: Tracer | None = None) -> None:
-        """``tracer``: absent where nobody collects them."""
+    def __init__(
+        self, tracer: Tracer | None = None, made: Callable[[], object] = lambda: None
+    ) -> None:
+        """``tracer``: absent where nobody collects them. ``made`` is called with each span."""
         self._tracer = tracer
+        self._made = made
 
     @contextmanager
     def span(self, parent: str, name: str, **attributes: Value) -> Iterator[Note]:
@@ -65,6 +78,7 @@ class Traces:
             raise
         finally:
             span.end()
+            self._made()
 
     def _begun(self, parent: str, name: str) -> Span | None:
         from opentelemetry.trace import SpanKind, get_current_span
@@ -77,7 +91,23 @@ class Traces:
         return self._tracer.start_span(name, context=above, kind=SpanKind.SERVER)
 
 
-def traces_to(endpoint: str, identity: str) -> Traces:
+class Seldom(logging.Filter):
+    """Lets what is said again and again through once in a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """By the words of the program, whatever is filled into them: these are few."""
+        words = str(record.msg)
+        if record.created - self._said.get(words, -COMPLAIN_EVERY_SECONDS) < COMPLAIN_EVERY_SECONDS:
+            return False
+        self._said[words] = record.created
+        return True
+
+
+def traces_to(endpoint: str, identity: str, metrics: GatewayMetrics) -> Traces:
     """Makes spans and sends them to a collector that takes OTLP as JSON; empty: to nobody.
 
     ``identity`` is the pod. Headers are what ``OTEL_EXPORTER_OTLP_TRACES_HEADERS`` says.
@@ -87,17 +117,33 @@ def traces_to(endpoint: str, identity: str) -> Traces:
     try:
         from opentelemetry.exporter.otlp.json.http.trace_exporter import OTLPSpanExporter
 
-        return traces_by(OTLPSpanExporter(endpoint=endpoint), {"k8s.pod.name": identity})
+        exporter = OTLPSpanExporter(endpoint=endpoint)
     except Exception:  # of a library, about what a user wrote; no build depends on it
         log.exception("Traces cannot be sent to %s; builds go on without them.", endpoint)
         return Traces()
+    seldom = Seldom()
+    for name in LIBRARY_LOGS:
+        logging.getLogger(name).addFilter(seldom)
+    return traces_by(exporter, {"k8s.pod.name": identity}, metrics)
 
 
-def traces_by(exporter: SpanExporter, resource: Mapping[str, str]) -> Traces:
+def traces_by(
+    exporter: SpanExporter, resource: Mapping[str, str], metrics: GatewayMetrics
+) -> Traces:
     """Makes spans and sends them by an exporter."""
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+    class Counted(SpanExporter):
+        """Sends by another one, and counts what the collector takes."""
+
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            """One message."""
+            result = exporter.export(spans)
+            if result is SpanExportResult.SUCCESS:
+                metrics.spans_sent.inc(len(spans))
+            return result
 
     # What is not sent when the process ends is lost: its end waits for no collector.
     provider = TracerProvider(
@@ -105,7 +151,7 @@ def traces_by(exporter: SpanExporter, resource: Mapping[str, str]) -> Traces:
         shutdown_on_exit=False,
     )
     sender = BatchSpanProcessor(
-        exporter, max_queue_size=MAX_QUEUED_SPANS, schedule_delay_millis=SEND_EVERY_MS
+        Counted(), max_queue_size=MAX_QUEUED_SPANS, schedule_delay_millis=SEND_EVERY_MS
     )
     provider.add_span_processor(sender)
-    return Traces(provider.get_tracer("buildpool"))
+    return Traces(provider.get_tracer("buildpool"), made=metrics.spans_made.inc)

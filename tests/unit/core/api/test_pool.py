@@ -258,6 +258,14 @@ REFUSED = {
         an_object({"builders": {"tracing": {"endpoint": "collector:4317"}}}),
         "spec.builders.tracing.endpoint: ",
     ),
+    "a collector at a port that no machine has": (
+        an_object({"builders": {"tracing": {"endpoint": "http://[::1]:99999/v1/traces"}}}),
+        "spec.builders.tracing.endpoint: there is no port 99999; choose one between 1 and 65535.",
+    ),
+    "a collector at half an address": (
+        an_object({"builders": {"tracing": {"endpoint": "http://["}}}),
+        "spec.builders.tracing.endpoint: ",
+    ),
     "plain HTTP with a CA": (
         an_object(
             {"registries": [{"host": "r", "http": True, "caBundle": {"secret": {"name": "s"}}}]}
@@ -392,3 +400,13 @@ def test_a_registry_may_have_letters_of_any_script(host: str) -> None:
     pool = parse_pool(an_object({"cache": {"registry": {"ref": f"{host}/cache"}}}))
     assert pool.spec.cache.registry is not None
     assert pool.spec.cache.registry.ref == f"{host}/cache"
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["http://c", "https://c.example:4317", "http://[fd00::1]:4318/v1/traces", "http://[::]/"],
+)
+def test_a_collector_may_be_at_any_address(endpoint: str) -> None:
+    tracing = parse_pool(builders(tracing={"endpoint": endpoint})).spec.builders.tracing
+    assert tracing is not None
+    assert tracing.endpoint == endpoint

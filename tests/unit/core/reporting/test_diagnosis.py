@@ -158,7 +158,7 @@ CASES: dict[str, tuple[Object | None, list[Object], Reason, str]] = {
         None,
         [a_pod(waiting=("CreateContainerConfigError", 'secret "proxy" not found'))],
         Reason.SECRET_NOT_FOUND,
-        'secret "proxy" not found; correct builders.env or create it',
+        'secret "proxy" not found; correct builders.env or builders.tracing, or create it',
     ),
     "a Secret of env lacks the key": (
         None,
