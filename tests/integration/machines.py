@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from unit.core.pki.certificates import DAY
 
 NAMESPACE = "builds"
 GATEWAY = "buildpool-gateway.buildpool-system.svc.cluster.local"
+CLOCK = "the clock"
+"""Where a test says by how many seconds the API server's clock is ahead."""
 Objects = dict[str, dict[str, Any]]
 IN_A_TERMINAL = (shutil.which("env") or "env", "--default-signal=HUP,INT,TERM")
 """Before a command that gets signals: tests may run under nohup or in the background, where a
@@ -181,6 +184,11 @@ def an_api_server(folder: Path, objects: Objects, base: str = "") -> Iterator[st
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            """What time it is here."""
+            ahead = objects.get(CLOCK, {}).get("ahead", 0)
+            return super().date_time_string((timestamp or time.time()) + ahead)
 
         def log_message(self, *_: object) -> None:
             """Tells nobody."""

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from buildpool import __version__
-from buildpool.cli import client, gateway, sidecars
+from buildpool.cli import builds, client, gateway, sidecars
 from buildpool.cli.flags import (
     ClusterDomain,
     DenyNetwork,
@@ -44,6 +44,9 @@ app.command(no_args_is_help=True)(client.connect)
 app.command()(client.disconnect)
 app.command()(client.status)
 app.command()(client.explain)
+app.command()(builds.doctor)
+app.command()(builds.builds)
+app.command(no_args_is_help=True)(builds.logs)
 app.command()(client.rotate)
 app.command(hidden=True)(client.hold)
 

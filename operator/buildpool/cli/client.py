@@ -20,7 +20,7 @@ Context = Annotated[str, typer.Option(help="Context of the kubeconfig; absent: t
 Kubeconfig = Annotated[str, typer.Option(help="The kubeconfig; absent: the one kubectl finds.")]
 
 
-def _pools(context: typer.Context, incomplete: str) -> Iterable[str]:
+def pools_of(context: typer.Context, incomplete: str) -> Iterable[str]:
     """Names of pools, for the completion of the shell; nothing where they cannot be read."""
     from buildpool.client.reading import names
 
@@ -35,20 +35,20 @@ def _pools(context: typer.Context, incomplete: str) -> Iterable[str]:
     return []
 
 
-def _connections(incomplete: str) -> Iterable[str]:
+def connections(incomplete: str) -> Iterable[str]:
     """Names of connections, likewise."""
     from buildpool.client.folder import names
 
     return [name for name in names() if name.startswith(incomplete)]
 
 
-Pool = Annotated[str, typer.Argument(help="Name of the pool.", autocompletion=_pools)]
+Pool = Annotated[str, typer.Argument(help="Name of the pool.", autocompletion=pools_of)]
 
 
 def connect(
     pools: Annotated[
         list[str],
-        typer.Argument(help="Pools; several become one builder.", autocompletion=_pools),
+        typer.Argument(help="Pools; several become one builder.", autocompletion=pools_of),
     ],
     namespace: Namespace = "",
     context: Context = "",
@@ -114,7 +114,7 @@ def disconnect(
         str,
         typer.Argument(
             help="Name of the builder; absent: the only one there is.",
-            autocompletion=_connections,
+            autocompletion=connections,
         ),
     ] = "",
 ) -> None:

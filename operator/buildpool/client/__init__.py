@@ -16,6 +16,8 @@ What is decided and said are functions of their arguments; programs and files ar
     state       a connection as a file, so that other commands know it
     reports     what is said of a connection that was made
     overview    all pools, what is wrong first
+    checks      questions in order, and a line for the answer to each
+    builds      builds that a builder has a record of
     kubectl     the rim: asks the API server
     buildx      the rim: makes and removes builders
     folder      the rim: files of a connection, and who holds it
@@ -23,4 +25,6 @@ What is decided and said are functions of their arguments; programs and files ar
     forwarding  the rim: what that process does: port-forwards, new certificates
     connecting  ``connect`` and ``disconnect``, step by step
     reading     ``status``, ``explain`` and ``rotate``
+    looking     ``builds`` and ``logs``
+    doctor      ``doctor``
 """

@@ -16,6 +16,8 @@ from buildpool.core.errors import BuildpoolError
 
 _MOST_SECONDS: Final = 120.0
 """That a command of buildx may take."""
+_BUILD_SECONDS: Final = 3600.0
+"""That a build may take, with its wait for a slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,34 @@ class Buildx:
             raise BuildpoolError(f"builder {name} cannot be looked at: {one_line(done.stderr)}")
         return reports_in(done.stdout)
 
+    def builds(self, name: str) -> str:
+        """Its list of the builds of which a builder has a record, a JSON object in each line."""
+        done = self._run("--builder", name, "history", "ls", "--format=json")
+        if done.returncode == 0:
+            return done.stdout
+        said = one_line(done.stderr)
+        if "unknown flag" in said or "is not a docker command" in said:
+            said = "this buildx has no history; use 0.22 or later"
+        raise BuildpoolError(f"the builds of builder {name} cannot be listed: {said}")
+
+    @property
+    def version(self) -> str:
+        """What it says of itself, such as ``github.com/docker/buildx v0.38.2``."""
+        return one_line(self._run("version").stdout)
+
+    def try_out(self, name: str, context: Path) -> str:
+        """Builds a folder, and keeps nothing of it; what was wrong, empty: nothing."""
+        output = ("--progress=plain", "--output=type=cacheonly")
+        done = self._run("build", "--builder", name, *output, str(context), within=_BUILD_SECONDS)
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        return "" if done.returncode == 0 else one_line(lines[-1] if lines else "it does not say")
+
+    def show_log(self, name: str, ref: str) -> bool:
+        """Prints the log of a build, to its end if it runs; whether it could."""
+        # Not captured: it can be long, and last.
+        command = [*self.command, "--builder", name, "history", "logs", ref]
+        return subprocess.run(command, check=False).returncode == 0  # noqa: S603 - no shell
+
     def remove(self, name: str) -> bool:
         """Removes a builder; whether there was one."""
         done = self._run("rm", name)
@@ -100,11 +130,13 @@ class Buildx:
             return False
         raise BuildpoolError(f"builder {name} cannot be removed: {one_line(done.stderr)}")
 
-    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return _run([*self.command, *arguments])
+    def _run(
+        self, *arguments: str, within: float = _MOST_SECONDS
+    ) -> subprocess.CompletedProcess[str]:
+        return _run([*self.command, *arguments], within)
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+def _run(command: list[str], within: float = _MOST_SECONDS) -> subprocess.CompletedProcess[str]:
     called = " ".join(command[:3])
     try:
         return subprocess.run(  # noqa: S603 - no shell
@@ -113,7 +145,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
             text=True,
             errors="replace",
             check=False,
-            timeout=_MOST_SECONDS,
+            timeout=within,
         )
     except subprocess.TimeoutExpired:
         raise BuildpoolError(f"{called} does not end; try it by hand") from None

@@ -83,7 +83,7 @@ def connect(wish: Wish) -> None:
         namespace=wish.namespace, context=wish.context, kubeconfig=wish.kubeconfig
     )
     pools = tuple(_usable(kubectl, cluster, name) for name in dict.fromkeys(wish.pools))
-    reaches = [_reach(kubectl, cluster, pool, wish) for pool in pools]
+    reaches = [reach_of(kubectl, cluster, pool, wish) for pool in pools]
     folder, process = Folder(wish.name or pools[0].key.name), None
     try:
         with folder.locked():
@@ -91,8 +91,8 @@ def connect(wish: Wish) -> None:
             connection = plan.connection
             if wish.form is not Form.BUILDCTL:
                 check_one_builder(connection)
-            fetched = [(node, _fetched(kubectl, cluster, node)) for node in connection.nodes]
-            for node, certificate in fetched:
+            found = [(node, fetched(kubectl, cluster, node)) for node in connection.nodes]
+            for node, certificate in found:
                 folder.keep_certificate(node, certificate)
             if wish.form is not None:
                 _print(wish.form, plan, buildx)
@@ -249,7 +249,8 @@ def _usable(kubectl: Kubectl, cluster: Cluster, name: str) -> Pool:
         time.sleep(_PAUSE_SECONDS)
 
 
-def _reach(kubectl: Kubectl, cluster: Cluster, pool: Pool, wish: Wish) -> Reach:
+def reach_of(kubectl: Kubectl, cluster: Cluster, pool: Pool, wish: Wish) -> Reach:
+    """How a pool is reached, by which client."""
     client = client_of(pool, wish.client)
     asked = asked_via(wish.form, wish.via, has_name=bool(pool.spec.gateway.hostnames))
     via = via_of(pool, asked=asked, is_inside=not cluster.context and is_in_a_pod())
@@ -269,7 +270,8 @@ def _gateway(kubectl: Kubectl, cluster: Cluster, pool: Pool) -> Target | None:
         return None
 
 
-def _fetched(kubectl: Kubectl, cluster: Cluster, node: Node) -> Certificate:
+def fetched(kubectl: Kubectl, cluster: Cluster, node: Node) -> Certificate:
+    """The certificate of a node's client; a BuildpoolError, too, where it is not there yet."""
     try:
         return fetch(kubectl, cluster, node)
     except NotFoundError:

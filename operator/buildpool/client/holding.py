@@ -29,6 +29,8 @@ _LISTENS_WITHIN_SECONDS: Final = 60.0
 _ENDS_WITHIN_SECONDS: Final = 10.0
 """How long the holder of a connection may take to end before it is killed."""
 _TICK_SECONDS: Final = 0.05
+_FIRST_WORDS: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+"""Of a client of HTTP/2: its preface, and settings without any (RFC 9113, 3.4)."""
 
 
 def free_ports(
@@ -193,16 +195,22 @@ def stop(folder: Folder) -> None:
 
 
 def complaint(node: Node, folder: Folder) -> str:
-    """What is wrong between here and a pool, by a TLS handshake; empty: nothing that this shows."""
+    """What is wrong between here and a pool; empty: it takes this client's certificate.
+
+    By TLS, and by the first words of HTTP/2. A server that does not take a certificate says so only
+    after a handshake that looks fine to its client.
+    """
     files = (str(Path(folder_of(node, folder.path)) / file) for file in FILES)
     ca, cert, key = files
     try:
         context = ssl.create_default_context(cafile=ca)
         context.load_cert_chain(cert, key)
+        context.set_alpn_protocols(["h2"])
         with (
             socket.create_connection((node.host, node.port), timeout=10) as plain,
-            context.wrap_socket(plain, server_hostname=node.server_name),
+            context.wrap_socket(plain, server_hostname=node.server_name) as secured,
         ):
-            return ""
+            secured.sendall(_FIRST_WORDS)
+            return "" if secured.recv(1) else "it hangs up"
     except OSError as error:  # TLS's own are among them
         return one_line(str(error))

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Final
 from urllib.parse import quote
@@ -20,6 +21,7 @@ from urllib.parse import quote
 from buildpool.client.parsing import (
     Seen,
     cluster_in,
+    date_in,
     is_namespace,
     parsed,
     path_in,
@@ -128,6 +130,28 @@ class Kubectl:
             return ""
         code, out, _ = self._run(*cluster.flags, "get", "--raw", f"{base}/version")
         return base if code == 0 and b'"gitVersion"' in out else ""
+
+    def may(self, cluster: Cluster, verb: str, resource: str, namespace: str) -> bool:
+        """Whether the user has a right in a namespace; True, too, if nobody can tell."""
+        asked = ("auth", "can-i", verb, resource, "-n", namespace)
+        _, out, _ = self._run(*cluster.flags, *asked)
+        return out.strip() != b"no"
+
+    def server_time(self, cluster: Cluster) -> datetime | None:
+        """The API server's clock, to the second; None: it does not say."""
+        # Only what kubectl notes of its work has the header of the answer.
+        command = [self.program, *cluster.flags, "get", "--raw=/version", "-v=8"]
+        try:
+            done = subprocess.run(  # noqa: S603 - no shell
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+                timeout=self.most_seconds,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return date_in(done.stderr.decode(errors="replace"))
 
     def annotate(self, cluster: Cluster, pool: PoolKey, annotation: str) -> None:
         """Sets an annotation of a pool."""

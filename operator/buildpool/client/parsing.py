@@ -11,6 +11,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -65,6 +66,18 @@ def _server_in(clusters: object) -> str:
     cluster = first.get("cluster") if isinstance(first, dict) else {}
     server = cluster.get("server") if isinstance(cluster, dict) else ""
     return server if isinstance(server, str) else ""
+
+
+def date_in(noted: str) -> datetime | None:
+    """The moment of an answer, out of what kubectl notes of it; None: it does not say."""
+    found = _DATE.search(noted)
+    try:
+        return parsedate_to_datetime(found[1]) if found else None
+    except ValueError:
+        return None
+
+
+_DATE: Final = re.compile(r"\bDate: (\w{3}, \d{1,2} \w{3} \d{4} \d\d:\d\d:\d\d GMT)", re.ASCII)
 
 
 def path_in(url: str) -> str:

@@ -20,6 +20,8 @@ from unit.core.pki.certificates import DAY
 
 NOW = datetime.now(UTC)
 """OpenSSL verifies against the real clock."""
+SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+"""The first words of a server of HTTP/2."""
 
 
 @pytest.fixture
@@ -39,13 +41,15 @@ def folder(authority: KeyPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @contextmanager
-def a_pool(authority: KeyPair, folder: Path) -> Iterator[int]:
-    """What answers for a pool; its port."""
+def a_pool(
+    authority: KeyPair, folder: Path, *, clients: KeyPair | None = None, answer: bytes = SETTINGS
+) -> Iterator[int]:
+    """What answers for a pool; its port. ``clients``: who vouches for them, if that is another."""
     names = ("ci.builds.svc",)
     made = issue(authority, CertificateRequest(Use.SERVER, "ci", DAY, dns_names=names), now=NOW)
     file, trust = folder / "server.pem", folder / "trust.pem"
     file.write_bytes(made.pair.certificate + made.pair.key)
-    trust.write_bytes(made.trust)
+    trust.write_bytes(made.trust if clients is None else clients.certificate)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(trust))
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(file)
@@ -56,7 +60,8 @@ def a_pool(authority: KeyPair, folder: Path) -> Iterator[int]:
                 while True:
                     plain, _ = server.accept()
                     with suppress(OSError), context.wrap_socket(plain, server_side=True) as each:
-                        each.recv(1)
+                        each.recv(24)
+                        each.sendall(answer)
 
         threading.Thread(target=serve, daemon=True).start()
         yield server.getsockname()[1]
@@ -74,6 +79,19 @@ def test_nothing_is_wrong_with_a_pool_that_answers(
 def test_another_authority_is_one(folder: Folder, tmp_path: Path) -> None:
     with a_pool(issue_authority("builds/ci", now=NOW, lifetime=DAY), tmp_path) as port:
         assert "certificate verify failed" in complaint(a_node(port=port), folder)
+
+
+def test_a_certificate_that_the_pool_does_not_take_is_one(
+    authority: KeyPair, folder: Folder, tmp_path: Path
+) -> None:
+    others = issue_authority("builds/other", now=NOW, lifetime=DAY)
+    with a_pool(authority, tmp_path, clients=others) as port:
+        assert "unknown ca" in complaint(a_node(port=port), folder).lower()
+
+
+def test_who_hangs_up_is_one(authority: KeyPair, folder: Folder, tmp_path: Path) -> None:
+    with a_pool(authority, tmp_path, answer=b"") as port:
+        assert complaint(a_node(port=port), folder) == "it hangs up"
 
 
 def test_nobody_there_is_one(folder: Folder) -> None:

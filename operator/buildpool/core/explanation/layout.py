@@ -92,10 +92,14 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 def _distance(moment: datetime, now: datetime) -> str:
-    span = abs(moment - now)
-    unit = next((unit for least, unit in _UNITS if span >= least), timedelta(seconds=1))
-    text = format_duration(span - span % unit)
+    text = rough(abs(moment - now))
     return f"in {text}" if moment > now else f"{text} ago"
+
+
+def rough(span: timedelta) -> str:
+    """A span as exactly as people want it: a long one without its seconds."""
+    unit = next((unit for least, unit in _UNITS if span >= least), timedelta(seconds=1))
+    return format_duration(span - span % unit)
 
 
 _UNITS: Final = (
