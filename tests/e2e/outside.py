@@ -13,13 +13,14 @@ from pathlib import Path
 
 import yaml
 
-from cluster import PROJECT, Api
+from cluster import OPERATOR_NAMESPACE, PROJECT, Api
 from devcluster.layout import NODE_ADDRESS
 from integration.machines import IN_A_TERMINAL
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 """This end, and that of the machine outside (RFC 5737)."""
 API_SERVER_PORT = 6443
+ACCOUNT = "anna"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Outside:
     within: tuple[str, ...]
     home: Path
     environment: dict[str, str]
+    namespace: str = ""
+    """Where the pools are that are theirs."""
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Runs a command there; the exit code is the caller's to judge."""
@@ -116,10 +119,14 @@ def write_kubeconfig(api: Api, path: Path, *, token: str = "", namespace: str = 
 
 
 @contextmanager
-def a_user_outside(home: Path) -> Iterator[Outside]:
+def a_user_outside(home: Path, namespace: str = "") -> Iterator[Outside]:
     """Somebody with a kubeconfig in the home folder, kubectl's plugin, and the docker of buildx."""
     programs = {
         "kubectl-buildpool": f'exec {sys.executable} -m buildpool.cli "$@"',
+        "kubectl_complete-buildpool": (
+            f"exec {sys.executable} -c "
+            "'from buildpool.cli.entry import complete; complete()' \"$@\""
+        ),
         "docker": '[ "$1" = buildx ] && shift && exec buildx "$@"',
     }
     (home / "bin").mkdir()
@@ -135,8 +142,55 @@ def a_user_outside(home: Path) -> Iterator[Outside]:
         "BUILDX_CONFIG": str(home / "buildx"),
     }
     with a_machine_outside() as within:
-        user = Outside(within, home, environment)
+        user = Outside(within, home, environment, namespace)
         try:
             yield user
         finally:
             user.run(sys.executable, "-m", "buildpool.cli", "disconnect")
+
+
+FORWARDING = ("get services", "get,list pods", "create pods/portforward")
+"""The rights for a port-forward, in the namespace of what is forwarded."""
+
+
+def may(api: Api, namespace: str, who: str, name: str, *rules: str) -> None:
+    """Gives a ServiceAccount rights in a namespace."""
+    for number, rule in enumerate(rules):
+        verbs, resources, *names = rule.split()
+        role = f"{name}-{number}"
+        rights = [f"--verb={verbs}", f"--resource={resources}"]
+        api.must("create", "role", role, "-n", namespace, *rights, *names)
+        api.must(
+            *("create", "rolebinding", role, "-n", namespace),
+            *(f"--role={role}", f"--serviceaccount={who}"),
+        )
+
+
+def role_of(namespace: str) -> str:
+    """How the roles of the user of a namespace begin that are in the operator's namespace."""
+    return f"{namespace}-{ACCOUNT}"
+
+
+@contextmanager
+def a_user_of(api: Api, namespace: str, home: Path, *pools: str) -> Iterator[Outside]:
+    """A user outside who may do what docs/how-to/connect.md says for some pools, and no more."""
+    api.must("create", "serviceaccount", ACCOUNT, "-n", namespace)
+    who = f"{namespace}:{ACCOUNT}"
+    secrets = " ".join(f"--resource-name={pool}-client-default" for pool in pools)
+    may(
+        *(api, namespace, who, ACCOUNT),
+        "get,list buildkitpools.buildpool.dev",
+        f"get secrets {secrets}",
+        *FORWARDING,
+    )
+    may(api, OPERATOR_NAMESPACE, who, role_of(namespace), *FORWARDING)
+    token = api.must("create", "token", ACCOUNT, "-n", namespace, "--duration=1h").strip()
+    write_kubeconfig(api, home / "kubeconfig", token=token, namespace=namespace)
+    try:
+        with a_user_outside(home, namespace) as user:
+            yield user
+    finally:
+        for number in range(len(FORWARDING)):
+            for kind in ("rolebinding", "role"):
+                name = f"{role_of(namespace)}-{number}"
+                api.kubectl("delete", kind, name, "-n", OPERATOR_NAMESPACE, "--ignore-not-found")

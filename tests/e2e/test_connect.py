@@ -16,24 +16,10 @@ import pytest
 from cluster import OPERATOR_NAMESPACE, Api, eventually
 from e2e import gateways, pools
 from e2e.clients import Client, client_of, context
-from e2e.outside import Outside, a_user_outside, write_kubeconfig
+from e2e.outside import Outside, a_user_of
 from integration.machines import children_of, is_alive
 
 FOREGROUND = "The port-forward runs until Ctrl-C; --detach keeps it in the background.\n"
-ACCOUNT = "anna"
-
-
-def may(api: Api, namespace: str, who: str, name: str, *rules: str) -> None:
-    """Gives a ServiceAccount rights in a namespace."""
-    for number, rule in enumerate(rules):
-        verbs, resources, *names = rule.split()
-        role = f"{name}-{number}"
-        rights = [f"--verb={verbs}", f"--resource={resources}"]
-        api.must("create", "role", role, "-n", namespace, *rights, *names)
-        api.must(
-            *("create", "rolebinding", role, "-n", namespace),
-            *(f"--role={role}", f"--serviceaccount={who}"),
-        )
 
 
 if "DEVCLUSTER_NAME" not in os.environ:
@@ -42,29 +28,9 @@ if "DEVCLUSTER_NAME" not in os.environ:
 
 @pytest.fixture
 def outside(api: Api, namespace: str, tmp_path: Path) -> Iterator[Outside]:
-    """A user outside who may do what docs/how-to/connect.md says, and no more."""
-    api.must("create", "serviceaccount", ACCOUNT, "-n", namespace)
-    who = f"{namespace}:{ACCOUNT}"
-    may(
-        *(api, namespace, who, ACCOUNT),
-        "get,list buildkitpools.buildpool.dev",
-        "get secrets --resource-name=amd-client-default --resource-name=arm-client-default",
-        "get services",
-        "get,list pods",
-        "create pods/portforward",
-    )
-    role = f"{namespace}-{ACCOUNT}"
-    rules = ("get services", "get,list pods", "create pods/portforward")
-    may(api, OPERATOR_NAMESPACE, who, role, *rules)
-    token = api.must("create", "token", ACCOUNT, "-n", namespace, "--duration=1h").strip()
-    write_kubeconfig(api, tmp_path / "kubeconfig", token=token, namespace=namespace)
-    try:
-        with a_user_outside(tmp_path) as user:
-            yield user
-    finally:
-        for number in range(len(rules)):
-            for kind in ("rolebinding", "role"):
-                api.must("delete", kind, f"{role}-{number}", "-n", OPERATOR_NAMESPACE)
+    """A user outside who may use both pools, and do nothing more."""
+    with a_user_of(api, namespace, tmp_path, "amd", "arm") as user:
+        yield user
 
 
 @pytest.fixture
