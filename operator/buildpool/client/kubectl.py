@@ -133,7 +133,8 @@ class Kubectl:
 
     def may(self, cluster: Cluster, verb: str, resource: str, namespace: str) -> bool:
         """Whether the user has a right in a namespace; True, too, if nobody can tell."""
-        asked = ("auth", "can-i", verb, resource, "-n", namespace)
+        kind, _, part = resource.partition("/")  # which kubectl would take for a name
+        asked = ("auth", "can-i", verb, kind, f"--subresource={part}", "-n", namespace)
         _, out, _ = self._run(*cluster.flags, *asked)
         return out.strip() != b"no"
 
