@@ -47,6 +47,7 @@ app.command()(client.explain)
 app.command()(builds.doctor)
 app.command()(builds.builds)
 app.command(no_args_is_help=True)(builds.logs)
+app.command(no_args_is_help=True)(client.warm)
 app.command()(client.rotate)
 app.command(hidden=True)(client.hold)
 

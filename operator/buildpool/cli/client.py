@@ -176,6 +176,28 @@ def rotate(
     )
 
 
+def warm(
+    pool: Pool,
+    namespace: Namespace = "",
+    builders: Annotated[int, typer.Option(help="How many builders, at least.", min=1)] = 1,
+    span: Annotated[
+        str, typer.Option("--for", help="For how long, such as 30m; up to 24h.")
+    ] = "30m",
+    off: Annotated[bool, typer.Option("--off", help="Take back what was asked for.")] = False,
+    context: Context = "",
+    kubeconfig: Kubeconfig = "",
+) -> None:
+    """Have builders ready before their builds come, for a while."""
+    from buildpool.client.reading import cool
+    from buildpool.client.reading import warm as carry_out
+
+    where = {"namespace": namespace, "context": context, "kubeconfig": kubeconfig}
+    if off:
+        typer.echo(cool(pool, **where))
+    else:
+        typer.echo(carry_out(pool, **where, builders=builders, span=span))
+
+
 def hold(name: Annotated[str, typer.Argument(help="Name of the builder.")]) -> None:
     """Keep the port-forwards and certificates of a connection. connect runs it."""
     from buildpool.client.forwarding import hold as carry_out

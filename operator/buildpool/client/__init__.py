@@ -24,7 +24,7 @@ What is decided and said are functions of their arguments; programs and files ar
     holding     the rim: starts and ends the process that holds a connection
     forwarding  the rim: what that process does: port-forwards, new certificates
     connecting  ``connect`` and ``disconnect``, step by step
-    reading     ``status``, ``explain`` and ``rotate``
+    reading     ``status``, ``explain``, ``rotate`` and ``warm``
     looking     ``builds`` and ``logs``
     doctor      ``doctor``
 """

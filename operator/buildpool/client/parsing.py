@@ -128,13 +128,15 @@ def _checked(obj: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(name, str) or not _NAME.fullmatch(name) or not is_namespace(namespace):
         raise BuildpoolError(f"a {naming.KIND} cannot be read: it has no name")
     uid, generation = given.get("uid"), given.get("generation")
+    annotations = given.get("annotations")
+    warm = annotations.get(naming.ANNOTATION_WARM) if isinstance(annotations, dict) else None
     return {
         "metadata": {
             "name": name,
             "namespace": namespace,
             "uid": uid if isinstance(uid, str) else "",
             "generation": generation if isinstance(generation, int) else 0,
-            "annotations": {},
+            "annotations": {naming.ANNOTATION_WARM: warm} if isinstance(warm, str) else {},
             "creationTimestamp": _moment(given.get("creationTimestamp")),
             "deletionTimestamp": _moment(given.get("deletionTimestamp")),
         }

@@ -1,14 +1,17 @@
-"""``status``, ``explain`` and ``rotate``: what needs no connection."""
+"""``status``, ``explain``, ``rotate`` and ``warm``: what needs no connection."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from buildpool.client.kubectl import Kubectl
 from buildpool.client.overview import output, table
 from buildpool.client.refusals import unmoving
 from buildpool.client.values import Output
 from buildpool.core import naming
+from buildpool.core.api.duration import parse_duration
+from buildpool.core.api.warmth import MAX_WARMTH, Warmth, request_for
+from buildpool.core.errors import BuildpoolError
 from buildpool.core.explanation import explain
 from buildpool.core.naming import PoolKey
 
@@ -44,6 +47,48 @@ def rotate(pool: str, *, namespace: str, context: str, kubeconfig: str, authorit
     what = "authority" if authority else "certificates"
     kubectl.annotate(cluster, key, f"{naming.ANNOTATION_ROTATE}={what}")
     return f"pool {key}: its {what} {'is' if authority else 'are'} being replaced"
+
+
+def warm(
+    pool: str, *, namespace: str, context: str, kubeconfig: str, builders: int, span: str
+) -> str:
+    """Asks the operator to have so many builders for a while, whatever builds run."""
+    try:
+        length = parse_duration(span)
+    except ValueError as error:
+        raise BuildpoolError(f"--for: {error}") from None
+    if not timedelta(0) < length <= MAX_WARMTH:
+        raise BuildpoolError("--for: give a time of up to 24h; for longer, raise scaling.min")
+    kubectl = Kubectl.found()
+    cluster = kubectl.cluster(namespace=namespace, context=context, kubeconfig=kubeconfig)
+    seen = kubectl.pool(cluster, pool)
+    key, spec = seen.pool.key, seen.pool.spec
+    if seen.refusal is not None:
+        raise BuildpoolError(f"pool {key}: {seen.refusal.problems[0]}")
+    if spec.replicas is not None:
+        raise BuildpoolError(
+            f"pool {key} has as many builders as spec.replicas says; change that, or take it out"
+        )
+    if builders > spec.scaling.max:
+        raise BuildpoolError(
+            f"pool {key} may have {spec.scaling.max} builders; ask for no more, or raise "
+            "scaling.max"
+        )
+    # The operator goes by the cluster's clock, and this one may be wrong.
+    until = (kubectl.server_time(cluster) or datetime.now(UTC)) + length
+    asked = request_for(Warmth(builders, until))
+    kubectl.annotate(cluster, key, f"{naming.ANNOTATION_WARM}={asked}")
+    has = "builder" if builders == 1 else "builders"
+    return f"pool {key} has {builders} {has} or more until {until:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def cool(pool: str, *, namespace: str, context: str, kubeconfig: str) -> str:
+    """Takes back what ``warm`` has asked for."""
+    kubectl = Kubectl.found()
+    cluster = kubectl.cluster(namespace=namespace, context=context, kubeconfig=kubeconfig)
+    key = kubectl.pool(cluster, pool).pool.key
+    kubectl.annotate(cluster, key, f"{naming.ANNOTATION_WARM}-")
+    return f"pool {key} has as many builders as builds need"
 
 
 def names(*, namespace: str, context: str, kubeconfig: str) -> list[str]:

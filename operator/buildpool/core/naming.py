@@ -42,6 +42,8 @@ ANNOTATION_ACKNOWLEDGES: Final = f"{GROUP}/acknowledges"
 ANNOTATION_ROTATE: Final = f"{GROUP}/rotate"
 """On a pool, by its users: ``authority`` or ``certificates`` are to be replaced now."""
 ANNOTATION_ROTATED: Final = f"{GROUP}/rotated"
+ANNOTATION_WARM: Final = f"{GROUP}/warm"
+"""On a pool, by its users: how many builders it shall have at least, and until when."""
 ANNOTATION_PHASE_SINCE: Final = f"{GROUP}/phase-since"
 """On an authority that is being replaced: since when all Secrets follow the present phase."""
 

@@ -102,9 +102,9 @@ async def pool_changed(
     """
     operator: Operator = memo
     pool = PoolKey(namespace or "", name)
-    rotation = meta.annotations.get(naming.ANNOTATION_ROTATE)
+    wishes = tuple(map(meta.annotations.get, (naming.ANNOTATION_ROTATE, naming.ANNOTATION_WARM)))
     deleted = meta.get("deletionTimestamp")
-    asked = (meta.get("generation"), deleted, rotation, status.get("gateways"))
+    asked = (meta.get("generation"), deleted, wishes, status.get("gateways"))
     if event["type"] == "DELETED":
         operator.asked.pop(uid, None)
         operator.orphan_sweeper.ask(pool)

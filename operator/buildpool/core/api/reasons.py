@@ -157,6 +157,7 @@ class SizeReason(Word):
     AT_MINIMUM = "AtMinimum", "The builds that run need no more than `scaling.min`."
     FOLLOWS_LOAD = "FollowsLoad", "So many builders have room for the builds that run."
     AT_MAXIMUM = "AtMaximum", "The builds that run need more, but `scaling.max` is reached."
+    KEPT_WARM = "KeptWarm", "The annotation `buildpool.dev/warm` asks for so many, for a while."
     COOLING_DOWN = (
         "CoolingDown",
         "Fewer builders would be enough now, but not yet for as long as `scaling.idleAfter`.",
@@ -207,6 +208,10 @@ class EventReason(Word):
     UNKNOWN_ROTATION = (
         "UnknownRotation",
         "The annotation `buildpool.dev/rotate` asks for something that does not exist.",
+    )
+    UNKNOWN_WARMTH = (
+        "UnknownWarmth",
+        "The annotation `buildpool.dev/warm` asks for what cannot be read, or cannot be done.",
     )
     CREATED_CACHE = "CreatedCache", "The managed cache registry was created."
     REMOVED_CACHE = "RemovedCache", "The managed cache registry was removed, with its content."

@@ -20,6 +20,7 @@ from buildpool.core.api import (
     SizeReason,
 )
 from buildpool.core.api.duration import format_duration
+from buildpool.core.api.warmth import floor_of, warmth_of
 from buildpool.core.explanation.layout import Row, at, later, sentence
 from buildpool.core.words import counted
 
@@ -36,7 +37,9 @@ def size_rows(pool: Pool, spec: PoolSpec | None, now: datetime) -> Iterator[Row]
     since = f" So many since {at(scaling.since, now)}." if scaling.since else ""
     yield Row(f"why {scaling.size}", (f"{scaling.reason}: {sentence(scaling.message)}{since}",))
     if spec is not None and spec.replicas is None:
-        yield Row("next", (_growth(spec, scaling), _shrinkage(spec, pool.status, scaling, now)))
+        least = floor_of(spec, warmth_of(pool, now))
+        down = _shrinkage(spec, pool.status, scaling, least, now)
+        yield Row("next", (_growth(spec, scaling), down))
     elif spec is not None:
         text = "spec.replicas is set, and builds do not change it. To hand the size to scaling:"
         patch = f"kubectl patch {naming.SHORT_NAME} {pool.key.name} -n {pool.key.namespace}"
@@ -64,9 +67,13 @@ def _growth(spec: PoolSpec, scaling: ScalingStatus) -> str:
     return f"It grows no further: scaling.max is {spec.scaling.max}."
 
 
-def _shrinkage(spec: PoolSpec, status: PoolStatus, scaling: ScalingStatus, now: datetime) -> str:
+def _shrinkage(
+    spec: PoolSpec, status: PoolStatus, scaling: ScalingStatus, least: int, now: datetime
+) -> str:
     if scaling.size <= spec.least:
         return f"It shrinks no further: scaling.min is {spec.least}."
+    if scaling.size <= least:
+        return "It shrinks no further for as long as it is kept warm."
     patience = spec.scaling.idle_after
     if scaling.calm_since is None or scaling.peak is None:
         few = _capacity(spec, scaling.size - 1)
@@ -77,7 +84,7 @@ def _shrinkage(spec: PoolSpec, status: PoolStatus, scaling: ScalingStatus, now: 
             f"{format_duration(patience)} (scaling.idleAfter)."
         )
     due = later(scaling.calm_since, patience)
-    size = max(scaling.peak, _least(spec, status))
+    size = max(scaling.peak, _least(spec, status, least))
     if size >= scaling.size:
         return "It does not shrink while builders do not say what they run."
     when = f"At {at(due, now)}" if due > now else "Any moment now"
@@ -95,7 +102,7 @@ def _capacity(spec: PoolSpec, size: int) -> int:
     return size * spec.builders.slots * spec.scaling.target_utilization // 100
 
 
-def _least(spec: PoolSpec, status: PoolStatus) -> int:
+def _least(spec: PoolSpec, status: PoolStatus, least: int) -> int:
     """How many builders stay when the pool shrinks: those that do not say what they run, too.
 
     Builds that wait count as those that run, as they do for ``scaling``.
@@ -103,4 +110,4 @@ def _least(spec: PoolSpec, status: PoolStatus) -> int:
     serving = [b.builds for b in status.builders if b.state is not BuilderState.DRAINING]
     builds = sum(filter(None, serving)) + status.waiting
     needed = -(-builds * 100 // (spec.builders.slots * spec.scaling.target_utilization))
-    return max(spec.least, needed) + serving.count(None)
+    return max(least, needed) + serving.count(None)

@@ -22,6 +22,7 @@ from typing import Final, TypeAlias
 
 from buildpool.core import naming
 from buildpool.core.api import ConditionStatus, ConditionType, EventReason, Pool
+from buildpool.core.api.warmth import warmth_of
 from buildpool.core.objects.drift import Difference, differences
 from buildpool.core.objects.refs import (
     Object,
@@ -145,6 +146,7 @@ def plan(s: Situation) -> Plan:
         memory=_last_decision(s.pool),
         waiting=s.backlog.waiting,
         shared=s.backlog.shared,
+        warmth=warmth_of(s.pool, s.now),
         now=s.now,
     )
     return Plan(

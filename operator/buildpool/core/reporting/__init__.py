@@ -10,5 +10,6 @@ builders     ``status.builders``
 cache        the condition and the status of the shared cache
 diagnosis    why a builder is not ready
 losses       which builds were lost with their builder
+requests     Events about what users ask for by annotations
 outcome      what became of a plan
 """

@@ -37,7 +37,6 @@ from buildpool.core.planning.certificates import (
     client_ref,
     gateway_secrets,
 )
-from buildpool.core.planning.issuances import Rotation, rotation_request
 from buildpool.core.planning.plan import Plan
 from buildpool.core.planning.situation import Situation
 from buildpool.core.reporting.builders import builder_statuses, overdue_events, shown
@@ -52,6 +51,7 @@ from buildpool.core.reporting.carried_out import (
 from buildpool.core.reporting.case import PATIENT, Case
 from buildpool.core.reporting.conditions import conditions_of, state_of
 from buildpool.core.reporting.outcome import Failure, Outcome
+from buildpool.core.reporting.requests import requested
 from buildpool.core.words import Finding, counted
 
 
@@ -115,7 +115,7 @@ def report_pass(s: Situation, plan: Plan, outcome: Outcome) -> Report:
     events = (
         *_scaled(pool.status, status),
         *outcome.done,
-        *_rotation(pool, status),
+        *requested(pool, status, now),
         *overdue_events(pool.status, status),
         *_blocked(pool.status, status),
         *_transitions(pool.status, status),
@@ -238,20 +238,6 @@ def _authority(authority: Authority | None) -> AuthorityStatus | None:
     phase = None if authority.phase is AuthorityPhase.STEADY else authority.phase.value
     since = authority.since and authority.since.replace(microsecond=0)  # as it is stored
     return AuthorityStatus(not_after=ends, phase=phase, since=since)
-
-
-def _rotation(pool: Pool, new: PoolStatus) -> Iterator[Event]:
-    """An Event for each phase of a new authority, and for what cannot be asked for."""
-    asked = pool.annotations.get(naming.ANNOTATION_ROTATE)
-    if asked is not None and rotation_request(pool) is None:
-        known = " or ".join(rotation.value for rotation in Rotation)
-        message = f"{naming.ANNOTATION_ROTATE}={asked} says nothing; ask for {known}."
-        yield Event(EventType.WARNING, EventReason.UNKNOWN_ROTATION, message)
-    before = pool.status.authority.phase if pool.status.authority else None
-    phase = new.authority.phase if new.authority else None
-    if phase is not None and phase != before:
-        meaning = AuthorityPhase(phase).meaning
-        yield Event(EventType.NORMAL, EventReason.ROTATING_AUTHORITY, f"{phase}: {meaning}")
 
 
 def _clients(pool: Pool, ends: Mapping[Ref, datetime | None]) -> Iterator[ClientStatus]:

@@ -12,6 +12,7 @@ from itertools import count, islice
 from typing import Final
 
 from buildpool.core.api import PoolSpec, RetireReason
+from buildpool.core.api.warmth import Warmth
 from buildpool.core.scaling.size import Sizing, size_for
 from buildpool.core.scaling.values import (
     FRESH,
@@ -36,15 +37,25 @@ def decide(
     memory: LastDecision,
     waiting: int = 0,
     shared: int = 0,
+    warmth: Warmth | None = None,
     now: datetime,
 ) -> Decision:
     """How many builders the pool shall have, and what to do about it now.
 
     ``taken`` are numbers that no new builder can have although no builder here has them, as where
     the pod of one that was removed still ends. ``waiting`` are builds without a slot, ``shared``
-    those in the slot of another one. The order of the builders does not matter.
+    those in the slot of another one. ``warmth`` is what users ask for now, beside what builds need.
+    The order of the builders does not matter.
     """
-    sizing = size_for(spec, builders, memory=memory, waiting=waiting, shared=shared, now=now)
+    sizing = size_for(
+        spec,
+        builders,
+        memory=memory,
+        waiting=waiting,
+        shared=shared,
+        warmth=warmth,
+        now=now,
+    )
     size, rollout = sizing.size, spec.builders.rollout
     retired = [builder for builder in builders if builder.retired is not None]
     serving = [builder for builder in builders if builder.retired is None]
@@ -76,6 +87,7 @@ def decide(
             spec,
             sizing,
             waiting=_without(retired, removed),
+            warmth=warmth,
             retires=bool(surplus or replaced),
             now=now,
         ),
@@ -175,11 +187,14 @@ def _recheck(
     sizing: Sizing,
     *,
     waiting: Sequence[Builder],
+    warmth: Warmth | None,
     retires: bool,
     now: datetime,
 ) -> timedelta | None:
     """When time alone will change the decision: no event tells of that."""
     moments = [sizing.calm.since + spec.scaling.idle_after] if sizing.calm else []
+    if warmth is not None:
+        moments.append(warmth.until)
     if sizing.is_early:
         moments.append(now + FRESH)
     if retires:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from buildpool.core.api import PoolSpec, SizeReason
+from buildpool.core.api.warmth import Warmth, floor_of
 from buildpool.core.scaling.values import Builder, Calm, LastDecision
 from buildpool.core.words import counted
 
@@ -66,30 +67,32 @@ def size_for(
     memory: LastDecision,
     waiting: int = 0,
     shared: int = 0,
+    warmth: Warmth | None = None,
     now: datetime,
 ) -> Sizing:
     """How many builders the pool shall have now.
 
     ``waiting`` and ``shared`` are what the gateway says of builds: how many have no slot, and how
-    many run in the slot of another one.
+    many run in the slot of another one. ``warmth`` is what users ask for now.
     """
     if spec.replicas is not None:
         text = f"spec.replicas asks for {counted(spec.replicas, 'builder')}."
         return Sizing(spec.replicas, SizeReason.REPLICAS_SET, text)
     load = _load(builders, waiting, shared)
-    was = _clamped(spec, _last_size(builders) if memory.size is None else memory.size)
-    needed = _clamped(spec, _need(spec, load))
+    least = floor_of(spec, warmth)
+    was = _clamped(spec, _last_size(builders) if memory.size is None else memory.size, least)
+    needed = _clamped(spec, _need(spec, load), least)
     if needed > was and load.fresh:
-        sure = _clamped(spec, _need(spec, replace(load, builds=load.builds - load.fresh)))
+        sure = _clamped(spec, _need(spec, replace(load, builds=load.builds - load.fresh)), least)
         return _expectant(load, max(was, sure), memory.calm)
     if needed >= was:
-        return _following(spec, load, needed)
+        return _following(spec, load, needed, warmth)
     calm = _continued(memory.calm, needed, now)
     if now - calm.since < spec.scaling.idle_after:
         return _cooling(spec, load, size=was, needed=needed, calm=calm)
     size = min(was, max(calm.peak, needed + load.silent))
     if needed == size:
-        return _following(spec, load, size)
+        return _following(spec, load, size, warmth)
     return _cooling(spec, load, size=size, needed=needed, calm=Calm(now, needed))
 
 
@@ -122,8 +125,8 @@ def _last_size(builders: Sequence[Builder]) -> int:
     return sum(builder.retired is None for builder in builders)
 
 
-def _clamped(spec: PoolSpec, size: int) -> int:
-    return max(spec.least, min(spec.scaling.max, size))
+def _clamped(spec: PoolSpec, size: int, least: int) -> int:
+    return max(least, min(spec.scaling.max, size))
 
 
 def _continued(calm: Calm | None, needed: int, now: datetime) -> Calm:
@@ -134,12 +137,15 @@ def _continued(calm: Calm | None, needed: int, now: datetime) -> Calm:
     return Calm(min(calm.since, now), max(calm.peak, needed))
 
 
-def _following(spec: PoolSpec, load: _Load, size: int) -> Sizing:
+def _following(spec: PoolSpec, load: _Load, size: int, warmth: Warmth | None) -> Sizing:
     """As many as the builds need, within the limits."""
     need = _need(spec, load)
     if need > spec.scaling.max:
         text = f"{load}; that needs {need} builders, but scaling.max is {size}."
         return Sizing(size, SizeReason.AT_MAXIMUM, text)
+    if warmth is not None and size > max(need, spec.least):
+        text = f"{load}; {counted(size, 'builder')} kept warm until {_moment(warmth.until)}."
+        return Sizing(size, SizeReason.KEPT_WARM, text)
     if size == spec.least:
         text = f"{load}; the {counted(size, 'builder')} of scaling.min will do."
         return Sizing(size, SizeReason.AT_MINIMUM, text)
@@ -166,3 +172,7 @@ def _cooling(spec: PoolSpec, load: _Load, *, size: int, needed: int, calm: Calm)
         f" until {day}{until:%H:%M:%S} UTC, in case more builds come."
     )
     return Sizing(size, SizeReason.COOLING_DOWN, text, calm)
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

@@ -146,6 +146,15 @@ def test_a_pool_that_is_well_is_explained_on_one_page() -> None:
     assert explain(a_pool(status=status), now=NOW) == WELL
 
 
+def test_a_pool_that_is_kept_warm_says_that_it_shrinks_no_further() -> None:
+    asked = {"annotations": {naming.ANNOTATION_WARM: f"2 until {format_time(NOW + MINUTE)}"}}
+    status = a_status(builders=QUIET, scaling=a_scaling(reason="KeptWarm", message="Until then."))
+    text = explain(a_pool(status=status, metadata=asked), now=NOW)
+    assert "It shrinks no further for as long as it is kept warm." in text
+    over = explain(a_pool(status=status, metadata=asked), now=NOW + MINUTE)
+    assert "It shrinks once there were" in " ".join(over.split())
+
+
 def test_a_pool_that_no_operator_has_seen_says_how_to_look_for_one() -> None:
     text = explain(a_pool(status={}), now=NOW)
     assert labels(text) == ["operator"]

@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from buildpool.core.api import PoolSpec, RetireReason
+from buildpool.core.api.warmth import Warmth
 from buildpool.core.scaling import SETTLE, Builder, Decision, LastDecision, decide
 from buildpool.core.words import Finding
 from samples import DAY, NOW
@@ -63,10 +64,14 @@ def decided(
     *,
     taken: Iterable[int] = (),
     memory: LastDecision | None = None,
+    warmth: Warmth | None = None,
     now: datetime = NOW,
 ) -> Decision:
     """The decision about a pool of which nothing is remembered, if nothing else is said."""
-    return decide(spec, pool, taken=frozenset(taken), memory=memory or LastDecision(), now=now)
+    numbers = frozenset(taken)
+    return decide(
+        spec, pool, taken=numbers, memory=memory or LastDecision(), warmth=warmth, now=now
+    )
 
 
 def applied(pool: Sequence[Builder], decision: Decision, *, now: datetime = NOW) -> list[Builder]:

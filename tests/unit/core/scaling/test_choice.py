@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from buildpool.core.api import RetireReason
+from buildpool.core.api.warmth import Warmth
 from buildpool.core.scaling import (
     NOTICE,
     SETTLE,
@@ -255,6 +256,11 @@ def test_when_time_alone_changes_something(builder, expected):
 def test_the_end_of_a_calm_is_waited_for():
     memory = LastDecision(2, Calm(NOW - MINUTE, 1))
     assert decided(a_spec(), builders(1, 0), memory=memory).recheck == IDLE_AFTER - MINUTE
+
+
+def test_the_end_of_warmth_is_waited_for():
+    memory, warmth = LastDecision(2), Warmth(2, NOW + MINUTE)
+    assert decided(a_spec(), builders(1, 0), memory=memory, warmth=warmth).recheck == MINUTE
 
 
 def test_a_decision_names_size_and_calm():

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from buildpool.core.api.warmth import Warmth
 from buildpool.core.scaling import NOTICE, SETTLE, Builder, Calm, LastDecision
 from samples import NOW
 from unit.core.scaling.pools import (
@@ -54,9 +55,19 @@ def test_a_size_keeps_its_limits(spec, pool, memory):
         assert size == spec.replicas
 
 
-@given(specs(), pools(), memories)
-def test_only_idle_builders_without_a_flaw_are_surplus(spec, pool, memory):
-    decision = decided(spec, pool, memory=memory)
+@given(specs(), pools(), memories, st.builds(Warmth, numbers, st.just(NOW + SECOND)))
+def test_warmth_keeps_the_limits_and_never_makes_a_pool_smaller(spec, pool, memory, warmth):
+    size = decided(spec, pool, memory=memory, warmth=warmth).size
+    assert size >= decided(spec, pool, memory=LastDecision(0)).size
+    if spec.replicas is None:
+        assert min(warmth.builders, spec.scaling.max) <= size <= spec.scaling.max
+    else:
+        assert size == spec.replicas
+
+
+@given(specs(), pools(), memories, st.none() | st.builds(Warmth, numbers, st.just(NOW + SECOND)))
+def test_only_idle_builders_without_a_flaw_are_surplus(spec, pool, memory, warmth):
+    decision = decided(spec, pool, memory=memory, warmth=warmth)
     named = {builder.index: builder for builder in pool}
     for retirement in decision.retire:
         builder = named[retirement.index]

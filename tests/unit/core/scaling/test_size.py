@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from buildpool.core.api import PoolSpec, SizeReason
+from buildpool.core.api.warmth import Warmth
 from buildpool.core.scaling import Builder, Calm, LastDecision
 from buildpool.core.scaling.size import Sizing, size_for
 from samples import DAY, NOW
@@ -28,9 +29,11 @@ def sized(
     size: int | None = None,
     calm: Calm | None = None,
     now: datetime = NOW,
+    warmth: Warmth | None = None,
     **gateway: int,
 ) -> Sizing:
-    return size_for(spec, pool, memory=LastDecision(size, calm), now=now, **gateway)
+    memory = LastDecision(size, calm)
+    return size_for(spec, pool, memory=memory, warmth=warmth, now=now, **gateway)
 
 
 def running(*builds: int | None, size: int | None = None, **scaling: Any) -> Sizing:
@@ -96,6 +99,30 @@ def test_growth_ends_the_calm():
     pool = builders(2, 2, 2)
     calm = Calm(NOW - MINUTE, 1)
     assert sized(a_spec(), pool, size=3, calm=calm).calm is None
+
+
+def test_a_pool_is_kept_warm_and_says_until_when():
+    warmth = Warmth(3, NOW + MINUTE)
+    warm = sized(a_spec(), builders(1), size=1, warmth=warmth)
+    assert (warm.size, warm.reason, warm.calm) == (3, SizeReason.KEPT_WARM, None)
+    assert warm.message == (
+        f"1 build runs; 3 builders kept warm until {NOW + MINUTE:%Y-%m-%d %H:%M:%S} UTC."
+    )
+    assert sized(a_spec(min=0), builders(), size=0, warmth=warmth).size == 3, "one that sleeps"
+    # What builds need, and what the spec says, comes first.
+    assert sized(a_spec(), builders(9), size=1, warmth=warmth).reason == SizeReason.FOLLOWS_LOAD
+    assert sized(a_spec(min=3), builders(1), size=3, warmth=warmth).reason == SizeReason.AT_MINIMUM
+    assert sized(a_spec(max=2), builders(1), size=1, warmth=warmth).size == 2
+    assert sized(a_spec(replicas=1), builders(1), warmth=warmth).size == 1
+
+
+def test_warmth_that_ends_is_followed_by_the_usual_calm():
+    after = sized(a_spec(), builders(0, 0, 0), size=3)
+    assert (after.size, after.reason, after.calm) == (3, SizeReason.COOLING_DOWN, Calm(NOW, 1))
+    # What was calm before does not count: it was wanted so.
+    calm = Calm(NOW - IDLE_AFTER, 1)
+    warm = sized(a_spec(), builders(0, 0, 0), size=3, calm=calm, warmth=Warmth(2, NOW + MINUTE))
+    assert warm.size == 2, "builders beyond it are removed as ever"
 
 
 # --- what counts ---------------------------------------------------------------------------------
