@@ -6,10 +6,13 @@ Their pods stay pending: where one has to take builds, the test says so in the k
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from cluster import Api, OperatorProcess, eventually
+from cluster import PROJECT, Api, OperatorProcess, eventually
 from integration.test_a_pool_converges import created
 
 OTHER_IMAGE = "registry.example/buildkit:v9-rootless"
@@ -113,6 +116,48 @@ def test_replicas_decide_how_many_builders_there_are(
     reasons = installed.reasons("ci", namespace)
     assert {"ScaledUp", "ScaledDown", "RetiredBuilder", "RemovedBuilder"} <= set(reasons)
     assert all("(Surplus)" in message for message in told(installed, namespace, "RetiredBuilder"))
+
+
+def test_a_pool_is_kept_warm_until_the_moment_that_was_asked_for(
+    installed: Api, operator: OperatorProcess, namespace: str
+) -> None:
+    created(installed, namespace)
+
+    def warm(*flags: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "buildpool.cli", "warm", "ci", "-n", namespace, *flags],
+            env={**os.environ, "PYTHONPATH": str(PROJECT / "operator")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.stdout or done.stderr
+
+    def sized(size: int, reason: str, within: float = 10) -> None:
+        def is_so() -> bool:
+            scaling = status(installed, namespace)["scaling"]
+            return (scaling["size"], scaling["reason"]) == (size, reason)
+
+        eventually(is_so, within=within, what=f"{size}, for {reason}")
+
+    assert "may have 8 builders; ask for no more" in warm("--builders=9")
+    assert "give a time of up to 24h" in warm("--for=25h")
+    assert "has 3 builders or more until" in warm("--builders=3", "--for=1h")
+    come_to_be(installed, namespace, 0, 1, 2)
+    sized(3, "KeptWarm")
+    assert "as many builders as builds need" in warm("--off")
+    sized(3, "CoolingDown")
+    warm("--builders=3", "--for=8s")
+    sized(3, "KeptWarm")
+    # By time alone: nothing else changes then.
+    sized(3, "CoolingDown", within=20)
+    installed.must("annotate", "bkp", "ci", "-n", namespace, "buildpool.dev/warm=plenty")
+    eventually(
+        lambda: told(installed, namespace, "UnknownWarmth"), within=10, what="it says what helps"
+    )
+    (message,) = told(installed, namespace, "UnknownWarmth")
+    assert message.startswith("buildpool.dev/warm=plenty says nothing; write it like 3 until ")
 
 
 def test_kubectl_scale_adds_and_removes_builders(
