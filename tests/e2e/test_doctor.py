@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from buildpool.gateway.ext_proc.running import CANCELLED_WORDS
 from cluster import OPERATOR_NAMESPACE, Api, eventually
 from e2e import gateways
 from e2e.clients import BASE, base_context, context
-from e2e.outside import FORWARDING, Outside, a_user_of, role_of
+from e2e.outside import ACCOUNT, FORWARDING, Outside, a_user_of, may, role_of
+from integration.machines import children_of
 from limits import patience
 
 if "DEVCLUSTER_NAME" not in os.environ:
@@ -26,6 +28,7 @@ QUESTIONS = (
     *("pool", "operator", "way", "rights", "certificate", "connections", "reach", "build"),
 )
 SLOW = f"FROM {BASE}\nRUN echo begun; sleep 15; echo over\n"
+FOREVER = f"FROM {BASE}\nRUN echo begun; while true; do sleep 1; done\n"
 BROKEN = f"FROM {BASE}\nRUN echo that is no program; /none\n"
 
 
@@ -49,18 +52,31 @@ def listed(outside: Outside) -> list[dict[str, Any]]:
     return found
 
 
+def running(outside: Outside) -> dict[str, Any]:
+    """The build that runs, once it is listed."""
+
+    def found() -> list[dict[str, Any]]:
+        return [build for build in listed(outside) if build["result"] == "Running"]
+
+    first: dict[str, Any] = eventually(found, within=60, what="it is listed as running")[0]
+    return first
+
+
 @contextmanager
 def a_build(outside: Outside, dockerfile: str, name: str) -> Iterator[subprocess.Popen[str]]:
     """A build by the connection, which ends with the block."""
     source = context(outside.home / name, dockerfile)
     options = ("--builder=ci", "--no-cache", "--progress=plain", "--output=type=cacheonly")
-    with subprocess.Popen(
-        [*outside.within, "buildx", "build", *options, *base_context(), str(source)],
-        env=outside.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as build:
+    with (
+        (outside.home / f"{name}.log").open("w") as log,
+        subprocess.Popen(
+            [*outside.within, "buildx", "build", *options, *base_context(), str(source)],
+            env=outside.environment,
+            stdout=log,
+            stderr=log,
+            text=True,
+        ) as build,
+    ):
         try:
             yield build
         finally:
@@ -91,8 +107,9 @@ def test_all_that_is_asked_between_a_machine_and_a_build_is_well_or_named(
     assert may_not in " ".join(done.stdout.split())
 
 
-def test_builds_and_their_logs_are_shown(outside: Outside) -> None:
+def test_builds_and_their_logs_are_shown_and_a_build_is_ended(api: Api, outside: Outside) -> None:
     outside.buildpool("connect", "ci", "--detach")
+    forwards = children_of(int((outside.files / "ci" / "holder").read_text()))
     with a_build(outside, BROKEN, "broken") as broken:
         assert broken.wait(timeout=patience(120)) != 0
     (failed,) = eventually(lambda: listed(outside), within=30, what="it is listed")
@@ -102,12 +119,7 @@ def test_builds_and_their_logs_are_shown(outside: Outside) -> None:
     assert "that is no program" in log.stdout + log.stderr
 
     with a_build(outside, SLOW, "slow") as slow:
-        running = eventually(
-            lambda: [build for build in listed(outside) if build["result"] == "Running"],
-            within=60,
-            what="it is listed as running",
-        )
-        ref = running[0]["ref"]
+        ref = running(outside)["ref"]
         refused = outside.run(*PLUGIN, "logs", ref)
         assert "still runs; -f shows its log until it ends" in refused.stderr
         followed = outside.run(*PLUGIN, "logs", "-f", ref)
@@ -118,3 +130,17 @@ def test_builds_and_their_logs_are_shown(outside: Outside) -> None:
     assert [line.split()[0] for line in table.splitlines()] == ["REF", ref, failed["ref"]]
     completed = outside.run("kubectl", "__complete", "buildpool", "logs", ref[:4])
     assert completed.stdout.splitlines() == [ref, ":4"], completed
+
+    with a_build(outside, FOREVER, "forever") as endless:
+        ref = running(outside)["ref"]
+        refused = outside.run(*PLUGIN, "cancel", ref[:12])
+        assert "you may not change BuildKitPool ci" in refused.stderr, refused
+        who = f"{outside.namespace}:{ACCOUNT}"
+        may(api, outside.namespace, who, "cancel", "patch buildkitpools.buildpool.dev")
+        assert outside.buildpool("cancel", ref[:12]) == f"build {ref} is cancelled\n"
+        assert endless.wait(timeout=patience(30)) != 0
+        assert CANCELLED_WORDS in (outside.home / "forever.log").read_text()
+    again = outside.run(*PLUGIN, "cancel", ref)
+    assert f"build {ref} has ended already" in again.stderr
+    now = children_of(int((outside.files / "ci" / "holder").read_text()))
+    assert now == forwards, "who looks ends no port-forward, nor the builds that run through it"

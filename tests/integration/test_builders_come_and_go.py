@@ -121,7 +121,7 @@ def test_replicas_decide_how_many_builders_there_are(
 def test_a_pool_is_kept_warm_until_the_moment_that_was_asked_for(
     installed: Api, operator: OperatorProcess, namespace: str
 ) -> None:
-    created(installed, namespace)
+    created(installed, namespace, scaling={"max": 8})
 
     def warm(*flags: str) -> str:
         done = subprocess.run(

@@ -8,7 +8,8 @@ Decides nothing about pools.
     gateway   the commands of the gateway's pods
     flags     flags that several commands share
     client    the commands of users: connect, disconnect, status, explain, warm, rotate
-    builds    those about builds, and about what keeps them from running: builds, logs, doctor
+    builds    those about builds, and about what keeps them from running: builds, logs, cancel,
+              doctor
     render    the objects of a pool, without a cluster
     docs      generated pages of the reference
 """

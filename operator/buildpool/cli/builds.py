@@ -64,6 +64,34 @@ def logs(
     show_log(ref, builder, follow=follow)
 
 
+def cancel(
+    ref: Annotated[
+        str,
+        typer.Argument(help="The build's ref, or how it begins.", autocompletion=_refs),
+    ],
+    builder: Connection = "",
+    pool: Annotated[
+        str,
+        typer.Option(
+            help="The pool, where there is no connection; the ref then has to be whole.",
+            autocompletion=pools_of,
+        ),
+    ] = "",
+    namespace: Namespace = "",
+    context: Context = "",
+    kubeconfig: Kubeconfig = "",
+) -> None:
+    """End a build that runs behind the gateway. It takes the right to change the pool."""
+    from buildpool.client.cancelling import cancel as carry_out
+    from buildpool.client.cancelling import cancel_of_pool
+
+    if pool:
+        where = {"namespace": namespace, "context": context, "kubeconfig": kubeconfig}
+        typer.echo(cancel_of_pool(pool, ref, **where))
+    else:
+        typer.echo(carry_out(ref, builder))
+
+
 def doctor(
     pools: Annotated[
         list[str] | None,

@@ -26,5 +26,6 @@ What is decided and said are functions of their arguments; programs and files ar
     connecting  ``connect`` and ``disconnect``, step by step
     reading     ``status``, ``explain``, ``rotate`` and ``warm``
     looking     ``builds`` and ``logs``
+    cancelling  ``cancel``
     doctor      ``doctor``
 """

@@ -211,6 +211,13 @@ def complaint(node: Node, folder: Folder) -> str:
             context.wrap_socket(plain, server_hostname=node.server_name) as secured,
         ):
             secured.sendall(_FIRST_WORDS)
-            return "" if secured.recv(1) else "it hangs up"
+            if not secured.recv(1):
+                return "it hangs up"
+            # A connection that is closed while more comes is reset, and by a reset one kubectl ends
+            # a port-forward, with the builds that run through it.
+            secured.shutdown(socket.SHUT_WR)
+            while secured.recv(65536):
+                pass
+            return ""
     except OSError as error:  # TLS's own are among them
         return one_line(str(error))

@@ -18,7 +18,7 @@ from buildpool.core.errors import BuildpoolError
 
 def listed(name: str, form: Output | None) -> str:
     """The builds of a connection; of the only one there is, if none is named."""
-    builds = _builds(Buildx.found(), _connection(name))
+    builds = builds_of(Buildx.found(), connection_named(name))
     if form is not None:
         return output(builds, form)
     return table(builds, now=datetime.now(UTC)) if builds else "No build is recorded."
@@ -26,9 +26,9 @@ def listed(name: str, form: Output | None) -> str:
 
 def show_log(ref: str, name: str, *, follow: bool) -> None:
     """Prints the log of a build, by its ref or by how that begins."""
-    buildx, connection = Buildx.found(), _connection(name)
+    buildx, connection = Buildx.found(), connection_named(name)
     # Asked by a ref that it does not know, a daemon would wait for it, and never stop.
-    build = chosen(_builds(buildx, connection), ref)
+    build = chosen(builds_of(buildx, connection), ref)
     if build.is_running and not follow:
         raise BuildpoolError(f"build {build.ref} still runs; -f shows its log until it ends")
     if not buildx.show_log(connection.name, build.ref):
@@ -37,10 +37,11 @@ def show_log(ref: str, name: str, *, follow: bool) -> None:
 
 def refs(name: str) -> list[str]:
     """The refs of a connection's builds."""
-    return [build.ref for build in _builds(Buildx.found(), _connection(name))]
+    return [build.ref for build in builds_of(Buildx.found(), connection_named(name))]
 
 
-def _connection(name: str) -> Connection:
+def connection_named(name: str) -> Connection:
+    """The connection of this name; the only one there is, if it is empty."""
     there = names()
     if not there:
         raise BuildpoolError(
@@ -57,7 +58,8 @@ def _connection(name: str) -> Connection:
     return found
 
 
-def _builds(buildx: Buildx, connection: Connection) -> list[Build]:
+def builds_of(buildx: Buildx, connection: Connection) -> list[Build]:
+    """The builds of a connection, the running ones first."""
     if not buildx.has_that_of(connection):
         raise BuildpoolError(
             f"builder {connection.name} is no longer the one that connect has made; connect again"

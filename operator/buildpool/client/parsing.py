@@ -19,6 +19,7 @@ from buildpool.client.values import Cluster, Target
 from buildpool.core import naming
 from buildpool.core.api import Pool, identify_pool, parse_pool
 from buildpool.core.errors import BuildpoolError, InvalidSpecError
+from buildpool.core.objects.refs import text_at
 
 _LABEL: Final = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
@@ -98,6 +99,10 @@ class Seen:
     raw: dict[str, Any]
     """The object as the API server gave it."""
 
+    def annotation(self, name: str) -> str:
+        """An annotation of it; empty where there is none that is a text."""
+        return text_at(self.raw, "metadata", "annotations", name)
+
 
 def pool_in(obj: dict[str, Any]) -> Seen:
     """The pool in an object; a BuildpoolError for what is none."""
@@ -128,15 +133,14 @@ def _checked(obj: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(name, str) or not _NAME.fullmatch(name) or not is_namespace(namespace):
         raise BuildpoolError(f"a {naming.KIND} cannot be read: it has no name")
     uid, generation = given.get("uid"), given.get("generation")
-    annotations = given.get("annotations")
-    warm = annotations.get(naming.ANNOTATION_WARM) if isinstance(annotations, dict) else None
+    warm = text_at(given, "annotations", naming.ANNOTATION_WARM)
     return {
         "metadata": {
             "name": name,
             "namespace": namespace,
             "uid": uid if isinstance(uid, str) else "",
             "generation": generation if isinstance(generation, int) else 0,
-            "annotations": {naming.ANNOTATION_WARM: warm} if isinstance(warm, str) else {},
+            "annotations": {naming.ANNOTATION_WARM: warm} if warm else {},
             "creationTimestamp": _moment(given.get("creationTimestamp")),
             "deletionTimestamp": _moment(given.get("deletionTimestamp")),
         }

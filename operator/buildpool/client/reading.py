@@ -14,6 +14,7 @@ from buildpool.core.api.warmth import MAX_WARMTH, Warmth, request_for
 from buildpool.core.errors import BuildpoolError
 from buildpool.core.explanation import explain
 from buildpool.core.naming import PoolKey
+from buildpool.core.words import counted
 
 
 def explained(pool: str, *, namespace: str, context: str, kubeconfig: str) -> str:
@@ -71,15 +72,15 @@ def warm(
         )
     if builders > spec.scaling.max:
         raise BuildpoolError(
-            f"pool {key} may have {spec.scaling.max} builders; ask for no more, or raise "
-            "scaling.max"
+            f"pool {key} may have {counted(spec.scaling.max, 'builder')}; ask for no more, or "
+            "raise scaling.max"
         )
     # The operator goes by the cluster's clock, and this one may be wrong.
     until = (kubectl.server_time(cluster) or datetime.now(UTC)) + length
     asked = request_for(Warmth(builders, until))
     kubectl.annotate(cluster, key, f"{naming.ANNOTATION_WARM}={asked}")
-    has = "builder" if builders == 1 else "builders"
-    return f"pool {key} has {builders} {has} or more until {until:%Y-%m-%d %H:%M:%S} UTC"
+    many = counted(builders, "builder")
+    return f"pool {key} has {many} or more until {until:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def cool(pool: str, *, namespace: str, context: str, kubeconfig: str) -> str:

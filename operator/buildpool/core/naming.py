@@ -44,6 +44,10 @@ ANNOTATION_ROTATE: Final = f"{GROUP}/rotate"
 ANNOTATION_ROTATED: Final = f"{GROUP}/rotated"
 ANNOTATION_WARM: Final = f"{GROUP}/warm"
 """On a pool, by its users: how many builders it shall have at least, and until when."""
+ANNOTATION_CANCEL: Final = f"{GROUP}/cancel"
+"""On a pool, by its users, and for the gateway on its Secret: builds that are to end now."""
+REQUESTS: Final = (ANNOTATION_ROTATE, ANNOTATION_WARM, ANNOTATION_CANCEL)
+"""By which users ask for something beside the spec."""
 ANNOTATION_PHASE_SINCE: Final = f"{GROUP}/phase-since"
 """On an authority that is being replaced: since when all Secrets follow the present phase."""
 

@@ -102,7 +102,7 @@ async def pool_changed(
     """
     operator: Operator = memo
     pool = PoolKey(namespace or "", name)
-    wishes = tuple(map(meta.annotations.get, (naming.ANNOTATION_ROTATE, naming.ANNOTATION_WARM)))
+    wishes = tuple(map(meta.annotations.get, naming.REQUESTS))
     deleted = meta.get("deletionTimestamp")
     asked = (meta.get("generation"), deleted, wishes, status.get("gateways"))
     if event["type"] == "DELETED":

@@ -9,7 +9,9 @@ The models are the one source of parser, CRD and reference, so these cannot disa
     cache          ``spec.cache``
     podfields      fields as a pod has them
     status         ``status``
-    warmth         the annotation by which users ask for builders ahead of builds
+    asked          annotations by which users ask for something for a while
+    cancellation   the one by which they end builds
+    warmth         the one by which users ask for builders ahead of builds
     reasons        the words of conditions and Events
     events         Events, as values
     brief          what the operator tells the gateway about a pool

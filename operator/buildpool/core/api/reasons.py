@@ -213,6 +213,10 @@ class EventReason(Word):
         "UnknownWarmth",
         "The annotation `buildpool.dev/warm` asks for what cannot be read, or cannot be done.",
     )
+    UNKNOWN_CANCELLATION = (
+        "UnknownCancellation",
+        "The annotation `buildpool.dev/cancel` asks for what cannot be read, or cannot be done.",
+    )
     CREATED_CACHE = "CreatedCache", "The managed cache registry was created."
     REMOVED_CACHE = "RemovedCache", "The managed cache registry was removed, with its content."
     ISSUED_CERTIFICATE = "IssuedCertificate", "A certificate was issued where there was none."

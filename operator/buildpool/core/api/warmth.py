@@ -1,17 +1,17 @@
 """What ``buildpool.dev/warm`` asks for: builders that are there before their builds.
 
-Pure. The annotation is anybody's who may change the pool: ``<builders> until <moment>``. What
-cannot be read, is over, or lasts too long asks for nothing.
+Pure. What cannot be read, is over, or lasts too long asks for nothing.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from buildpool.core import naming
+from buildpool.core.api.asked import quoted, read_request, request
 from buildpool.core.api.pool import Pool
 from buildpool.core.api.spec import PoolSpec
 
@@ -19,7 +19,7 @@ MAX_WARMTH: Final = timedelta(days=1)
 """How far away its end may be. For longer there is ``scaling.min``."""
 MAX_CLOCK_ERROR: Final = timedelta(minutes=5)
 """By which the clock of somebody who asks for so long may be ahead."""
-_REQUEST: Final = re.compile(r"([1-9][0-9]{0,3}) until ([0-9T:.Z+-]{10,40})", re.ASCII)
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,3}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Warmth:
 
 def request_for(warmth: Warmth) -> str:
     """The annotation that asks for it."""
-    return f"{warmth.builders} until {warmth.until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return request(str(warmth.builders), warmth.until)
 
 
 def warmth_of(pool: Pool, now: datetime) -> Warmth | None:
@@ -48,7 +48,7 @@ def refusal_of(pool: Pool, now: datetime) -> str:
     asked = pool.annotations.get(naming.ANNOTATION_WARM)
     if asked is None:
         return ""
-    found, said = _read(asked), f"{naming.ANNOTATION_WARM}={asked[:_SHOWN_CHARACTERS]}"
+    found, said = _read(asked), quoted(naming.ANNOTATION_WARM, asked)
     if found is None:
         return f"{said} says nothing; write it like 3 until 2030-01-31T18:00:00Z."
     if found.until > now + MAX_WARMTH + MAX_CLOCK_ERROR:
@@ -58,20 +58,13 @@ def refusal_of(pool: Pool, now: datetime) -> str:
     return ""
 
 
-_SHOWN_CHARACTERS: Final = 64
-
-
 def floor_of(spec: PoolSpec, warmth: Warmth | None) -> int:
     """How many builders a pool has at least."""
     return max(spec.least, min(warmth.builders if warmth else 0, spec.scaling.max))
 
 
 def _read(text: str) -> Warmth | None:
-    found = _REQUEST.fullmatch(text)
-    if found is None:
+    found = read_request(text)
+    if found is None or not _NUMBER.fullmatch(found[0]):
         return None
-    try:
-        until = datetime.fromisoformat(found[2])
-        return Warmth(int(found[1]), until.astimezone(UTC)) if until.tzinfo else None
-    except (ValueError, OverflowError):
-        return None
+    return Warmth(int(found[0]), found[1])

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from buildpool.core import naming
 from buildpool.core.api import Pool, Routing
 from buildpool.core.api.brief import acknowledgement
+from buildpool.core.api.cancellation import cancellation_in
 from buildpool.core.objects.refs import Object, Ref, ref_of, text_at
 from buildpool.core.pki import Bundle
 from buildpool.core.planning.certificates import (
@@ -71,7 +72,10 @@ def desired_objects(s: Situation, size: int) -> Iterator[Object]:
             yield certificate_secret(pool, ref.name, _bundle(s, ref), component=component)
     if pool.spec.routing is Routing.GATEWAY:
         server, upstream = gateways
-        yield gateway_secret(pool, _bundle(s, server), installation=s.installation)
+        asked = pool.annotations.get(naming.ANNOTATION_CANCEL, "")
+        cancel = asked if cancellation_in(asked, s.now) else ""
+        shown = _bundle(s, server)
+        yield gateway_secret(pool, shown, installation=s.installation, cancel=cancel)
         yield upstream_secret(pool, _bundle(s, upstream), namespace=namespace)
     yield builder_config(pool)
     yield from _ways(s)

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from buildpool.core import naming
-from buildpool.core.api import EventReason, Pool, PoolStatus
+from buildpool.core.api import EventReason, Pool, PoolStatus, cancellation, warmth
 from buildpool.core.api.events import Event, EventType
-from buildpool.core.api.warmth import refusal_of
 from buildpool.core.pki import AuthorityPhase
 from buildpool.core.planning.issuances import Rotation, rotation_request
 
@@ -25,5 +24,7 @@ def requested(pool: Pool, new: PoolStatus, now: datetime) -> Iterator[Event]:
     if phase is not None and phase != before:
         meaning = AuthorityPhase(phase).meaning
         yield Event(EventType.NORMAL, EventReason.ROTATING_AUTHORITY, f"{phase}: {meaning}")
-    if refused := refusal_of(pool, now):
+    if refused := warmth.refusal_of(pool, now):
         yield Event(EventType.WARNING, EventReason.UNKNOWN_WARMTH, refused)
+    if refused := cancellation.refusal_of(pool, now):
+        yield Event(EventType.WARNING, EventReason.UNKNOWN_CANCELLATION, refused)

@@ -7,6 +7,7 @@ has to know of it, changes together or not at all: both are in one Secret.
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 
 from buildpool.core import naming
 from buildpool.core.api import Inject, Pool
@@ -54,21 +55,33 @@ def brief_of(pool: Pool, *, domain: str) -> Brief:
     )
 
 
-def gateway_secret(pool: Pool, bundle: Bundle, *, installation: Installation) -> Object:
-    """What the gateway shows a pool's clients, and what it has to know of the pool."""
+def gateway_secret(
+    pool: Pool, bundle: Bundle, *, installation: Installation, cancel: str = ""
+) -> Object:
+    """What the gateway shows a pool's clients, and what it has to know of the pool.
+
+    ``cancel`` is what users ask for of builds that run, if anything (``core.api.cancellation``).
+    """
     told = brief_of(pool, domain=installation.domain)
     brief = told.model_dump_json(by_alias=True, exclude_none=True).encode()
-    return _secret(
-        pool, naming.gateway_certificate(pool.key), installation.namespace, bundle, brief
-    )
+    name = naming.gateway_certificate(pool.key)
+    annotations = {naming.ANNOTATION_CANCEL: cancel} if cancel else {}
+    return _secret(pool, name, installation.namespace, bundle, brief, annotations)
 
 
 def upstream_secret(pool: Pool, bundle: Bundle, *, namespace: str) -> Object:
     """What the gateway shows a pool's builders."""
-    return _secret(pool, naming.gateway_upstream(pool.key), namespace, bundle, None)
+    return _secret(pool, naming.gateway_upstream(pool.key), namespace, bundle, None, {})
 
 
-def _secret(pool: Pool, name: str, namespace: str, bundle: Bundle, brief: bytes | None) -> Object:
+def _secret(
+    pool: Pool,
+    name: str,
+    namespace: str,
+    bundle: Bundle,
+    brief: bytes | None,
+    annotations: Mapping[str, str],
+) -> Object:
     data = {
         "ca.pem": bundle.trust,
         "tls.crt": bundle.pair.certificate,
@@ -87,7 +100,11 @@ def _secret(pool: Pool, name: str, namespace: str, bundle: Bundle, brief: bytes 
                     "app.kubernetes.io/component": naming.COMPONENT_GATEWAY,
                 },
                 # An owner reference cannot cross namespaces.
-                "annotations": {**naming.KEPT, naming.ANNOTATION_POOL_UID: pool.uid},
+                "annotations": {
+                    **naming.KEPT,
+                    naming.ANNOTATION_POOL_UID: pool.uid,
+                    **annotations,
+                },
             },
             "type": "kubernetes.io/tls",
             "data": {key: base64.b64encode(value).decode() for key, value in sorted(data.items())},

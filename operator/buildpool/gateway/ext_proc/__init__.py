@@ -7,6 +7,7 @@ traits          what a build is of, and which builder suits it
 caching         which shared caches are added to a build
 bodies          the messages that are read, and what is added to them
 records         what is asked about builds that have ended
+running         a build that runs, until it ends
 losses          how a request is seen to have lost its builder
 responses       what Envoy is answered
 """

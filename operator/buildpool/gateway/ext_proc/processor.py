@@ -41,8 +41,8 @@ from buildpool.gateway.ext_proc.authorization import (
 )
 from buildpool.gateway.ext_proc.bodies import read_message, with_share, with_shared_imports
 from buildpool.gateway.ext_proc.caching import share_of
-from buildpool.gateway.ext_proc.calls import Call, CallKind, headers_of, read_call
-from buildpool.gateway.ext_proc.losses import loss_in
+from buildpool.gateway.ext_proc.calls import Call, CallKind, read_call
+from buildpool.gateway.ext_proc.running import to_its_end
 from buildpool.gateway.ext_proc.traits import affinity_key, traits_of
 from buildpool.gateway.metrics import GatewayMetrics
 from buildpool.gateway.pools.messages import Seat
@@ -239,13 +239,11 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
             yield responses.go_on_with(placement.builder, with_share(message, solve, shared))
             del message, solve, traits  # they may be large, and the build long
             seat.leave()
-            async for answer in messages:
-                if answer.HasField("response_headers"):
-                    said = headers_of(answer.response_headers)
-                    yield responses.response_headers(self._outcome(build, said))
-                elif answer.HasField("response_trailers"):
-                    self._outcome(build, headers_of(answer.response_trailers))
-                    yield responses.response_trailers()
+            with served.cancellations.heard_by(build.ref) as cancelled:
+                known = self._pools.known_trouble
+                async with aclosing(to_its_end(build, messages, cancelled, known=known)) as answers:
+                    async for answer in answers:
+                        yield answer
         finally:
             scheduler.end(call.connection, build.ref)
             if build.result != "succeeded":
@@ -320,20 +318,6 @@ class Processor(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
         )
         self._build_log.open(build)
         return build
-
-    def _outcome(self, build: BuildRecord, said: dict[str, str]) -> dict[str, str] | None:
-        """Records how a build ended; returns headers that say so where its builder is lost."""
-        status = said.get("grpc-status")
-        if status is None:
-            return None
-        build.status = status
-        # At once, with what is known: the client's other streams end now, too, and it shows the
-        # first message that it gets.
-        loss = loss_in(said, known=self._pools.known_trouble(build.builder))
-        if loss is None:
-            return None
-        build.trouble = loss.trouble or None
-        return {"grpc-message": f"builder {build.builder.name} of pool {build.pool} {loss.words}"}
 
     def _refusal(self, call: Call, refused: Refused) -> ext_proc.ProcessingResponse:
         served = self._pools.served(call.chain)

@@ -10,6 +10,7 @@ whereabouts   where something is, as daemons say of themselves
 fleet         asks all daemons of a pool one question
 leaving       a daemon that drains: asked once, without a connection that stays
 listeners     who listens to what happens to the builds of a pool
+cancellations builds of a pool that are to end, and the conversations that wait to hear it
 unsent        the lists of builds that clients have not taken yet
 tickets       requests that were let in, and that the router answers by itself
 cache_memory  when shared caches were exported, and which variants have caches of their own

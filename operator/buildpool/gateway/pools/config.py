@@ -22,6 +22,8 @@ class PoolConfig:
     trust: bytes = field(repr=False)
     """PEM of the pool's authorities, which vouch for clients and builders alike."""
 
+    cancel: str = ""
+    """What users ask for of builds that run (``core.api.cancellation``), as it is written."""
     acknowledgement: str = ""
     """What the operator wants to hear once the pool is served so (``core.api.brief``)."""
 

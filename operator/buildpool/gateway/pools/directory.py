@@ -171,6 +171,7 @@ def tenant_of(server: Object, upstream: Object) -> PoolConfig:
         server=KeyPair(_decoded(server, "tls.crt"), _decoded(server, "tls.key")),
         upstream=KeyPair(_decoded(upstream, "tls.crt"), _decoded(upstream, "tls.key")),
         trust=trust,
+        cancel=text_at(server, "metadata", "annotations", naming.ANNOTATION_CANCEL),
         acknowledgement=acknowledgement(server, upstream),
     )
 

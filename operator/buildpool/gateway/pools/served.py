@@ -25,6 +25,7 @@ from buildpool.core.routing.pool_state import PoolState
 from buildpool.core.routing.values import Target, label_of
 from buildpool.gateway.pools.bounds import RequestBounds, RouterBounds
 from buildpool.gateway.pools.cache_memory import CacheMemory
+from buildpool.gateway.pools.cancellations import Cancellations
 from buildpool.gateway.pools.config import PoolConfig
 from buildpool.gateway.pools.contexts import SessionContexts
 from buildpool.gateway.pools.fleet import Fleet
@@ -66,6 +67,7 @@ class ServedPool:
     config: PoolConfig
     scheduler: SlotScheduler
     records: BuildRecords
+    cancellations: Cancellations
     missing_since: datetime | None = None
     """Since when the operator does not tell of the pool: from then on it takes no new builds."""
     is_closing: bool = False
@@ -218,13 +220,14 @@ class ServedPools:
             fleet = Fleet(pool, daemons, self._connect, heard=heard)
             records = BuildRecords(fleet, unheard=self._bounds.unheard)
             served = self._served[pool] = ServedPool(
-                config, scheduler, records, of_all=self._bounds
+                config, scheduler, records, Cancellations(self._clock), of_all=self._bounds
             )
             self._labels[label_of(pool)] = pool
         if served is None:
             return
         if config is not None:
             served.config, served.missing_since, served.is_closing = config, None, False
+            served.cancellations.ask(config.cancel)
         else:
             now = self._clock()
             served.missing_since = served.missing_since or now

@@ -45,6 +45,8 @@ class BuildRecord:
     """What became of its builder, where it failed for that."""
     steps: tuple[int, int] | None = None
     """Steps that were cached, and all; None where its daemon did not say."""
+    is_cancelled: bool = False
+    """Whether somebody who may change the pool has ended it."""
 
     @property
     def duration(self) -> timedelta:
@@ -56,6 +58,8 @@ class BuildRecord:
         """How it ended, in one word."""
         if self.trouble:
             return "lost"
+        if self.is_cancelled:
+            return "cancelled"
         if self.status is None:
             return "abandoned"
         return "succeeded" if self.status == "0" else "failed"
