@@ -65,7 +65,7 @@ class GatewayMetrics:
         self._builds = Counter(
             "buildpool_gateway_builds_total",
             "Builds that ended, by client and result: succeeded, failed, abandoned by the client, "
-            "or lost with the builder.",
+            "cancelled by somebody who may change the pool, or lost with the builder.",
             (*CLIENT, "result"),
             registry=own,
         )
