@@ -120,6 +120,11 @@ def test_builds_and_their_logs_are_shown_and_a_build_is_ended(api: Api, outside:
 
     with a_build(outside, SLOW, "slow") as slow:
         ref = running(outside)["ref"]
+        eventually(
+            lambda: f"  {ref[:12]} " in outside.buildpool("top", "ci"),
+            within=20,
+            what="it is watched",
+        )
         refused = outside.run(*PLUGIN, "logs", ref)
         assert "still runs; -f shows its log until it ends" in refused.stderr
         followed = outside.run(*PLUGIN, "logs", "-f", ref)

@@ -7,7 +7,8 @@ Decides nothing about pools.
     sidecars  the commands of pools' pods, parsed without what the others need
     gateway   the commands of the gateway's pods
     flags     flags that several commands share
-    client    the commands of users: connect, disconnect, status, explain, warm, rotate
+    client    the commands of users: connect, disconnect, status, explain,
+              top, warm, rotate
     builds    those about builds, and about what keeps them from running: builds, logs, cancel,
               doctor
     render    the objects of a pool, without a cluster

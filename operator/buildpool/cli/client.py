@@ -148,6 +148,38 @@ def status(
     typer.echo(text)
 
 
+def top(
+    pools: Annotated[
+        list[str] | None,
+        typer.Argument(help="Pools; absent: all of the namespace.", autocompletion=pools_of),
+    ] = None,
+    namespace: Namespace = "",
+    everywhere: Annotated[
+        bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")
+    ] = False,
+    output: Annotated[
+        Output | None, typer.Option("--output", "-o", help="For other programs; once.")
+    ] = None,
+    every: Annotated[
+        float, typer.Option(help="Seconds between two looks.", min=0.5, max=3600)
+    ] = 2.0,
+    context: Context = "",
+    kubeconfig: Kubeconfig = "",
+) -> None:
+    """Watch pools: builders as slots, the builds that run, and what waits. Ctrl-C ends it."""
+    from buildpool.client.top import top as carry_out
+
+    carry_out(
+        tuple(pools or ()),
+        namespace=namespace,
+        context=context,
+        kubeconfig=kubeconfig,
+        everywhere=everywhere,
+        form=output,
+        every=every,
+    )
+
+
 def explain(
     pool: Pool, namespace: Namespace = "", context: Context = "", kubeconfig: Kubeconfig = ""
 ) -> None:

@@ -24,7 +24,9 @@ What is decided and said are functions of their arguments; programs and files ar
     holding     the rim: starts and ends the process that holds a connection
     forwarding  the rim: what that process does: port-forwards, new certificates
     connecting  ``connect`` and ``disconnect``, step by step
+    live        pools as they are at a moment: slots, what runs, what waits
     reading     ``status``, ``explain``, ``rotate`` and ``warm``
+    top         ``top``
     looking     ``builds`` and ``logs``
     cancelling  ``cancel``
     doctor      ``doctor``

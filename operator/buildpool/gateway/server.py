@@ -34,7 +34,7 @@ from buildpool.gateway.pools.served import ServedPools, Source
 from buildpool.gateway.pools.tickets import Tickets
 from buildpool.gateway.reports.builds import BuildLog
 from buildpool.gateway.reports.details import CompletedSteps, Details
-from buildpool.gateway.reports.status import Entry, StatusWriter
+from buildpool.gateway.reports.status import Entry, StatusWriter, queue_of
 from buildpool.gateway.reports.traces import traces_to
 from buildpool.gateway.slots.store import ConnectionStore
 from buildpool.gateway.xds.bootstrap import ROUTER_SOCKET
@@ -297,6 +297,7 @@ class Router:
         return GatewayStatus(
             name=self._settings.identity,
             waiting=backlog.waiting,
+            queue=() if served is None else queue_of(served.waiting),
             since=backlog.since,
             shared=backlog.shared,
             refused=self._publisher.refusal(pool),

@@ -27,6 +27,10 @@ from buildpool.core.api.model import Model, Moment
 MAX_TEXT_CHARACTERS: Final = 4096
 MAX_BUILDERS: Final = 256
 """Builders that a status names."""
+MAX_RUNNING: Final = 8
+"""Builds that a status names of one builder,"""
+MAX_RUNNING_OF_ALL: Final = 128
+"""and of all, where it names more than one of each."""
 MAX_MESSAGE_CHARACTERS: Final = 1024
 """Characters of a message of a condition or an Event; Events take no more."""
 
@@ -99,6 +103,15 @@ class BuilderState(StrEnum):
     DRAINING = "Draining"
 
 
+class RunningStatus(_Reported):
+    """One build that runs."""
+
+    ref: BuildName
+    """BuildKit's own name of it."""
+    since: Time | None = None
+    """When it began, by the clock of the builder's node; absent where the daemon does not say."""
+
+
 class BuilderStatus(_Reported):
     """One builder."""
 
@@ -112,6 +125,8 @@ class BuilderStatus(_Reported):
     """Hash of what it runs."""
     builds: Count | None = None
     """Builds that run on it; absent where its daemon does not say."""
+    running: Annotated[tuple[RunningStatus, ...], Field(max_length=MAX_RUNNING)] = ()
+    """Some of them, the oldest first."""
     served: Count | None = None
     """Builds that it has started, as far as the operator saw."""
     overdue: Annotated[tuple[BuildName, ...], Field(max_length=64)] = ()
@@ -192,6 +207,15 @@ class AuthorityStatus(_Reported):
     """Since when all Secrets follow that phase; absent for a moment, or while one does not."""
 
 
+class QueueStatus(_Reported):
+    """What waits of one client."""
+
+    client: Name
+    """Name of the client."""
+    waiting: Count
+    """Its builds that wait for a slot."""
+
+
 class GatewayStatus(_Reported):
     """What one pod of the gateway tells about the pool. Written by it alone."""
 
@@ -199,6 +223,8 @@ class GatewayStatus(_Reported):
     """Name of the pod."""
     waiting: Count = 0
     """Builds that wait there for a slot."""
+    queue: Annotated[tuple[QueueStatus, ...], Field(max_length=64), UniqueBy("client")] = ()
+    """The same by client. Clients take turns, by their weight."""
     since: Time | None = None
     """Since when they wait and none has got one."""
     shared: Count = 0

@@ -12,7 +12,14 @@ from typing import Final
 from buildpool.core.api import BuilderState, BuilderStatus, EventReason, Pool, PoolStatus, Reason
 from buildpool.core.api.duration import format_duration
 from buildpool.core.api.events import Event, EventType
-from buildpool.core.api.status import MAX_BUILDERS, MAX_MESSAGE_CHARACTERS, format_time
+from buildpool.core.api.status import (
+    MAX_BUILDERS,
+    MAX_MESSAGE_CHARACTERS,
+    MAX_RUNNING,
+    MAX_RUNNING_OF_ALL,
+    RunningStatus,
+    format_time,
+)
 from buildpool.core.observed.load import RunningBuild
 from buildpool.core.planning.fleet import Member
 from buildpool.core.planning.plan import Plan
@@ -32,8 +39,9 @@ def builder_statuses(s: Situation, plan: Plan, outcome: Outcome) -> tuple[Builde
     # Where anything was refused, they may be there still.
     if plan.decision and not outcome.failures:
         gone = frozenset(plan.decision.remove)
+    named = max(1, min(MAX_RUNNING, MAX_RUNNING_OF_ALL // max(1, len(s.members))))
     return tuple(
-        _status(s, member, plan, outcome)
+        _status(s, member, plan, outcome, named=named)
         for member in s.members
         if member.builder.index not in gone
     )
@@ -57,7 +65,10 @@ def overdue_events(old: PoolStatus, new: PoolStatus) -> Iterator[Event]:
             yield Event(EventType.WARNING, EventReason.BUILD_OVERDUE, message)
 
 
-def _status(s: Situation, member: Member, plan: Plan, outcome: Outcome) -> BuilderStatus:
+def _status(
+    s: Situation, member: Member, plan: Plan, outcome: Outcome, *, named: int
+) -> BuilderStatus:
+    """``named`` is how many of its builds are named."""
     builder = member.builder
     is_marked = all(failure.ref != member.ref for failure in outcome.failures)
     retired = _retired_since(member, plan, s.now) if is_marked else builder.retired
@@ -76,12 +87,22 @@ def _status(s: Situation, member: Member, plan: Plan, outcome: Outcome) -> Build
         ready=state is BuilderState.SERVING,
         revision=member.revision,
         builds=builder.builds,
+        running=tuple(
+            RunningStatus(ref=build.ref, since=build.started)
+            for build in sorted(member.builds, key=_age)[:named]
+        ),
         served=member.served or None,
         overdue=overdue,
         overdue_since=since if overdue else None,
         reason=why.reason.value if why else None,
         message=why.message[:MAX_MESSAGE_CHARACTERS] if why else None,
     )
+
+
+def _age(build: RunningBuild) -> tuple[bool, float, str]:
+    """The oldest first; those whose daemon does not say when they began last."""
+    since = build.started
+    return (since is None, since.timestamp() if since else 0.0, build.ref)
 
 
 def _refused(member: Member, outcome: Outcome) -> Finding[Word] | None:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from buildpool.core import naming
 from buildpool.core.api import PoolStatus
-from buildpool.core.api.status import GatewayStatus
+from buildpool.core.api.status import GatewayStatus, QueueStatus
 from buildpool.core.errors import KubernetesError, NotFoundError
 from buildpool.core.naming import PoolKey
 from buildpool.kube.cluster import Cluster
@@ -34,9 +34,17 @@ LIVENESS: Final = timedelta(seconds=20)
 """How often it is written that a queue moves, where as many wait as before."""
 LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 """When an earlier process wrote, as far as this one knows."""
+MAX_CLIENTS: Final = 64
+"""Clients of which the status says what waits; a pool has no more."""
 Entry = Callable[[PoolKey], GatewayStatus]
 """What the status of a pool shall say of this pod now."""
 log: Final = logging.getLogger(__name__)
+
+
+def queue_of(waiting: Mapping[str, int]) -> tuple[QueueStatus, ...]:
+    """What waits, by client; of clients of which nothing waits nothing is said."""
+    named = sorted((name, builds) for name, builds in waiting.items() if builds)
+    return tuple(QueueStatus(client=name, waiting=builds) for name, builds in named)[:MAX_CLIENTS]
 
 
 class StatusWriter:

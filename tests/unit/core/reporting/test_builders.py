@@ -10,6 +10,7 @@ from buildpool.buildkit.solve_requests import MAX_NAME_CHARACTERS
 from buildpool.core import naming
 from buildpool.core.api import BuilderState, EventReason
 from buildpool.core.api.events import EventType
+from buildpool.core.api.status import MAX_RUNNING
 from buildpool.core.observed.load import RunningBuild
 from buildpool.core.reporting.builders import MAX_MESSAGE_CHARACTERS
 from buildpool.core.scaling import NOTICE, SETTLE
@@ -186,6 +187,20 @@ def test_a_silent_builder_that_drains_for_too_long_is_reported_and_then_goes() -
     verdict = story.look()
     assert told(verdict) == [(EventType.NORMAL, "RemovedBuilder")]
     assert story.names() == ["ci-builder-1"]
+
+
+def test_a_builder_names_the_builds_that_have_run_longest() -> None:
+    story = told_story(replicas=1)
+    for number in range(MAX_RUNNING + 2):
+        story.start(0, f"build-{9 - number}")
+        story.wait(MINUTE)
+    story.settle()
+    builder = story.builder(0)
+    assert builder.builds == MAX_RUNNING + 2
+    assert [each.ref for each in builder.running] == [f"build-{9 - n}" for n in range(MAX_RUNNING)]
+    assert [each.since for each in builder.running] == sorted(
+        each.since for each in builder.running if each.since
+    )
 
 
 # --- builds that outlive their time --------------------------------------------------------------

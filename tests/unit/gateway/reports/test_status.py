@@ -11,10 +11,10 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
-from buildpool.core.api.status import GatewayStatus
+from buildpool.core.api.status import GatewayStatus, QueueStatus
 from buildpool.core.naming import PoolKey
 from buildpool.gateway.reports import status as module
-from buildpool.gateway.reports.status import StatusWriter
+from buildpool.gateway.reports.status import MAX_CLIENTS, StatusWriter, queue_of
 from buildpool.kube.cluster import Cluster
 from buildpool.kube.metrics import RequestMetrics
 from daemons import until
@@ -168,3 +168,13 @@ async def test_what_an_earlier_process_of_the_pod_left_is_put_right() -> None:
     async with running(lab):
         await until(lambda: lab.written != [], "it is put right")
     assert lab.written == [("ci", [])]
+
+
+def test_the_queue_names_clients_of_which_something_waits() -> None:
+    assert queue_of({"ci": 2, "bob": 0, "anna": 1}) == (
+        QueueStatus(client="anna", waiting=1),
+        QueueStatus(client="ci", waiting=2),
+    )
+    assert queue_of({}) == ()
+    many = queue_of({f"client-{n}": 1 for n in range(MAX_CLIENTS + 1)})
+    GatewayStatus(name="one", queue=many)
