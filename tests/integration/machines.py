@@ -44,8 +44,9 @@ _FORWARD = """\
 import pathlib, socket, sys, time
 while pathlib.Path({slow!r}).exists():
     time.sleep(0.02)
-port = int(sys.argv[-1].partition(":")[0])
+port = int(sys.argv[-1].partition(":")[0] or 0)
 with socket.create_server(("127.0.0.1", port)) as server:
+    port = server.getsockname()[1]
     print(f"Forwarding from 127.0.0.1:{{port}} -> 1234", flush=True)
     while True:
         server.accept()[0].close()

@@ -12,9 +12,11 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from buildpool.core import naming
 from cluster import PROJECT, Api, OperatorProcess, eventually
 from integration.test_a_pool_converges import created
 
+WARM = naming.ANNOTATION_WARM
 OTHER_IMAGE = "registry.example/buildkit:v9-rootless"
 
 
@@ -152,12 +154,12 @@ def test_a_pool_is_kept_warm_until_the_moment_that_was_asked_for(
     sized(3, "KeptWarm")
     # By time alone: nothing else changes then.
     sized(3, "CoolingDown", within=20)
-    installed.must("annotate", "bkp", "ci", "-n", namespace, "buildpool.dev/warm=plenty")
+    installed.must("annotate", "bkp", "ci", "-n", namespace, "--overwrite", f"{WARM}=plenty")
     eventually(
         lambda: told(installed, namespace, "UnknownWarmth"), within=10, what="it says what helps"
     )
     (message,) = told(installed, namespace, "UnknownWarmth")
-    assert message.startswith("buildpool.dev/warm=plenty says nothing; write it like 3 until ")
+    assert message.startswith(f"{WARM}=plenty says nothing; write it like 3 until ")
 
 
 def test_kubectl_scale_adds_and_removes_builders(

@@ -22,6 +22,7 @@ What is decided and said are functions of their arguments; programs and files ar
     buildx      the rim: makes and removes builders
     folder      the rim: files of a connection, and who holds it
     holding     the rim: starts and ends the process that holds a connection
+    relay       the rim: a port whose connections go through a port-forward
     forwarding  the rim: what that process does: port-forwards, new certificates
     connecting  ``connect`` and ``disconnect``, step by step
     live        pools as they are at a moment: slots, what runs, what waits

@@ -1,12 +1,14 @@
 """The rim: keeps a connection alive, in a process of its own.
 
-Port-forwards end with the pod that they lead to, and with the network: they are started again, on
-the same port, until this process is ended. Meanwhile certificates are fetched again in good time.
+Port-forwards end with the pod that they lead to, and with the network: they are started again,
+behind the same port, until this process is ended. Meanwhile certificates are fetched again in good
+time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
@@ -20,6 +22,7 @@ from buildpool.client.folder import Folder
 from buildpool.client.kubectl import Kubectl
 from buildpool.client.recipes import forwarding
 from buildpool.client.refusals import one_line
+from buildpool.client.relay import Relay
 from buildpool.client.values import Certificate, Cluster, Connection, Forward, Node
 from buildpool.core import naming
 from buildpool.core.errors import BuildpoolError
@@ -27,6 +30,7 @@ from buildpool.core.errors import BuildpoolError
 FIRST_PAUSE_SECONDS: Final = 0.2
 """After a forward has ended; the pause doubles while none comes up."""
 MOST_PAUSE_SECONDS: Final = 10.0
+_BEGUN: Final = re.compile(r"Forwarding from 127\.0\.0\.1:([0-9]{1,5}) ", re.ASCII)
 LOOK_SECONDS: Final = 600.0
 """How often the age of certificates is looked at: by the wall clock, for machines sleep."""
 
@@ -57,19 +61,29 @@ async def _hold(kubectl: Kubectl, connection: Connection, folder: Folder) -> Non
 
 async def _forward(kubectl: Kubectl, cluster: Cluster, forward: Forward) -> None:
     """Starts a port-forward again whenever it ends; BuildpoolError: it has never begun."""
-    command = [kubectl.program, *forwarding(cluster, forward)[1:]]
+    relay = Relay(forward.port)
+    try:
+        await _keep(kubectl, cluster, forward, relay)
+    finally:
+        relay.close()
+
+
+async def _keep(kubectl: Kubectl, cluster: Cluster, forward: Forward, relay: Relay) -> None:
+    command = [kubectl.program, *forwarding(cluster, forward, to_any=True)[1:]]
     pause, has_begun, line = FIRST_PAUSE_SECONDS, False, ""
     while True:
         try:
             async with aclosing(_lines(command)) as lines:
                 async for line in lines:
-                    if line.startswith("Forwarding from"):
+                    if begun := _BEGUN.match(line):
+                        await relay.lead_to(int(begun[1]))
                         pause, has_begun = FIRST_PAUSE_SECONDS, True
                     elif has_begun and not line.startswith("Handling connection"):
                         _say(line)
         except (OSError, ValueError) as error:  # kubectl is being replaced; an endless line
             line = one_line(str(error))
             _say(line)
+        await relay.lead_to(0)
         if not has_begun:
             target = forward.target
             raise BuildpoolError(

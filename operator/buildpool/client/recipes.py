@@ -42,12 +42,12 @@ def needed(connection: Connection, *, is_held: bool) -> Iterator[str]:
         yield f"This has to run, in a terminal of its own: {command}"
 
 
-def forwarding(cluster: Cluster, forward: Forward) -> list[str]:
-    """The command that forwards a port of this machine to a Service."""
-    target = forward.target
+def forwarding(cluster: Cluster, forward: Forward, *, to_any: bool = False) -> list[str]:
+    """The command that forwards a port of this machine to a Service; ``to_any``: any free one."""
+    target, port = forward.target, "" if to_any else str(forward.port)
     return [
         *("kubectl", *cluster.flags, "port-forward", "--address=127.0.0.1"),
-        *("-n", target.namespace, f"service/{target.service}", f"{forward.port}:{naming.PORT}"),
+        *("-n", target.namespace, f"service/{target.service}", f"{port}:{naming.PORT}"),
     ]
 
 
