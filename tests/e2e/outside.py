@@ -124,8 +124,7 @@ def a_user_outside(home: Path, namespace: str = "") -> Iterator[Outside]:
     programs = {
         "kubectl-buildpool": f'exec {sys.executable} -m buildpool.cli "$@"',
         "kubectl_complete-buildpool": (
-            f"exec {sys.executable} -c "
-            "'from buildpool.cli.entry import complete; complete()' \"$@\""
+            f"exec {sys.executable} -c 'from buildpool.cli import complete; complete()' \"$@\""
         ),
         "docker": '[ "$1" = buildx ] && shift && exec buildx "$@"',
     }

@@ -10,11 +10,13 @@ Decides nothing about pools.
     client    the commands of users: connect, disconnect, status, explain,
               top, warm, rotate
     builds    those about builds, and about what keeps them from running: builds, logs, cancel,
-              doctor
+              doctor, version
+    completion  what kubectl asks where its user wants a command completed
     render    the objects of a pool, without a cluster
     docs      generated pages of the reference
 """
 
+from buildpool.cli.completion import complete
 from buildpool.cli.entry import main
 
-__all__ = ["main"]
+__all__ = ["complete", "main"]

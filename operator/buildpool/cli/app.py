@@ -13,7 +13,6 @@ from typing import Annotated
 
 import typer
 
-from buildpool import __version__
 from buildpool.cli import builds, client, gateway, sidecars
 from buildpool.cli.flags import (
     ClusterDomain,
@@ -48,6 +47,7 @@ app.command()(client.top)
 app.command()(builds.doctor)
 app.command()(builds.builds)
 app.command(no_args_is_help=True)(builds.logs)
+app.command()(builds.version)
 app.command(no_args_is_help=True)(builds.cancel)
 app.command(no_args_is_help=True)(client.warm)
 app.command()(client.rotate)
@@ -204,9 +204,3 @@ for _name, _command in sidecars.COMMANDS.items():
 app.command()(gateway.gateway)
 app.command()(gateway.gateway_bootstrap)
 app.command()(gateway.drain_gateway)
-
-
-@app.command()
-def version() -> None:
-    """Print the version."""
-    typer.echo(__version__)

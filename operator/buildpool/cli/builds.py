@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from buildpool import __version__
 from buildpool.cli.client import Context, Kubeconfig, Namespace, connections, pools_of
-from buildpool.client.values import Output, Via
+from buildpool.client.values import Output, Structure, Via
 
 Connection = Annotated[
     str,
@@ -129,3 +130,23 @@ def doctor(
     )
     if not diagnose(wish, build=build):
         raise typer.Exit(1)
+
+
+def version(
+    client: Annotated[
+        bool, typer.Option("--client", help="This program's version only; asks nobody.")
+    ] = False,
+    output: Annotated[
+        Structure | None, typer.Option("--output", "-o", help="For other programs.")
+    ] = None,
+    namespace: Namespace = "",
+    context: Context = "",
+    kubeconfig: Kubeconfig = "",
+) -> None:
+    """Print the versions of this program, of the operator, and of connected pools' BuildKit."""
+    if client:
+        typer.echo(__version__)
+        return
+    from buildpool.client.versions import versions
+
+    typer.echo(versions(namespace=namespace, context=context, kubeconfig=kubeconfig, form=output))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
 
 from buildpool.cli import sidecars
@@ -37,25 +35,3 @@ def main() -> None:
         line = "".join(each if each.isprintable() else "?" for each in " ".join(str(first).split()))
         sys.stderr.write(f"error: {line}\n")
         sys.exit(1)
-
-
-def complete() -> None:
-    """Completes a command line of ``kubectl buildpool``, as kubectl asks plugins to do it.
-
-    Its arguments are the words so far, the last one unfinished. It prints what can stand there, and
-    that no names of files can.
-    """
-    from buildpool.cli.app import app
-
-    words = ["buildpool", *sys.argv[1:]]
-    os.environ["_BUILDPOOL_COMPLETE"] = "complete_bash"
-    os.environ["COMP_WORDS"] = shlex.join(words)
-    os.environ["COMP_CWORD"] = str(len(words) - 1)
-    try:
-        app(prog_name="buildpool")
-    finally:
-        sys.stdout.write(f":{_NO_FILES}\n")
-
-
-_NO_FILES = 4
-"""Of kubectl's directives (ShellCompDirectiveNoFileComp of cobra)."""

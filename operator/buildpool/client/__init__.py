@@ -14,7 +14,7 @@ What is decided and said are functions of their arguments; programs and files ar
     nodes       a connection becomes commands of buildx, and what buildx says of it
     recipes     a connection as text for other tools: ``--print``
     state       a connection as a file, so that other commands know it
-    reports     what is said of a connection that was made
+    reports     what is said of a connection that was made, and of versions
     overview    all pools, what is wrong first
     checks      questions in order, and a line for the answer to each
     builds      builds that a builder has a record of
@@ -30,5 +30,6 @@ What is decided and said are functions of their arguments; programs and files ar
     top         ``top``
     looking     ``builds`` and ``logs``
     cancelling  ``cancel``
+    versions    ``version``
     doctor      ``doctor``
 """

@@ -25,8 +25,9 @@ from buildpool.client.checks import Answer, Check, Line, answered, shown
 from buildpool.client.connecting import Wish, connect, disconnect, fetched, reach_of
 from buildpool.client.folder import Folder, names
 from buildpool.client.kubectl import Kubectl
+from buildpool.client.looking import connections
 from buildpool.client.overview import troubles
-from buildpool.client.values import Cluster, Connection, Node, Via
+from buildpool.client.values import Cluster, Node, Via
 from buildpool.client.ways import Reach, connection_of
 from buildpool.core import naming
 from buildpool.core.api import Pool
@@ -98,7 +99,7 @@ class _Machine:
         if self._wish.pools:
             yield from ((name, self._wish.namespace) for name in self._wish.pools)
             return
-        for connection in _connections():
+        for connection in connections():
             for node in connection.nodes:
                 yield node.pool.name, node.pool.namespace
 
@@ -231,7 +232,7 @@ class _Visit:
         return expires
 
     def _look_at_connections(self) -> str:
-        ours = {each.name: each for each in _connections()}
+        ours = {each.name: each for each in connections()}
         found = [
             (name, node)
             for name, each in ours.items()
@@ -275,15 +276,6 @@ class _Visit:
             if said := self._machine.buildx.try_out(_NAME, Path(context)):
                 raise BuildpoolError(f"{said}; see {self._explain}")
         return f"one step, after {time.monotonic() - begun:.1f} s"
-
-
-def _connections() -> Iterator[Connection]:
-    """Those that connect has made, as far as they can be read."""
-    for name in names():
-        with suppress(BuildpoolError):
-            found = Folder(name).connection()
-            if found is not None and found.is_made:
-                yield found
 
 
 @contextmanager

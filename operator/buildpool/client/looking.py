@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from buildpool.client import holding
@@ -60,15 +61,29 @@ def connection_named(name: str) -> Connection:
 
 def builds_of(buildx: Buildx, connection: Connection) -> list[Build]:
     """The builds of a connection, the running ones first."""
+    check_is_usable(buildx, connection)
+    for line in _caveats(connection):
+        sys.stderr.write(f"{line}\n")
+    return builds_in(buildx.builds(connection.name))
+
+
+def check_is_usable(buildx: Buildx, connection: Connection) -> None:
+    """BuildpoolError: the builder is not that of the connection any more, or is not reached."""
     if not buildx.has_that_of(connection):
         raise BuildpoolError(
             f"builder {connection.name} is no longer the one that connect has made; connect again"
         )
     for line in _obstacles(connection):
         raise BuildpoolError(line)
-    for line in _caveats(connection):
-        sys.stderr.write(f"{line}\n")
-    return builds_in(buildx.builds(connection.name))
+
+
+def connections() -> Iterator[Connection]:
+    """Those that connect has made, as far as they can be read."""
+    for name in names():
+        with suppress(BuildpoolError):
+            found = Folder(name).connection()
+            if found is not None and found.is_made:
+                yield found
 
 
 def _obstacles(connection: Connection) -> Iterator[str]:

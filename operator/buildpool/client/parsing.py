@@ -23,6 +23,8 @@ from buildpool.core.objects.refs import text_at
 
 _LABEL: Final = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_VERSION: Final = "app.kubernetes.io/version"
+_COMPONENT: Final = "app.kubernetes.io/component"
 _SERVICE_NAME: Final = re.compile(rf"({_LABEL})\.({_LABEL})\.svc(\.[a-z0-9.-]+)?")
 
 
@@ -173,3 +175,19 @@ def target_in(text: str) -> Target:
             "buildpool-system/buildpool-gateway"
         )
     return Target(namespace, service)
+
+
+def operators_in(found: dict[str, Any]) -> dict[str, str]:
+    """The versions of the operators in a list of Deployments, by namespace."""
+    items = found.get("items")
+    versions: dict[str, str] = {}
+    for item in items if isinstance(items, list) else ():
+        metadata = item.get("metadata") if isinstance(item, dict) else None
+        labels = metadata.get("labels") if isinstance(metadata, dict) else None
+        if not (isinstance(metadata, dict) and isinstance(labels, dict)):
+            continue
+        namespace, version = metadata.get("namespace"), labels.get(_VERSION)
+        is_operator = labels.get(_COMPONENT) == "operator"
+        if is_operator and isinstance(namespace, str) and isinstance(version, str):
+            versions[namespace] = version
+    return versions

@@ -55,6 +55,13 @@ class Output(StrEnum):
     NAME = "name"
 
 
+class Structure(StrEnum):
+    """How what is no list of objects is printed for other programs."""
+
+    JSON = "json"
+    YAML = "yaml"
+
+
 class Via(StrEnum):
     """How a client reaches a pool."""
 

@@ -53,7 +53,9 @@ class Case:
 
 
 CASES = {
-    "version": Case((), {"buildpool.cli.app"}, {*HEAVY, "aiohttp", *PROGRAMS, *ADAPTERS}),
+    "version": Case(
+        ("--client",), {"buildpool.cli.app"}, {*HEAVY, "aiohttp", *PROGRAMS, *ADAPTERS}
+    ),
     "crd": Case((), {"buildpool.core.api.crd"}, {*CLUSTER, GRPC, *PROGRAMS, *ADAPTERS}),
     "docs": Case(("metrics",), {"buildpool.cli.docs"}, {*CLUSTER, GRPC, "buildpool.manager"}),
     "render": Case(
@@ -66,6 +68,12 @@ CASES = {
     "hold": Case(("ci",), {"buildpool.client.forwarding"}, OPERATORS),
     "status": Case((), {"buildpool.client.reading"}, {*OPERATORS, "cryptography"}),
     "explain": Case(("ci",), {"buildpool.client.reading"}, {*OPERATORS, "cryptography"}),
+    "top": Case(("ci",), {"buildpool.client.top"}, {*OPERATORS, "cryptography", "rich.live"}),
+    "warm": Case(("ci",), {"buildpool.client.reading"}, {*OPERATORS, "cryptography"}),
+    "doctor": Case(("ci",), {"buildpool.client.doctor"}, OPERATORS),
+    "builds": Case((), {"buildpool.client.looking"}, OPERATORS),
+    "logs": Case(("a",), {"buildpool.client.looking"}, OPERATORS),
+    "cancel": Case(("a",), {"buildpool.client.cancelling"}, OPERATORS),
     "rotate": Case(("ci",), {"buildpool.client.reading"}, {*OPERATORS, "cryptography"}),
     "run": Case(
         ("--namespace", "buildpool-system"),

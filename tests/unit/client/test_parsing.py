@@ -13,6 +13,7 @@ from buildpool.client.overview import output, table
 from buildpool.client.parsing import (
     cluster_in,
     gateway_in,
+    operators_in,
     parsed,
     path_in,
     pool_in,
@@ -163,3 +164,23 @@ def test_the_gateway_is_found_by_the_service_of_a_pool() -> None:
 def test_what_is_no_object_is_said(text: str) -> None:
     with pytest.raises(BuildpoolError, match="the pool cannot be read"):
         parsed(text, "the pool")
+
+
+def test_operators_are_known_by_their_labels() -> None:
+    def deployment(namespace: object, **labels: object) -> dict[str, object]:
+        spelled = {f"app.kubernetes.io/{key}": value for key, value in labels.items()}
+        return {"metadata": {"namespace": namespace, "labels": spelled}}
+
+    found = operators_in(
+        {
+            "items": [
+                deployment("a", component="operator", version="0.1.0"),
+                deployment("b", component="gateway", version="0.2.0"),
+                deployment("c", component="operator"),
+                deployment(None, component="operator", version="0.1.0"),
+                *(None, 3, {}, {"metadata": 3}, {"metadata": {"labels": 3}}),
+            ]
+        }
+    )
+    assert found == {"a": "0.1.0"}
+    assert [operators_in(each) for each in ({}, {"items": None}, {"items": {}})] == [{}, {}, {}]

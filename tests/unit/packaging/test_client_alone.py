@@ -75,7 +75,7 @@ def test_it_is_small_and_has_nothing_of_the_operators(installed: Path) -> None:
 
 
 def test_its_commands_run(installed: Path) -> None:
-    assert run(installed, "version").stdout.strip() == METADATA["version"]
+    assert run(installed, "version", "--client").stdout.strip() == METADATA["version"]
     assert "BuildKitPool" in run(installed, "crd").stdout
     sample = PROJECT / "manifests" / "samples" / "pool-full.yaml"
     assert "kind: Deployment" in run(installed, "render", str(sample)).stdout
