@@ -148,4 +148,5 @@ def test_builds_and_their_logs_are_shown_and_a_build_is_ended(api: Api, outside:
     again = outside.run(*PLUGIN, "cancel", ref)
     assert f"build {ref} has ended already" in again.stderr
     now = children_of(int((outside.files / "ci" / "holder").read_text()))
-    assert now == forwards, "who looks ends no port-forward, nor the builds that run through it"
+    log = (outside.files / "ci" / "forward.log").read_text()
+    assert now == forwards, f"what ends the port-forward ends all builds: {log}"

@@ -29,6 +29,8 @@ class Relay:
         self._port = port
         self._server: asyncio.Server | None = None
         self._inner = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        """Of connections. Nothing else holds one whose client has gone: it would be collected."""
         self._is_open = asyncio.Event()
 
     async def lead_to(self, inner: int) -> None:
@@ -41,7 +43,7 @@ class Relay:
         if self._server is None:
             try:
                 self._server = await asyncio.start_server(
-                    self._connected, LOOPBACK, self._port, limit=CHUNK_BYTES
+                    self._take, LOOPBACK, self._port, limit=CHUNK_BYTES
                 )
             except OSError as error:
                 raise BuildpoolError(
@@ -52,6 +54,11 @@ class Relay:
         """Takes no connection any more."""
         if self._server is not None:
             self._server.close()
+
+    def _take(self, here: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._connected(here, client))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _connected(self, here: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         try:
