@@ -110,7 +110,8 @@ def test_two_commands_at_once_are_one_after_the_other(machine: Machine) -> None:
     ends = [process.communicate(timeout=100) for process in both]
     assert [process.returncode for process in both] == [0, 0], ends
     assert [out for out, _ in ends] == [ends[0][0]] * 2
-    assert len(children_of(holder_of(machine))) == 2
+    holder = holder_of(machine)
+    eventually(lambda: len(children_of(holder)) == 2, within=20, what="both are forwarded")
     assert len(machine.builders["ci"]) == 2
 
 
@@ -150,12 +151,14 @@ def test_a_port_forward_comes_back_though_kubectl_was_gone(machine: Machine) -> 
     port = int(node["Endpoint"].rpartition(":")[2])
     kubectl, away = machine.bin / "kubectl", machine.bin / "away"
     kubectl.rename(away)
-    (child,) = children_of(holder_of(machine))
+    holder = holder_of(machine)
+    (child,) = eventually(lambda: children_of(holder), within=10, what="it is forwarded")
     os.kill(child, signal.SIGKILL)
     log = machine.files / "ci" / "forward.log"
     eventually(lambda: "No such file" in log.read_text(), within=10, what="kubectl is missed")
     away.rename(kubectl)
-    eventually(lambda: is_open(port), within=15, what="it is forwarded again")
+    eventually(lambda: children_of(holder), within=15, what="it is forwarded again")
+    assert is_open(port)
 
 
 def test_no_code_of_the_current_folder_is_run(machine: Machine) -> None:

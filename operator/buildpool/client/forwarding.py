@@ -1,8 +1,8 @@
 """The rim: keeps a connection alive, in a process of its own.
 
-Port-forwards end with the pod that they lead to, and with the network: they are started again,
-behind the same port, until this process is ended. Meanwhile certificates are fetched again in good
-time.
+Each connection of a client has a port-forward of its own, and one more waits for the next. They end
+with the pod that they lead to, and with the network: others are started, behind the same port,
+until this process is ended. Meanwhile certificates are fetched again in good time.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from buildpool.client.folder import Folder
 from buildpool.client.kubectl import Kubectl
 from buildpool.client.recipes import forwarding
 from buildpool.client.refusals import one_line
-from buildpool.client.relay import Relay
-from buildpool.client.values import Certificate, Cluster, Connection, Forward, Node
+from buildpool.client.relay import PortForward, Relay
+from buildpool.client.values import Certificate, Cluster, Connection, Forward, Node, Target
 from buildpool.core import naming
 from buildpool.core.errors import BuildpoolError
 
@@ -60,39 +60,65 @@ async def _hold(kubectl: Kubectl, connection: Connection, folder: Folder) -> Non
 
 
 async def _forward(kubectl: Kubectl, cluster: Cluster, forward: Forward) -> None:
-    """Starts a port-forward again whenever it ends; BuildpoolError: it has never begun."""
+    """Has a port-forward ready for each connection; BuildpoolError: none has ever begun."""
+    command = [kubectl.program, *forwarding(cluster, forward, to_any=True)[1:]]
     relay = Relay(forward.port)
     try:
-        await _keep(kubectl, cluster, forward, relay)
+        async with asyncio.TaskGroup() as group:
+            await _offer(group, command, relay, forward.target)
+    except* BuildpoolError as several:
+        raise several.exceptions[0] from None
     finally:
-        relay.close()
+        await relay.close()
 
 
-async def _keep(kubectl: Kubectl, cluster: Cluster, forward: Forward, relay: Relay) -> None:
-    command = [kubectl.program, *forwarding(cluster, forward, to_any=True)[1:]]
-    pause, has_begun, line = FIRST_PAUSE_SECONDS, False, ""
+async def _offer(
+    group: asyncio.TaskGroup, command: list[str], relay: Relay, target: Target
+) -> None:
+    pause, has_begun = FIRST_PAUSE_SECONDS, False
     while True:
-        try:
-            async with aclosing(_lines(command)) as lines:
-                async for line in lines:
-                    if begun := _BEGUN.match(line):
-                        await relay.lead_to(int(begun[1]))
-                        pause, has_begun = FIRST_PAUSE_SECONDS, True
-                    elif has_begun and not line.startswith("Handling connection"):
-                        _say(line)
-        except (OSError, ValueError) as error:  # kubectl is being replaced; an endless line
-            line = one_line(str(error))
-            _say(line)
-        await relay.lead_to(0)
-        if not has_begun:
-            target = forward.target
+        begun: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+        process = group.create_task(_run(command, begun))
+        port, said = await begun
+        if port:
+            has_begun = True
+            spare = PortForward(port, process)
+            await relay.offer(spare)
+            if spare.is_taken.is_set():
+                pause = FIRST_PAUSE_SECONDS
+                continue
+        elif has_begun:
+            _say(said)
+        else:
             raise BuildpoolError(
                 f"service/{target.service} in namespace {target.namespace} cannot be forwarded "
-                f"({line.removeprefix('error: ')}); docs/how-to/connect.md lists the rights that "
+                f"({said.removeprefix('error: ')}); docs/how-to/connect.md lists the rights that "
                 "this needs"
             )
         await asyncio.sleep(pause)
         pause = min(2 * pause, MOST_PAUSE_SECONDS)
+
+
+async def _run(command: list[str], begun: asyncio.Future[tuple[int, str]]) -> None:
+    """A port-forward, until kubectl ends.
+
+    ``begun`` gets the port where it listens; 0 where it never does, and why.
+    """
+    line = ""
+    try:
+        async with aclosing(_lines(command)) as lines:
+            async for line in lines:
+                if begun.done():
+                    if not line.startswith("Handling connection"):
+                        _say(line)
+                elif found := _BEGUN.match(line):
+                    begun.set_result((int(found[1]), ""))
+    except (OSError, ValueError) as error:  # kubectl is being replaced; an endless line
+        line = one_line(str(error))
+        _say(line)
+    finally:
+        if not begun.done():
+            begun.set_result((0, line))
 
 
 async def _lines(command: list[str]) -> AsyncGenerator[str, None]:
