@@ -9,8 +9,18 @@ from typing import Annotated
 import typer
 
 from buildpool import __version__
-from buildpool.cli.client import Context, Kubeconfig, Namespace, connections, pools_of
-from buildpool.client.values import Output, Structure, Via
+from buildpool.cli.client import (
+    Client,
+    Context,
+    Gateway,
+    Kubeconfig,
+    Namespace,
+    Printed,
+    Way,
+    connections,
+    pools_of,
+)
+from buildpool.client.values import Structure
 
 Connection = Annotated[
     str,
@@ -39,9 +49,7 @@ def builds(
             autocompletion=connections,
         ),
     ] = "",
-    output: Annotated[
-        Output | None, typer.Option("--output", "-o", help="For other programs.")
-    ] = None,
+    output: Printed = None,
 ) -> None:
     """List the builds of a connection: those that run, and the latest that have ended."""
     from buildpool.client.looking import listed
@@ -101,16 +109,9 @@ def doctor(
     namespace: Namespace = "",
     context: Context = "",
     kubeconfig: Kubeconfig = "",
-    client: Annotated[
-        str, typer.Option(help="Client of the pool; absent: the only one it has.")
-    ] = "",
-    via: Annotated[
-        Via | None, typer.Option(help="The way; absent: the one that connect would take.")
-    ] = None,
-    gateway: Annotated[
-        str,
-        typer.Option(help="The gateway's Service, as namespace/name; absent: it is looked up."),
-    ] = "",
+    client: Client = "",
+    via: Way = None,
+    gateway: Gateway = "",
     build: Annotated[
         bool, typer.Option(help="Build one step, too, which wakes a pool that sleeps.")
     ] = True,

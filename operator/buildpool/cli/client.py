@@ -43,6 +43,16 @@ def connections(incomplete: str) -> Iterable[str]:
 
 
 Pool = Annotated[str, typer.Argument(help="Name of the pool.", autocompletion=pools_of)]
+Client = Annotated[str, typer.Option(help="Client of the pool; absent: the only one it has.")]
+Way = Annotated[
+    Via | None,
+    typer.Option(help="The way; absent: in a pod service, else a hostname, else a port-forward."),
+]
+Gateway = Annotated[
+    str, typer.Option(help="The gateway's Service, as namespace/name; absent: it is looked up.")
+]
+Everywhere = Annotated[bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")]
+Printed = Annotated[Output | None, typer.Option("--output", "-o", help="For other programs.")]
 
 
 def connect(
@@ -53,9 +63,7 @@ def connect(
     namespace: Namespace = "",
     context: Context = "",
     kubeconfig: Kubeconfig = "",
-    client: Annotated[
-        str, typer.Option(help="Client of the pool; absent: the only one it has.")
-    ] = "",
+    client: Client = "",
     name: Annotated[
         str, typer.Option(help="Name of the builder; absent: that of the first pool.")
     ] = "",
@@ -64,12 +72,7 @@ def connect(
         bool,
         typer.Option("--detach", "-d", help="Keep a port-forward in the background."),
     ] = False,
-    via: Annotated[
-        Via | None,
-        typer.Option(
-            help="The way; absent: in a pod service, else a hostname, else a port-forward."
-        ),
-    ] = None,
+    via: Way = None,
     port: Annotated[
         int,
         typer.Option(
@@ -79,10 +82,7 @@ def connect(
             "absent: 1234, or any that is free.",
         ),
     ] = 0,
-    gateway: Annotated[
-        str,
-        typer.Option(help="The gateway's Service, as namespace/name; absent: it is looked up."),
-    ] = "",
+    gateway: Gateway = "",
     form: Annotated[
         Form | None,
         typer.Option("--print", help="Print how to connect, instead of making a builder."),
@@ -126,12 +126,8 @@ def disconnect(
 
 def status(
     namespace: Namespace = "",
-    everywhere: Annotated[
-        bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")
-    ] = False,
-    output: Annotated[
-        Output | None, typer.Option("--output", "-o", help="For other programs.")
-    ] = None,
+    everywhere: Everywhere = False,
+    output: Printed = None,
     context: Context = "",
     kubeconfig: Kubeconfig = "",
 ) -> None:
@@ -154,12 +150,8 @@ def top(
         typer.Argument(help="Pools; absent: all of the namespace.", autocompletion=pools_of),
     ] = None,
     namespace: Namespace = "",
-    everywhere: Annotated[
-        bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")
-    ] = False,
-    output: Annotated[
-        Output | None, typer.Option("--output", "-o", help="For other programs; once.")
-    ] = None,
+    everywhere: Everywhere = False,
+    output: Printed = None,
     every: Annotated[
         float, typer.Option(help="Seconds between two looks.", min=0.5, max=3600)
     ] = 2.0,
