@@ -21,7 +21,7 @@ from buildpool.core.pki import Bundle, KeyPair
 from buildpool.core.planning import plan
 from buildpool.core.planning.plan import Plan
 from buildpool.core.planning.situation import Situation
-from buildpool.core.resources import guard
+from buildpool.core.resources import builder_deployment, builder_revision, guard
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -333,3 +333,13 @@ any_object = any_json | st.fixed_dictionaries(
     },
 )
 """An object of anybody's, whatever its kind: no round may end at it."""
+
+
+def a_builder_deployment(
+    pool: Pool, index: int = 0, *, certificate: Bundle = CERTIFICATE
+) -> Object:
+    """The Deployment of a builder."""
+    revision = builder_revision(pool, image=OWN_IMAGE, certificate=certificate)
+    return builder_deployment(
+        pool, index, image=OWN_IMAGE, certificate=certificate, revision=revision
+    )

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,7 @@ _LISTENS_WITHIN_SECONDS: Final = 60.0
 _ENDS_WITHIN_SECONDS: Final = 10.0
 """How long the holder of a connection may take to end before it is killed."""
 _TICK_SECONDS: Final = 0.05
+HANGS_UP: Final = "it hangs up after the handshake; it may not take this certificate"
 _FIRST_WORDS: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 """Of a client of HTTP/2: its preface, and settings without any (RFC 9113, 3.4)."""
 
@@ -198,7 +199,7 @@ def complaint(node: Node, folder: Folder) -> str:
     """What is wrong between here and a pool; empty: it takes this client's certificate.
 
     By TLS, and by the first words of HTTP/2. A server that does not take a certificate says so only
-    after a handshake that looks fine to its client.
+    after a handshake that looks fine to its client, if it does not just hang up.
     """
     files = (str(Path(folder_of(node, folder.path)) / file) for file in FILES)
     ca, cert, key = files
@@ -210,14 +211,22 @@ def complaint(node: Node, folder: Folder) -> str:
             socket.create_connection((node.host, node.port), timeout=10) as plain,
             context.wrap_socket(plain, server_hostname=node.server_name) as secured,
         ):
-            secured.sendall(_FIRST_WORDS)
-            if not secured.recv(1):
-                return "it hangs up"
-            # A connection that is closed while more comes is reset, and by a reset one kubectl ends
-            # a port-forward, with the builds that run through it.
-            secured.shutdown(socket.SHUT_WR)
-            while secured.recv(65536):
-                pass
-            return ""
+            return _answer(secured)
     except OSError as error:  # TLS's own are among them
         return one_line(str(error))
+
+
+def _answer(secured: ssl.SSLSocket) -> str:
+    """What is wrong with how the server goes on after the handshake; empty: nothing."""
+    try:
+        secured.sendall(_FIRST_WORDS)
+        if not secured.recv(1):
+            return HANGS_UP
+    except (ConnectionError, ssl.SSLEOFError):
+        return HANGS_UP
+    with suppress(OSError):
+        # A connection that is closed while more comes is reset, which kubectl takes badly.
+        secured.shutdown(socket.SHUT_WR)
+        while secured.recv(65536):
+            pass
+    return ""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from buildpool.client.folder import Folder
-from buildpool.client.holding import complaint
+from buildpool.client.holding import HANGS_UP, complaint
 from buildpool.client.values import Certificate
 from buildpool.core.pki import CertificateRequest, KeyPair, Use, issue, issue_authority
 from gateway.ports import free_port
@@ -86,12 +86,14 @@ def test_a_certificate_that_the_pool_does_not_take_is_one(
 ) -> None:
     others = issue_authority("builds/other", now=NOW, lifetime=DAY)
     with a_pool(authority, tmp_path, clients=others) as port:
-        assert "unknown ca" in complaint(a_node(port=port), folder).lower()
+        said = complaint(a_node(port=port), folder)
+        # By the time that it is read, the connection may be reset, and the alert be lost.
+        assert said == HANGS_UP or "unknown ca" in said.lower()
 
 
 def test_who_hangs_up_is_one(authority: KeyPair, folder: Folder, tmp_path: Path) -> None:
     with a_pool(authority, tmp_path, answer=b"") as port:
-        assert complaint(a_node(port=port), folder) == "it hangs up"
+        assert complaint(a_node(port=port), folder) == HANGS_UP
 
 
 def test_nobody_there_is_one(folder: Folder) -> None:

@@ -8,8 +8,8 @@ import pytest
 from buildpool.core import naming
 from buildpool.core.api.spec import MAX_CLIENT_NAME_CHARACTERS
 from buildpool.core.naming import PoolKey
-from buildpool.core.resources import builder_deployment, pool_service
-from samples import CERTIFICATE, OWN_IMAGE, a_pool
+from buildpool.core.resources import pool_service
+from samples import a_builder_deployment, a_pool
 
 LONGEST = PoolKey("n" * 63, "p" * naming.MAX_POOL_NAME_CHARACTERS)
 CI = PoolKey("builds", "ci")
@@ -74,7 +74,7 @@ def test_two_pools_never_share_an_authority() -> None:
 def test_the_selector_of_builders_selects_their_pods_and_nothing_else_of_the_pool() -> None:
     pool = a_pool()
     wanted = naming.builder_selector(pool.key).items()
-    pod = builder_deployment(pool, 0, image=OWN_IMAGE, certificate=CERTIFICATE)["spec"]["template"]
+    pod = a_builder_deployment(pool)["spec"]["template"]
     assert wanted <= pod["metadata"]["labels"].items()
     assert not wanted <= pool_service(pool, gateway="")["metadata"]["labels"].items()
     assert not wanted <= naming.pool_labels(pool.key).items()

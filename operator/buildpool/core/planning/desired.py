@@ -119,7 +119,10 @@ def desired_builder(s: Situation, index: int) -> Iterator[Object]:
     if volume is not None:
         yield volume
     certificate = _bundle(s, builder_ref(s.pool))
-    yield builder_deployment(s.pool, index, image=s.installation.image, certificate=certificate)
+    image = s.installation.image
+    yield builder_deployment(
+        s.pool, index, image=image, certificate=certificate, revision=s.revision
+    )
 
 
 def wanted_acknowledgement(s: Situation) -> str | None:

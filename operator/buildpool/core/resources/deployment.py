@@ -40,16 +40,18 @@ STATE_DIRECTORY: Final = {
 }
 
 
-def builder_deployment(pool: Pool, index: int, *, image: str, certificate: Bundle) -> Object:
+def builder_deployment(
+    pool: Pool, index: int, *, image: str, certificate: Bundle, revision: str
+) -> Object:
     """The Deployment of one builder. Its pod never changes: what changes makes another builder.
 
     ``image`` is the operator's own, for the guard of a managed cache. ``certificate`` is what the
     builders serve with: the daemon reads it once, so that a new one makes a new revision.
+    ``revision`` is that of all builders (``builder_revision``).
     """
     name = naming.builder(pool.key, index)
     labels = {naming.LABEL_BUILDER: name}
     template = _template(pool, index, image=image, certificate=certificate)
-    revision = builder_revision(pool, image=image, certificate=certificate)
     template["metadata"]["annotations"][naming.ANNOTATION_REVISION] = revision
     return sealed(
         {

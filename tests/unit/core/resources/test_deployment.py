@@ -12,19 +12,18 @@ from buildpool.core.objects.refs import Object
 from buildpool.core.pki import Bundle, KeyPair
 from buildpool.core.resources import (
     builder_config,
-    builder_deployment,
     builder_revision,
     daemon_toml,
 )
 from buildpool.core.resources.cache import cache_deployment, managed_registry
 from buildpool.core.resources.deployment import revision_of
-from samples import CERTIFICATE, OWN_IMAGE, a_pool
+from samples import CERTIFICATE, OWN_IMAGE, a_builder_deployment, a_pool
 
 PERSISTENT = {"storage": {"volumeClaim": {"size": "10Gi"}}}
 
 
 def deployment(index: int = 0, certificate: Bundle = CERTIFICATE, **overrides: Any) -> Object:
-    return builder_deployment(a_pool(**overrides), index, image=OWN_IMAGE, certificate=certificate)
+    return a_builder_deployment(a_pool(**overrides), index, certificate=certificate)
 
 
 def pod(**builders: Any) -> Object:
@@ -304,7 +303,7 @@ def test_every_container_says_what_it_takes_as_a_quota_demands(
     managed = managed_registry(pool)
     assert managed is not None
     cache = cache_deployment(pool, managed, image=OWN_IMAGE, certificate=CERTIFICATE, is_awake=True)
-    builder = builder_deployment(pool, 0, image=OWN_IMAGE, certificate=CERTIFICATE)
+    builder = a_builder_deployment(pool)
     for deployment in (builder, cache):
         for container in containers_of(deployment["spec"]["template"]):
             for kind in ("requests", "limits"):
@@ -321,7 +320,7 @@ def test_images_of_all_containers_are_pulled_as_the_pool_says(
     managed = managed_registry(pool)
     assert managed is not None
     cache = cache_deployment(pool, managed, image=OWN_IMAGE, certificate=CERTIFICATE, is_awake=True)
-    builder = builder_deployment(pool, 0, image=OWN_IMAGE, certificate=CERTIFICATE)
+    builder = a_builder_deployment(pool)
     for deployment in (builder, cache):
         for container in containers_of(deployment["spec"]["template"]):
             assert container.get("imagePullPolicy") == policy, container["name"]

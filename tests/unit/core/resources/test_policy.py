@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 
 from buildpool.core.objects.refs import Object
-from buildpool.core.resources import builder_deployment, builder_policy
-from samples import CERTIFICATE, HOME, OWN_IMAGE, a_pool
+from buildpool.core.resources import builder_policy
+from samples import HOME, a_builder_deployment, a_pool
 
 INSTALLED = Path(__file__).parents[4] / "manifests" / "kustomize" / "deployment.yaml"
 
@@ -34,10 +34,7 @@ def test_with_direct_routing_everybody_reaches_builders() -> None:
 def test_it_is_about_the_builders_of_the_pool() -> None:
     selected = policy()["podSelector"]["matchLabels"].items()
     pools = [a_pool(), a_pool(name="other")]
-    mine, others = (
-        labels_of(builder_deployment(pool, 0, image=OWN_IMAGE, certificate=CERTIFICATE)).items()
-        for pool in pools
-    )
+    mine, others = (labels_of(a_builder_deployment(pool)).items() for pool in pools)
     assert selected <= mine
     assert not selected <= others
 
