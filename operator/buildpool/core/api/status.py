@@ -258,6 +258,8 @@ class PoolStatus(_Reported):
     """Number of builds that wait for a slot; with `Direct` routing none does."""
     blocked_since: Time | None = None
     """Since when none of them has got one, if that is so long that it was reported."""
+    requests_refused: Annotated[tuple[Text, ...], Field(max_length=8)] = ()
+    """What annotations of the pool ask for that cannot be done, and what helps."""
     gateways: Annotated[tuple[GatewayStatus, ...], Field(max_length=64), UniqueBy("name")] = ()
     """What the gateway reports, by pod; absent if it does not serve the pool."""
     scaling: ScalingStatus | None = None

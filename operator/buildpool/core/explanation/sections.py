@@ -50,6 +50,8 @@ def explain(pool: Pool, *, now: datetime, refusal: InvalidSpecError | None = Non
     if status.scaling is None and not status.builders:
         return "\n".join((f"{pool.key}: no builders yet", *laid_out(rows)))
     rows += [*size_rows(pool, spec, now), *_troubles(pool, spec)]
+    if status.requests_refused:
+        rows.append(Row("asked for", status.requests_refused))
     told = " ".join(text for row in rows for text in row.paragraphs)
     return "\n".join(
         (

@@ -51,7 +51,7 @@ from buildpool.core.reporting.carried_out import (
 from buildpool.core.reporting.case import PATIENT, Case
 from buildpool.core.reporting.conditions import conditions_of, state_of
 from buildpool.core.reporting.outcome import Failure, Outcome
-from buildpool.core.reporting.requests import requested
+from buildpool.core.reporting.requests import refusals, requested
 from buildpool.core.words import Finding, counted
 
 
@@ -88,6 +88,7 @@ def report_pass(s: Situation, plan: Plan, outcome: Outcome) -> Report:
     slots = case.ready * pool.spec.builders.slots
     busy = sum(builder.builds or 0 for builder in case.builders)
     conditions = _merged(pool.status, conditions, now)
+    refused = refusals(pool, now)
     verdict = verdict_on(case, {condition.type: condition for condition in conditions})
     status = PoolStatus(
         observed_generation=pool.generation,
@@ -101,6 +102,7 @@ def report_pass(s: Situation, plan: Plan, outcome: Outcome) -> Report:
         slots=slots,
         waiting=s.backlog.waiting,
         blocked_since=s.backlog.since if is_blocked(s.backlog, now) else None,
+        requests_refused=tuple(refused.values()),
         gateways=pool.status.gateways,
         scaling=scaling,
         selector=naming.format_selector(naming.builder_selector(pool.key)),
@@ -115,7 +117,7 @@ def report_pass(s: Situation, plan: Plan, outcome: Outcome) -> Report:
     events = (
         *_scaled(pool.status, status),
         *outcome.done,
-        *requested(pool, status, now),
+        *requested(pool, status, refused),
         *overdue_events(pool.status, status),
         *_blocked(pool.status, status),
         *_transitions(pool.status, status),

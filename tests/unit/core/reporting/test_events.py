@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
+from buildpool.core import naming
 from buildpool.core.api import EventReason, SizeReason
 from buildpool.core.api.events import EventType
 from buildpool.core.pki import AuthorityPhase
@@ -141,6 +146,7 @@ def test_a_rotation_that_there_is_not_is_told_with_what_there_is() -> None:
     assert message == (
         "buildpool.dev/rotate=autority says nothing; ask for authority or certificates."
     )
+    assert verdict.status.requests_refused == (message,)
     assert verdict.status.authority is not None
     assert verdict.status.authority.phase is None
 
@@ -157,3 +163,24 @@ def test_a_request_for_other_certificates_is_no_new_authority() -> None:
     assert [client.not_after for client in verdict.status.clients] == [
         story.now.replace(microsecond=0) + 90 * DAY - 5 * SECOND
     ]
+
+
+@pytest.mark.parametrize("annotation", naming.REQUESTS)
+def test_what_cannot_be_done_is_told_once_and_stands_in_the_status(annotation: str) -> None:
+    story = told_story()
+    story.pool = replace(story.pool, annotations={annotation: "plenty"})
+    story.look()
+    (message,) = story.pool.status.requests_refused
+    assert message.startswith(f"{annotation}=plenty says nothing; ")
+    reasons = (
+        EventReason.UNKNOWN_ROTATION,
+        EventReason.UNKNOWN_WARMTH,
+        EventReason.UNKNOWN_CANCELLATION,
+    )
+    for _ in range(3):
+        story.wait(HOUR)
+        story.look()
+    assert story.heard(*reasons) == [message], "an idle pool costs no write"
+    story.pool = replace(story.pool, annotations={})
+    story.look()
+    assert story.pool.status.requests_refused == ()
