@@ -30,6 +30,8 @@ from buildpool.core.errors import BuildpoolError
 FIRST_PAUSE_SECONDS: Final = 0.2
 """After a forward has ended; the pause doubles while none comes up."""
 MOST_PAUSE_SECONDS: Final = 10.0
+_ENDS_WITHIN_SECONDS: Final = 5.0
+"""After a program has closed its output."""
 _BEGUN: Final = re.compile(r"Forwarding from 127\.0\.0\.1:([0-9]{1,5}) ", re.ASCII)
 LOOK_SECONDS: Final = 600.0
 """How often the age of certificates is looked at: by the wall clock, for machines sleep."""
@@ -126,14 +128,28 @@ async def _lines(command: list[str]) -> AsyncGenerator[str, None]:
     process = await asyncio.create_subprocess_exec(
         *command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
     )
+    has_ended = False
     try:
         assert process.stdout is not None  # noqa: S101 - it is a pipe
         while raw := await process.stdout.readline():
             yield one_line(raw.decode(errors="replace"))
+        has_ended = True
     finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        await _end(process, within=_ENDS_WITHIN_SECONDS if has_ended else 0.0)
+
+
+async def _end(process: asyncio.subprocess.Process, *, within: float) -> None:
+    """Waits for the end of a program; kills it, if it does not end by then.
+
+    To kill one that has just ended takes its exit code from asyncio, which complains of that.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            await process.wait()
+            return
+    with suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
 
 
 async def _renew(kubectl: Kubectl, connection: Connection, folder: Folder) -> None:
