@@ -18,7 +18,7 @@ import yaml
 from buildpool.client.refusals import one_line
 from buildpool.client.values import Output
 from buildpool.core.errors import BuildpoolError
-from buildpool.core.explanation.layout import rough
+from buildpool.core.explanation.layout import in_columns, rough
 
 MAX_STEPS: Final = 100_000
 """What one build is shown to have: its daemon may say anything."""
@@ -126,12 +126,7 @@ _HEAD: Final = ("REF", "POOL", "RESULT", "BEGAN", "TOOK", "STEPS", "CACHED", "NA
 
 def table(builds: Sequence[Build], *, now: datetime) -> str:
     """The builds for a terminal, a line for each."""
-    rows = [_HEAD, *(tuple(_row(build, now)) for build in builds)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    return "\n".join(in_columns([_HEAD, *(tuple(_row(build, now)) for build in builds)]))
 
 
 def _row(build: Build, now: datetime) -> Iterator[str]:

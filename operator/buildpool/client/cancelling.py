@@ -8,7 +8,7 @@ from typing import Final
 
 from buildpool.client.builds import chosen
 from buildpool.client.buildx import Buildx
-from buildpool.client.kubectl import Kubectl
+from buildpool.client.kubectl import Kubectl, reached
 from buildpool.client.looking import builds_of, connection_named
 from buildpool.client.refusals import one_line
 from buildpool.client.values import Cluster
@@ -50,8 +50,7 @@ def cancel(ref: str, builder: str) -> str:
 
 def cancel_of_pool(pool: str, ref: str, *, namespace: str, context: str, kubeconfig: str) -> str:
     """Ends a build of a pool, by its whole ref, without a connection."""
-    kubectl = Kubectl.found()
-    cluster = kubectl.cluster(namespace=namespace, context=context, kubeconfig=kubeconfig)
+    kubectl, cluster = reached(namespace=namespace, context=context, kubeconfig=kubeconfig)
     key = kubectl.pool(cluster, pool).pool.key
     cancel_in(key, ref, kubectl, cluster)
     return f"pool {key}: build {ref} is being ended, if it runs"

@@ -28,7 +28,7 @@ from buildpool.client.kubectl import Kubectl
 from buildpool.client.looking import connections
 from buildpool.client.overview import troubles
 from buildpool.client.values import Cluster, Node, Via
-from buildpool.client.ways import Reach, connection_of
+from buildpool.client.ways import connection_of
 from buildpool.core import naming
 from buildpool.core.api import Pool
 from buildpool.core.errors import BuildpoolError
@@ -142,7 +142,6 @@ class _Visit:
     """One pool, and the connection that is made to it for a look."""
 
     pool: Pool
-    reach: Reach
     node: Node
 
     def __init__(self, machine: _Machine, wish: Wish, namespace: str, *, build: bool) -> None:

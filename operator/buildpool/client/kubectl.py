@@ -195,6 +195,12 @@ class Kubectl:
         return process.returncode, out, "\n".join(heard.errors)
 
 
+def reached(*, namespace: str, context: str, kubeconfig: str) -> tuple[Kubectl, Cluster]:
+    """The user's kubectl, and the cluster that flags name."""
+    kubectl = Kubectl.found()
+    return kubectl, kubectl.cluster(namespace=namespace, context=context, kubeconfig=kubeconfig)
+
+
 def _listen(stream: IO[bytes], heard: Hearing) -> None:
     """Passes on what a program that logs the user in has to say, as it says it."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")

@@ -73,8 +73,14 @@ def check_is_usable(buildx: Buildx, connection: Connection) -> None:
         raise BuildpoolError(
             f"builder {connection.name} is no longer the one that connect has made; connect again"
         )
-    for line in _obstacles(connection):
-        raise BuildpoolError(line)
+    folder = Folder(connection.name)
+    for node in connection.nodes:  # buildx would take 20 s to notice
+        if said := holding.complaint(node, folder):
+            raise BuildpoolError(
+                f"pool {node.pool} is not reached at {node.address} ({one_line(said)}); connect "
+                f"again, or see why: kubectl buildpool doctor {node.pool.name} "
+                f"-n {node.pool.namespace}"
+            )
 
 
 def connections() -> Iterator[Connection]:
@@ -84,18 +90,6 @@ def connections() -> Iterator[Connection]:
             found = Folder(name).connection()
             if found is not None and found.is_made:
                 yield found
-
-
-def _obstacles(connection: Connection) -> Iterator[str]:
-    """What buildx would take 20 s to notice."""
-    folder = Folder(connection.name)
-    for node in connection.nodes:
-        if said := holding.complaint(node, folder):
-            yield (
-                f"pool {node.pool} is not reached at {node.address} ({one_line(said)}); connect "
-                f"again, or see why: kubectl buildpool doctor {node.pool.name} "
-                f"-n {node.pool.namespace}"
-            )
 
 
 def _caveats(connection: Connection) -> Iterator[str]:

@@ -17,7 +17,7 @@ from buildpool.client.values import Output
 from buildpool.core import naming
 from buildpool.core.api import ConditionStatus, ConditionType, Reason
 from buildpool.core.api.status import NOT_OBSERVED
-from buildpool.core.explanation.layout import hung, sentence
+from buildpool.core.explanation.layout import hung, in_columns, sentence
 
 
 class Trouble(NamedTuple):
@@ -80,11 +80,9 @@ def table(pools: Sequence[Seen], *, with_namespace: bool) -> str:
     rows = [_HEAD, *(_row(seen) for seen in ordered)]
     if not with_namespace:
         rows = [row[1:] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for number, row in enumerate(rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append("   ".join(cells).rstrip())
+    for number, line in enumerate(in_columns(rows)):
+        lines.append(line)
         if number:
             told = dict.fromkeys(one_line(each.text) for each in troubles(ordered[number - 1]))
             lines.extend(line for text in told for line in hung("  ", text))

@@ -182,12 +182,9 @@ def operators_in(found: dict[str, Any]) -> dict[str, str]:
     items = found.get("items")
     versions: dict[str, str] = {}
     for item in items if isinstance(items, list) else ():
-        metadata = item.get("metadata") if isinstance(item, dict) else None
-        labels = metadata.get("labels") if isinstance(metadata, dict) else None
-        if not (isinstance(metadata, dict) and isinstance(labels, dict)):
-            continue
-        namespace, version = metadata.get("namespace"), labels.get(_VERSION)
-        is_operator = labels.get(_COMPONENT) == "operator"
-        if is_operator and isinstance(namespace, str) and isinstance(version, str):
+        namespace = text_at(item, "metadata", "namespace")
+        version = text_at(item, "metadata", "labels", _VERSION)
+        is_operator = text_at(item, "metadata", "labels", _COMPONENT) == "operator"
+        if is_operator and namespace and version:
             versions[namespace] = version
     return versions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from buildpool.client.kubectl import Kubectl
+from buildpool.client.kubectl import reached
 from buildpool.client.overview import output, table
 from buildpool.client.refusals import unmoving
 from buildpool.client.values import Output
@@ -19,8 +19,7 @@ from buildpool.core.words import counted
 
 def explained(pool: str, *, namespace: str, context: str, kubeconfig: str) -> str:
     """What the operator has decided about a pool, and why."""
-    kubectl = Kubectl.found()
-    cluster = kubectl.cluster(namespace=namespace, context=context, kubeconfig=kubeconfig)
+    kubectl, cluster = reached(namespace=namespace, context=context, kubeconfig=kubeconfig)
     seen = kubectl.pool(cluster, pool)
     return unmoving(explain(seen.pool, now=datetime.now(UTC), refusal=seen.refusal))
 
@@ -29,8 +28,7 @@ def overview(
     *, namespace: str, context: str, kubeconfig: str, everywhere: bool, form: Output | None
 ) -> str:
     """All pools of a namespace, or of all namespaces."""
-    kubectl = Kubectl.found()
-    cluster = kubectl.cluster(namespace=namespace, context=context, kubeconfig=kubeconfig)
+    kubectl, cluster = reached(namespace=namespace, context=context, kubeconfig=kubeconfig)
     pools = kubectl.pools(cluster, everywhere=everywhere)
     if form is not None:
         return output(pools, form)
@@ -42,8 +40,7 @@ def overview(
 
 def rotate(pool: str, *, namespace: str, context: str, kubeconfig: str, authority: bool) -> str:
     """Asks the operator for new certificates, or for a new authority."""
-    kubectl = Kubectl.found()
-    cluster = kubectl.cluster(namespace=namespace, context=context, kubeconfig=kubeconfig)
+    kubectl, cluster = reached(namespace=namespace, context=context, kubeconfig=kubeconfig)
     key: PoolKey = kubectl.pool(cluster, pool).pool.key
     what = "authority" if authority else "certificates"
     kubectl.annotate(cluster, key, f"{naming.ANNOTATION_ROTATE}={what}")
@@ -60,8 +57,7 @@ def warm(
         raise BuildpoolError(f"--for: {error}") from None
     if not timedelta(0) < length <= MAX_WARMTH:
         raise BuildpoolError("--for: give a time of up to 24h; for longer, raise scaling.min")
-    kubectl = Kubectl.found()
-    cluster = kubectl.cluster(namespace=namespace, context=context, kubeconfig=kubeconfig)
+    kubectl, cluster = reached(namespace=namespace, context=context, kubeconfig=kubeconfig)
     seen = kubectl.pool(cluster, pool)
     key, spec = seen.pool.key, seen.pool.spec
     if seen.refusal is not None:
@@ -85,8 +81,7 @@ def warm(
 
 def cool(pool: str, *, namespace: str, context: str, kubeconfig: str) -> str:
     """Takes back what ``warm`` has asked for."""
-    kubectl = Kubectl.found()
-    cluster = kubectl.cluster(namespace=namespace, context=context, kubeconfig=kubeconfig)
+    kubectl, cluster = reached(namespace=namespace, context=context, kubeconfig=kubeconfig)
     key = kubectl.pool(cluster, pool).pool.key
     kubectl.annotate(cluster, key, f"{naming.ANNOTATION_WARM}-")
     return f"pool {key} has as many builders as builds need"
@@ -94,6 +89,5 @@ def cool(pool: str, *, namespace: str, context: str, kubeconfig: str) -> str:
 
 def names(*, namespace: str, context: str, kubeconfig: str) -> list[str]:
     """The names of all pools of a namespace."""
-    kubectl = Kubectl.found()
-    cluster = kubectl.cluster(namespace=namespace, context=context, kubeconfig=kubeconfig)
+    kubectl, cluster = reached(namespace=namespace, context=context, kubeconfig=kubeconfig)
     return [seen.pool.key.name for seen in kubectl.pools(cluster, everywhere=False)]

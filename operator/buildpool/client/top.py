@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from buildpool.client.kubectl import Kubectl
+from buildpool.client.kubectl import reached
 from buildpool.client.live import page
 from buildpool.client.overview import output
 from buildpool.client.parsing import Seen
@@ -27,8 +27,7 @@ def top(
     every: float,
 ) -> None:
     """Shows pools as they are: once, if nobody looks at a terminal; else every so many seconds."""
-    kubectl = Kubectl.found()
-    cluster = kubectl.cluster(namespace=namespace, context=context, kubeconfig=kubeconfig)
+    kubectl, cluster = reached(namespace=namespace, context=context, kubeconfig=kubeconfig)
 
     def look() -> list[Seen]:
         if pools:

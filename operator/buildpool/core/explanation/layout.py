@@ -50,6 +50,15 @@ _NARROWEST_COLUMNS: Final = 36
 """Columns that a text needs in order to be readable."""
 
 
+def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of as many cells each as lines, with each column as wide as it has to be."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
 def sentence(text: str) -> str:
     """The text with its full stop."""
     return text if not text or text.endswith((".", "!", "?", "…")) else f"{text}."
