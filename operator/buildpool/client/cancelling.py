@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 from typing import Final
 
-from buildpool.client.builds import chosen
+from buildpool.client.builds import Result, builds_in, chosen
 from buildpool.client.buildx import Buildx
 from buildpool.client.kubectl import Kubectl, reached
 from buildpool.client.looking import builds_of, connection_named
@@ -38,13 +38,18 @@ def cancel(ref: str, builder: str) -> str:
     cancel_in(pool, build.ref, Kubectl.found(), connection.cluster)
     deadline = time.monotonic() + _ENDS_WITHIN_SECONDS
     while time.monotonic() < deadline:
-        found = builds_of(buildx, connection)
-        if not any(each.ref == build.ref and each.is_running for each in found):
+        found = builds_in(buildx.builds(connection.name))
+        now = next((each for each in found if each.ref == build.ref), None)
+        if now is not None and now.result is Result.COMPLETED:
+            return f"build {build.ref} has succeeded before it could be cancelled"
+        if now is not None and not now.is_running:
             return f"build {build.ref} is cancelled"
         time.sleep(_PAUSE_SECONDS)
     raise BuildpoolError(
-        f"build {build.ref} has not ended within {_ENDS_WITHIN_SECONDS:g} s; see whether the "
-        f"operator and the gateway run: kubectl buildpool explain {pool.name} -n {pool.namespace}"
+        f"build {build.ref} is not known to have ended within {_ENDS_WITHIN_SECONDS:g} s; see "
+        "whether the operator and the gateway run: "
+        f"kubectl buildpool explain {pool.name} -n {pool.namespace}; if the gateway was restarted "
+        "since the build began, only its client can end it"
     )
 
 

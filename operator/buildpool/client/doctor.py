@@ -11,12 +11,12 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from buildpool.client import holding
 from buildpool.client.buildx import Buildx
@@ -33,6 +33,7 @@ from buildpool.core import naming
 from buildpool.core.api import Pool
 from buildpool.core.errors import BuildpoolError
 from buildpool.core.explanation.layout import rough
+from buildpool.core.naming import PoolKey
 
 MAX_CLOCK_ERROR: Final = timedelta(seconds=60)
 """By which a clock may be wrong: a certificate counts from a moment before it is issued."""
@@ -55,10 +56,9 @@ def diagnose(wish: Wish, *, build: bool) -> bool:
     machine = _Machine(wish)
     lines = [_told(line) for line in answered(machine.checks())]
     known = {line.about for line in lines if line.answer is Answer.OK}
-    for name, namespace in machine.pools():
+    for name, cluster in machine.pools():
         sys.stdout.write(f"\npool {name}\n")
-        visit = _Visit(machine, replace(wish, pools=(name,)), namespace, build=build)
-        with visit:
+        with _Visit(machine, replace(wish, pools=(name,)), cluster, build=build) as visit:
             lines += [_told(line) for line in answered(visit.checks(), known=known)]
     return not any(line.is_wrong for line in lines)
 
@@ -94,14 +94,16 @@ class _Machine:
         yield Check("API server", self._ask, needs=("cluster",))
         yield Check("clock", self._compare_clocks, needs=("API server",))
 
-    def pools(self) -> Iterator[tuple[str, str]]:
-        """The names of the pools to look at, and their namespaces; empty: the current one."""
+    def pools(self) -> Iterable[tuple[str, Cluster | None]]:
+        """The pools to look at, each once, and their clusters; None: the one that is asked."""
         if self._wish.pools:
-            yield from ((name, self._wish.namespace) for name in self._wish.pools)
-            return
+            return [(name, None) for name in dict.fromkeys(self._wish.pools)]
+        found: dict[tuple[str, PoolKey], Cluster] = {}
         for connection in connections():
             for node in connection.nodes:
-                yield node.pool.name, node.pool.namespace
+                cluster = replace(connection.cluster, namespace=node.pool.namespace)
+                found.setdefault((cluster.server, node.pool), cluster)
+        return [(key.name, cluster) for (_, key), cluster in found.items()]
 
     def _find_buildx(self) -> str:
         self.buildx = Buildx.found()
@@ -144,15 +146,18 @@ class _Visit:
     pool: Pool
     node: Node
 
-    def __init__(self, machine: _Machine, wish: Wish, namespace: str, *, build: bool) -> None:
+    def __init__(
+        self, machine: _Machine, wish: Wish, cluster: Cluster | None, *, build: bool
+    ) -> None:
         self._machine = machine
         self._wish = wish
-        self._namespace = namespace
+        self._known_cluster = cluster
         self._is_to_build = build
         self._stack = ExitStack()
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._stack.__enter__()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -180,8 +185,7 @@ class _Visit:
 
     @property
     def _cluster(self) -> Cluster:
-        cluster = self._machine.cluster
-        return replace(cluster, namespace=self._namespace or cluster.namespace)
+        return self._known_cluster or self._machine.cluster
 
     def _look(self) -> str:
         status = self.pool.status
@@ -251,8 +255,15 @@ class _Visit:
         begun = time.monotonic()
         self._stack.enter_context(_elsewhere())
         self._stack.callback(_end)
+        cluster = self._cluster
         wish = replace(
-            self._wish, namespace=self._cluster.namespace, name=_NAME, detach=True, form=None
+            self._wish,
+            namespace=cluster.namespace,
+            context=cluster.context,
+            kubeconfig=cluster.kubeconfig,
+            name=_NAME,
+            detach=True,
+            form=None,
         )
         # Another port, since that of a connection is taken.
         wish = replace(wish, port=wish.port if self.node.target is None else 0)

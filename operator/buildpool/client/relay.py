@@ -36,9 +36,10 @@ class PortForward:
 class Relay:
     """One port. For one event loop."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, drains_seconds: float = DRAINS_SECONDS) -> None:
         """``port`` is that of this machine which clients know."""
         self._port = port
+        self._drains_seconds = drains_seconds
         self._server: asyncio.Server | None = None
         self._spare: PortForward | None = None
         self._changed = asyncio.Condition()
@@ -94,12 +95,14 @@ class Relay:
         assert forward is not None  # noqa: S101 - it was waited for
         forward.is_taken.set()
         try:
-            await _connect(here, client, forward.port)
+            await _connect(here, client, forward.port, drains_seconds=self._drains_seconds)
         finally:
             forward.process.cancel()
 
 
-async def _connect(here: asyncio.StreamReader, client: asyncio.StreamWriter, port: int) -> None:
+async def _connect(
+    here: asyncio.StreamReader, client: asyncio.StreamWriter, port: int, *, drains_seconds: float
+) -> None:
     """Passes on all that comes, in both directions, until both have ended."""
     try:
         there, kubectl = await asyncio.open_connection(LOOPBACK, port, limit=CHUNK_BYTES)
@@ -107,14 +110,19 @@ async def _connect(here: asyncio.StreamReader, client: asyncio.StreamWriter, por
         client.close()
         return
     up = asyncio.create_task(_pump(here, kubectl))
+    down = asyncio.create_task(_pump(there, client))
     try:
-        if not await _pump(there, client):
+        await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
+        if up.done() and not up.result():  # the client has broken off: nobody reads what comes
+            await asyncio.wait((down,), timeout=drains_seconds)
+        elif not await down:
             with suppress(OSError):  # a timeout is one, too
-                async with asyncio.timeout(DRAINS_SECONDS):
+                async with asyncio.timeout(drains_seconds):
                     while await there.read(CHUNK_BYTES):
                         pass
     finally:
         up.cancel()
+        down.cancel()
         client.close()
         kubectl.close()
 

@@ -87,7 +87,7 @@ class Lab:
 @pytest.fixture
 async def lab() -> AsyncIterator[Lab]:
     port = free_port()
-    made = Lab(Relay(port), port)
+    made = Lab(Relay(port, drains_seconds=0.2), port)
     async with asyncio.timeout(20):
         yield made
     await made.relay.close()
@@ -131,6 +131,25 @@ async def test_who_breaks_off_is_seen_to_end_in_order(lab: Lab) -> None:
         await server.drain()
         server.close()
         await server.wait_closed()
+        await asyncio.wait((forward.process,))
+        assert forward.process.cancelled()
+
+
+async def test_who_breaks_off_ends_its_port_forward_though_the_other_end_is_silent(
+    lab: Lab,
+) -> None:
+    async with an_inner() as inner, a_forward(inner) as forward:
+        lab.offer(forward)
+        _, client = await lab.connect()
+        client.write(b"hello")
+        there, _ = await inner.taken.get()
+        assert await there.readexactly(5) == b"hello"
+        raw = client.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.transport.abort()
+        assert await there.read(-1) == b""
+        await asyncio.wait((forward.process,))
+        assert forward.process.cancelled()
 
 
 async def test_each_connection_has_a_port_forward_of_its_own(lab: Lab) -> None:

@@ -37,6 +37,8 @@ async def to_its_end(
     """
     async with aclosing(_until(cancelled, messages)) as said:
         async for message in said:
+            if message is None and build.status is not None:
+                return  # it has ended just before
             if message is None:
                 build.status, build.is_cancelled = _CANCELLED, True
                 yield responses.refuse(grpc.StatusCode.CANCELLED, CANCELLED_WORDS)

@@ -77,8 +77,9 @@ class Traces:
             span.set_status(StatusCode.ERROR, str(error) or type(error).__name__)
             raise
         finally:
+            if span.is_recording():  # its client samples the trace
+                self._made()
             span.end()
-            self._made()
 
     def _begun(self, parent: str, name: str) -> Span | None:
         from opentelemetry.trace import SpanKind, get_current_span

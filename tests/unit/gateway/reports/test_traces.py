@@ -103,7 +103,7 @@ async def test_a_span_says_how_it_was_refused(traces: Traces, collected: Collect
     ],
 )
 async def test_what_is_no_trace_of_a_client_has_no_span(
-    traces: Traces, collected: Collected, parent: str
+    traces: Traces, collected: Collected, metrics: GatewayMetrics, parent: str
 ) -> None:
     with traces.span(parent, "wait for a slot") as note:
         note.add(builder="ci-builder-0")
@@ -111,6 +111,7 @@ async def test_what_is_no_trace_of_a_client_has_no_span(
         pass
     await until(lambda: bool(collected.spans), "the other one is sent")
     assert [span.name for span in collected.spans] == ["another"]
+    assert count(metrics, "made") == 1, "what is not sent was not made"
 
 
 @given(parent=st.one_of(st.text(), st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-.*")))
